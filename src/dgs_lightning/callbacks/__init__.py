@@ -1,0 +1,1 @@
+"""Lightning callbacks: guidance, writers, figures, weight averaging."""

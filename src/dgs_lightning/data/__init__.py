@@ -1,0 +1,1 @@
+"""Image sets on disk: classes, manifests, datasets, transforms and latent codecs."""

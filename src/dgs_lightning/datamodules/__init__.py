@@ -1,0 +1,1 @@
+"""LightningDataModules: class-folder trees, latent caches, generation requests, difficulty-guided sets."""

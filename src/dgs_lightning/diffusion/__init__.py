@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: objectives, criteria, the denoising loop and its guidance."""

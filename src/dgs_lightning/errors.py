@@ -1,0 +1,17 @@
+"""The one error a user sees: where, what was found, what was expected, what to do."""
+
+
+class InputError(ValueError):
+    """A file or setting that cannot be used as it is.
+
+    The command line prints its message alone, without a traceback, and exits with status 2.
+
+    Args:
+        where: The file or setting at fault, as the user knows it.
+        found: What is there.
+        expected: What should be there.
+        remedy: What to do, as an imperative sentence without its full stop.
+    """
+
+    def __init__(self, where: object, *, found: str, expected: str, remedy: str) -> None:
+        super().__init__(f"{where}: found {found}, expected {expected}. {remedy}.")

@@ -1,0 +1,1 @@
+"""Networks: the class-conditional DiT, DiffFit and the downstream classifiers."""

@@ -1,0 +1,1 @@
+"""The mathematics of selection: difficulty, smoothing, sampling distributions, coresets."""
