@@ -48,7 +48,9 @@ def test_a_floor_imports_only_from_itself_and_the_floors_below(path: Path) -> No
     assert not above, f"{path.name} on floor {here} imports {above}"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if floor_of(p.relative_to(ROOT).parts[0]) == 0], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if floor_of(p.relative_to(ROOT).parts[0]) == 0], ids=lambda p: p.stem
+)
 def test_floor_zero_knows_neither_lightning_nor_files(path: Path) -> None:
     text = path.read_text()
     assert "lightning." not in text.replace("dgs_lightning.", "")
