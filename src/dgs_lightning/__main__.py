@@ -1,0 +1,75 @@
+"""The command ``dgs``: dispatches to one subcommand and turns bad input into one clear line."""
+
+import sys
+from collections.abc import Sequence
+
+from dgs_lightning import __version__
+from dgs_lightning.errors import InputError
+
+COMMANDS = {
+    "run": "run an experiment: all its stages, skipping what is done",
+    "prepare": "write a data set as train and val folders of PNG images",
+    "fit": "train: a DiT (MinimaxTask) or a classifier (ClassificationTask)",
+    "validate": "evaluate a task on its validation set",
+    "test": "evaluate a task on its test set",
+    "predict": "encode latents, generate images or score difficulty",
+    "select": "select a distilled set from an image pool",
+    "report": "write tables, figures and a page from finished runs",
+}
+
+
+def usage() -> str:
+    """Help text that lists every subcommand, made without importing any."""
+    rows = "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
+    return (
+        "usage: dgs COMMAND [options]\n\n"
+        "Difficulty-guided dataset distillation.\n\n"
+        f"commands:\n{rows}\n\n"
+        "Start with 'dgs run quickstart'. 'dgs COMMAND --help' describes each command.\n"
+    )
+
+
+def dispatch(command: str, args: list[str]) -> None:
+    """Import the command's module, and nothing else, and run it."""
+    if command == "run":
+        from dgs_lightning.pipeline import main as run
+
+        run(args)
+    else:
+        from dgs_lightning.cli import execute
+
+        execute(command, args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: Arguments after the program's name; those of the process by default.
+
+    Returns:
+        Exit status: 0, or 2 where a setting or file is at fault, or 130 where the user interrupted.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return 0
+    if args[0] == "--version":
+        sys.stdout.write(f"dgs {__version__}\n")
+        return 0
+    if args[0] not in COMMANDS:
+        sys.stderr.write(f"dgs: no command {args[0]!r}; 'dgs --help' lists {', '.join(COMMANDS)}\n")
+        return 2
+    try:
+        dispatch(args[0], args[1:])
+    except InputError as error:
+        sys.stderr.write(f"dgs {args[0]}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"dgs {args[0]}: interrupted; the same command continues\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

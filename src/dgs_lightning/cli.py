@@ -1,0 +1,155 @@
+"""The commands that work on one thing: LightningCLI for tasks, plain functions for the rest."""
+
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from jsonargparse import ArgumentError, ArgumentParser
+from lightning.pytorch.cli import LightningCLI
+
+from dgs_lightning import callbacks, datamodules, tasks  # noqa: F401  (so that bare class names are known)
+from dgs_lightning.errors import InputError
+from dgs_lightning.shipped import find_config
+
+LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+FUNCTION_COMMANDS = {
+    "prepare": "dgs_lightning.data.sources",
+    "select": "dgs_lightning.select",
+    "report": "dgs_lightning.report",
+}
+OnStep = Callable[[int, int], None]
+
+
+class StepReport(pl.Callback):
+    """Tells a listener how far training or prediction is, at most twice a second.
+
+    Args:
+        on_step: Called with the steps done and the steps in all.
+    """
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.on_step = on_step
+        self.last = 0.0
+
+    def _tell(self, done: int, total: float) -> None:
+        if time.monotonic() - self.last > 0.5 and 0 < total < float("inf"):
+            self.last = time.monotonic()
+            self.on_step(done, int(total))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """After an optimiser step."""
+        self._tell(trainer.global_step, trainer.estimated_stepping_batches)
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """After a batch of predictions."""
+        self._tell(batch_idx + 1, sum(trainer.num_predict_batches))
+
+
+class DGSCommandLine(LightningCLI):
+    """LightningCLI over the project's tasks, datamodules and callbacks by bare class name.
+
+    Args:
+        args: Subcommand and its arguments.
+        on_step: Listener for progress; without one Lightning's own progress bar is shown on a terminal.
+    """
+
+    def __init__(self, args: list[str], on_step: OnStep | None = None) -> None:
+        super().__init__(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "enable_progress_bar": on_step is None and sys.stderr.isatty(),
+                "enable_model_summary": False,
+                "log_every_n_steps": 20,
+                "callbacks": [StepReport(on_step)] if on_step else [],
+            },
+            parser_kwargs={"prog": "dgs"},
+            args=with_shipped_configs(args),
+        )
+
+
+class SettingsCheck(DGSCommandLine):
+    """Parses and checks the settings of a command, and does nothing else."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is built."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+
+def with_shipped_configs(args: list[str]) -> list[str]:
+    """Arguments with the name of each shipped config after ``--config`` replaced by its path."""
+    resolved, names_config = [], False
+    for arg in args:
+        flag, equals, name = arg.partition("=")
+        if names_config:
+            resolved.append(str(find_config(arg)))
+        elif flag == "--config" and equals:
+            resolved.append(f"--config={find_config(name)}")
+        else:
+            resolved.append(arg)
+        names_config = arg == "--config"
+    return resolved
+
+
+def function_of(command: str) -> Callable[..., Any]:
+    """The function behind ``dgs prepare``, ``dgs select`` or ``dgs report``."""
+    function: Callable[..., Any] = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), command)
+    return function
+
+
+def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
+    """Arguments of such a command, parsed and checked."""
+    parser = ArgumentParser(prog=f"dgs {command}", description=function_of(command).__doc__)
+    parser.add_argument("--config", action="config", help="a YAML file with these settings")
+    parser.add_function_arguments(function_of(command), fail_untyped=True)
+    arguments: dict[str, Any] = parser.parse_args(with_shipped_configs(args)).as_dict()
+    return {key: value for key, value in arguments.items() if key != "config"}
+
+
+def check(command: str, args: list[str]) -> None:
+    """Parse and check the arguments of a command without running it.
+
+    Raises:
+        InputError: If a setting is unknown, of the wrong type, or missing.
+    """
+    try:
+        SettingsCheck([command, *args]) if command in LIGHTNING_COMMANDS else function_arguments(command, args)
+    except ArgumentError as error:
+        raise InputError(
+            f"dgs {command}", found=str(error), expected="valid settings", remedy="See 'dgs help'"
+        ) from error
+
+
+def execute(command: str, args: list[str], on_step: OnStep | None = None) -> None:
+    """Run one command.
+
+    Args:
+        command: Name of the command.
+        args: Its arguments.
+        on_step: Listener for its progress.
+    """
+    if command in LIGHTNING_COMMANDS:
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        DGSCommandLine([command, *args], on_step)
+        return
+    answer = function_of(command)(**function_arguments(command, args))
+    if answer is not None and on_step is None:
+        print(answer)

@@ -1,0 +1,173 @@
+"""An experiment file: what to distil, with which methods, and how each kind of stage is run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.shipped import find_config, load_yaml, merge
+
+Settings = dict[str, Any]
+
+
+@dataclass
+class Experiment:
+    """Settings of an experiment, as its YAML file gives them.
+
+    The sections (``latents`` to ``evaluate``) say how a kind of stage is run. Each is the YAML of the
+    stage's ``dgs`` command; its key ``config`` names shipped or own files that it starts from.
+
+    Args:
+        title: One line on what the experiment shows.
+        methods: Rows of the table, by slug: ``random``, ``kcenter``, ``herding``, ``kmeans``, ``ccs`` and
+            ``dgs_ori`` select from the originals; ``dit``, ``minimax`` and ``pool`` take the first images of an
+            image pool, ``dit_dgs``, ``minimax_dgs`` and ``pool_dgs`` select from it; ``mgd3`` and ``dag`` are
+            generated under guidance; ``full`` is the whole training set.
+        ipc: Images per class, one number or several.
+        output: Folder of the run; ``runs/NAME`` by default.
+        data: ``digits``, a folder with ``train`` and ``val``, or one tree of class folders.
+        original: Scored originals where there is no ``data`` to prepare: a tree of class folders.
+        pool: An image pool made elsewhere: a tree of class folders.
+        classes: Name of a class list (``imagewoof``, ...) that the data are checked against.
+        networks: Downstream networks that are trained on each distilled set; none: nothing is trained.
+        seed: Seed of everything; image ``i`` of a class has a seed of its own derived from it.
+        repeats: Training runs for each distilled set and network.
+        pool_multiple: Images per class of a pool, as a multiple of the largest ``ipc``.
+        image_size: Side of the images in pixels that the DiT works on; read from prepared data by default.
+        codec: ``pixels``, or folder or hub id of the autoencoder of the DiT's latents.
+        decoder: Autoencoder that decodes generated latents; ``codec`` by default.
+        dit: Pretrained DiT (folder, checkpoint or hub id); none: one is trained from scratch (``pretrain``).
+        guided: Which of ``dit`` and ``minimax`` generates under guidance.
+        estimator: Difficulty estimator by name; none: one is trained out of fold (``cross_fit``).
+        folds: Folds of the estimator's cross-fitting.
+        trainer: Trainer settings of every stage, for example ``{devices: 8}``.
+        jobs: Stages that run side by side.
+        threads: Threads of each stage on a CPU; part of what a result depends on.
+        prepare: Section for ``dgs prepare``; none: ``data`` has ``train`` and ``val`` and is used as it is.
+        latents: Section for encoding the training images.
+        pretrain: Section for training a DiT from scratch.
+        finetune: Section for Minimax fine-tuning.
+        generate: Section for image pools and guided sets.
+        mgd3: Section for mode guidance.
+        dag: Section for difficulty-aware guidance.
+        cross_fit: Section for training the difficulty estimator.
+        judge: Section for the strong classifier that says how legible a pool is; none: no judge.
+        score: Section for scoring difficulty.
+        select: Section for ``dgs select``.
+        evaluate: Section for downstream training.
+    """
+
+    title: str
+    methods: list[str]
+    ipc: int | list[int]
+    output: str | None = None
+    data: str | None = None
+    original: str | None = None
+    pool: str | None = None
+    classes: str | None = None
+    networks: list[str] = field(default_factory=list)
+    seed: int = 0
+    repeats: int = 3
+    pool_multiple: int = 5
+    image_size: int | None = None
+    codec: str = "pixels"
+    decoder: str | None = None
+    dit: str | None = None
+    guided: str = "dit"
+    estimator: str | None = None
+    folds: int = 5
+    trainer: Settings = field(default_factory=dict)
+    jobs: int = 1
+    threads: int = 1
+    prepare: Settings | None = None
+    latents: Settings = field(default_factory=dict)
+    pretrain: Settings = field(default_factory=dict)
+    finetune: Settings = field(default_factory=dict)
+    generate: Settings = field(default_factory=dict)
+    mgd3: Settings = field(default_factory=dict)
+    dag: Settings = field(default_factory=dict)
+    cross_fit: Settings = field(default_factory=dict)
+    judge: Settings | None = None
+    score: Settings = field(default_factory=dict)
+    select: Settings = field(default_factory=dict)
+    evaluate: Settings = field(default_factory=dict)
+
+    @property
+    def ipcs(self) -> list[int]:
+        """The values of ``ipc``, smallest first."""
+        return sorted({self.ipc} if isinstance(self.ipc, int) else set(self.ipc))
+
+
+def load_experiment(name: str, changes: list[str], output: str | None = None) -> Experiment:
+    """Read an experiment file and lay the user's changes over it.
+
+    Args:
+        name: A YAML file, or the name of a shipped experiment.
+        changes: ``key=value`` with dotted keys and YAML values, such as ``finetune.trainer.max_steps=100``.
+        output: Folder of the run, before the file's own.
+
+    Raises:
+        InputError: If the file or a change has an unknown key, or a value of the wrong type or range.
+    """
+    path = find_config(name, "experiments")
+    settings = load_yaml(path)
+    for change in changes:
+        settings = merge(settings, _parsed_change(change))
+    settings["output"] = output or settings.get("output") or f"runs/{path.stem}"
+    parser = ArgumentParser(exit_on_error=False, parser_mode="yaml")
+    parser.add_class_arguments(Experiment)
+    try:
+        parsed: Namespace = parser.parse_object(settings)
+    except ArgumentError as error:
+        raise InputError(
+            path,
+            found=_first_line(error),
+            expected="the settings of an experiment",
+            remedy="Correct or remove that key",
+        ) from None
+    experiment = Experiment(**parsed.as_dict())
+    _check_ranges(experiment, path)
+    return experiment
+
+
+def _first_line(error: Exception) -> str:
+    """What jsonargparse complains about, without its type listings."""
+    return " ".join(str(error).split())[:300].rstrip(".")
+
+
+def _parsed_change(change: str) -> Settings:
+    """The mapping that ``a.b=value`` stands for."""
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise InputError("--set", found=repr(change), expected="key=value", remedy="Write it as '--set ipc=10'")
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError("--set", found=repr(change), expected="a YAML value", remedy="Quote the value") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _check_ranges(experiment: Experiment, path: Path) -> None:
+    """Reject numbers that no stage could work with."""
+    for name, values in {
+        "ipc": experiment.ipcs,
+        "repeats": [experiment.repeats],
+        "pool_multiple": [experiment.pool_multiple],
+        "folds": [experiment.folds - 1],
+        "jobs": [experiment.jobs],
+        "threads": [experiment.threads],
+    }.items():
+        if not values or min(values) < 1:
+            least = 2 if name == "folds" else 1
+            found = getattr(experiment, name)
+            raise InputError(
+                f"{path}: {name}",
+                found=str(found),
+                expected=f"at least {least}",
+                remedy=f"Set {name} to {least} or more",
+            )

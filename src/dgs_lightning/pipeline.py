@@ -1,0 +1,279 @@
+"""``dgs run``: the stages of an experiment, each skipped where it is done and resumed where it broke."""
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import yaml
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.experiment import Experiment, load_experiment
+from dgs_lightning.plan import Plan, Stage, stage_keys
+from dgs_lightning.progress import Progress
+from dgs_lightning.shipped import load_yaml
+
+DONE, RUNNING = "done", "running"
+ALL_GPUS = "DGS_ALL_GPUS"  # set in workers, which see one GPU each, to the GPUs that the run was given
+
+
+def main(args: list[str]) -> None:
+    """Run the experiment that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="dgs run", description="Run an experiment: all its stages, skipping what is done."
+    )
+    parser.add_argument("experiment", help="a YAML file, or a shipped experiment such as quickstart")
+    parser.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/NAME)")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting; may be repeated"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would run, and run nothing")
+    options = parser.parse_args(args)
+    experiment = load_experiment(options.experiment, options.set, options.output)
+    run = Run(experiment)
+    if options.dry_run:
+        run.show()
+        return
+    with run.lock():
+        run.execute()
+    run.print_table()
+
+
+class Run:
+    """One experiment in its folder.
+
+    Args:
+        experiment: The experiment.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        plan = Plan(experiment)
+        self.output = plan.output
+        self.stages = plan.everything()
+        self.keys = stage_keys(self.stages, self.output)
+        self.progress = Progress(len(self.stages))
+
+    # ---- records: stages/NAME.json says what is done, stages/NAME.yaml with which settings -------------------
+
+    def _record(self, stage: Stage) -> dict[str, Any]:
+        """What is on record about a stage; nothing where the record is missing or broken off."""
+        try:
+            record: dict[str, Any] = json.loads(self._record_path(stage).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return record
+
+    def _record_path(self, stage: Stage) -> Path:
+        return self.output / "stages" / f"{stage.name}.json"
+
+    def config_path(self, stage: Stage) -> Path:
+        """The YAML file with the stage's settings."""
+        return self.output / "stages" / f"{stage.name}.yaml"
+
+    def command(self, stage: Stage) -> str:
+        """The command that runs the stage alone."""
+        return f"dgs {stage.command} --config {self.config_path(stage)}"
+
+    def _write_record(self, stage: Stage, status: str, seconds: float) -> None:
+        record = {
+            "name": stage.name,
+            "command": stage.command,
+            "key": self.keys[stage.name],
+            "status": status,
+            "seconds": round(seconds, 3),
+        }
+        _write(self._record_path(stage), json.dumps(record, indent=2) + "\n")
+
+    def status(self, stage: Stage) -> str:
+        """``done``, ``resume`` (begun with these settings), ``changed`` (done with others) or ``new``."""
+        record = self._record(stage)
+        if not record:
+            return "new"
+        if record.get("key") != self.keys[stage.name]:
+            return "changed"
+        return DONE if record.get("status") == DONE and self._has_results(stage) else "resume"
+
+    def _has_results(self, stage: Stage) -> bool:
+        return (self.output / ("summary.json" if stage.command == "report" else stage.name)).exists()
+
+    # ---- running ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run's folder, so that no second run writes into it."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        with (self.output / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    self.output,
+                    found="another run at work in it",
+                    expected="a folder of this run's own",
+                    remedy="Wait until that run ends, or give another --output",
+                ) from None
+            yield
+
+    def show(self) -> None:
+        """Print each stage, its status and its command."""
+        for stage in self.stages:
+            print(f"{self.status(stage):8} {stage.name:45} {self.command(stage)}")
+
+    def execute(self) -> None:
+        """Run every stage that is not done, in order, several side by side where ``jobs`` says so."""
+        pending = [stage for stage in self.stages if self.status(stage) != DONE]
+        if not pending:
+            return
+        settings = yaml.safe_dump(vars(self.experiment), sort_keys=False, allow_unicode=True)
+        _write(self.output / "experiment.yaml", settings)
+        for stage in pending:
+            header = f"# {self.command(stage)}\n"
+            _write(self.config_path(stage), header + yaml.safe_dump(stage.config, sort_keys=False, allow_unicode=True))
+        from dgs_lightning.cli import check
+
+        for stage in pending:
+            check(stage.command, ["--config", str(self.config_path(stage))])
+        with self.progress:
+            self.progress.skip(len(self.stages) - len(pending))
+            if self.experiment.jobs == 1:
+                self._one_after_another(pending)
+            else:
+                self._side_by_side(pending)
+
+    def _begin(self, stage: Stage) -> None:
+        """Clear what other settings left, and record that the stage runs."""
+        if self.status(stage) in ("changed", "new") and stage.command != "report":
+            shutil.rmtree(self.output / stage.name, ignore_errors=True)
+        self._write_record(stage, RUNNING, 0.0)
+        self.progress.begin(stage.name, self.command(stage))
+
+    def _finish(self, stage: Stage, seconds: float) -> None:
+        self._write_record(stage, DONE, seconds)
+        self.progress.finish(stage.name, seconds)
+
+    def _one_after_another(self, pending: list[Stage]) -> None:
+        for stage in pending:
+            self._begin(stage)
+            seconds = run_stage(
+                stage.command, str(self.config_path(stage)), self.experiment.threads, self._listener(stage)
+            )
+            self._finish(stage, seconds)
+
+    def _listener(self, stage: Stage) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress.step(stage.name, done, total)
+
+    def _side_by_side(self, pending: list[Stage]) -> None:
+        """Start each stage as soon as what it needs is done and a worker is free."""
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["dgs_lightning.cli"])
+        manager = context.Manager()
+        steps: Queue[tuple[str, int, int]] = manager.Queue()
+        slots: Queue[int] = manager.Queue()
+        for slot in range(self.experiment.jobs):
+            slots.put(slot)
+        with ProcessPoolExecutor(self.experiment.jobs, context, _start_worker, (slots,)) as workers:
+            waiting, running = list(pending), dict[Future[float], Stage]()
+            try:
+                while waiting or running:
+                    self._start_ready(workers, waiting, running, steps)
+                    finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    while not steps.empty():
+                        self.progress.step(*steps.get())
+                    for future in finished:
+                        self._finish(running.pop(future), future.result())
+            except BaseException:
+                workers.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _start_ready(
+        self,
+        workers: Executor,
+        waiting: list[Stage],
+        running: dict[Future[float], Stage],
+        steps: "Queue[tuple[str, int, int]]",
+    ) -> None:
+        unfinished = {stage.name for stage in waiting} | {stage.name for stage in running.values()}
+        for stage in list(waiting):
+            if len(running) == self.experiment.jobs:
+                return
+            if all(needed.name not in unfinished for needed in stage.needs):
+                waiting.remove(stage)
+                self._begin(stage)
+                arguments = (stage.command, str(self.config_path(stage)), self.experiment.threads, stage.name, steps)
+                running[workers.submit(_run_in_worker, *arguments)] = stage
+
+    def print_table(self) -> None:
+        """Print the summary and where everything is."""
+        from dgs_lightning.report import print_summary
+
+        print_summary(self.output)
+
+
+def run_stage(command: str, config: str, threads: int, on_step: Callable[[int, int], None]) -> float:
+    """Run one stage: in this process, or where it uses several devices as the command line of its own that it is.
+
+    Returns:
+        Seconds it took.
+    """
+    import torch
+
+    from dgs_lightning.cli import execute
+
+    torch.set_num_threads(threads)
+    start = time.monotonic()
+    devices = (load_yaml(Path(config)).get("trainer") or {}).get("devices", 1)
+    if devices == 1:
+        execute(command, ["--config", config], on_step)
+    else:
+        # A strategy of several processes starts this program again for each of them.
+        arguments = [sys.executable, "-m", "dgs_lightning", command, "--config", config]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": os.environ.get(ALL_GPUS, "")}
+        if subprocess.run(arguments, env=environment if ALL_GPUS in os.environ else None, check=False).returncode:
+            raise InputError(
+                f"dgs {command} --config {config}",
+                found="a failure, shown above",
+                expected="an end without one",
+                remedy="Mend its cause and run again; what is done stays",
+            )
+    return time.monotonic() - start
+
+
+def _run_in_worker(command: str, config: str, threads: int, name: str, steps: "Queue[tuple[str, int, int]]") -> float:
+    return run_stage(command, config, threads, lambda done, total: steps.put((name, done, total)))
+
+
+def _start_worker(slots: "Queue[int]") -> None:
+    """Give a worker a GPU of its own, where there are any, and end it as soon as the run that started it is gone."""
+    import torch
+
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    if gpus:
+        os.environ[ALL_GPUS] = gpus
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.split(",")[slots.get() % len(gpus.split(","))]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (wait_for([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,390 @@
+"""From an experiment to its stages: which commands, with which settings, in which order."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.experiment import Experiment, Settings
+from dgs_lightning.shipped import find_config, load_yaml, merge
+
+# Method slug -> the rule of `dgs select` that draws it from the originals.
+FROM_ORIGINALS = {
+    "random": "random",
+    "kcenter": "kcenter",
+    "herding": "herding",
+    "kmeans": "kmeans",
+    "ccs": "ccs",
+    "dgs_ori": "dgs",
+}
+GUIDANCE = {"mgd3": "ModeGuidance", "dag": "DifficultyAwareGuidance"}
+POOLS = ("dit", "minimax", "pool")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One ``dgs`` command of an experiment.
+
+    Args:
+        name: Path of the stage's folder below the run's; a stage writes nowhere else.
+        command: Subcommand of ``dgs``.
+        config: Its YAML config.
+        needs: Stages whose results it reads.
+        inputs: Files and folders outside the run that it reads.
+    """
+
+    name: str
+    command: str
+    config: Settings
+    needs: tuple["Stage", ...] = ()
+    inputs: tuple[str, ...] = ()
+
+
+def stage_keys(stages: Sequence[Stage], output: Path) -> dict[str, str]:
+    """Hash of each stage's settings, of its inputs and of the stages it needs, wherever the run's folder is.
+
+    Args:
+        stages: Stages, each after what it needs.
+        output: Folder of the run.
+    """
+    fingerprints = {path: fingerprint(Path(path)) for stage in stages for path in stage.inputs}
+    keys: dict[str, str] = {}
+    for stage in stages:
+        identity = {
+            "command": stage.command,
+            "config": json.dumps(stage.config, sort_keys=True).replace(output.as_posix(), "OUTPUT"),
+            "needs": [keys[needed.name] for needed in stage.needs],
+            "inputs": [fingerprints[path] for path in stage.inputs],
+        }
+        keys[stage.name] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return keys
+
+
+def fingerprint(path: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and modification times of a file or of all files below a folder."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
+    stats = [(p, p.stat()) for p in files]
+    return [(p.relative_to(path.parent).as_posix(), stat.st_size, stat.st_mtime_ns) for p, stat in stats]
+
+
+def expand(section: Settings) -> Settings:
+    """Settings of a section with the files that its ``config`` names merged below them."""
+    names = section.get("config", [])
+    settings: Settings = {}
+    for name in [names] if isinstance(names, str) else names:
+        settings = merge(settings, load_yaml(find_config(name)))
+    return merge(settings, {key: value for key, value in section.items() if key != "config"})
+
+
+@dataclass
+class Plan:
+    """Builds the stages of an experiment; asking for a stage adds it, and what it needs, once.
+
+    Args:
+        experiment: The experiment.
+        stages: The stages so far, each after what it needs.
+    """
+
+    experiment: Experiment
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        """Folder of the run."""
+        return Path(self.experiment.output or "runs")
+
+    def path(self, *parts: str) -> str:
+        """A path below the run's folder, as settings name it."""
+        return self.output.joinpath(*parts).as_posix()
+
+    def _add(
+        self,
+        name: str,
+        command: str,
+        config: Settings,
+        needs: Sequence[Stage | None] = (),
+        inputs: Sequence[str | None] = (),
+    ) -> Stage:
+        """Add a stage, or find it where it was added before."""
+        if name not in self.stages:
+            found = tuple(stage for stage in needs if stage is not None)
+            paths = tuple(path for path in inputs if path is not None)
+            self.stages[name] = Stage(name, command, config, found, paths)
+        return self.stages[name]
+
+    def _lightning(
+        self,
+        section: Settings,
+        task: Settings,
+        data: Settings,
+        name: str,
+        *,
+        writer: str | None = None,
+        single: bool = False,
+    ) -> Settings:
+        """Config of a LightningCLI command: the section's settings, wired to this run's folders.
+
+        A ``single`` stage runs on one device whatever the experiment's trainer has: ``jobs`` spreads such stages.
+        """
+        own = expand(section)
+        everywhere = {"devices": 1, **self.experiment.trainer, **({"devices": 1, "strategy": "auto"} if single else {})}
+        wired: Settings = {
+            "seed_everything": self.experiment.seed,
+            "model": {"init_args": task},
+            "data": {"init_args": data},
+            "trainer": {"default_root_dir": self.path(name)},
+        }
+        settings = merge(merge(own, {"trainer": merge(own.get("trainer", {}), everywhere)}), wired)
+        if writer:
+            callback = {"class_path": writer, "init_args": {"output": self.path(name)}}
+            settings["trainer"]["callbacks"] = [*(settings["trainer"].get("callbacks") or []), callback]
+            settings["trainer"]["logger"] = settings["trainer"].get("logger", False)
+        return settings
+
+    # ---- data ------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> Stage | None:
+        """Images at the working size, as ``data/train`` and ``data/val``."""
+        experiment = self.experiment
+        if experiment.data is None or experiment.prepare is None:
+            return None
+        config = {
+            **expand(experiment.prepare),
+            "data": experiment.data,
+            "output": self.path("data"),
+            "seed": experiment.seed,
+        }
+        if experiment.image_size is not None:
+            config["image_size"] = experiment.image_size
+        if experiment.classes is not None:
+            config["classes"] = experiment.classes
+        return self._add("data", "prepare", config, inputs=[self._external(experiment.data)])
+
+    @staticmethod
+    def _external(data: str | None) -> str | None:
+        """A folder that is an input of the run; the name of a bundled data set is none."""
+        return data if data is not None and Path(data).exists() else None
+
+    def _split(self, split: str) -> str:
+        """Folder of the training or validation images."""
+        experiment = self.experiment
+        if experiment.data is None:
+            if experiment.original is None or split == "val":
+                raise InputError(
+                    "data", found="nothing", expected="a data set", remedy="Set data=FOLDER (or data=digits)"
+                )
+            return experiment.original
+        if experiment.prepare is not None:
+            return self.path("data", split)
+        return (Path(experiment.data) / split).as_posix()
+
+    def _images(self, folder: str) -> Settings:
+        """Settings of a datamodule that reads one folder for ``predict``."""
+        size = self.experiment.image_size
+        return {"predict": folder, **({} if size is None else {"image_size": size})}
+
+    # ---- models ----------------------------------------------------------------------------------------------
+
+    def latents(self) -> Stage:
+        """Cache of the training images' latents."""
+        section = merge(_classes("EncodingTask", "ImageDataModule"), self.experiment.latents)
+        config = self._lightning(
+            section,
+            {"codec": self.experiment.codec},
+            self._images(self._split("train")),
+            "latents",
+            writer="LatentWriter",
+        )
+        return self._add("latents", "predict", config, [self.prepare()], [self._external(self.experiment.data)])
+
+    def pretrain(self) -> Stage | None:
+        """The DiT before fine-tuning; none where a pretrained one is given."""
+        if self.experiment.dit is not None:
+            return None
+        return self._train_dit("pretrain", self.experiment.pretrain, {})
+
+    def finetune(self) -> Stage:
+        """The DiT after Minimax fine-tuning."""
+        return self._train_dit("finetune", self.experiment.finetune, {"dit": self._dit("dit")})
+
+    def _train_dit(self, name: str, section: Settings, task: Settings) -> Stage:
+        section = merge(_classes("MinimaxTask", "LatentDataModule"), section)
+        config = self._lightning(section, task, {"cache": self.path("latents")}, name)
+        needs = [self.latents(), self.pretrain() if name == "finetune" else None]
+        return self._add(name, "fit", config, needs, [self._external(self.experiment.dit)])
+
+    def _dit(self, pool: str) -> str:
+        """The model that makes a pool, as the settings name it."""
+        if pool == "minimax":
+            return self.path("finetune", "weights")
+        return self.experiment.dit or self.path("pretrain", "weights")
+
+    def _fit_classifier(self, name: str, section: Settings, data: Settings) -> Stage:
+        section = merge(_classes("ClassificationTask", "ImageDataModule"), section)
+        data = {"train": self._split("train"), "val": self._split("val"), **data}
+        config = self._lightning(section, {"save_weights": True, "seed": self.experiment.seed}, data, name, single=True)
+        return self._add(name, "fit", config, [self.prepare()], [self._external(self.experiment.data)])
+
+    def estimator(self) -> list[Stage]:
+        """The difficulty estimator's folds; none where one is given by name."""
+        if self.experiment.estimator is not None:
+            return []
+        folds = self.experiment.folds
+        return [
+            self._fit_classifier(f"estimator/fold{k}", self.experiment.cross_fit, {"folds": folds, "fold": k})
+            for k in range(folds)
+        ]
+
+    def judge(self) -> Stage | None:
+        """A strong classifier trained on the originals, which says how legible a pool is."""
+        return None if self.experiment.judge is None else self._fit_classifier("judge", self.experiment.judge, {})
+
+    # ---- images ----------------------------------------------------------------------------------------------
+
+    def pool(self, name: str) -> Stage | None:
+        """An image pool; none where the user gives it."""
+        if name == "pool":
+            return None
+        model = self.finetune() if name == "minimax" else self.pretrain()
+        requests = {"images_per_class": self.experiment.pool_multiple * self.experiment.ipcs[-1]}
+        config = self._generation(f"pools/{name}", self.experiment.generate, name, requests)
+        return self._add(f"pools/{name}", "predict", config, [model], [self._external(self.experiment.dit)])
+
+    def _generation(self, name: str, section: Settings, pool: str, requests: Settings) -> Settings:
+        section = merge(_classes("GenerationTask", "RequestDataModule"), section)
+        task = {"dit": self._dit(pool), "codec": self.experiment.decoder or self.experiment.codec}
+        data = {"seed": self.experiment.seed, **requests}
+        if self.experiment.classes is not None:
+            data["labels"] = self.experiment.classes
+        return self._lightning(section, task, data, name, writer="ImageWriter")
+
+    def _pool_folder(self, name: str) -> str:
+        if name != "pool":
+            return self.path("pools", name)
+        if self.experiment.pool is None:
+            raise InputError("pool", found="nothing", expected="a folder of images", remedy="Set pool=FOLDER")
+        return self.experiment.pool
+
+    def scores(self, name: str, folder: str, made_by: Stage | None, external: str | None = None) -> Stage:
+        """Difficulties of an image set, into a folder of their own."""
+        folds = self.estimator()
+        estimator: Any = self.experiment.estimator or [self.path(fold.name, "weights") for fold in folds]
+        task: Settings = {"estimator": estimator}
+        if folds and name == "original":
+            task["cross_fit"] = self.experiment.folds
+        section = merge(_classes("ScoringTask", "ImageDataModule"), self.experiment.score)
+        data = {"predict": folder}
+        config = self._lightning(section, task, data, f"scores/{name}", writer="ScoreWriter")
+        return self._add(f"scores/{name}", "predict", config, [made_by, *folds], [external])
+
+    def judged(self, pool: str) -> Stage | None:
+        """Which label the judge gives each image of a pool."""
+        judge, made_by = self.judge(), self.pool(pool)
+        if judge is None:
+            return None
+        section = merge(_classes("ScoringTask", "ImageDataModule"), self.experiment.score)
+        task = {"estimator": self.path("judge", "weights")}
+        data = {"predict": self._pool_folder(pool)}
+        name = f"scores/judge-{pool}"
+        config = self._lightning(section, task, data, name, writer="ScoreWriter")
+        return self._add(name, "predict", config, [made_by, judge])
+
+    def original_scores(self) -> Stage:
+        """Difficulties of the originals."""
+        external = self._external(
+            self.experiment.data if self.experiment.original is None else self.experiment.original
+        )
+        return self.scores("original", self._split("train"), self.prepare(), external)
+
+    # ---- distilled sets --------------------------------------------------------------------------------------
+
+    def distilled(self, method: str, ipc: int) -> Stage | None:
+        """The distilled set of a method; none for the full data set."""
+        base = method.removesuffix("_dgs")
+        if method == "full":
+            return None
+        if method in FROM_ORIGINALS:
+            return self._selected(method, ipc, FROM_ORIGINALS[method], None)
+        if method in GUIDANCE:
+            return self._guided(method, ipc)
+        if base in POOLS:
+            return self._selected(method, ipc, "first" if method == base else "dgs", base)
+        known = [*FROM_ORIGINALS, *(p + s for p in POOLS for s in ("", "_dgs")), *GUIDANCE, "full"]
+        raise InputError(
+            "methods", found=repr(method), expected=f"one of {', '.join(known)}", remedy="Correct the list of methods"
+        )
+
+    def _selected(self, method: str, ipc: int, rule: str, pool: str | None) -> Stage:
+        """A set that ``dgs select`` draws from the originals or from a pool."""
+        has_original = self.experiment.data is not None or self.experiment.original is not None
+        original_scores = self.original_scores() if has_original else None
+        config: Settings = {**expand(self.experiment.select), "method": rule, "ipc": ipc, "seed": self.experiment.seed}
+        if original_scores is not None:
+            config |= {"original": self._split("train"), "original_scores": self.path("scores", "original")}
+        if pool is None:
+            made_by, scores = self.prepare(), original_scores
+            config |= {"pool": self._split("train"), "pool_scores": self.path("scores", "original")}
+        else:
+            made_by = self.pool(pool)
+            folder = self._pool_folder(pool)
+            scores = self.scores(pool, folder, made_by, self._external(self.experiment.pool))
+            config |= {"pool": folder, "pool_scores": self.path("scores", pool)}
+            if pool != "pool":
+                config["pool_images"] = self.experiment.pool_multiple * ipc
+        name = f"distilled/{method}-ipc{ipc}"
+        config["output"] = self.path(name)
+        return self._add(name, "select", config, [made_by, scores, original_scores])
+
+    def _guided(self, method: str, ipc: int) -> Stage:
+        """A set generated under guidance towards cluster centres of the originals' latents."""
+        pool = self.experiment.guided
+        model = self.finetune() if pool == "minimax" else self.pretrain()
+        name = f"distilled/{method}-ipc{ipc}"
+        guidance: Settings = {"latents": self.path("latents"), "ipc": ipc}
+        needs = [model, self.latents()]
+        if method == "dag":
+            needs.append(self.original_scores())
+            guidance["scores"] = self.path("scores", "original")
+        section = getattr(self.experiment, method)
+        callback = {"class_path": GUIDANCE[method], "init_args": {**expand(section), **guidance}}
+        settings = merge(self.experiment.generate, {"trainer": {"callbacks": [callback]}})
+        config = self._generation(name, settings, pool, {"images_per_class": ipc})
+        return self._add(name, "predict", config, needs, [self._external(self.experiment.dit)])
+
+    def evaluation(self, method: str, ipc: int, network: str, repeat: int) -> Stage:
+        """One network trained from scratch on one distilled set."""
+        made_by = self.distilled(method, ipc)
+        train = self._split("train") if made_by is None else self.path(made_by.name)
+        seed = self.experiment.seed + repeat
+        section = merge(_classes("ClassificationTask", "ImageDataModule"), self.experiment.evaluate)
+        name = f"evaluation/{method if made_by is None else f'{method}-ipc{ipc}'}/{network}/seed{seed}"
+        data = {"train": train, "val": self._split("val")}
+        config = self._lightning(section, {"network": network, "seed": seed}, data, name, single=True)
+        return self._add(name, "fit", config, [self.prepare(), made_by], [self._external(self.experiment.data)])
+
+    def everything(self) -> list[Stage]:
+        """All stages of the experiment, each after what it needs, the report last."""
+        experiment = self.experiment
+        rows = [(method, ipc) for ipc in experiment.ipcs for method in experiment.methods]
+        for method, ipc in rows:
+            made_by = self.distilled(method, ipc)
+            if method in GUIDANCE and made_by is not None:
+                self.scores(f"{method}-ipc{ipc}", self.path(made_by.name), made_by)
+        for pool in ("dit", "minimax"):
+            if f"pools/{pool}" in self.stages:
+                self.judged(pool)
+        for method, ipc in rows:
+            for network in experiment.networks:
+                for repeat in range(experiment.repeats):
+                    self.evaluation(method, ipc, network, repeat)
+        before = list(self.stages.values())
+        self._add("report", "report", {"runs": [self.path()]}, before)
+        return list(self.stages.values())
+
+
+def _classes(task: str, data: str) -> Settings:
+    """The classes of a stage, where its section names no others."""
+    return {"model": {"class_path": task}, "data": {"class_path": data}}

@@ -1,0 +1,57 @@
+"""How far a run is: live on a terminal, one line a stage elsewhere."""
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+
+class Progress:
+    """Shows stages, their steps and the time left.
+
+    Args:
+        stages: Number of stages in all.
+    """
+
+    def __init__(self, stages: int) -> None:
+        self.stages = stages
+        self.done = 0
+        self.live = sys.stdout.isatty()
+        self.console = Console(soft_wrap=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Bars(*columns, TimeRemainingColumn(), console=self.console, disable=not self.live)
+        self.total = self.bars.add_task("stages", total=stages)
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Progress":
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def skip(self, stages: int) -> None:
+        """Count stages that were done before."""
+        self.done += stages
+        self.bars.update(self.total, completed=self.done)
+
+    def begin(self, stage: str, command: str) -> None:
+        """A stage starts."""
+        self.tasks[stage] = self.bars.add_task(stage, total=None)
+        self.console.print(f"{stage}: {command}")
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """A stage has done some of its steps."""
+        if stage in self.tasks:
+            self.bars.update(self.tasks[stage], completed=done, total=total)
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """A stage is done."""
+        self.done += 1
+        self.bars.remove_task(self.tasks.pop(stage))
+        self.bars.update(self.total, completed=self.done)
+        self.console.print(f"[{self.done}/{self.stages}] {stage}: done in {seconds:.1f} s", markup=False)

@@ -1,0 +1,72 @@
+"""The configs that come with the package: found in a checkout and in an installed wheel alike."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dgs_lightning.errors import InputError
+
+_PACKAGE = Path(__file__).parent
+ROOT = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parents[1] / "configs"
+
+
+def find_config(name: str, folder: str = "") -> Path:
+    """Path of a config: a file of the user's, or one shipped with the package.
+
+    Args:
+        name: Path of a YAML file, or the name of a shipped one with or without its ending,
+            such as ``minimax/digits.yaml``.
+        folder: Where shipped names are looked up below the shipped configs.
+
+    Raises:
+        InputError: If there is neither; the message names the nearest shipped ones.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    for candidate in (ROOT / folder / name, ROOT / folder / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    known = sorted(str(p.relative_to(ROOT / folder).with_suffix("")) for p in (ROOT / folder).rglob("*.yaml"))
+    near = difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.4) or known
+    raise InputError(
+        f"config {name!r}",
+        found="no such file",
+        expected="a YAML file or a shipped config",
+        remedy=f"Give a path, or one of: {', '.join(near)}",
+    )
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Mapping in a YAML file.
+
+    Raises:
+        InputError: If the file is not valid YAML, or holds something other than a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        problem = getattr(error, "problem", None) or "broken YAML"
+        raise InputError(
+            path, found=f"{problem} in line {line}", expected="valid YAML", remedy="Mend the line"
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(
+            path,
+            found=type(content).__name__,
+            expected="a mapping of settings",
+            remedy="Write it as 'key: value' lines",
+        )
+    return content
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with changes laid over them: mappings are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
