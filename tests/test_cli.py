@@ -1,0 +1,29 @@
+import subprocess
+import sys
+
+import pytest
+
+from dgs_lightning.__main__ import COMMANDS, main
+
+
+def test_help_lists_every_command_without_importing_torch() -> None:
+    code = (
+        "import sys; from dgs_lightning.__main__ import main; main(['--help'])\n"
+        "assert not {'torch', 'lightning', 'numpy'} & set(sys.modules), 'heavy imports'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+
+
+def test_an_unknown_command_is_answered_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distil"]) == 2
+    assert "'distil'" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "nowhere.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nowhere.yaml" in error
+    assert "Traceback" not in error

@@ -1,0 +1,108 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.experiment import Experiment, load_experiment
+from dgs_lightning.plan import Plan, Stage, stage_keys
+
+SMALL = Experiment(
+    title="small",
+    methods=["random", "dit", "dit_dgs", "minimax_dgs", "full"],
+    ipc=[10, 20],
+    networks=["convnet2"],
+    repeats=2,
+    output="runs/small",
+    data="digits",
+    prepare={},
+)
+
+
+def stages(experiment: Experiment) -> list[Stage]:
+    return Plan(experiment).everything()
+
+
+def keys(experiment: Experiment) -> dict[str, str]:
+    return stage_keys(stages(experiment), Path(experiment.output or ""))
+
+
+def test_methods_share_pools_scores_and_models() -> None:
+    names = [stage.name for stage in stages(SMALL)]
+    assert len(names) == len(set(names))
+    assert [name for name in names if name.startswith("pools/")] == ["pools/dit", "pools/minimax"]
+    assert sum(name.startswith("evaluation/") for name in names) == 2 * (2 * 4 + 1)
+    assert names[-1] == "report"
+
+
+def test_a_stage_comes_after_what_it_needs() -> None:
+    seen: set[str] = set()
+    for stage in stages(SMALL):
+        assert {needed.name for needed in stage.needs} <= seen
+        seen.add(stage.name)
+
+
+def test_one_pool_serves_every_ipc() -> None:
+    by_name = {stage.name: stage for stage in stages(SMALL)}
+    assert by_name["pools/dit"].config["data"]["init_args"]["images_per_class"] == 100
+    assert by_name["distilled/dit_dgs-ipc10"].config["pool_images"] == 50
+
+
+def test_a_changed_setting_changes_its_stage_and_all_that_depend_on_it_and_no_other() -> None:
+    before, after = keys(SMALL), keys(replace(SMALL, finetune={"trainer": {"max_steps": 7}}))
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"finetune", "pools/minimax", "scores/minimax", "distilled/minimax_dgs-ipc10", "report"} <= changed
+    assert not {"data", "latents", "pretrain", "pools/dit", "distilled/dit-ipc10", "scores/original"} & changed
+
+
+def test_the_run_folder_is_no_part_of_the_keys() -> None:
+    assert keys(SMALL) == keys(replace(SMALL, output="elsewhere/run"))
+
+
+def test_a_changed_input_file_changes_the_stages_that_read_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    image = tmp_path / "a" / "1.png"
+    image.write_bytes(b"one")
+    experiment = replace(SMALL, data=str(tmp_path))
+    before = keys(experiment)
+    image.write_bytes(b"three")
+    assert before["data"] != keys(experiment)["data"]
+
+
+def test_a_pretrained_dit_is_not_trained_again() -> None:
+    names = {stage.name for stage in stages(replace(SMALL, dit="facebook/DiT-XL-2-256"))}
+    assert "pretrain" not in names
+    assert "finetune" in names
+
+
+def test_an_unknown_method_is_named_with_those_that_exist() -> None:
+    with pytest.raises(InputError, match="'dream'.*minimax_dgs"):
+        stages(replace(SMALL, methods=["dream"]))
+
+
+def test_changes_on_the_command_line_reach_nested_settings() -> None:
+    experiment = load_experiment("quickstart", ["finetune.trainer.max_steps=7", "ipc=[1, 2]"])
+    assert experiment.finetune["trainer"]["max_steps"] == 7
+    assert experiment.finetune["config"] == "minimax/digits.yaml"
+    assert experiment.ipcs == [1, 2]
+    assert experiment.output == "runs/quickstart"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["colour=3"], "colour"),
+        (["ipc=0"], "at least 1"),
+        (["repeats=many"], "repeats"),
+        (["ipc"], "key=value"),
+        (["folds=1"], "at least 2"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_experiment("quickstart", changes)
+
+
+def test_a_misspelt_experiment_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="quickstart"):
+        load_experiment("quikstart", [])
