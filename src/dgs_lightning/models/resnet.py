@@ -1,0 +1,117 @@
+"""ResNet-18 with instance norm, and the frame that it shares with ResNetAP-10."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dgs_lightning.models.convnet import instance_norm
+
+WIDTHS = (64, 128, 256, 512)
+Block = Callable[[int, int, int], nn.Module]
+"""Makes a residual block from its input channels, output channels and stride."""
+
+
+def stem_reduction(name: str, image_size: int, smallest: Mapping[int, int]) -> int:
+    """How many times the stem shrinks the image: the published 4, or less for images too small for that.
+
+    Instance norm of a single pixel is constant, so the last stage must see at least 2x2 of them.
+
+    Args:
+        name: The network, for the error.
+        image_size: Side of the input in pixels.
+        smallest: For each reduction, largest first, the smallest input that leaves the last stage 2x2 pixels.
+
+    Raises:
+        ValueError: If even the least reduction leaves the last stage a single pixel.
+    """
+    for reduction, pixels in smallest.items():
+        if image_size >= pixels:
+            return reduction
+    raise ValueError(
+        f"{name} needs images of at least {min(smallest.values())} px, not {image_size}: its last instance norm "
+        "would see one pixel and return a constant. Take a ConvNet of less depth or larger images."
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with instance norm beside a shortcut (He et al., CVPR 2016).
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        stride: How many times the block shrinks the image.
+        pooled: Shrink by average pools after the first convolution and the shortcut's, not by their strides.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, pooled: bool = False) -> None:
+        super().__init__()
+        step, shrink = (1, [nn.AvgPool2d(stride)]) if pooled else (stride, [])
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, step, padding=1, bias=False)
+        self.bn1 = instance_norm(outputs)
+        self.shrink = nn.Sequential(*shrink)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = instance_norm(outputs)
+        self.downsample = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.downsample.extend([nn.Conv2d(inputs, outputs, 1, step, bias=False), *shrink, instance_norm(outputs)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, outputs, H / stride, W / stride)``, rounded down by pools and up by strides."""
+        out = self.shrink(torch.relu(self.bn1(self.conv1(x))))
+        return torch.relu(self.bn2(self.conv2(out)) + self.downsample(x))
+
+
+class ResidualNetwork(nn.Module):
+    """Stem, four stages of residual blocks, global average pool, linear layer; convolutions drawn by Kaiming fan-out.
+
+    Args:
+        stem: Convolution of the stem, to 64 channels.
+        pool: Pooling at the end of the stem.
+        block: Makes a block.
+        depths: Blocks of each of the four stages.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, stem: nn.Conv2d, pool: nn.Module, block: Block, depths: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        self.layer0 = nn.Sequential(
+            OrderedDict(conv1=stem, bn1=instance_norm(WIDTHS[0]), relu=nn.ReLU(inplace=True), pool=pool)
+        )
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            nn.Sequential(block(before, width, stride), *(block(width, width, 1) for _ in range(depth - 1)))
+            for before, width, stride, depth in zip(WIDTHS[:1] + WIDTHS[:3], WIDTHS, (1, 2, 2, 2), depths, strict=True)
+        )
+        self.fc = nn.Linear(WIDTHS[-1], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` of images ``(B, C, H, W)``."""
+        for stage in (self.layer0, self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+class ResNet18(ResidualNetwork):
+    """ResNet-18 with instance norm: a 7x7 stride-2 stem and a max pool, blocks 2, 2, 2, 2.
+
+    Below 33 px the stem's max pool, below 17 px its stride, is left out, so that the last stage sees 2x2 pixels.
+
+    Args:
+        num_classes: Number of classes.
+        image_size: Side of the square input in pixels, at least 9.
+        channels: Channels of the input.
+
+    Raises:
+        ValueError: If the images are too small.
+    """
+
+    def __init__(self, num_classes: int, image_size: int = 224, channels: int = 3) -> None:
+        reduction = stem_reduction("ResNet-18", image_size, {4: 33, 2: 17, 1: 9})
+        stem = nn.Conv2d(channels, WIDTHS[0], 7, min(reduction, 2), padding=3, bias=False)
+        pool = nn.MaxPool2d(3, 2, padding=1) if reduction == 4 else nn.Identity()
+        super().__init__(stem, pool, BasicBlock, (2, 2, 2, 2), num_classes)

@@ -1,0 +1,22 @@
+import pytest
+import torch
+
+from dgs_lightning.models.convnet import ConvNet, instance_norm
+
+
+def test_instance_norm_centres_every_channel_of_every_image() -> None:
+    x = torch.randn(3, 5, 6, 6, generator=torch.Generator().manual_seed(0)) * 4 + 7
+    out = instance_norm(5)(x)
+    torch.testing.assert_close(out.mean(dim=(2, 3)), torch.zeros(3, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out, (x - x.mean((2, 3), True)) / (x.var((2, 3), False, True) + 1e-5).sqrt())
+
+
+@pytest.mark.parametrize(("size", "depth", "channels"), [(8, 3, 1), (9, 3, 3), (32, 3, 3), (64, 6, 4), (50, 2, 2)])
+def test_any_size_and_channels_that_the_depth_allows_give_a_logit_a_class(size: int, depth: int, channels: int) -> None:
+    network = ConvNet(7, image_size=size, channels=channels, depth=depth, width=8)
+    assert network(torch.rand(2, channels, size, size)).shape == (2, 7)
+
+
+def test_an_input_smaller_than_its_poolings_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 64 px, not 63"):
+        ConvNet(10, image_size=63, depth=6)
