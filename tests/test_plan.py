@@ -106,3 +106,19 @@ def test_a_wrong_setting_is_named(changes: list[str], message: str) -> None:
 def test_a_misspelt_experiment_is_answered_with_the_nearest() -> None:
     with pytest.raises(InputError, match="quickstart"):
         load_experiment("quikstart", [])
+
+
+def test_a_variant_shares_all_but_what_it_changes() -> None:
+    hill = {"method": "dit_dgs", "select": {"distribution": "hill"}, "pool_multiple": 6}
+    experiment = replace(SMALL, methods=["dit_dgs", "hill"], variants={"hill": hill}, ipc=10)
+    by_name = {stage.name: stage for stage in stages(experiment)}
+    assert by_name["distilled/hill-ipc10"].config["distribution"] == "hill"
+    assert by_name["distilled/hill-ipc10"].config["pool_images"] == 60
+    assert by_name["distilled/dit_dgs-ipc10"].config["pool_images"] == 50
+    assert by_name["pools/dit"].config["data"]["init_args"]["images_per_class"] == 60
+
+
+def test_a_variant_may_not_change_what_it_shares() -> None:
+    variants = {"longer": {"method": "minimax", "finetune": {"trainer": {"max_steps": 7}}}}
+    with pytest.raises(InputError, match=r"variants\.longer"):
+        stages(replace(SMALL, methods=["longer"], variants=variants))

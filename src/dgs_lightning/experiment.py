@@ -25,7 +25,7 @@ class Experiment:
         methods: Rows of the table, by slug: ``random``, ``kcenter``, ``herding``, ``kmeans``, ``ccs`` and
             ``dgs_ori`` select from the originals; ``dit``, ``minimax`` and ``pool`` take the first images of an
             image pool, ``dit_dgs``, ``minimax_dgs`` and ``pool_dgs`` select from it; ``mgd3`` and ``dag`` are
-            generated under guidance; ``full`` is the whole training set.
+            generated under guidance; ``full`` is the whole training set; and the names of ``variants``.
         ipc: Images per class, one number or several.
         output: Folder of the run; ``runs/NAME`` by default.
         data: ``digits``, a folder with ``train`` and ``val``, or one tree of class folders.
@@ -35,6 +35,8 @@ class Experiment:
         networks: Downstream networks that are trained on each distilled set; none: nothing is trained.
         seed: Seed of everything; image ``i`` of a class has a seed of its own derived from it.
         repeats: Training runs for each distilled set and network.
+        variants: Rows that differ from a method in some settings: name to ``{method: ..., CHANGES}``, where the changes
+            are to ``select``, ``mgd3``, ``dag`` or ``pool_multiple``.
         pool_multiple: Images per class of a pool, as a multiple of the largest ``ipc``.
         image_size: Side of the images in pixels that the DiT works on; read from prepared data by default.
         codec: ``pixels``, or folder or hub id of the autoencoder of the DiT's latents.
@@ -71,6 +73,7 @@ class Experiment:
     networks: list[str] = field(default_factory=list)
     seed: int = 0
     repeats: int = 3
+    variants: dict[str, Settings] = field(default_factory=dict)
     pool_multiple: int = 5
     image_size: int | None = None
     codec: str = "pixels"
@@ -99,6 +102,29 @@ class Experiment:
     def ipcs(self) -> list[int]:
         """The values of ``ipc``, smallest first."""
         return sorted({self.ipc} if isinstance(self.ipc, int) else set(self.ipc))
+
+
+VARIABLE = ("select", "mgd3", "dag", "pool_multiple")  # what a variant may change
+
+
+def variant_of(experiment: Experiment, name: str) -> tuple[str, Experiment]:
+    """Method of a row and the experiment with the row's own settings.
+
+    Raises:
+        InputError: If a variant has no method, or changes what it shares with the other rows.
+    """
+    if name not in experiment.variants:
+        return name, experiment
+    changes = dict(experiment.variants[name])
+    method = changes.pop("method", None)
+    if not isinstance(method, str) or not set(changes) <= set(VARIABLE):
+        raise InputError(
+            f"variants.{name}",
+            found=", ".join(experiment.variants[name]) or "nothing",
+            expected=f"'method' and changes to {', '.join(VARIABLE)}",
+            remedy="Move other changes to an experiment of their own",
+        )
+    return method, Experiment(**merge(vars(experiment), changes))
 
 
 def load_experiment(name: str, changes: list[str], output: str | None = None) -> Experiment:

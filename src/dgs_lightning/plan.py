@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment import Experiment, Settings
+from dgs_lightning.experiment import Experiment, Settings, variant_of
 from dgs_lightning.shipped import find_config, load_yaml, merge
 
 # Method slug -> the rule of `dgs select` that draws it from the originals.
@@ -249,7 +249,8 @@ class Plan:
         if name == "pool":
             return None
         model = self.finetune() if name == "minimax" else self.pretrain()
-        requests = {"images_per_class": self.experiment.pool_multiple * self.experiment.ipcs[-1]}
+        multiple = max(variant_of(self.experiment, row)[1].pool_multiple for row in self.experiment.methods)
+        requests = {"images_per_class": multiple * self.experiment.ipcs[-1]}
         config = self._generation(f"pools/{name}", self.experiment.generate, name, requests)
         return self._add(f"pools/{name}", "predict", config, [model], [self._external(self.experiment.dit)])
 
@@ -301,27 +302,29 @@ class Plan:
 
     # ---- distilled sets --------------------------------------------------------------------------------------
 
-    def distilled(self, method: str, ipc: int) -> Stage | None:
-        """The distilled set of a method; none for the full data set."""
+    def distilled(self, row: str, ipc: int) -> Stage | None:
+        """The distilled set of a row of the table; none for the full data set."""
+        method, settings = variant_of(self.experiment, row)
         base = method.removesuffix("_dgs")
+        name = f"distilled/{row}-ipc{ipc}"
         if method == "full":
             return None
         if method in FROM_ORIGINALS:
-            return self._selected(method, ipc, FROM_ORIGINALS[method], None)
+            return self._selected(name, ipc, settings, FROM_ORIGINALS[method], None)
         if method in GUIDANCE:
-            return self._guided(method, ipc)
+            return self._guided(name, ipc, settings, method)
         if base in POOLS:
-            return self._selected(method, ipc, "first" if method == base else "dgs", base)
+            return self._selected(name, ipc, settings, "first" if method == base else "dgs", base)
         known = [*FROM_ORIGINALS, *(p + s for p in POOLS for s in ("", "_dgs")), *GUIDANCE, "full"]
         raise InputError(
             "methods", found=repr(method), expected=f"one of {', '.join(known)}", remedy="Correct the list of methods"
         )
 
-    def _selected(self, method: str, ipc: int, rule: str, pool: str | None) -> Stage:
+    def _selected(self, name: str, ipc: int, settings: Experiment, rule: str, pool: str | None) -> Stage:
         """A set that ``dgs select`` draws from the originals or from a pool."""
         has_original = self.experiment.data is not None or self.experiment.original is not None
         original_scores = self.original_scores() if has_original else None
-        config: Settings = {**expand(self.experiment.select), "method": rule, "ipc": ipc, "seed": self.experiment.seed}
+        config: Settings = {**expand(settings.select), "method": rule, "ipc": ipc, "seed": self.experiment.seed}
         if original_scores is not None:
             config |= {"original": self._split("train"), "original_scores": self.path("scores", "original")}
         if pool is None:
@@ -333,34 +336,35 @@ class Plan:
             scores = self.scores(pool, folder, made_by, self._external(self.experiment.pool))
             config |= {"pool": folder, "pool_scores": self.path("scores", pool)}
             if pool != "pool":
-                config["pool_images"] = self.experiment.pool_multiple * ipc
-        name = f"distilled/{method}-ipc{ipc}"
+                config["pool_images"] = settings.pool_multiple * ipc
         config["output"] = self.path(name)
         return self._add(name, "select", config, [made_by, scores, original_scores])
 
-    def _guided(self, method: str, ipc: int) -> Stage:
+    def _guided(self, name: str, ipc: int, settings: Experiment, method: str) -> Stage:
         """A set generated under guidance towards cluster centres of the originals' latents."""
         pool = self.experiment.guided
         model = self.finetune() if pool == "minimax" else self.pretrain()
-        name = f"distilled/{method}-ipc{ipc}"
         guidance: Settings = {"latents": self.path("latents"), "ipc": ipc}
         needs = [model, self.latents()]
         if method == "dag":
             needs.append(self.original_scores())
             guidance["scores"] = self.path("scores", "original")
-        section = getattr(self.experiment, method)
-        callback = {"class_path": GUIDANCE[method], "init_args": {**expand(section), **guidance}}
-        settings = merge(self.experiment.generate, {"trainer": {"callbacks": [callback]}})
-        config = self._generation(name, settings, pool, {"images_per_class": ipc})
-        return self._add(name, "predict", config, needs, [self._external(self.experiment.dit)])
+        callback = {"class_path": GUIDANCE[method], "init_args": {**expand(getattr(settings, method)), **guidance}}
+        generate = expand(self.experiment.generate)
+        callbacks = [*(generate.get("trainer", {}).get("callbacks") or []), callback]
+        section = merge(generate, {"trainer": {"callbacks": callbacks}})
+        config = self._generation(name, section, pool, {"images_per_class": ipc})
+        made_by = self._add(name, "predict", config, needs, [self._external(self.experiment.dit)])
+        self.scores(name.removeprefix("distilled/"), self.path(name), made_by)
+        return made_by
 
-    def evaluation(self, method: str, ipc: int, network: str, repeat: int) -> Stage:
+    def evaluation(self, row: str, ipc: int, network: str, repeat: int) -> Stage:
         """One network trained from scratch on one distilled set."""
-        made_by = self.distilled(method, ipc)
+        made_by = self.distilled(row, ipc)
         train = self._split("train") if made_by is None else self.path(made_by.name)
         seed = self.experiment.seed + repeat
         section = merge(_classes("ClassificationTask", "ImageDataModule"), self.experiment.evaluate)
-        name = f"evaluation/{method if made_by is None else f'{method}-ipc{ipc}'}/{network}/seed{seed}"
+        name = f"evaluation/{row if made_by is None else f'{row}-ipc{ipc}'}/{network}/seed{seed}"
         data = {"train": train, "val": self._split("val")}
         config = self._lightning(section, {"network": network, "seed": seed}, data, name, single=True)
         return self._add(name, "fit", config, [self.prepare(), made_by], [self._external(self.experiment.data)])
@@ -368,18 +372,16 @@ class Plan:
     def everything(self) -> list[Stage]:
         """All stages of the experiment, each after what it needs, the report last."""
         experiment = self.experiment
-        rows = [(method, ipc) for ipc in experiment.ipcs for method in experiment.methods]
-        for method, ipc in rows:
-            made_by = self.distilled(method, ipc)
-            if method in GUIDANCE and made_by is not None:
-                self.scores(f"{method}-ipc{ipc}", self.path(made_by.name), made_by)
+        rows = [(row, ipc) for ipc in experiment.ipcs for row in experiment.methods]
+        for row, ipc in rows:
+            self.distilled(row, ipc)
         for pool in ("dit", "minimax"):
             if f"pools/{pool}" in self.stages:
                 self.judged(pool)
-        for method, ipc in rows:
+        for row, ipc in rows:
             for network in experiment.networks:
                 for repeat in range(experiment.repeats):
-                    self.evaluation(method, ipc, network, repeat)
+                    self.evaluation(row, ipc, network, repeat)
         before = list(self.stages.values())
         self._add("report", "report", {"runs": [self.path()]}, before)
         return list(self.stages.values())
