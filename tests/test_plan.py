@@ -76,7 +76,7 @@ def test_a_pretrained_dit_is_not_trained_again() -> None:
 
 
 def test_an_unknown_method_is_named_with_those_that_exist() -> None:
-    with pytest.raises(InputError, match="'dream'.*minimax_dgs"):
+    with pytest.raises(InputError, match=r"'dream'.*minimax_dgs"):
         stages(replace(SMALL, methods=["dream"]))
 
 

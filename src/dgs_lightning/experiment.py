@@ -15,7 +15,7 @@ Settings = dict[str, Any]
 
 @dataclass
 class Experiment:
-    """Settings of an experiment, as its YAML file gives them.
+    """Settings of an experiment, as its YAML file gives them; its key ``base`` names a file to start from.
 
     The sections (``latents`` to ``evaluate``) say how a kind of stage is run. Each is the YAML of the
     stage's ``dgs`` command; its key ``config`` names shipped or own files that it starts from.
@@ -139,7 +139,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
         InputError: If the file or a change has an unknown key, or a value of the wrong type or range.
     """
     path = find_config(name, "experiments")
-    settings = load_yaml(path)
+    settings = _with_base(path)
     for change in changes:
         settings = merge(settings, _parsed_change(change))
     settings["output"] = output or settings.get("output") or f"runs/{path.stem}"
@@ -157,6 +157,13 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
     experiment = Experiment(**parsed.as_dict())
     _check_ranges(experiment, path)
     return experiment
+
+
+def _with_base(path: Path) -> Settings:
+    """Settings of a file laid over those of the experiment that its key ``base`` names."""
+    settings = load_yaml(path)
+    base = settings.pop("base", None)
+    return settings if base is None else merge(_with_base(find_config(base, "experiments")), settings)
 
 
 def _first_line(error: Exception) -> str:
