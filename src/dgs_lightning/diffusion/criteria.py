@@ -1,0 +1,111 @@
+"""The Minimax criteria, Eq. 3 and 4: of one class, and of a batch of several classes at once."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dgs_lightning.diffusion.memory import Memory
+
+
+def cosine(pred: Tensor, remembered: Tensor) -> Tensor:
+    """Cosine similarity of every pair: ``(B, D)`` and ``(M, D)`` give ``(B, M)``."""
+    return normalize(pred, dim=-1) @ normalize(remembered, dim=-1).T
+
+
+def representativeness(pred: Tensor, real: Tensor) -> Tensor:
+    r"""Distance of a class's predictions from its least similar real latent.
+
+    .. math:: \mathcal{L}_r = 1 - \min_{b,m} \cos(\hat z_b, z_m)
+
+    Eq. 3; Gu et al., "Efficient Dataset Distillation via Minimax Diffusion", CVPR 2024.
+
+    Args:
+        pred: Predicted clean latents, shape ``(B, D)``.
+        real: Remembered real latents of the same class, shape ``(M, D)``, without gradient.
+
+    Returns:
+        Scalar in ``[0, 2]``.
+
+    Raises:
+        ValueError: If ``real`` is empty; the minimum is then undefined. Skip the class instead.
+    """
+    _require_remembered(real)
+    return 1 - cosine(pred, real).min()
+
+
+def diversity(pred: Tensor, generated: Tensor) -> Tensor:
+    r"""Similarity of a class's predictions to the most similar earlier prediction.
+
+    .. math:: \mathcal{L}_d = \max_{b,m} \cos(\hat z_b, \hat z_m)
+
+    Eq. 4; Gu et al., "Efficient Dataset Distillation via Minimax Diffusion", CVPR 2024.
+
+    Args:
+        pred: Predicted clean latents, shape ``(B, D)``.
+        generated: Remembered predictions of the same class, shape ``(M, D)``, without gradient.
+
+    Returns:
+        Scalar in ``[-1, 1]``.
+
+    Raises:
+        ValueError: If ``generated`` is empty; the maximum is then undefined. Skip the class instead.
+    """
+    _require_remembered(generated)
+    return cosine(pred, generated).max()
+
+
+def _require_remembered(memory: Tensor) -> None:
+    if len(memory) == 0:
+        raise ValueError("a criterion needs at least one remembered latent; skip classes with an empty memory")
+
+
+class Criteria(NamedTuple):
+    """Both criteria of a batch.
+
+    Args:
+        representativeness: Mean over the classes of the batch, scalar; a class with an empty memory counts as 0.
+        diversity: The same of the diversity.
+        representativeness_by_class: Shape ``(classes,)``, NaN where a class has no value.
+        diversity_by_class: The same of the diversity.
+    """
+
+    representativeness: Tensor
+    diversity: Tensor
+    representativeness_by_class: Tensor
+    diversity_by_class: Tensor
+
+
+def minimax_criteria(pred: Tensor, labels: Tensor, real: Memory, generated: Memory) -> Criteria:
+    """Eq. 3 and 4 of all classes of a batch, each divided by the number of classes in the batch.
+
+    No loop over classes and no transfer from the device: every prediction is compared with the memory of its class,
+    and the extremes are then taken within each class.
+
+    Args:
+        pred: Predicted clean latents, shape ``(B, ...)``.
+        labels: Class of each, shape ``(B,)``, as positions in the memories.
+        real: Real latents.
+        generated: Earlier predictions.
+    """
+    directions = normalize(pred.flatten(1), dim=1)
+    furthest = -_highest_similarity(-directions, labels, real)
+    closest = _highest_similarity(directions, labels, generated)
+    classes = torch.zeros(real.classes, device=pred.device).index_fill(0, labels, 1.0).sum()
+    return Criteria(
+        (1 - furthest).nan_to_num(0.0).sum() / classes,
+        closest.nan_to_num(0.0).sum() / classes,
+        (1 - furthest).detach(),
+        closest.detach(),
+    )
+
+
+def _highest_similarity(directions: Tensor, labels: Tensor, memory: Memory) -> Tensor:
+    """Highest cosine within each class, shape ``(classes,)``; NaN where there is none."""
+    # b: batch, m: slot of the memory, d: dimension
+    remembered = memory.directions.index_select(0, labels).to(directions.dtype)
+    similarity = torch.einsum("bd,bmd->bm", directions, remembered)
+    highest = similarity.masked_fill(~memory.filled[labels], -torch.inf).amax(1)
+    by_class = highest.new_full((memory.classes,), -torch.inf).scatter_reduce(0, labels, highest, "amax")
+    return by_class.masked_fill(by_class.isneginf(), torch.nan)

@@ -1,0 +1,95 @@
+"""What the Minimax criteria remember: the last latents of each class."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+class Memory:
+    """First-in-first-out memory of the directions of each class's last latents.
+
+    The criteria are cosines, so a latent is stored as its unit vector: normalised once, when it is pushed. Pushing
+    overwrites the oldest slots in place, whatever the sizes of memory and batch.
+
+    Not an ``nn.Module``: distributed training would broadcast buffers from rank 0 before every forward pass. Ranks
+    that push the same (global) batches hold the same memories without that.
+
+    Args:
+        classes: Number of classes.
+        size: Latents remembered of each class.
+        dimensions: Elements of a latent.
+        dtype: Type that the directions are stored in.
+        device: Where they are stored.
+
+    Attributes:
+        directions: Unit vectors, shape ``(classes, size, dimensions)``.
+        pushed: Latents pushed so far of each class, shape ``(classes,)``.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        size: int,
+        dimensions: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if min(classes, size, dimensions) < 1:
+            raise ValueError("a memory needs at least one class, slot and dimension; give sizes of 1 or more")
+        self.directions = torch.zeros(classes, size, dimensions, dtype=dtype, device=device)
+        self.pushed = torch.zeros(classes, dtype=torch.long, device=device)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.pushed)
+
+    @property
+    def size(self) -> int:
+        """Latents remembered of each class at most."""
+        return self.directions.shape[1]
+
+    @property
+    def filled(self) -> Tensor:
+        """Which slots hold a latent, shape ``(classes, size)``."""
+        return torch.arange(self.size, device=self.pushed.device) < self.pushed[:, None]
+
+    @torch.no_grad()
+    def push(self, latents: Tensor, labels: Tensor) -> None:
+        """Remember latents, each in its class, in the order of the batch.
+
+        Args:
+            latents: Shape ``(B, ...)`` with ``dimensions`` elements each.
+            labels: Their classes, shape ``(B,)``.
+        """
+        same_class = labels[:, None] == labels
+        earlier = same_class.tril(-1).sum(1)
+        slots = labels * self.size + (self.pushed[labels] + earlier) % self.size
+        # A batch may hold more latents of a class than there are slots: then the last one of a slot is kept.
+        positions = torch.arange(len(labels), device=labels.device)
+        last = torch.where(slots[:, None] == slots, positions, -1).amax(1)
+        directions = normalize(latents.flatten(1), dim=1).to(self.directions.dtype)
+        self.directions.view(-1, self.directions.shape[2])[slots] = directions[last]
+        self.pushed += torch.zeros_like(self.pushed).scatter_add_(0, labels, torch.ones_like(labels))
+
+    def to(self, device: torch.device) -> None:
+        """Move the memory to a device."""
+        self.directions, self.pushed = self.directions.to(device), self.pushed.to(device)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The memory as tensors."""
+        return {"directions": self.directions, "pushed": self.pushed}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over a memory of the same shape.
+
+        Raises:
+            ValueError: If the shape is another one.
+        """
+        if state["directions"].shape != self.directions.shape:
+            raise ValueError(
+                f"memory of shape {tuple(state['directions'].shape)} does not fit {tuple(self.directions.shape)};"
+                " resume with the same classes, memory size and latents"
+            )
+        self.directions.copy_(state["directions"])
+        self.pushed.copy_(state["pushed"])

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dgs_lightning.diffusion.criteria import diversity, minimax_criteria, representativeness
+from dgs_lightning.diffusion.memory import Memory
+
+
+@pytest.mark.golden
+def test_a_stream_of_batches_gives_the_published_terms(golden: Path) -> None:
+    stream = np.load(golden / "minimax.npz")
+    labels = torch.from_numpy(stream["label"])
+    memories = [Memory(int(labels.max()) + 1, int(stream["memory_size"]), stream["real"][0, 0].size) for _ in range(2)]
+    for real, pred, label, expected_r, expected_d in zip(
+        torch.from_numpy(stream["real"]),
+        torch.from_numpy(stream["pred"]),
+        labels,
+        stream["repr"],
+        stream["div"],
+        strict=True,
+    ):
+        terms = minimax_criteria(pred, label, *memories)
+        assert float(terms.representativeness) * stream["lambda_repr"] == pytest.approx(expected_r, abs=1e-6)
+        assert float(terms.diversity) * stream["lambda_div"] == pytest.approx(expected_d, abs=1e-6)
+        memories[0].push(real, label)
+        memories[1].push(pred, label)
+
+
+def remember(latents: Tensor, labels: Tensor, classes: int, size: int) -> Memory:
+    memory = Memory(classes, size, latents[0].numel(), latents.dtype)
+    memory.push(latents, labels)
+    return memory
+
+
+def test_representativeness_looks_at_the_least_similar_pair() -> None:
+    pred = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    real = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
+    assert float(representativeness(pred, real)) == pytest.approx(1.0)  # (0, 2) against (3, 0)
+
+
+def test_diversity_looks_at_the_most_similar_pair() -> None:
+    pred = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    generated = torch.tensor([[-3.0, 0.0], [1.0, 1.0]])
+    assert float(diversity(pred, generated)) == pytest.approx(0.5**0.5)
+
+
+@pytest.mark.parametrize("criterion", [representativeness, diversity])
+def test_an_empty_memory_is_refused(criterion: type[object]) -> None:
+    with pytest.raises(ValueError, match="skip classes with an empty memory"):
+        criterion(torch.ones(2, 3), torch.ones(0, 3))  # type: ignore[call-arg]
+
+
+def test_a_batch_gives_the_mean_over_its_classes_and_their_gradients() -> None:
+    random = torch.Generator().manual_seed(0)
+    labels = torch.tensor([2, 0, 0, 2, 2, 3])
+    pred = torch.randn(6, 5, generator=random, dtype=torch.float64, requires_grad=True)
+    kept, kept_labels = (
+        torch.randn(9, 5, generator=random, dtype=torch.float64),
+        torch.tensor([0, 2, 2, 0, 2, 1, 2, 0, 2]),
+    )
+    memory = remember(kept, kept_labels, 4, 8)  # class 3 has an empty memory, class 1 is not in the batch
+    terms = minimax_criteria(pred, labels, memory, memory)
+    by_class = [(pred[labels == c], kept[kept_labels == c]) for c in (0, 2)]
+    expected_r = torch.stack([representativeness(*pair) for pair in by_class]).sum() / 3
+    expected_d = torch.stack([diversity(*pair) for pair in by_class]).sum() / 3
+    torch.testing.assert_close(terms.representativeness, expected_r)
+    torch.testing.assert_close(terms.diversity, expected_d)
+    found = torch.autograd.grad(terms.representativeness + 4 * terms.diversity, pred)[0]
+    torch.testing.assert_close(found, torch.autograd.grad(expected_r + 4 * expected_d, pred)[0])
+
+
+def test_a_class_without_a_value_is_not_a_number() -> None:
+    memory = remember(torch.ones(1, 2), torch.tensor([1]), 3, 4)
+    terms = minimax_criteria(torch.ones(2, 2), torch.tensor([1, 2]), memory, memory)
+    torch.testing.assert_close(terms.diversity_by_class, torch.tensor([torch.nan, 1.0, torch.nan]), equal_nan=True)
+
+
+def test_the_first_batch_has_no_terms_and_a_finite_gradient() -> None:
+    pred = torch.ones(2, 2, requires_grad=True)
+    terms = minimax_criteria(pred, torch.tensor([0, 1]), Memory(2, 4, 2), Memory(2, 4, 2))
+    (terms.representativeness + terms.diversity).backward()  # type: ignore[no-untyped-call]
+    assert terms.representativeness.item() == terms.diversity.item() == 0.0
+    assert pred.grad is not None
+    assert pred.grad.abs().max() == 0
