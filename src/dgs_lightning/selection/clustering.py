@@ -1,0 +1,70 @@
+"""Centres for guidance and coresets: k-means over a class, or over each difficulty interval of it."""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from dgs_lightning.selection.distribution import Counts
+
+Points = NDArray[np.floating]
+
+
+def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
+    """K-means centres of a set of points; of no more points than centres the points themselves, over again.
+
+    The modes of mode guidance, as many as the IPC for each class: Chan-Santiago et al., "MGD3", ICML 2025.
+
+    Args:
+        points: Flattened latents or features, shape ``(N, D)``.
+        count: Number of centres.
+        seed: Seed of the k-means++ start.
+
+    Returns:
+        Centres, shape ``(count, D)``.
+
+    Raises:
+        ValueError: If there is no point.
+    """
+    if not len(points):
+        raise ValueError("there are no points to cluster; leave the class out or give it images")
+    if len(points) <= count:
+        return points[np.arange(count) % len(points)]
+    kmeans = KMeans(count, random_state=seed, n_init="auto")
+    with threadpool_limits(1), warnings.catch_warnings():  # threads add up in any order: the last digits would vary
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than centres: some coincide
+        kmeans.fit(points)
+    centers: Points = kmeans.cluster_centers_
+    return centers
+
+
+def interval_centers(points: Points, intervals: Counts, counts: Counts, seed: int = 0) -> tuple[Points, Counts]:
+    """K-means centres within each difficulty interval of a class (Algorithm 2, lines 3 to 6).
+
+    The centres of an interval without images come from the nearest one that has some, the easier of two.
+
+    Args:
+        points: Flattened latents, shape ``(N, D)``.
+        intervals: Difficulty interval of each point, shape ``(N,)``.
+        counts: Centres wanted by interval, shape ``(K,)``: the sampling distribution.
+        seed: Seed of the k-means++ starts.
+
+    Returns:
+        Centres, shape ``(counts.sum(), D)``, from the easiest interval to the hardest, and the interval each was found
+        in, shape ``(counts.sum(),)``.
+
+    Raises:
+        ValueError: If there is no point.
+    """
+    if not len(points):
+        raise ValueError("there are no points to cluster; leave the class out or give it images")
+    occupied = np.unique(intervals)
+    wanted = np.arange(len(counts))
+    nearest = occupied[np.abs(occupied[None, :] - wanted[:, None]).argmin(axis=1)]
+    found = np.sort(np.repeat(nearest, counts))
+    used, moved = np.unique(found, return_counts=True)
+    centers = [kmeans_centers(points[intervals == k], int(n), seed) for k, n in zip(used, moved, strict=True)]
+    return np.concatenate(centers), found

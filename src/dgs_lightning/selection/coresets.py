@@ -1,0 +1,162 @@
+"""Selection without a target distribution, the rivals of difficulty-guided sampling; one class at a time.
+
+Images come in the order of their names, so that ties do not depend on how files happen to be listed.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dgs_lightning.selection.clustering import kmeans_centers
+from dgs_lightning.selection.distribution import Counts, Floats, interval_of
+
+Features = NDArray[np.floating]
+
+
+def random_coreset(count: int, ipc: int, generator: torch.Generator) -> Counts:
+    """Uniform draw without replacement.
+
+    Args:
+        count: Number N of images.
+        ipc: Images to select, at most N.
+        generator: Source of the draw.
+
+    Returns:
+        Positions of the selected images, ascending, shape ``(ipc,)``.
+
+    Raises:
+        ValueError: If there are fewer images than ``ipc``.
+    """
+    _check(count, ipc)
+    return np.sort(torch.randperm(count, generator=generator).numpy()[:ipc])
+
+
+def k_center_greedy(features: Features, ipc: int) -> Counts:
+    """Greedy k-center: each further image is the one farthest from all that were selected.
+
+    Starts at the image nearest to the mean, so that no draw is needed. Sener and Savarese, "Active Learning for
+    Convolutional Neural Networks: A Core-Set Approach", ICLR 2018.
+
+    Args:
+        features: One row an image, shape ``(N, D)``.
+        ipc: Images to select, at most N.
+
+    Returns:
+        Positions in the order of selection, shape ``(ipc,)``.
+
+    Raises:
+        ValueError: If there are fewer images than ``ipc``.
+    """
+    points = _points(features, ipc)
+    distance = _square_distances(points, points.mean(axis=0))
+    chosen = [int(np.argmin(distance))]
+    distance[:] = np.inf
+    while len(chosen) < ipc:
+        distance = np.minimum(distance, _square_distances(points, points[chosen[-1]]))
+        distance[chosen] = -np.inf
+        chosen.append(int(np.argmax(distance)))
+    return np.array(chosen)
+
+
+def herding(features: Features, ipc: int) -> Counts:
+    """Herding: each further image brings the mean of the selected ones nearest to the class's mean.
+
+    Welling, "Herding Dynamical Weights to Learn", ICML 2009, as Rebuffi et al., CVPR 2017, pick exemplars.
+
+    Args:
+        features: One row an image, shape ``(N, D)``.
+        ipc: Images to select, at most N.
+
+    Returns:
+        Positions in the order of selection, shape ``(ipc,)``.
+
+    Raises:
+        ValueError: If there are fewer images than ``ipc``.
+    """
+    points = _points(features, ipc)
+    mean, total = points.mean(axis=0), np.zeros(points.shape[1])
+    chosen: list[int] = []
+    for size in range(1, ipc + 1):
+        distance = _square_distances(points, size * mean - total)
+        distance[chosen] = np.inf
+        chosen.append(int(np.argmin(distance)))
+        total += points[chosen[-1]]
+    return np.array(chosen)
+
+
+def kmeans_coreset(features: Features, ipc: int, seed: int = 0) -> Counts:
+    """The images nearest to k-means centres, one to each; of two centres with the same image the later takes its next.
+
+    Args:
+        features: One row an image, shape ``(N, D)``.
+        ipc: Images to select, at most N.
+        seed: Seed of the k-means starts.
+
+    Returns:
+        Positions in the order of the centres, shape ``(ipc,)``.
+
+    Raises:
+        ValueError: If there are fewer images than ``ipc``.
+    """
+    points = _points(features, ipc)
+    free = np.ones(len(points), dtype=bool)
+    chosen = []
+    for center in kmeans_centers(points, ipc, seed):
+        chosen.append(int(np.argmin(np.where(free, _square_distances(points, center), np.inf))))
+        free[chosen[-1]] = False
+    return np.array(chosen)
+
+
+def coverage_centric(
+    scores: Floats, ipc: int, generator: torch.Generator, *, hard_cutoff: float = 0.3, strata: int = 50
+) -> Counts:
+    """Coverage-centric coreset selection (CCS): drop the hardest images, share the budget over strata of difficulty.
+
+    Strata are of equal width between the smallest and the largest score left. The smallest stratum is served first;
+    what it cannot use goes to the others. Zheng et al., "Coverage-centric Coreset Selection for High Pruning Rates",
+    ICLR 2023, Algorithm 1.
+
+    Args:
+        scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
+        ipc: Images to select, at most N.
+        generator: Source of the draw within a stratum.
+        hard_cutoff: Share of the hardest images to drop, where the IPC leaves as many to spare.
+        strata: Number of strata.
+
+    Returns:
+        Positions, ascending, shape ``(ipc,)``.
+
+    Raises:
+        ValueError: If there are fewer images than ``ipc``, or ``hard_cutoff`` is not in ``[0, 1)``.
+    """
+    _check(len(scores), ipc)
+    if not 0 <= hard_cutoff < 1:
+        raise ValueError(f"hard_cutoff must lie in [0, 1), got {hard_cutoff}; it is the share of images dropped")
+    order = torch.randperm(len(scores), generator=generator).numpy()
+    by_score = order[np.argsort(scores[order], kind="stable")]  # equal scores in random order
+    kept = by_score[: max(len(scores) - int(hard_cutoff * len(scores)), ipc)]
+    low, high = scores[kept[0]], scores[kept[-1]]
+    stratum = np.full(len(scores), -1)
+    stratum[kept] = interval_of((scores[kept] - low) / ((high - low) or 1.0), strata)
+    sizes = np.bincount(stratum[kept], minlength=strata)
+    waiting, budget = np.flatnonzero(sizes), ipc
+    chosen: list[Counts] = []
+    for served, k in enumerate(waiting[np.argsort(sizes[waiting], kind="stable")]):
+        chosen.append(order[stratum[order] == k][: budget // (len(waiting) - served)])
+        budget -= len(chosen[-1])
+    return np.sort(np.concatenate(chosen))
+
+
+def _check(count: int, ipc: int) -> None:
+    if not 1 <= ipc <= count:
+        raise ValueError(f"cannot select {ipc} of {count} images; give an IPC from 1 to the size of the class")
+
+
+def _points(features: Features, ipc: int) -> Floats:
+    _check(len(features), ipc)
+    return features.reshape(len(features), -1).astype(np.float64)
+
+
+def _square_distances(points: Floats, center: Floats) -> Floats:
+    distances: Floats = np.square(points - center).sum(axis=1)
+    return distances

@@ -1,0 +1,103 @@
+"""How hard an image is for a classifier, in [0, 1], higher = harder: Eq. 6 and what else the paper leaves open."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+
+def confidence_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Lack of confidence in the true class.
+
+    .. math:: d_x = 1 - p(y_{true} \mid x)
+
+    Eq. 6. Computed in double precision as the sum over the other classes, so that easy images keep their order near 0.
+
+    Args:
+        logits: Classifier outputs, shape ``(B, C)``.
+        labels: True classes, shape ``(B,)``, integers in ``[0, C)``.
+
+    Returns:
+        Difficulties in ``[0, 1]``, shape ``(B,)``, float64.
+
+    Raises:
+        ValueError: If the shapes do not fit, there are fewer than two classes, or a logit is not finite.
+    """
+    others = _log_probabilities(logits, labels).exp().scatter(1, labels[:, None], 0.0)
+    return others.sum(dim=1).clamp(max=1)
+
+
+def margin_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Lead of the best wrong class over the true one, :math:`(1 + \max_{c \ne y} p_c - p_y) / 2`.
+
+    0 is certainty, 1 the certainty of another class, and 1/2 the decision boundary. Arguments, result and errors as
+    in :func:`confidence_difficulty`.
+    """
+    probabilities = _log_probabilities(logits, labels).exp()
+    wrong = probabilities.scatter(1, labels[:, None], -math.inf).amax(dim=1)
+    return (1 + wrong - _true(probabilities, labels)) / 2
+
+
+def entropy_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Undecidedness whatever the true class, :math:`-\sum_c p_c \ln p_c / \ln C`.
+
+    Arguments, result and errors as in :func:`confidence_difficulty`.
+    """
+    probabilities = _log_probabilities(logits, labels).exp()
+    entropy: Tensor = torch.special.entr(probabilities).sum(dim=1)
+    return (entropy / math.log(logits.shape[1])).clamp(max=1)
+
+
+def loss_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Cross-entropy :math:`\ell` brought into the unit interval as :math:`\ell / (\ell + \ln C)`.
+
+    1/2 is the loss of guessing. The order is that of Eq. 6, the spread among hard images wider. Arguments, result and
+    errors as in :func:`confidence_difficulty`.
+    """
+    loss = -_true(_log_probabilities(logits, labels), labels)
+    return loss / (loss + math.log(logits.shape[1]))
+
+
+def ensemble_difficulty(difficulties: Sequence[Tensor]) -> Tensor:
+    """Mean of what several estimators say of the same images.
+
+    Args:
+        difficulties: One tensor of shape ``(B,)`` per estimator.
+
+    Returns:
+        Their mean, shape ``(B,)``.
+
+    Raises:
+        ValueError: If there is no estimator.
+    """
+    if not difficulties:
+        raise ValueError("an ensemble needs at least one estimator; name one")
+    return torch.stack(list(difficulties)).mean(dim=0)
+
+
+DIFFICULTIES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {
+        "confidence": confidence_difficulty,
+        "margin": margin_difficulty,
+        "entropy": entropy_difficulty,
+        "loss": loss_difficulty,
+    }
+)
+"""The definitions by the name a setting gives them; each takes logits ``(B, C)`` and labels ``(B,)``."""
+
+
+def _log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log of the softmax in double precision, shape ``(B, C)``, after a check of both arguments."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"need logits (B, C) and labels (B,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
+    if logits.shape[1] < 2:
+        raise ValueError("difficulty needs at least two classes to choose from; use an estimator that has them")
+    if not torch.isfinite(logits).all():
+        raise ValueError("logits must be finite; the estimator diverged or its input is broken")
+    return logits.double().log_softmax(dim=1)
+
+
+def _true(values: Tensor, labels: Tensor) -> Tensor:
+    return values.gather(1, labels[:, None])[:, 0]
