@@ -1,0 +1,214 @@
+"""The downstream protocol's augmentation, on whole batches: parameters are drawn for each image, then applied at once.
+
+Drawing takes an explicit generator and nothing else; applying is pure. Colour changes are linear in the colour, so
+that all of an image's (brightness, contrast, saturation, lighting, normalisation) are one matrix.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.special import betaincinv
+from torch import Generator, Tensor
+
+CROP_RATIO = (3 / 4, 4 / 3)  # width to height, as RandomResizedCrop has it
+CROP_ATTEMPTS = 10
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
+# Standard deviations along, and directions of, the principal components of ImageNet's colours
+# (Krizhevsky et al., NIPS 2012), a component a column.
+LIGHTING_VALUES = (0.2175, 0.0188, 0.0045)
+LIGHTING_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+
+
+class Draws(NamedTuple):
+    """What was drawn for the B images of a batch."""
+
+    boxes: Tensor
+    """Crops ``(B, 4)``: top, left, height, width in whole pixels."""
+    flips: Tensor
+    """Whether an image is flipped left to right ``(B,)``."""
+    order: Tensor
+    """Order of brightness (0), contrast (1) and saturation (2) ``(B, 3)``."""
+    strengths: Tensor
+    """Weights u of their references, by 0, 1, 2 ``(B, 3)``."""
+    lighting: Tensor
+    """Weights of the principal components of colour ``(B, 3)``."""
+
+    def to(self, device: torch.device) -> "Draws":
+        """The same on a device."""
+        return Draws(*(values.to(device, non_blocking=True) for values in self))
+
+
+class CutMixDraw(NamedTuple):
+    """What was drawn for a batch's CutMix."""
+
+    partners: Tensor
+    """Image that each image's patch comes from ``(B,)``."""
+    box: tuple[int, int, int, int]
+    """Top, left, bottom, right of the patch, the same in all images."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training image; the defaults are the published ones.
+
+    Args:
+        crop_scale: Least and largest share of the area that a random crop keeps.
+        flip: Flip every second image left to right.
+        jitter: Largest weight, of either sign, of brightness's, contrast's and saturation's reference.
+        lighting: Standard deviation of the weights of the principal components of colour.
+    """
+
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    flip: bool = True
+    jitter: float = 0.4
+    lighting: float = 0.1
+
+    def draw(self, count: int, size: int, generator: Generator) -> Draws:
+        """Draw for `count` square images of side `size`."""
+        return Draws(
+            boxes=draw_boxes(count, size, self.crop_scale, generator),
+            flips=(torch.rand(count, generator=generator) < 0.5) & self.flip,
+            order=torch.rand(count, 3, generator=generator).argsort(dim=1),
+            strengths=(torch.rand(count, 3, generator=generator) * 2 - 1) * self.jitter,
+            lighting=torch.randn(count, 3, generator=generator) * self.lighting,
+        )
+
+
+def augment(images: Tensor, draws: Draws, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Crop, flip, jitter, light and normalise, in this order.
+
+    Args:
+        images: Images ``(B, C, S, S)`` in ``[0, 1]``.
+        draws: What happens to each.
+        mean: Mean of each channel, subtracted at the end.
+        std: Standard deviation of each channel, divided by at the end.
+
+    Returns:
+        Images of the same shape.
+    """
+    images = crop_and_flip(images, draws.boxes, draws.flips)
+    channels = images.mean(dim=(2, 3))
+    colours = normalised(lit(jittered(channels, draws.order, draws.strengths), draws.lighting), mean, std)
+    return recolour(images, colours)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Subtract each channel's mean and divide by its standard deviation, without augmentation."""
+    shape = (1, -1, 1, 1)
+    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
+
+
+def draw_boxes(count: int, size: int, scale: tuple[float, float], generator: Generator) -> Tensor:
+    """Boxes ``(count, 4)`` by the rule of torchvision's ``RandomResizedCrop``: first of ten attempts that fits."""
+    uniform = torch.rand(count, CROP_ATTEMPTS, 2, generator=generator)
+    area = size**2 * (scale[0] + (scale[1] - scale[0]) * uniform[..., 0])
+    low, high = np.log(CROP_RATIO)
+    ratio = torch.exp(low + (high - low) * uniform[..., 1])
+    sides = torch.stack([(area / ratio).sqrt().round(), (area * ratio).sqrt().round()], dim=-1)
+    fits = ((sides > 0) & (sides <= size)).all(dim=-1)
+    chosen = sides[torch.arange(count), fits.int().argmax(dim=1)]
+    chosen[~fits.any(dim=1)] = size
+    corners = (torch.rand(count, 2, generator=generator) * (size - chosen + 1)).floor()
+    return torch.cat([corners, chosen], dim=1).long()
+
+
+def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
+    """Bilinear enlargement of each image's box to the full size, then its flip, in one resampling.
+
+    Equals torchvision's ``resized_crop`` with antialiasing or without: a crop is never larger than the result.
+
+    Args:
+        images: Images ``(B, C, S, S)``.
+        boxes: Top, left, height, width of each crop ``(B, 4)``.
+        flips: Which crops are flipped ``(B,)``.
+    """
+    size = images.shape[-1]
+    top_left, sides = boxes[:, :2, None].to(images), boxes[:, 2:, None].to(images)
+    centres = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size
+    # Source pixel of each row and column (B, 2, S), kept within the box, whose outside must not bleed in.
+    source = (centres * sides - 0.5).clamp_min(0).minimum(sides - 1) + top_left
+    rows, columns = ((source * 2 + 1) / size - 1).unbind(dim=1)
+    columns = torch.where(flips[:, None], columns.flip(1), columns)
+    grid = torch.stack([columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], dim=-1)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def jittered(means: Tensor, order: Tensor, strengths: Tensor) -> Tensor:
+    """Colour map of ``image.lerp(reference, u)``, three times in each image's order.
+
+    The reference of brightness is black, of contrast the image's mean grey, of saturation the image in grey. A single
+    channel is its own grey, so that saturation leaves it alone.
+
+    Args:
+        means: Mean of each channel of each image ``(B, C)``.
+        order: Order of the three ``(B, 3)``.
+        strengths: Weights u by kind ``(B, 3)``.
+
+    Returns:
+        Affine map of each image's colours ``(B, C, C + 1)``: a matrix and, as last column, an offset.
+    """
+    count, channels = means.shape
+    grey = means.new_tensor(GREY) if channels == 3 else means.new_full((channels,), 1 / channels)
+    colours = torch.eye(channels, channels + 1, dtype=means.dtype, device=means.device).expand(count, -1, -1)
+    extended = torch.cat([means, torch.ones_like(means[:, :1])], dim=1)[:, :, None]
+    for kind in order.unbind(dim=1):
+        in_grey = grey @ colours  # (B, C + 1): the grey of a pixel as a map of its first colour
+        mean_grey = F.pad(in_grey[:, None] @ extended, (channels, 0))[:, 0]  # a map that is constant
+        reference = torch.where(
+            (kind == SATURATION)[:, None], in_grey, torch.where((kind == CONTRAST)[:, None], mean_grey, 0)
+        )
+        weight = strengths.gather(1, kind[:, None])[:, :, None]
+        colours = colours.lerp(reference[:, None].expand_as(colours), weight.to(colours))
+    return colours
+
+
+def lit(colours: Tensor, lighting: Tensor) -> Tensor:
+    """Colour maps with PCA lighting added; those of images without three channels stay as they are."""
+    if colours.shape[1] != 3:
+        return colours
+    vectors, values = colours.new_tensor(LIGHTING_VECTORS), colours.new_tensor(LIGHTING_VALUES)
+    return colours + F.pad(((lighting * values) @ vectors.T)[:, :, None], (3, 0))
+
+
+def normalised(colours: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Colour maps with a normalisation behind them."""
+    channels = colours.shape[1]
+    return (colours - F.pad(colours.new_tensor(mean)[:, None], (channels, 0))) / colours.new_tensor(std)[:, None]
+
+
+def recolour(images: Tensor, colours: Tensor) -> Tensor:
+    """Apply each image's colour map ``(B, C, C + 1)`` to its pixels ``(B, C, H, W)``."""
+    return torch.baddbmm(colours[:, :, -1:], colours[:, :, :-1], images.flatten(2)).view_as(images)
+
+
+def draw_cutmix(count: int, size: int, beta: float, generator: Generator) -> CutMixDraw:
+    """Draw a CutMix of `count` images of side `size`: the kept share is Beta(beta, beta) before the box is clipped.
+
+    Yun et al., "CutMix", ICCV 2019, Section 3.
+    """
+    kept = float(betaincinv(beta, beta, torch.rand((), generator=generator, dtype=torch.float64).item()))
+    side = int(size * (1 - kept) ** 0.5)
+    top, left = ((torch.randint(size, (2,), generator=generator)) - side // 2).tolist()
+    edges = (max(top, 0), max(left, 0), min(top + side, size), min(left + side, size))
+    return CutMixDraw(torch.randperm(count, generator=generator), edges)
+
+
+def cutmix(images: Tensor, draw: CutMixDraw) -> tuple[Tensor, float]:
+    """Paste the box of each image's partner into it.
+
+    Args:
+        images: Images ``(B, C, H, W)``.
+        draw: Partners and box.
+
+    Returns:
+        The mixed images, and the share of each that is its own.
+    """
+    top, left, bottom, right = draw.box
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[draw.partners.to(images.device), :, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])
