@@ -1,0 +1,40 @@
+import pytest
+
+from dgs_lightning.reporting.statistics import compare_paired, summarize_repeats
+
+
+def test_three_repeats_have_the_spread_and_interval_of_the_textbook() -> None:
+    repeats = summarize_repeats([1.0, 2.0, 6.0])
+    assert (repeats.count, repeats.mean) == (3, 3.0)
+    assert repeats.population_std == pytest.approx((14 / 3) ** 0.5)
+    assert repeats.sample_std == pytest.approx(7**0.5)
+    half = 4.302653 * (7 / 3) ** 0.5  # t of 2 degrees of freedom, two-sided 95 %
+    assert repeats.interval == pytest.approx((3 - half, 3 + half), abs=1e-5)
+
+
+def test_a_single_repeat_has_no_sample_spread() -> None:
+    repeats = summarize_repeats([0.4])
+    assert (repeats.mean, repeats.population_std, repeats.sample_std, repeats.interval) == (0.4, 0.0, None, None)
+
+
+def test_no_repeats_have_no_mean() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        summarize_repeats([])
+
+
+def test_methods_are_compared_on_the_seeds_they_share() -> None:
+    comparison = compare_paired({0: 0.5, 1: 0.6, 2: 0.7, 9: 0.0}, {2: 0.4, 1: 0.5, 0: 0.6, 7: 1.0})
+    assert (comparison.difference.count, comparison.wins) == (3, 2)
+    assert comparison.difference.mean == pytest.approx(0.1)
+    # Differences -0.1, 0.1, 0.3: t = 0.1 / (0.2 / sqrt 3) = 0.8660; p = 1 - t / sqrt(t^2 + 2) for 2 degrees of freedom.
+    assert comparison.p_value == pytest.approx(1 - 0.8660254 / 2.75**0.5, abs=1e-6)
+
+
+def test_equal_differences_and_single_seeds_have_no_p_value() -> None:
+    assert compare_paired({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5}).p_value is None
+    assert compare_paired({0: 0.5}, {0: 0.25}).p_value is None
+
+
+def test_methods_without_a_common_seed_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="the same seeds"):
+        compare_paired({0: 0.5}, {1: 0.5})
