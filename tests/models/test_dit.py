@@ -33,6 +33,7 @@ def golden_dit(golden: Path) -> DiT:
         hidden_size=hidden,
         depth=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
         num_heads=2,
+        frequencies="original",
     )
     model = DiT(config).eval()
     add_difffit(model)
@@ -134,6 +135,21 @@ def test_a_model_of_1000_classes_knows_them_by_wordnet_id() -> None:
     assert model.labels[0] == "n01440764"
     assert list(model.labels) == sorted(model.labels)
     assert model.class_indices(["n02096294", "n01440764"]).tolist() == [193, 0]
+
+
+def test_relabelling_keeps_the_rows_of_known_labels_and_starts_new_ones_at_the_null_label() -> None:
+    model = DiT(TINY, labels=["cat", "dog", "cow"])
+    cat, _, cow, null = model.y_embedder.embedding_table.weight.clone()
+    model.relabel(["cow", "owl", "cat", "fox"])
+    assert model.labels == ("cow", "owl", "cat", "fox")
+    assert model.null_label == 4
+    torch.testing.assert_close(model.y_embedder.embedding_table.weight, torch.stack([cow, null, cat, null, null]))
+    assert model.y_embedder.embedding_table.weight.requires_grad
+
+
+def test_a_label_listed_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="found 2 different labels, expected 3"):
+        DiT(TINY, labels=["cat", "dog", "cat"])
 
 
 def test_an_unknown_label_is_named() -> None:

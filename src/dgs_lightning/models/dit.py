@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,12 @@ _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (115
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Architecture of a DiT; ``input_size`` is the side of the square latent, not of the image."""
+    """Architecture of a DiT; ``input_size`` is the side of the square latent, not of the image.
+
+    ``frequencies`` says how the sinusoids of the timestep are spaced: the original release divides their range by
+    128, stock diffusers by 127. Weights work with the spacing they were trained with; new models take diffusers', so
+    that stock diffusers runs them as they are.
+    """
 
     input_size: int
     num_classes: int
@@ -30,6 +36,7 @@ class DiTConfig:
     mlp_ratio: float = 4.0
     learn_sigma: bool = True
     class_dropout_prob: float = 0.1
+    frequencies: Literal["original", "diffusers"] = "diffusers"
 
     def __post_init__(self) -> None:
         for size, divisor in (("input_size", "patch_size"), ("hidden_size", "num_heads")):
@@ -96,18 +103,11 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig, labels: Sequence[str] | None = None) -> None:
         super().__init__()
         self.config = config
-        self.labels = default_labels(config.num_classes) if labels is None else tuple(labels)
-        if len(self.labels) != config.num_classes or len(set(self.labels)) != config.num_classes:
-            raise InputError(
-                "labels of a DiT",
-                found=f"{len(set(self.labels))} different labels",
-                expected=f"{config.num_classes}, one for each class",
-                remedy="List each class once",
-            )
+        self.labels = default_labels(config.num_classes) if labels is None else _distinct(labels, config.num_classes)
         self.checkpointing = False
         hidden = config.hidden_size
         self.x_embedder = PatchEmbedder(config)
-        self.t_embedder = TimestepEmbedder(hidden)
+        self.t_embedder = TimestepEmbedder(hidden, config.frequencies)
         self.y_embedder = LabelEmbedder(config.num_classes, hidden)
         self.pos_embed = nn.Parameter(position_table(hidden, config.input_size // config.patch_size), False)
         blocks = [Block(hidden, config.num_heads, config.mlp_ratio) for _ in range(config.depth)]
@@ -118,6 +118,22 @@ class DiT(nn.Module):
     def null_label(self) -> int:
         """Class index that stands for no label."""
         return self.config.num_classes
+
+    @torch.no_grad()
+    def relabel(self, labels: Sequence[str]) -> None:
+        """Make the label table one of other classes: known labels keep their rows, new ones start as the null label's.
+
+        So a list with all the old labels extends the table, and a list of others replaces it.
+
+        Raises:
+            InputError: If a label is listed twice.
+        """
+        old = dict(zip(self.labels, self.y_embedder.embedding_table.weight, strict=False))  # all but the null row
+        null = self.y_embedder.embedding_table.weight[self.null_label]
+        self.labels = _distinct(labels, len(labels))
+        self.config = replace(self.config, num_classes=len(labels))
+        rows = torch.stack([*(old.get(label, null) for label in labels), null])
+        self.y_embedder.embedding_table = nn.Embedding(len(rows), rows.shape[1], _weight=rows)
 
     def class_indices(self, labels: Sequence[str]) -> Tensor:
         """Class indices ``(B,)`` of labels.
@@ -184,14 +200,15 @@ class PatchEmbedder(nn.Module):
 class TimestepEmbedder(nn.Module):
     """Sinusoids of the timestep through a small MLP."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, frequencies: Literal["original", "diffusers"]) -> None:
         super().__init__()
+        self.divisor = _FREQUENCIES // 2 - (frequencies == "diffusers")
         self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
 
     def forward(self, t: Tensor) -> Tensor:
         """Timesteps ``(B,)`` to embeddings ``(B, D)``."""
-        half = _FREQUENCIES // 2
-        rates = torch.exp(-math.log(10_000) / half * torch.arange(half, device=t.device, dtype=torch.float32))
+        index = torch.arange(_FREQUENCIES // 2, device=t.device, dtype=torch.float32)
+        rates = torch.exp(-math.log(10_000) * index / self.divisor)
         angles = t.float()[:, None] * rates
         sinusoids = torch.cat([angles.cos(), angles.sin()], 1)
         embedding: Tensor = self.mlp(sinusoids.to(next(self.parameters()).dtype))
@@ -292,6 +309,17 @@ class FinalLayer(nn.Module):
 
 def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
     return x if gamma is None else x * gamma
+
+
+def _distinct(labels: Sequence[str], count: int) -> tuple[str, ...]:
+    if len(labels) != count or len(set(labels)) != count:
+        raise InputError(
+            "labels of a DiT",
+            found=f"{len(set(labels))} different labels",
+            expected=f"{count}, one for each class",
+            remedy="List each class once",
+        )
+    return tuple(labels)
 
 
 def default_labels(num_classes: int) -> tuple[str, ...]:

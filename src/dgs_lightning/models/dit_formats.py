@@ -1,0 +1,332 @@
+"""Reading and writing DiT weights: diffusers folders, released checkpoints, and this project's own folders."""
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.difffit import add_scales, merge_difffit
+from dgs_lightning.models.dit import DiT, DiTConfig, default_labels, known_heads
+from dgs_lightning.models.dit_diffusers import config_of, diffusers_settings, to_diffusers, to_original
+
+FORMAT = "dgs-lightning/dit"
+_BESIDE = "dgs.json"  # beside an exported transformer: what diffusers' config has no place for
+State = dict[str, Tensor]
+Weights = Literal["ema", "raw"]
+
+
+def load_dit(
+    source: str, *, weights: Weights = "ema", labels: Sequence[str] | None = None, num_heads: int | None = None
+) -> DiT:
+    """Load a DiT in float32 and evaluation mode. No pickled code is ever executed.
+
+    Args:
+        source: A folder that :func:`save_dit` or diffusers wrote, the hub id of a diffusers model, or a file: the
+            original DiT's ``.pt``, a released Minimax ``.pt``, or a state dict in the same naming as ``.safetensors``.
+        weights: The average of the training's weights where one was kept, or the raw ones.
+        labels: The classes wanted. Where the source does not name its classes, a list of the same length names them.
+            Otherwise known labels keep their rows of the label table and new ones start as the null label's.
+        num_heads: Attention heads, for a file that is not of a published size; no file says.
+
+    Raises:
+        InputError: If there is no such source, if it is of another architecture, or if it would run code.
+    """
+    path = Path(source)
+    if path.is_file():
+        model = _from_state(_select(_read(path), weights, path), path, labels, num_heads)
+    elif (path / "config.json").is_file() and _read_json(path / "config.json").get("format") == FORMAT:
+        model = _from_own(path, weights)
+    else:
+        model = _from_diffusers(path if path.is_dir() else _download(source), labels)
+    if labels is not None and tuple(labels) != model.labels:
+        model.relabel(labels)
+    return model.eval()
+
+
+def save_dit(
+    model: DiT, folder: Path, *, ema: Mapping[str, Tensor] | None = None, base: str | os.PathLike[str] | None = None
+) -> None:
+    """Write a weights folder: ``config.json``, ``model.safetensors`` and, where there is one, ``ema.safetensors``.
+
+    Args:
+        model: The DiT.
+        folder: Where to; made if need be.
+        ema: Averages of the parameters that are saved, by name.
+        base: Folder, file or hub id that the frozen parameters were loaded from. Only trainable ones are saved then,
+            otherwise all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    own: State = {}
+    frozen: State = {}
+    for name, parameter in model.named_parameters():
+        (own if base is None or parameter.requires_grad else frozen)[name] = parameter.detach()
+    _save(own, folder / "model.safetensors")
+    if ema is not None:
+        _save({name: ema[name] for name in own}, folder / "ema.safetensors")
+    source = None if base is None else os.path.relpath(base, folder) if os.path.exists(base) else str(base)
+    config = {
+        "format": FORMAT,
+        "config": asdict(model.config),
+        "labels": model.labels,
+        "base": source and {"source": source, "hash": hash_state(frozen)},
+    }
+    _write_json(config, folder / "config.json")
+
+
+def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
+    """Write a folder that stock diffusers loads, DiffFit's scales merged into the weights.
+
+    ``folder/transformer`` is a ``DiTTransformer2DModel``. With a VAE, ``folder`` is a whole ``DiTPipeline``. Models
+    with the original timestep frequencies, that is, those fine-tuned from the published weights, deviate there as the
+    published weights do, and a warning says so; :func:`load_dit` restores them exactly.
+
+    Args:
+        model: The DiT, which stays as it is.
+        folder: Where to; made if need be.
+        vae: Folder or hub id of an ``AutoencoderKL``.
+
+    Raises:
+        InputError: If a pipeline is asked for of a model without 1,000 classes, which stock diffusers cannot run.
+    """
+    config = model.config
+    if vae is not None and config.num_classes != 1000:
+        raise InputError(
+            "export of a DiTPipeline",
+            found=f"{config.num_classes} classes",
+            expected="1000: stock diffusers hard-codes the null label 1000",
+            remedy="Export without a VAE and use the transformer",
+        )
+    if config.frequencies == "original":
+        warnings.warn(
+            "stock diffusers spaces the timestep frequencies by 1/127 of their range, this model was trained with the "
+            "original 1/128: its output there deviates, as that of the published DiT-XL/2 does",
+            stacklevel=2,
+        )
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    merged = _filled(config, model.labels, state, "model to export")
+    merge_difffit(merged)
+    transformer = folder / "transformer"
+    transformer.mkdir(parents=True, exist_ok=True)
+    _save(to_diffusers(merged.state_dict(), config), transformer / "diffusion_pytorch_model.safetensors")
+    _write_json(diffusers_settings(config), transformer / "config.json")
+    _write_json({"labels": model.labels, "frequencies": config.frequencies}, folder / _BESIDE)
+    if vae is not None:
+        _save_pipeline(folder, vae, model.labels)
+
+
+def _save_pipeline(folder: Path, vae: str, labels: Sequence[str]) -> None:
+    """Complete an exported transformer to a ``DiTPipeline``."""
+    import diffusers
+
+    stock: Any = diffusers
+    stock.DiTPipeline(
+        transformer=stock.DiTTransformer2DModel.from_pretrained(folder / "transformer"),
+        vae=stock.AutoencoderKL.from_pretrained(vae),
+        scheduler=stock.DDIMScheduler(clip_sample=False),
+    ).save_pretrained(folder)
+    index = _read_json(folder / "model_index.json")
+    _write_json(index | {"id2label": dict(enumerate(labels))}, folder / "model_index.json")
+
+
+def hash_state(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _from_own(folder: Path, weights: Weights) -> DiT:
+    """DiT of one of this project's weights folders, and of the base it refers to."""
+    saved = _read_json(folder / "config.json")
+    config, labels, base = DiTConfig(**saved["config"]), saved["labels"], saved["base"]
+    averaged = weights == "ema" and (folder / "ema.safetensors").is_file()
+    state = _read(folder / ("ema.safetensors" if averaged else "model.safetensors"))
+    if base is not None:
+        source = folder / base["source"]
+        model = load_dit(str(source) if source.exists() else base["source"], labels=labels, num_heads=config.num_heads)
+        frozen = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
+        if hash_state(frozen) != base["hash"]:
+            raise InputError(
+                f"base {base['source']} of {folder}",
+                found="other weights",
+                expected="those that the fine-tuning started from",
+                remedy="Restore the base",
+            )
+        state |= frozen
+    return _filled(config, labels, state, folder)
+
+
+def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_heads: int | None) -> DiT:
+    """DiT of a state dict in the original naming, its architecture read off the shapes."""
+    try:
+        hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
+        patches = state["pos_embed"].shape[1]
+        classes = len(state["y_embedder.embedding_table.weight"]) - 1
+        out = len(state["final_layer.linear.bias"]) // patch**2
+        inner = len(state["blocks.0.mlp.fc1.bias"])
+    except KeyError as error:
+        raise InputError(
+            where, found=f"no {error.args[0]}", expected="the state dict of a DiT", remedy="Give a DiT's weights"
+        ) from None
+    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    heads = num_heads or known_heads(hidden, depth)
+    if heads is None:
+        raise InputError(
+            where,
+            found=f"a DiT of width {hidden} and depth {depth}",
+            expected="a published size, or the number of attention heads",
+            remedy="Set num_heads",
+        )
+    config = DiTConfig(
+        input_size=round(patches**0.5) * patch,
+        num_classes=classes,
+        in_channels=channels,
+        patch_size=patch,
+        hidden_size=hidden,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=inner / hidden,
+        learn_sigma=out == 2 * channels,
+        frequencies="original",
+    )
+    return _filled(config, _names(classes, labels), state, where)
+
+
+def _from_diffusers(folder: Path, labels: Sequence[str] | None) -> DiT:
+    """DiT of diffusers' ``DiTTransformer2DModel``, alone in its folder or in a pipeline's."""
+    transformer = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    saved = _read_json(transformer / "config.json")
+    if saved.get("_class_name") != "DiTTransformer2DModel":
+        raise InputError(
+            folder,
+            found=f"a {saved.get('_class_name', 'config.json of no known format')}",
+            expected="a DiTTransformer2DModel, a DiTPipeline, or a weights folder of dgs",
+            remedy="Give the folder of a DiT",
+        )
+    files = [f for f in sorted(transformer.iterdir()) if re.fullmatch(r"diffusion_pytorch_model(-.*)?\.\w+", f.name)]
+    files = [f for f in files if f.suffix == ".safetensors"] or [f for f in files if f.suffix == ".bin"]
+    state: State = {}
+    for file in files:
+        state |= _read(file)
+    config = config_of(saved)
+    names: Sequence[str] = _names(config.num_classes, labels)
+    if (folder / _BESIDE).is_file():
+        beside = _read_json(folder / _BESIDE)
+        config, names = replace(config, frequencies=beside["frequencies"]), beside["labels"]
+    return _filled(config, names, to_original(state, config, transformer), transformer)
+
+
+def _names(count: int, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """Names for classes that the source leaves unnamed: the labels asked for, where they are as many."""
+    named = labels is not None and len(labels) == count and count != 1000
+    return tuple(labels) if named and labels else default_labels(count)
+
+
+def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: object) -> DiT:
+    """DiT of an architecture holding the tensors of a state dict, in float32."""
+    with torch.device("meta"):
+        model = DiT(config, labels)
+        for index in {int(name.split(".")[1]) for name in state if name.endswith("attn.gamma1")}:
+            if index < config.depth:
+                add_scales(model.blocks[index])
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        raise InputError(
+            where,
+            found=", ".join(f"{name} {tuple(found[name]) if name in found else 'missing'}" for name in wrong[:3]),
+            expected=", ".join(f"{tuple(expected[name]) if name in expected else 'nothing'}" for name in wrong[:3]),
+            remedy="Give the weights of a DiT of this architecture",
+        )
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    return model
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401
+    """Content of a weights file: a state dict, or the dictionary of a training checkpoint."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(path, found="no such file", expected="weights", remedy="Restore the file") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            path,
+            found="a pickle with more in it than a plain checkpoint",
+            expected="tensors, containers and argparse.Namespace alone, since anything else could run code",
+            remedy="Give a file from its original publisher, or convert it to .safetensors where you trust it",
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise InputError(
+            path, found=f"a broken file ({error})", expected="whole weights", remedy="Copy or download it again"
+        ) from None
+
+
+def _select(content: Any, weights: Weights, path: Path) -> State:  # noqa: ANN401
+    """The state dict asked for, out of a training checkpoint or alone."""
+    if isinstance(content, dict) and ("ema" in content or "model" in content):
+        key = "ema" if weights == "ema" and "ema" in content else "model"
+        content = content.get(key)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(
+            path, found="no state dict", expected="a DiT's tensors by name", remedy="Give the file of a DiT's weights"
+        )
+    return content
+
+
+def _download(source: str) -> Path:
+    """Local copy of a diffusers model on the hub."""
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        raise InputError(
+            f"DiT {source!r}", found="no such file or folder", expected="weights", remedy="Correct the path"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["transformer/*"]))
+    except (OSError, HfHubHTTPError) as error:
+        raise InputError(
+            f"DiT {source!r}",
+            found=f"neither a file or folder here nor a model that the hub gives ({type(error).__name__})",
+            expected="weights",
+            remedy="Correct the path, or connect once to download it, or give the folder of a copy",
+        ) from None
+
+
+def _save(state: Mapping[str, Tensor], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+    os.replace(temporary, path)
+
+
+def _write_json(content: object, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(path, found=f"{error}", expected="a JSON file", remedy="Give a model's folder") from None
+    return content if isinstance(content, dict) else {}
