@@ -15,3 +15,12 @@ class InputError(ValueError):
 
     def __init__(self, where: object, *, found: str, expected: str, remedy: str) -> None:
         super().__init__(f"{where}: found {found}, expected {expected}. {remedy}.")
+        self.parts = (str(where), found, expected, remedy)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes by the parts, since they are keywords."""
+        return _from_parts, self.parts
+
+
+def _from_parts(where: str, found: str, expected: str, remedy: str) -> InputError:
+    return InputError(where, found=found, expected=expected, remedy=remedy)
