@@ -1,0 +1,497 @@
+"""Image sets on disk: class folders, one line of metadata an image, and a card that says where they came from."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dgs_lightning.errors import InputError
+
+MANIFEST = "metadata.jsonl"
+CARD = "dataset.json"
+IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+LIBRARIES = (
+    "dgs-lightning",
+    "diffusers",
+    "lightning",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "timm",
+    "torch",
+    "torchvision",
+)
+
+
+@dataclass(slots=True)
+class ImageRecord:
+    """One line of ``metadata.jsonl``.
+
+    Args:
+        file_name: POSIX path of the image relative to the set's folder.
+        label: WordNet id or folder name.
+        class_name: The label in words.
+        index: Number of a generated image within its class.
+        seed: Seed of a generated image.
+        difficulty: In [0, 1], higher is harder.
+        estimator: Identity of the difficulty estimator.
+        predicted: Label that the estimator gives the image.
+        interval: Difficulty interval, counted from 0.
+        extra: Other keys of the line, kept as they are.
+    """
+
+    file_name: str
+    label: str
+    class_name: str | None = None
+    index: int | None = None
+    seed: int | None = None
+    difficulty: float | None = None
+    estimator: str | None = None
+    predicted: str | None = None
+    interval: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+_NAMES = tuple(f.name for f in fields(ImageRecord) if f.name != "extra")
+_TEXTS = ("class_name", "estimator", "predicted")
+_COUNTS = ("index", "seed", "interval")
+
+
+# ---- files that are whole or not there ---------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden path beside ``path`` to write to; it takes the place of ``path`` when the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    yield partial
+    os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file atomically."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON atomically, with sorted keys and all digits of every number."""
+    write_text(path, json.dumps(content, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+# ---- the manifest ------------------------------------------------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> list[ImageRecord]:
+    """Records of a folder's ``metadata.jsonl``, in the order of its lines.
+
+    Raises:
+        InputError: If there is none, or a line is truncated, invalid, a second one of its image, or names a path that
+            leaves the folder; the message has the line's number.
+    """
+    path = folder / MANIFEST
+    records: list[ImageRecord] = []
+    seen: set[str] = set()
+    shared: dict[str, str] = {}  # labels and estimators repeat: a million lines share a thousand strings
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    record = _parse(line, shared)
+                    if record.file_name in seen:
+                        raise ValueError(f"a second line of {record.file_name!r}")
+                except ValueError as error:
+                    raise _bad_line(path, number, str(error)) from None
+                seen.add(record.file_name)
+                records.append(record)
+    except FileNotFoundError:
+        raise InputError(
+            folder, found=f"no {MANIFEST}", expected="an image set with one", remedy="Check the folder"
+        ) from None
+    except UnicodeDecodeError:
+        raise _bad_line(path, len(records) + 1, "text that is not UTF-8") from None
+    return records
+
+
+def _bad_line(path: Path, number: int, found: str) -> InputError:
+    return InputError(
+        f"{path}, line {number}",
+        found=found,
+        expected="one JSON object an image with 'file_name' and 'label'",
+        remedy="Mend or delete the line, or make the file again with the command that wrote it",
+    )
+
+
+def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
+    """Record of one line; a ValueError says what is wrong with it."""
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"a truncated or invalid line ({error.msg})") from None
+    except RecursionError:
+        raise ValueError("values nested too deeply") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"{type(entry).__name__} instead of an object")
+    known = {name: entry.pop(name) for name in _NAMES if entry.get(name) is not None}
+    entry = {name: value for name, value in entry.items() if name not in _NAMES}
+    record = ImageRecord(**{"file_name": "", "label": "", **known}, extra=entry)
+    record.file_name = _inside(record.file_name)
+    check_label(record.label)
+    for name in _TEXTS:
+        if not isinstance(getattr(record, name), str | None):
+            raise ValueError(f"{name} {getattr(record, name)!r} instead of text")
+    for name in _COUNTS:
+        value = getattr(record, name)
+        if value is not None and (type(value) is not int or value < 0):
+            raise ValueError(f"{name} {value!r} instead of a whole number")
+    _check_difficulty(record)
+    for name in ("label", *_TEXTS):
+        text = getattr(record, name)
+        if text is not None:
+            setattr(record, name, shared.setdefault(text, text))
+    return record
+
+
+def _inside(name: object) -> str:
+    """A relative path in its shortest form, checked to stay below the folder."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ValueError(f"file_name {name!r}")
+    if "/." not in name and "//" not in name and name[0] not in "./" and name[-1] != "/":
+        return name  # as nearly all are, and a million of them take their time
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"file_name {name!r}, which leaves the folder")
+    return path.as_posix()
+
+
+def check_label(label: object) -> None:
+    """Check that a label can be the name of a class folder.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not isinstance(label, str) or label in ("", ".", "..") or "/" in label or "\0" in label:
+        raise ValueError(f"label {label!r}, which is no name of a class folder")
+
+
+def _check_difficulty(record: ImageRecord) -> None:
+    value = record.difficulty
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"difficulty {value!r} instead of a number in [0, 1]")
+    record.difficulty = float(value)
+
+
+def write_manifest(folder: Path, records: Iterable[ImageRecord]) -> None:
+    """Write ``metadata.jsonl`` atomically, sorted by file name, numbers with all their digits.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    with replacing(folder / MANIFEST) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(manifest_line(record) for record in sorted(records, key=lambda r: r.file_name))
+
+
+def manifest_line(record: ImageRecord) -> str:
+    """One line of a manifest: ``file_name`` and ``label`` first, then what else is known, extras in sorted order."""
+    entry = {name: value for name in _NAMES if (value := getattr(record, name)) is not None}
+    entry |= {name: record.extra[name] for name in sorted(record.extra)}
+    if any(isinstance(value, float) and not math.isfinite(value) for value in entry.values()):
+        raise ValueError(f"{record.file_name}: a number that is not finite; manifests hold finite ones")
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+# ---- folders of images -------------------------------------------------------------------------------------------
+
+
+def scan_images(folder: Path) -> list[ImageRecord]:
+    """Records of all images in class folders, sorted by file name.
+
+    Raises:
+        InputError: If the folder or its images are missing, or a link in it leads out of it.
+    """
+    names = sorted(name for name in _image_files(folder) if "/" in name)
+    if not names:
+        raise InputError(
+            folder,
+            found="no class folders with images",
+            expected="images in one folder for each class, such as cat/1.png",
+            remedy="Check the path",
+        )
+    shared: dict[str, str] = {}
+    return [ImageRecord(name, shared.setdefault(label := name.split("/", 1)[0], label)) for name in names]
+
+
+def _image_files(folder: Path) -> Iterator[str]:
+    """POSIX paths of the image files below a folder, without hidden ones, relative to it."""
+    if not folder.is_dir():
+        raise InputError(
+            folder, found="no such folder", expected="a folder with class folders of images", remedy="Check the path"
+        )
+    root = os.path.realpath(folder)
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_symlink():
+                    _refuse_link_out(entry, root)
+                elif entry.is_dir():
+                    waiting.append(f"{below}{entry.name}/")
+                    continue
+                if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    yield _encodable(folder, below + entry.name)
+
+
+def _refuse_link_out(link: os.DirEntry[str], root: str) -> None:
+    """Refuse a link out of the tree, and any to a folder, which may lead in circles."""
+    if os.path.isdir(link.path) or not Path(os.path.realpath(link.path)).is_relative_to(root):
+        raise InputError(
+            link.path,
+            found=f"a link to {os.path.realpath(link.path)}",
+            expected="images of the folder's own, or links to them",
+            remedy="Copy the files there instead",
+        )
+
+
+def _encodable(folder: Path, name: str) -> str:
+    """The name, which a manifest must be able to hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            folder,
+            found=f"a file name that is not UTF-8, {os.fsencode(name)!r}",
+            expected="names in UTF-8",
+            remedy="Rename the file",
+        ) from None
+    return name
+
+
+def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
+    """Records of an image set, sorted by file name: its manifest where there is one, else its class folders.
+
+    Args:
+        folder: The image set.
+        scores: A scores folder of it, whose difficulties then stand in place of the set's own.
+
+    Raises:
+        InputError: If manifest and files differ, or the scores are another set's.
+    """
+    if not (folder / MANIFEST).is_file():
+        records = scan_images(folder)
+    else:
+        records = sorted(read_manifest(folder), key=lambda record: record.file_name)
+        _check_files(folder, {record.file_name for record in records})
+    return records if scores is None else _with_scores(folder, records, scores)
+
+
+def _check_files(folder: Path, listed: set[str]) -> None:
+    """Compare a manifest with the images that are there."""
+    found = set(_image_files(folder))
+    for problem, names in (("missing images", listed - found), ("images that the manifest lacks", found - listed)):
+        if names:
+            raise InputError(
+                folder / MANIFEST,
+                found=f"{len(names)} {problem}, such as {min(names)!r}",
+                expected="a line for each image and an image for each line",
+                remedy=f"Finish or repeat the command that writes the folder, or delete {MANIFEST} to use all images",
+            )
+
+
+def _with_scores(folder: Path, records: list[ImageRecord], scores: Path) -> list[ImageRecord]:
+    """Records with difficulty, estimator and predicted label of a scores folder, and none of their own."""
+    by_name = {record.file_name: record for record in read_manifest(scores)}
+    merged = []
+    for record in records:
+        score = by_name.pop(record.file_name, None)
+        if score is None:
+            score = ImageRecord(record.file_name, record.label)
+        if score.label != record.label:
+            raise InputError(
+                scores / MANIFEST,
+                found=f"label {score.label!r} of {record.file_name!r}",
+                expected=f"{record.label!r}, as in {folder}",
+                remedy="Score this set again",
+            )
+        merged.append(
+            replace(record, difficulty=score.difficulty, estimator=score.estimator, predicted=score.predicted)
+        )
+    if by_name:
+        raise InputError(
+            scores / MANIFEST,
+            found=f"scores of {len(by_name)} images that {folder} lacks, such as {min(by_name)!r}",
+            expected="scores of this set",
+            remedy="Name this set's scores, or score it again",
+        )
+    return merged
+
+
+def require_scores(records: Sequence[ImageRecord], folder: Path) -> str:
+    """Identity of the one estimator that scored all records.
+
+    Args:
+        records: Records of an image set.
+        folder: The set, for the message.
+
+    Raises:
+        InputError: If a record has no difficulty, or they are of several estimators.
+    """
+    unscored = [record.file_name for record in records if record.difficulty is None or record.estimator is None]
+    if unscored or not records:
+        raise InputError(
+            folder,
+            found=f"{len(unscored)} of {len(records)} images without difficulty and estimator"
+            + (f", such as {unscored[0]!r}" if unscored else ""),
+            expected="a scored set",
+            remedy="Score it with 'dgs predict --model ScoringTask', or name the folder of its scores",
+        )
+    estimators = sorted({str(record.estimator) for record in records})
+    if len(estimators) > 1:
+        raise InputError(
+            folder,
+            found=f"difficulties of {len(estimators)} estimators ({', '.join(estimators)})",
+            expected="those of one, since others do not compare",
+            remedy="Score the whole set with one estimator",
+        )
+    return estimators[0]
+
+
+# ---- cards and identities ----------------------------------------------------------------------------------------
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The folder's ``dataset.json``; empty where there is none.
+
+    Raises:
+        InputError: If it is not a JSON object.
+    """
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        card = None
+    if not isinstance(card, dict):
+        raise InputError(
+            path, found="broken JSON", expected="a JSON object", remedy="Make the set again, or delete the card"
+        )
+    return card
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write ``dataset.json`` atomically."""
+    write_json(folder / CARD, dict(card))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
+
+
+def hash_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(folder: Path, records: Iterable[ImageRecord]) -> str:
+    """SHA-256 of the images' names, labels and bytes, whatever their order."""
+    digest = hashlib.sha256()
+    for record in sorted(records, key=lambda record: record.file_name):
+        line = [record.file_name, record.label, hash_file(folder / record.file_name)]
+        digest.update(json.dumps(line).encode())
+    return digest.hexdigest()
+
+
+def hash_json(content: object) -> str:
+    """SHA-256 of a value in canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+# ---- export ------------------------------------------------------------------------------------------------------
+
+
+def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:
+    """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
+
+    The card gets ``images``, their number, and ``hashes.images``. A destination that already holds exactly this is
+    left alone; an earlier set of the same kind is replaced.
+
+    Args:
+        source: Folder that the records' file names are relative to.
+        records: Images to copy.
+        destination: Folder of the new set.
+        card: Its card.
+
+    Raises:
+        InputError: If two images would get one name, or the destination holds something else.
+    """
+    destination = destination.absolute()
+    exported = [
+        replace(record, file_name=f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}")
+        for record in records
+    ]
+    if len({record.file_name for record in exported}) < len(exported):
+        raise InputError(
+            source,
+            found="images whose names in one class folder would be equal",
+            expected="names that differ",
+            remedy="Rename the images",
+        )
+    _check_destination(source, destination, card)
+    partial, replaced = (destination.with_name(f".{destination.name}.{state}") for state in ("partial", "replaced"))
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for record, copy in zip(records, exported, strict=True):
+        target = partial / copy.file_name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / record.file_name, target)
+    write_manifest(partial, exported)
+    hashes = {**card.get("hashes", {}), "images": hash_files(partial, exported)}
+    write_card(partial, {**card, "images": len(exported), "hashes": hashes})
+    if _same_set(partial, destination):
+        shutil.rmtree(partial)
+        return
+    if destination.exists():
+        os.rename(destination, replaced)
+    os.rename(partial, destination)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _check_destination(source: Path, destination: Path, card: Mapping[str, Any]) -> None:
+    """Refuse to replace anything but an earlier set of the same kind, or one that the images are read from."""
+    overlaps = source.resolve().is_relative_to(destination.resolve())
+    occupied = destination.exists() and (not destination.is_dir() or any(destination.iterdir()))
+    if overlaps or (occupied and ("kind" not in card or read_card(destination).get("kind") != card["kind"])):
+        raise InputError(
+            destination,
+            found="the images' own folder" if overlaps else "other files",
+            expected="an empty folder, or an earlier result of this command",
+            remedy="Name another folder for the output",
+        )
+
+
+def _same_set(made: Path, existing: Path) -> bool:
+    """Whether two folders have equal cards and manifests, and the second all images as its card says."""
+    if any(not (existing / name).is_file() for name in (MANIFEST, CARD)):
+        return False
+    if any((made / name).read_bytes() != (existing / name).read_bytes() for name in (MANIFEST, CARD)):
+        return False
+    records = read_manifest(existing)
+    if any(not (existing / record.file_name).is_file() for record in records):
+        return False
+    return bool(hash_files(existing, records) == read_card(existing)["hashes"]["images"])
