@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
-from dgs_lightning.seeding import generator
 from dgs_lightning.selection.coresets import (
     coverage_centric,
     herding,
@@ -20,11 +20,11 @@ LINE = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=60).map(lambda values: np.array(values, dtype=np.float64))
 
 METHODS: dict[str, Callable[[Floats, int], NDArray[np.int64]]] = {
-    "random": lambda x, ipc: random_coreset(len(x), ipc, generator("test")),
+    "random": lambda x, ipc: random_coreset(len(x), ipc, default_rng(0)),
     "kcenter": k_center_greedy,
     "herding": herding,
     "kmeans": kmeans_coreset,
-    "ccs": lambda x, ipc: coverage_centric(x, ipc, generator("test")),
+    "ccs": lambda x, ipc: coverage_centric(x, ipc, default_rng(0)),
 }
 
 
@@ -49,18 +49,18 @@ def test_k_center_starts_at_the_middle_and_goes_to_the_extremes() -> None:
 
 
 def test_k_center_covers_better_than_chance() -> None:
-    points = np.random.default_rng(0).normal(size=(200, 2))
+    points = default_rng(0).normal(size=(200, 2))
 
     def radius(chosen: NDArray[np.int64]) -> float:
         return float(np.linalg.norm(points[:, None] - points[chosen], axis=2).min(axis=1).max())
 
-    assert radius(k_center_greedy(points, 10)) < radius(random_coreset(200, 10, generator("test")))
+    assert radius(k_center_greedy(points, 10)) < radius(random_coreset(200, 10, default_rng(0)))
 
 
 def test_herding_keeps_the_mean() -> None:
-    points = np.random.default_rng(0).normal(size=(200, 5))
+    points = default_rng(0).normal(size=(200, 5))
     off = np.linalg.norm(points[herding(points, 10)].mean(axis=0) - points.mean(axis=0))
-    at_random = points[random_coreset(200, 10, generator("test"))].mean(axis=0) - points.mean(axis=0)
+    at_random = points[random_coreset(200, 10, default_rng(0))].mean(axis=0) - points.mean(axis=0)
     assert off < 0.5 * np.linalg.norm(at_random)
 
 
@@ -77,24 +77,24 @@ def test_kmeans_of_equal_images_takes_different_ones() -> None:
 
 
 def test_features_may_be_images() -> None:
-    images = np.random.default_rng(0).random((6, 3, 4, 4), dtype=np.float32)
+    images = default_rng(0).random((6, 3, 4, 4), dtype=np.float32)
     assert k_center_greedy(images, 3).tolist() == k_center_greedy(images.reshape(6, -1), 3).tolist()
 
 
 def test_ccs_drops_the_hardest_and_covers_the_rest() -> None:
     scores = np.linspace(0, 1, 101)
-    chosen = scores[coverage_centric(scores, 10, generator("test"), hard_cutoff=0.3, strata=10)]
+    chosen = scores[coverage_centric(scores, 10, default_rng(0), hard_cutoff=0.3, strata=10)]
     assert (chosen[:-1] // 0.071).tolist() == list(range(9))  # strata of width 0.071 over what is left, 0 to 0.71
     assert chosen.max() <= 0.71
 
 
 def test_ccs_serves_the_smallest_stratum_first_and_shares_its_rest() -> None:
     scores = np.concatenate([np.full(20, 0.0), np.full(1, 0.5), np.full(9, 1.0)])
-    chosen = scores[coverage_centric(scores, 9, generator("test"), hard_cutoff=0.0, strata=3)]
+    chosen = scores[coverage_centric(scores, 9, default_rng(0), hard_cutoff=0.0, strata=3)]
     assert [int((chosen == v).sum()) for v in (0.0, 0.5, 1.0)] == [4, 1, 4]
 
 
 def test_ccs_drops_fewer_where_the_ipc_needs_them() -> None:
-    assert coverage_centric(np.linspace(0, 1, 10), 10, generator("test")).tolist() == list(range(10))
+    assert coverage_centric(np.linspace(0, 1, 10), 10, default_rng(0)).tolist() == list(range(10))
     with pytest.raises(ValueError, match="hard_cutoff"):
-        coverage_centric(np.linspace(0, 1, 10), 5, generator("test"), hard_cutoff=1.0)
+        coverage_centric(np.linspace(0, 1, 10), 5, default_rng(0), hard_cutoff=1.0)

@@ -4,7 +4,6 @@ Images come in the order of their names, so that ties do not depend on how files
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dgs_lightning.selection.clustering import kmeans_centers
@@ -13,13 +12,13 @@ from dgs_lightning.selection.distribution import Counts, Floats, interval_of
 Features = NDArray[np.floating]
 
 
-def random_coreset(count: int, ipc: int, generator: torch.Generator) -> Counts:
+def random_coreset(count: int, ipc: int, rng: np.random.Generator) -> Counts:
     """Uniform draw without replacement.
 
     Args:
         count: Number N of images.
         ipc: Images to select, at most N.
-        generator: Source of the draw.
+        rng: Source of the draw.
 
     Returns:
         Positions of the selected images, ascending, shape ``(ipc,)``.
@@ -28,7 +27,7 @@ def random_coreset(count: int, ipc: int, generator: torch.Generator) -> Counts:
         ValueError: If there are fewer images than ``ipc``.
     """
     _check(count, ipc)
-    return np.sort(torch.randperm(count, generator=generator).numpy()[:ipc])
+    return np.sort(rng.permutation(count)[:ipc])
 
 
 def k_center_greedy(features: Features, ipc: int) -> Counts:
@@ -108,7 +107,7 @@ def kmeans_coreset(features: Features, ipc: int, seed: int = 0) -> Counts:
 
 
 def coverage_centric(
-    scores: Floats, ipc: int, generator: torch.Generator, *, hard_cutoff: float = 0.3, strata: int = 50
+    scores: Floats, ipc: int, rng: np.random.Generator, *, hard_cutoff: float = 0.3, strata: int = 50
 ) -> Counts:
     """Coverage-centric coreset selection (CCS): drop the hardest images, share the budget over strata of difficulty.
 
@@ -119,7 +118,7 @@ def coverage_centric(
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
         ipc: Images to select, at most N.
-        generator: Source of the draw within a stratum.
+        rng: Source of the draw within a stratum.
         hard_cutoff: Share of the hardest images to drop, where the IPC leaves as many to spare.
         strata: Number of strata.
 
@@ -132,7 +131,7 @@ def coverage_centric(
     _check(len(scores), ipc)
     if not 0 <= hard_cutoff < 1:
         raise ValueError(f"hard_cutoff must lie in [0, 1), got {hard_cutoff}; it is the share of images dropped")
-    order = torch.randperm(len(scores), generator=generator).numpy()
+    order = rng.permutation(len(scores))
     by_score = order[np.argsort(scores[order], kind="stable")]  # equal scores in random order
     kept = by_score[: max(len(scores) - int(hard_cutoff * len(scores)), ipc)]
     low, high = scores[kept[0]], scores[kept[-1]]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
 from dgs_lightning.selection.distribution import (
     Counts,
@@ -94,7 +93,7 @@ def select_class(
     pool: Floats,
     original: Floats,
     ipc: int,
-    generator: torch.Generator,
+    rng: np.random.Generator,
     *,
     distribution: str | Sequence[float] = "scale",
     smoothing: SmoothingSettings | None = PRESETS["paper"],
@@ -108,7 +107,7 @@ def select_class(
             the order, and should not on how files happen to be listed.
         original: Difficulties of the original images, shape ``(M,)``; the pool's own where there are none.
         ipc: Images to select.
-        generator: Source of the random draw, for this class alone.
+        rng: Source of the random draw, for this class alone.
         distribution: See :func:`~dgs_lightning.selection.distribution.sampling_distribution`.
         smoothing: The forks of Eq. 7 to 9, or ``None`` to sample on raw difficulties.
         intervals: Number K of intervals.
@@ -129,8 +128,7 @@ def select_class(
     position = interval_of(smoothed.pool, intervals)
     available = np.bincount(position, minlength=intervals)
     target = sampling_distribution(distribution, ipc, histogram(smoothed.original, intervals), available)
-    order = torch.randperm(len(pool), generator=generator).numpy()
-    draw = draw_by_interval(position, target, order, shortage)
+    draw = draw_by_interval(position, target, rng.permutation(len(pool)), shortage)
     reached = draw.taken + draw.filled
     return ClassSelection(smoothed, target, available, draw, divergence(reached, target), wasserstein(reached, target))
 
