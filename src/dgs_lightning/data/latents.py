@@ -1,0 +1,259 @@
+"""The latent cache: latents of an image set, in memory-mapped shards, tied by a hash to what they were made of."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dgs_lightning.data.codec import Posterior
+from dgs_lightning.data.manifest import (
+    ImageRecord,
+    hash_files,
+    hash_json,
+    read_manifest,
+    read_set,
+    replacing,
+    write_json,
+    write_manifest,
+)
+from dgs_lightning.errors import InputError
+
+CARD = "latents.json"
+FORMAT = "dgs-lightning/latents"
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """What a cache's latents depend on beside the images.
+
+    Args:
+        codec: Identity of the codec.
+        transform: The transform from file to image, in words.
+        shape: Shape ``(C, h, w)`` of a latent.
+        posterior: Whether log variances are kept beside the means.
+        flips: Orientations of each image: 1, or 2 with the horizontally flipped one.
+        dtype: ``float16`` or ``float32``.
+    """
+
+    codec: str
+    transform: str
+    shape: tuple[int, int, int]
+    posterior: bool
+    flips: int
+    dtype: str
+
+    def key(self, images: str) -> str:
+        """Hash that a cache is known by, from these settings and the hash of the images."""
+        return hash_json({**asdict(self), "images": images})
+
+    def bytes_for(self, images: int) -> int:
+        """Size of the cache of so many images."""
+        element = 2 if self.dtype == "float16" else 4
+        values = self.shape[0] * self.shape[1] * self.shape[2]
+        return images * self.flips * (2 if self.posterior else 1) * values * element
+
+
+def check_space(folder: Path, size: int) -> None:
+    """Check that so many bytes fit on the disk of a folder.
+
+    Raises:
+        InputError: If they do not.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InputError(
+            folder,
+            found=f"{free / 1e9:.1f} GB free",
+            expected=f"{size / 1e9:.1f} GB for the latent cache",
+            remedy="Free space, choose another folder, or make it smaller with flips: false",
+        )
+
+
+# ---- writing -----------------------------------------------------------------------------------------------------
+
+
+def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: Tensor | None) -> None:
+    """Write the latents of some images, whole or not at all.
+
+    Args:
+        folder: The cache.
+        key: Its key.
+        images: Positions of the images in the cache's manifest, shape ``(n,)``.
+        means: Their latents, shape ``(n, flips, C, h, w)``.
+        logvars: Log variances of the same, if they are kept.
+    """
+    tensors = {"images": images, "means": means} | ({} if logvars is None else {"logvars": logvars})
+    with replacing(folder / f"{int(images[0]):08d}.safetensors") as partial:
+        save_file(tensors, partial, metadata={"key": key})
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards of a cache, finished or not."""
+    return sorted(folder.glob("[0-9]*.safetensors"))
+
+
+def read_shard(path: Path, key: str) -> dict[str, Tensor]:
+    """Tensors of a shard, mapped into memory: read from the disk where they are used.
+
+    Raises:
+        InputError: If the shard is broken, or has another key.
+    """
+    try:
+        with safe_open(path, "pt") as shard:
+            found = (shard.metadata() or {}).get("key")
+            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
+    except SafetensorError as error:
+        raise InputError(
+            path, found=f"a broken file ({error})", expected="latents", remedy="Delete it and encode again"
+        ) from None
+    if found != key:
+        raise InputError(
+            path,
+            found="latents of other images, or made with another codec or transform",
+            expected="latents of the same",
+            remedy=f"Delete {path.parent}, or choose another output",
+        )
+    return tensors
+
+
+def encoded_images(folder: Path, key: str) -> Tensor:
+    """Positions of the images whose latents are on disk, shape ``(n,)``.
+
+    Raises:
+        InputError: If the folder holds latents with another key.
+    """
+    nothing = torch.empty(0, dtype=torch.long)
+    return torch.cat([nothing, *(read_shard(path, key)["images"] for path in shard_paths(folder))])
+
+
+def finish_cache(folder: Path, settings: CacheSettings, records: Sequence[ImageRecord], images: str) -> None:
+    """Write what makes a folder of shards a cache: the manifest and, last, the card.
+
+    Args:
+        folder: The cache.
+        settings: What it was made with.
+        records: The images, sorted by file name: the order that positions count in.
+        images: Their hash.
+
+    Raises:
+        InputError: If latents are missing.
+    """
+    key = settings.key(images)
+    missing = len(records) - len(set(encoded_images(folder, key).tolist()))
+    if missing:
+        raise InputError(
+            folder,
+            found=f"{missing} of {len(records)} images without latents",
+            expected="latents of all",
+            remedy="Run the command again; it goes on where it stopped",
+        )
+    write_manifest(folder, records)
+    card = {"format": FORMAT, "key": key, "images": images, "settings": asdict(settings)}
+    write_json(folder / CARD, card)
+
+
+def read_cache_card(folder: Path) -> dict[str, Any] | None:
+    """Card of a finished cache; none where the cache is not finished.
+
+    Raises:
+        InputError: If it is the card of something else.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        card = None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise InputError(
+            folder / CARD, found="something else", expected="a latent cache's card", remedy="Encode the images again"
+        )
+    return card
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------
+
+
+class LatentCache:
+    """Latents of an image set, read from the disk as they are asked for.
+
+    Args:
+        folder: Folder that ``dgs predict`` of ``EncodingTask`` wrote.
+
+    Attributes:
+        records: The images, in the order of their positions.
+        labels: The classes, sorted.
+        classes: Position in ``labels`` of each image, shape ``(N,)``.
+        settings: What the latents were made with.
+        key: Hash of images, transform, codec and form.
+
+    Raises:
+        InputError: If the folder is not a finished cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        card = read_cache_card(folder)
+        if card is None:
+            raise InputError(
+                folder,
+                found="no finished latent cache",
+                expected=f"a folder with {CARD}",
+                remedy="Make it with 'dgs predict --config minimax/encode.yaml'",
+            )
+        self.folder = folder
+        self.key = str(card["key"])
+        self.settings = CacheSettings(**{**card["settings"], "shape": tuple(card["settings"]["shape"])})
+        self._images = str(card["images"])
+        self.records = read_manifest(folder)
+        self.labels = tuple(sorted({record.label for record in self.records}))
+        position = {label: index for index, label in enumerate(self.labels)}
+        self.classes = torch.tensor([position[record.label] for record in self.records])
+        self._shards = [read_shard(path, self.key) for path in shard_paths(folder)]
+        self._shard_of = torch.zeros(len(self.records), dtype=torch.long)
+        self._row_of = torch.zeros(len(self.records), dtype=torch.long)
+        for number, shard in enumerate(self._shards):
+            self._shard_of[shard["images"]] = number
+            self._row_of[shard["images"]] = torch.arange(len(shard["images"]))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, images: Tensor, flipped: Tensor | None = None) -> Posterior:
+        """Posteriors of some images in float32.
+
+        Args:
+            images: Positions of the images, shape ``(B,)``.
+            flipped: Which of them to take flipped, booleans of shape ``(B,)``; none by default.
+        """
+        orientation = torch.zeros_like(images) if flipped is None else flipped.long()
+        means = torch.empty(len(images), *self.settings.shape)
+        logvars = torch.empty_like(means) if self.settings.posterior else None
+        shard_of, row_of = self._shard_of[images], self._row_of[images]
+        for number in set(shard_of.tolist()):
+            here = shard_of == number
+            shard, place = self._shards[number], (row_of[here], orientation[here])
+            means[here] = shard["means"][place].float()
+            if logvars is not None:
+                logvars[here] = shard["logvars"][place].float()
+        return Posterior(means, logvars)
+
+    def check_images(self, folder: Path) -> None:
+        """Check that the latents are those of the images in a folder.
+
+        Raises:
+            InputError: If images were changed, added or removed since.
+        """
+        if hash_files(folder, read_set(folder)) != self._images:
+            raise InputError(
+                self.folder,
+                found=f"latents of other images than {folder} has now",
+                expected="latents of the same images",
+                remedy="Encode the images again",
+            )
