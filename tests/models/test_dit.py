@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.difffit import add_difffit
 from dgs_lightning.models.dit import DiT, DiTConfig, initialise, position_table
+from dgs_lightning.models.dit_formats import load_dit
 
 TINY = DiTConfig(input_size=4, num_classes=3, in_channels=2, hidden_size=16, depth=2, num_heads=2)
 
@@ -22,29 +23,11 @@ def random_dit(config: DiTConfig = TINY, seed: int = 0) -> DiT:
     return model
 
 
-def golden_dit(golden: Path) -> DiT:
-    state = load_file(golden / "dit_minimax_state.safetensors")
-    hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
-    config = DiTConfig(
-        input_size=int(state["pos_embed"].shape[1] ** 0.5) * patch,
-        num_classes=len(state["y_embedder.embedding_table.weight"]) - 1,
-        in_channels=channels,
-        patch_size=patch,
-        hidden_size=hidden,
-        depth=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
-        num_heads=2,
-        frequencies="original",
-    )
-    model = DiT(config).eval()
-    add_difffit(model)
-    model.load_state_dict(state, strict=True)
-    return model
-
-
 @pytest.mark.golden
 def test_forward_equals_the_published_implementation(golden: Path) -> None:
     values = {name: torch.from_numpy(array) for name, array in np.load(golden / "diffusion.npz").items()}
-    out = golden_dit(golden)(values["x"], values["t"], values["y"])
+    model = load_dit(str(golden / "dit_minimax_state.safetensors"), num_heads=2)
+    out = model(values["x"], values["t"], values["y"])
     torch.testing.assert_close(out, values["forward_out"], rtol=1e-4, atol=1e-5)
 
 

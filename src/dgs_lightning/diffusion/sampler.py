@@ -1,0 +1,127 @@
+"""From noise to latents: one denoising loop, whatever the scheduler and the guidance."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from torch import Tensor
+
+from dgs_lightning.diffusion.guidance import Guidance, StepState
+from dgs_lightning.diffusion.objective import (
+    learned_log_variance,
+    linear_alphas_cumprod,
+    posterior_log_variance,
+    predict_x0,
+)
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # latents (B, C, h, w), timesteps (B,) -> network output
+Sampler = Literal["ancestral", "ddim", "dpm++"]
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoiser,
+    latent: Tensor,
+    generators: Sequence[torch.Generator],
+    *,
+    sampler: Sampler = "ancestral",
+    steps: int = 50,
+    guidance: Guidance | None = None,
+) -> Tensor:
+    """Denoise latents.
+
+    Args:
+        denoise: Network output at latents and timesteps: the predicted noise, and the values for sigma if learned.
+        latent: Standard normal noise to start from, shape ``(B, C, h, w)``.
+        generators: One for each image, so that neither the batch nor the device changes what an image draws.
+        sampler: ``ancestral`` draws each step from the learned posterior (Ho et al. 2020; Nichol & Dhariwal 2021);
+            ``ddim`` (Song et al. 2021) and ``dpm++`` (Lu et al. 2022) are deterministic.
+        steps: Number of steps, spread over the 1,000 of training.
+        guidance: Shifts the mean of each step.
+
+    Returns:
+        Clean latents, shape ``(B, C, h, w)``.
+    """
+    scheduler = build_scheduler(sampler, steps)
+    timesteps = scheduler.timesteps.tolist()
+    for index, timestep in zip(reversed(range(steps)), timesteps, strict=True):
+        output = denoise(latent, torch.full((len(latent),), timestep, device=latent.device)).to(latent.dtype)
+        pred_noise, sigma_values = split_sigma(output, latent.shape[1])
+        moving = torch.cat([pred_noise, sigma_values], 1) if sampler == "ancestral" else pred_noise
+        moved = scheduler.step(moving, timestep, latent, generator=list(generators)).prev_sample
+        if guidance is not None:
+            following = timesteps[steps - index] if index else None
+            shift = guidance(step_state(latent, pred_noise, sigma_values, index, timestep, following))
+            moved = moved if shift is None else moved + shift
+        latent = moved
+    return latent
+
+
+def build_scheduler(sampler: Sampler, steps: int) -> Any:  # noqa: ANN401
+    """Diffusers' scheduler for a sampler, set to a number of steps; the schedule is that of training."""
+    schedule: dict[str, Any] = {"num_train_timesteps": 1000, "beta_schedule": "linear"}
+    kinds: dict[str, Callable[[], Any]] = {
+        "ancestral": lambda: DDPMScheduler(
+            **schedule, variance_type="learned_range", timestep_spacing="linspace", clip_sample=False
+        ),
+        "ddim": lambda: DDIMScheduler(**schedule, timestep_spacing="trailing", clip_sample=False),
+        "dpm++": lambda: DPMSolverMultistepScheduler(**schedule),
+    }
+    if sampler not in kinds:
+        raise ValueError(f"no sampler {sampler!r}: choose one of {', '.join(kinds)}")
+    scheduler = kinds[sampler]()
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def split_sigma(output: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Predicted noise and the values for sigma, -1 (the posterior's own) where the network does not learn it."""
+    pred_noise, sigma_values = output[:, :channels], output[:, channels:]
+    return pred_noise, sigma_values if sigma_values.numel() else -torch.ones_like(pred_noise)
+
+
+def step_state(
+    latent: Tensor, pred_noise: Tensor, sigma_values: Tensor, index: int, timestep: int, following: int | None
+) -> StepState:
+    """What guidance sees of a step from one timestep to the following, or from the last one to the clean latent."""
+    alphas_cumprod = linear_alphas_cumprod()
+    alpha = alphas_cumprod[timestep]
+    if following is None:  # no noise is drawn in the last step
+        sigma = torch.zeros_like(latent)
+    else:
+        previous = alphas_cumprod[following]
+        lower = posterior_log_variance(alpha, previous)
+        sigma = (learned_log_variance(sigma_values, alpha, lower, previous) / 2).exp()
+    return StepState(latent, predict_x0(latent, pred_noise, alpha), sigma, index, timestep)
+
+
+def classifier_free(
+    model: Callable[[Tensor, Tensor, Tensor], Tensor], y: Tensor, null_label: int, scale: float, channels: int
+) -> Denoiser:
+    """Denoiser with classifier-free guidance (Ho & Salimans 2022), both branches in one batch.
+
+    Args:
+        model: Network of latents, timesteps and class indices.
+        y: Class index of each image, shape ``(B,)``.
+        null_label: Class index that stands for none.
+        scale: Guidance scale; at 1 there is no unconditional branch.
+        channels: The first so many output channels are guided, 3 of 4 as published; the others stay conditional.
+    """
+    if scale == 1:
+        return lambda x, t: model(x, t, y)
+    both = torch.cat([y, torch.full_like(y, null_label)])
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        conditional, free = model(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+        guided = free[:, :channels] + scale * (conditional[:, :channels] - free[:, :channels])
+        return torch.cat([guided, conditional[:, channels:]], 1)
+
+    return denoise
+
+
+def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise ``(B, *shape)``, each image's from its own CPU generator."""
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])

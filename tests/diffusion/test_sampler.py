@@ -1,0 +1,162 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
+from dgs_lightning.diffusion.objective import linear_alphas_cumprod
+from dgs_lightning.diffusion.sampler import Sampler, build_scheduler, classifier_free, draw_noise, sample
+from dgs_lightning.models.dit_formats import load_dit
+
+ALPHAS = linear_alphas_cumprod()
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def exact_denoiser(x: Tensor, t: Tensor) -> Tensor:
+    """Noise that the optimal network predicts where the data are normal with mean 2 and deviation 0.5."""
+    alpha = ALPHAS[t].float().reshape(-1, 1, 1, 1)
+    variance = alpha * 0.25 + 1 - alpha
+    return (1 - alpha).sqrt() * (x - alpha.sqrt() * 2) / variance
+
+
+class Golden:
+    """The published trajectories, and the sampler run with the noises that were recorded with them."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.values = {name: torch.from_numpy(array) for name, array in np.load(folder / "diffusion.npz").items()}
+        self.model = load_dit(str(folder / "dit_minimax_state.safetensors"), num_heads=2)
+        self.noises: Iterator[Tensor] = iter(self.values["sample_noises"])
+        name = "diffusers.schedulers.scheduling_ddpm.randn_tensor"
+        monkeypatch.setattr(name, lambda *_, **__: next(self.noises))
+
+    def run(self, guidance: "Recorder") -> Tensor:
+        denoise = classifier_free(self.model, self.values["sample_y"], self.model.null_label, scale=4.0, channels=3)
+        return sample(denoise, self.values["sample_xT"], generators(0, 0), guidance=guidance)
+
+
+class Recorder:
+    """Guidance that keeps the latents it sees, and passes on what another guidance says."""
+
+    def __init__(self, guidance: ClusterGuidance | None = None) -> None:
+        self.guidance, self.latents, self.guided = guidance, list[Tensor](), 0
+
+    def __call__(self, state: StepState) -> Tensor | None:
+        self.latents.append(state.latent)
+        shift = None if self.guidance is None else self.guidance(state)
+        self.guided += shift is not None
+        return shift
+
+
+def assert_relative(found: Tensor, expected: Tensor) -> None:
+    assert (found - expected).norm() <= 1e-3 * expected.norm()
+
+
+@pytest.mark.golden
+def test_classifier_free_guidance_equals_the_published_one(golden: Path) -> None:
+    values = {name: torch.from_numpy(array) for name, array in np.load(golden / "diffusion.npz").items()}
+    model = load_dit(str(golden / "dit_minimax_state.safetensors"), num_heads=2)
+    images = len(values["cfg_out"]) // 2
+    denoise = classifier_free(model, torch.tensor([0, 3, 9]), model.null_label, scale=4.0, channels=3)
+    with torch.no_grad():
+        found = denoise(values["x"][:images], values["t"][:images])
+    torch.testing.assert_close(found, values["cfg_out"][:images], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.golden
+def test_the_steps_are_the_published_ones(golden: Path) -> None:
+    published = np.load(golden / "diffusion.npz")["timesteps_50"]
+    assert build_scheduler("ancestral", 50).timesteps.tolist() == published[::-1].tolist()
+
+
+@pytest.mark.golden
+def test_the_trajectory_equals_the_published_one(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = Golden(golden, monkeypatch), Recorder()
+    final = run.run(seen)
+    assert_relative(final, run.values["sample_final"])
+    after = [*seen.latents[1:], final]
+    assert_relative(torch.stack([after[0], after[24], after[48]]), run.values["sample_step_0_24_48"])
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("form", ["x0", "latent"])
+@pytest.mark.parametrize(("stop", "guided"), [(0, 49), (25, 24), (50, 0)])
+def test_guided_trajectories_equal_the_published_ones(
+    golden: Path, monkeypatch: pytest.MonkeyPatch, form: Literal["x0", "latent"], stop: int, guided: int
+) -> None:
+    run = Golden(golden, monkeypatch)
+    scale = float(run.values["guided_scale"])
+    guidance = Recorder(ClusterGuidance(run.values["guided_centers"], scale, stop, form))
+    assert_relative(run.run(guidance), run.values[f"guided_{form}_stop{stop}"])
+    assert guidance.guided == guided
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_every_sampler_finds_the_distribution_of_an_exact_denoiser(sampler: Sampler, learned: bool) -> None:
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        noise = exact_denoiser(x, t)
+        return torch.cat([noise, -torch.ones_like(noise)], 1) if learned else noise
+
+    each = generators(*range(16))
+    drawn = sample(denoise, draw_noise(each, (2, 16, 16)), each, sampler=sampler, steps=250)
+    assert drawn.shape == (16, 2, 16, 16)
+    assert abs(drawn.mean() - 2) < 0.03
+    assert abs(drawn.std() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])
+def test_an_image_is_the_same_in_any_batch(sampler: Sampler) -> None:
+    def run(*seeds: int) -> Tensor:
+        each = generators(*seeds)
+        return sample(exact_denoiser, draw_noise(each, (1, 4, 4)), each, sampler=sampler, steps=5)
+
+    torch.testing.assert_close(run(3, 4, 5)[1:2], run(4), rtol=0, atol=1e-6)
+
+
+def test_the_state_agrees_with_the_scheduler_that_takes_the_step() -> None:
+    seen: list[StepState] = []
+
+    def watch(state: StepState) -> None:
+        seen.append(state)
+
+    each = generators(0)
+    latent = draw_noise(each, (1, 2, 2))
+    sample(exact_denoiser, latent, each, steps=10, guidance=watch)
+    scheduler = build_scheduler("ancestral", 10)
+    for state in seen:
+        output = exact_denoiser(state.latent, torch.tensor([state.timestep]))
+        step = scheduler.step(torch.cat([output, -torch.ones_like(output)], 1), state.timestep, state.latent)
+        torch.testing.assert_close(state.pred_x0, step.pred_original_sample, rtol=1e-3, atol=1e-4)
+        if state.index:
+            variance = scheduler._get_variance(state.timestep, variance_type="fixed_small")
+            torch.testing.assert_close(state.sigma.square().mean(), variance, rtol=1e-3, atol=0)
+    assert [state.index for state in seen] == list(range(9, -1, -1))
+    assert not seen[-1].sigma.any()
+
+
+def test_there_is_no_second_branch_at_scale_one() -> None:
+    sizes = []
+
+    def model(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x * y.reshape(-1, 1, 1, 1)
+
+    x, t, y = torch.ones(3, 4, 2, 2), torch.zeros(3, dtype=torch.long), torch.tensor([1, 2, 3])
+    plain = classifier_free(model, y, 10, scale=1.0, channels=4)(x, t)
+    guided = classifier_free(model, y, 10, scale=3.0, channels=3)(x, t)
+    assert sizes == [3, 6]
+    assert plain[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert guided[:, 0, 0, 0].tolist() == [10 + 3 * (1 - 10), 10 + 3 * (2 - 10), 10 + 3 * (3 - 10)]
+    assert guided[:, 3, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_an_unknown_sampler_is_refused() -> None:
+    with pytest.raises(ValueError, match="choose one of ancestral, ddim"):
+        build_scheduler("euler", 10)  # type: ignore[arg-type]
