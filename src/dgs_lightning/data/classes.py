@@ -1,0 +1,94 @@
+"""Labels and what they mean: the published class lists, ImageNet's order, readable names."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dgs_lightning.data.manifest import scan_images
+from dgs_lightning.errors import InputError
+
+_LISTS = Path(__file__).parent / "class_lists"
+CLASS_LISTS = ("imagewoof", "imagenette", "imageidc", "imagenet100", "imagenet1k")
+
+
+def class_list(name: str) -> tuple[str, ...]:
+    """WordNet ids of a published subset of ImageNet, in the published order.
+
+    Args:
+        name: ``imagewoof``, ``imagenette``, ``imageidc``, ``imagenet100`` or ``imagenet1k``.
+
+    Raises:
+        InputError: If there is no such list.
+    """
+    if name == "imageidc":
+        return class_list("imagenet100")[:10]
+    if name == "imagenet1k":
+        return tuple(_imagenet().label_names())
+    if name not in CLASS_LISTS:
+        raise InputError(
+            "classes",
+            found=repr(name),
+            expected=f"one of {', '.join(CLASS_LISTS)}",
+            remedy="Name one of them, or give the labels themselves",
+        )
+    return tuple((_LISTS / f"{name}.txt").read_text(encoding="utf-8").split())
+
+
+@cache
+def _imagenet() -> Any:  # noqa: ANN401  (timm is not typed)
+    from timm.data.imagenet_info import ImageNetInfo  # slow, and not needed for labels of one's own
+
+    return ImageNetInfo()
+
+
+@cache
+def _imagenet_ranks() -> dict[str, int]:
+    return {label: rank for rank, label in enumerate(class_list("imagenet1k"))}
+
+
+def imagenet_index(label: str) -> int | None:
+    """Rank of a WordNet id among all 1,000 of ImageNet-1K; none for other labels."""
+    return _imagenet_ranks().get(label)
+
+
+def readable_name(label: str) -> str:
+    """The first English name of a WordNet id, such as ``Shih-Tzu`` for ``n02086240``; other labels as they are."""
+    if imagenet_index(label) is None:
+        return label
+    description: str = _imagenet().label_name_to_description(label)
+    return description.split(",", 1)[0]
+
+
+def labels_of(folder: Path, expected: str | Sequence[str] | None = None) -> tuple[str, ...]:
+    """Labels of a tree of class folders: in the order of the list that is expected, else sorted.
+
+    Args:
+        folder: An image set.
+        expected: The labels that it must have, or the name of a class list.
+
+    Raises:
+        InputError: If the folder has no images, or other classes than expected; the message lists the differences.
+    """
+    found = {record.label for record in scan_images(folder)}
+    return check_labels(found, expected, folder)
+
+
+def check_labels(found: set[str], expected: str | Sequence[str] | None, where: object) -> tuple[str, ...]:
+    """Labels in the order of the list that is expected, else sorted; arguments and errors as of :func:`labels_of`."""
+    if expected is None:
+        return tuple(sorted(found))
+    labels = class_list(expected) if isinstance(expected, str) else tuple(expected)
+    missing, unknown = [label for label in labels if label not in found], sorted(found - set(labels))
+    if missing or unknown:
+        raise InputError(
+            where,
+            found="; ".join(
+                f"{len(names)} classes {kind} ({', '.join(names[:20])}{' ...' if len(names) > 20 else ''})"
+                for kind, names in (("missing", missing), ("not in the list", unknown))
+                if names
+            ),
+            expected=f"the {len(labels)} classes of {expected if isinstance(expected, str) else 'the list'}",
+            remedy="Name the list that fits, or add and remove class folders",
+        )
+    return labels

@@ -1,0 +1,42 @@
+"""Images to the working size, and to tensors."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+
+def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Centre square at ``size`` pixels, as the DiT, and its fine-tuning, were trained on.
+
+    Halved by box averages while at least twice too large, then bicubic, then cropped; from ADM, Dhariwal and Nichol,
+    "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021.
+    """
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
+    """Short side bilinear to ``size`` pixels, then the centre square: the input of the downstream protocol."""
+    if image.size == (size, size):
+        return image
+    resized = F.resize(image, size, InterpolationMode.BILINEAR)
+    cropped: Image.Image = F.center_crop(resized, size)
+    return cropped
+
+
+def to_bytes(image: Image.Image) -> Tensor:
+    """Pixels as uint8, shape ``(C, H, W)``."""
+    pixels = np.array(image)
+    return torch.from_numpy(pixels[..., None] if pixels.ndim == 2 else pixels).permute(2, 0, 1).contiguous()
+
+
+def to_unit(image: Image.Image) -> Tensor:
+    """Pixels as float32 in [0, 1], shape ``(C, H, W)``."""
+    return to_bytes(image).float() / 255
