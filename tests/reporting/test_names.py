@@ -1,32 +1,37 @@
-import pytest
-
-from dgs_lightning.reporting.names import METHODS, parse_set_name, show_method, show_variant, table_order
+from dgs_lightning.reporting.names import METHODS, show_method, show_row, show_variant, split_ipc, split_variant, table_order
 
 
-def test_a_set_name_says_method_variant_and_ipc() -> None:
-    assert parse_set_name("minimax_dgs-ipc10") == ("minimax_dgs", "", 10)
-    assert parse_set_name("minimax_dgs-hill-ipc50") == ("minimax_dgs", "hill", 50)
+def test_a_folder_name_says_row_and_ipc() -> None:
+    assert split_ipc("minimax_dgs-ipc10") == ("minimax_dgs", 10)
+    assert split_ipc("minimax_dgs-hill-ipc50") == ("minimax_dgs-hill", 50)
+    assert split_ipc("full") == ("full", None)
 
 
-@pytest.mark.parametrize("name", ["minimax", "dit-ipc", "dit-ipc10-x", ".dit-ipc10.part", "-ipc10"])
-def test_other_names_are_not_sets(name: str) -> None:
-    assert parse_set_name(name) is None
+def test_a_variant_is_named_by_what_it_changes() -> None:
+    variants = {
+        "bell": {"method": "dit_dgs", "select": {"distribution": "hill"}},
+        "wide": {"method": "dit_dgs", "pool_multiple": 6},
+        "late": {"method": "dag", "dag": {"stop_timestep": 40}},
+        "released": {"method": "dit_dgs", "select": {"smoothing": "released"}},
+    }
+    assert split_variant("bell", variants) == ("dit_dgs", "hill")
+    assert split_variant("wide", variants) == ("dit_dgs", "pool6")
+    assert split_variant("late", variants) == ("dag", "stop40")
+    assert split_variant("released", variants) == ("dit_dgs", "released")
+    assert show_row("wide", variants) == "DiT + DGS (6 x IPC)"
+
+
+def test_a_row_that_is_no_variant_is_a_method_with_perhaps_a_variant_in_its_name() -> None:
+    assert split_variant("dit_dgs", {}) == ("dit_dgs", "")
+    assert split_variant("minimax-val_easy", {}) == ("minimax", "val_easy")
+    assert show_row("minimax-val_easy", {}) == "Minimax (Easy)"
 
 
 def test_variants_with_a_number_are_written_out() -> None:
-    assert [show_variant(v) for v in ("pool3", "stop40", "val_easy", "poolside")] == [
-        "3 x IPC",
-        "stop 40",
-        "Easy",
-        "poolside",
-    ]
+    assert [show_variant(v) for v in ("pool3", "stop40", "poolside")] == ["3 x IPC", "stop 40", "poolside"]
 
 
 def test_unknown_methods_come_last_under_their_own_name() -> None:
-    assert sorted(["zebra", "full", "random", "alpha"], key=lambda m: table_order(METHODS, m)) == [
-        "random",
-        "full",
-        "alpha",
-        "zebra",
-    ]
+    order = sorted(["zebra", "full", "random", "alpha"], key=lambda method: table_order(METHODS, method))
+    assert order == ["random", "full", "alpha", "zebra"]
     assert show_method("zebra") == "zebra"

@@ -3,7 +3,7 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dgs_lightning.reporting.published import Setting
 from dgs_lightning.reporting.tables import Cell, Table
@@ -19,15 +19,20 @@ def to_markdown(table: Table) -> str:
     lines = [
         f"**Table {table.number}. {table.title}.** {table.note}",
         "",
-        _line(table.headings),
-        _line(["---"] * (len(table.headings) - len(table.rows[0][1])) + ["---:"] * len(table.rows[0][1])),
-        *(_line([*labels, *map(text, cells)]) for labels, cells in table.rows),
+        *markdown_table(
+            table.headings,
+            [[*labels, *map(text, cells)] for labels, cells in table.rows],
+            len(table.headings) - len(table.rows[0][1]),
+        ),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> list[str]:
+    """Lines of a table whose first columns are texts and the others numbers."""
+    rule = ["---"] * texts + ["---:"] * (len(headings) - texts)
+    lines = [headings, rule, *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 def to_csv(table: Table) -> str:

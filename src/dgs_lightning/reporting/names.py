@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any
 
 METHODS = {
     "random": "Random",
@@ -44,28 +44,51 @@ VARIANTS = {
     "val_easy": "Easy",
     "val_scale": "Scale",
 }
-_SET_NAME = re.compile(r"(?P<method>[a-z0-9_]+)(-(?P<variant>[a-z0-9_]+))?-ipc(?P<ipc>\d+)")
+_ROW_AND_IPC = re.compile(r"(.+)-ipc(\d+)")
 
 
-class SetName(NamedTuple):
-    """What the name of a distilled set's folder says, for example ``minimax_dgs-hill-ipc10``."""
-
-    method: str
-    variant: str
-    ipc: int
-
-
-def parse_set_name(name: str) -> SetName | None:
-    """Read ``METHOD[-VARIANT]-ipcN``.
+def split_ipc(name: str) -> tuple[str, int | None]:
+    """Row of the table and images per class that the name of a set's folder says.
 
     Args:
-        name: Name of a folder below ``distilled/`` or ``evaluation/``.
+        name: ``ROW-ipcN``, or ``full``, which has no IPC.
 
     Returns:
-        Its parts, or None where the name has another form.
+        For ``dit_dgs-ipc10`` the pair ``("dit_dgs", 10)``; without an IPC the name and None.
     """
-    match = _SET_NAME.fullmatch(name)
-    return None if match is None else SetName(match["method"], match["variant"] or "", int(match["ipc"]))
+    match = _ROW_AND_IPC.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
+def split_variant(row: str, variants: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """Method and variant of a row of the table.
+
+    Args:
+        row: A method's slug, ``METHOD-VARIANT``, or the name of one of the experiment's variants.
+        variants: The experiment's variants: name to ``{method: ..., CHANGES}``.
+
+    Returns:
+        The method and, as the paper's tables are keyed, its variant: the name of a sampling distribution, ``poolN``,
+        ``stopN``, or else the row's own name; empty for a method as it is.
+    """
+    if row not in variants:
+        method, _, variant = row.partition("-")
+        return method, variant
+    changes = variants[row]
+    distribution = changes.get("select", {}).get("distribution")
+    stop = {**changes.get("mgd3", {}), **changes.get("dag", {})}.get("stop_timestep")
+    if isinstance(distribution, str):
+        return changes["method"], distribution
+    if stop is not None:
+        return changes["method"], f"stop{stop}"
+    size = changes.get("pool_multiple")
+    return changes["method"], row if size is None else f"pool{size}"
+
+
+def show_row(row: str, variants: Mapping[str, Mapping[str, Any]]) -> str:
+    """Name of a row in tables and figures: the method, and in brackets its variant."""
+    method, variant = split_variant(row, variants)
+    return show_method(method) + (f" ({show_variant(variant)})" if variant else "")
 
 
 def show_method(slug: str) -> str:

@@ -141,3 +141,9 @@ PUBLISHED: Mapping[int, Mapping[Setting, Score]] = {
     6: dict(_over_ipc("imagenette", "resnet_ap10", _TABLE_6)),
     7: dict(_over_ipc("imagenette", "resnet_ap10", _TABLE_7)),
 }
+
+
+def first_published(setting: Setting) -> Score | None:
+    """Number of the first table that has a setting; guidance without a stop timestep is that of Table 7's 25."""
+    plain = setting if setting.variant else setting._replace(variant="stop25")
+    return next((table[s] for table in PUBLISHED.values() for s in (setting, plain) if s in table), None)

@@ -4,7 +4,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from dgs_lightning.reporting.names import (
     DATASETS,
@@ -19,10 +19,10 @@ from dgs_lightning.reporting.names import (
 )
 from dgs_lightning.reporting.published import PUBLISHED, Score, Setting, published
 
-NOTE = (
-    "Top-1 accuracy in %, {accuracy}; mean ± sample standard deviation over {repeats} runs; "
-    "in brackets the paper's value and our difference from it; in bold the best of each comparison."
-)
+_NOTE = "Top-1 accuracy in %, {accuracy}; mean ± sample standard deviation over {repeats} trainings"
+_PAPER = "; in brackets the paper's value and our difference from it"
+_BEST = "; in bold the best of each comparison"
+_ACCURACY = {"best": "best evaluation of each training", "last": "at the end of training"}
 _HEADINGS = {"dataset": "Data set", "network": "Network", "method": "Method", "ipc": "IPC", "variant": "Variant"}
 _SHOW: Mapping[str, Callable[[Any], str]] = {
     "dataset": show_dataset,
@@ -154,7 +154,10 @@ class Table:
 
 
 def build_tables(
-    results: Mapping[Setting, Score], numbers: Iterable[int] | None = None, accuracy: str = "best", repeats: str = "3"
+    results: Mapping[Setting, Score],
+    numbers: Iterable[int] | None = None,
+    accuracy: Literal["best", "last"] = "best",
+    repeats: str = "3",
 ) -> list[Table]:
     """Lay results out in the form of the paper's tables.
 
@@ -162,13 +165,13 @@ def build_tables(
         results: Our scores.
         numbers: Forms to use. By default Table 1, and those of the others that our results vary what they
             vary, or for which there are published numbers.
-        accuracy: Which accuracy the scores are, for the note: ``best`` or ``last``.
-        repeats: How many runs are behind a score, for the note.
+        accuracy: Which accuracy the scores are, for the note.
+        repeats: How many trainings are behind a score, for the note.
 
     Returns:
         The tables that have at least one cell of ours, one for each combination of what is fixed in a table.
     """
-    note = NOTE.format(accuracy=f"{accuracy} of the run", repeats=repeats)
+    note = _NOTE.format(accuracy=_ACCURACY[accuracy], repeats=repeats)
     tables = []
     for number in FORMS if numbers is None else numbers:
         form = FORMS[number]
@@ -216,7 +219,7 @@ def _fill(number: int, fixed: Mapping[str, Any], group: Mapping[Setting, Score],
     return Table(
         number,
         ", ".join([form.title, *(_SHOW[name](value) for name, value in fixed.items() if value)]),
-        note,
+        note + _PAPER * any(cell.paper for cell in cells.values()) + _BEST * bool(best) + ".",
         (*(_HEADINGS[name] for name in form.rows), *(_column_heading(form.columns, column) for column in columns)),
         tuple((_show(form.rows, row), tuple(cells[row, column] for column in columns)) for row in shown),
     )

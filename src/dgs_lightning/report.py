@@ -1,0 +1,120 @@
+"""``dgs report``: tables, figures and a page from the folders of runs."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from dgs_lightning.data.manifest import write_json, write_text
+from dgs_lightning.errors import InputError
+from dgs_lightning.reporting.album import album
+from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
+from dgs_lightning.reporting.page import RunReport, build_page
+from dgs_lightning.reporting.published import Score, Setting
+from dgs_lightning.reporting.runs import Run, read_run
+from dgs_lightning.reporting.style import save
+from dgs_lightning.reporting.summary import summarize, summary_markdown, summary_table
+from dgs_lightning.reporting.tables import FORMS, Table, build_tables
+
+SUMMARY = "summary.json"
+PAGE = "index.html"
+_log = logging.getLogger(__name__)
+
+
+def report(
+    runs: list[str],
+    output: str | None = None,
+    tables: list[int] | None = None,
+    accuracy: Literal["best", "last"] = "best",
+) -> Path:
+    """Write tables, figures and one HTML page from the folders of runs, finished or not.
+
+    Each run gets ``summary.json``, ``summary.md`` and ``figures/`` (PNG and PDF); all runs together get ``tables/``
+    (Markdown, CSV and LaTeX in the form of the paper's Tables 1 to 7, with its numbers beside) and ``index.html``.
+    What an unfinished run lacks is left out and named. Run again, it writes the same files.
+
+    Args:
+        runs: Folders that ``dgs run`` wrote.
+        output: Folder of the report. By default the run's own folder, or for several runs ``report`` beside the first;
+            the parts of each of several runs are in a folder of its name.
+        tables: Numbers of the paper's tables whose form to use. By default Table 1, and those of the others that the
+            runs vary what they vary, or that have published numbers to compare with.
+        accuracy: Accuracy in the tables: the best of the evaluations during a training, as published, or the last.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: If a folder is not a run, a result or manifest in it is broken, two runs have one name, or there
+            is no table of a given number.
+    """
+    if unknown := sorted(set(tables or []) - set(FORMS)):
+        raise InputError(
+            "tables", found=str(unknown), expected=f"numbers from {list(FORMS)}", remedy="Correct the list"
+        )
+    opened = [read_run(folder) for folder in runs]
+    folder, parts = _destinations(opened, output)
+    reports = []
+    for run, part in zip(opened, parts, strict=True):
+        if run.unfinished:
+            _log.warning("%s: not finished: %s; the report has the rest", run.folder, ", ".join(run.unfinished))
+        summary = summarize(run)
+        write_json(part / SUMMARY, summary)
+        write_text(part / "summary.md", summary_markdown(run, summary))
+        figures = [(plate.caption, save(plate.draw(), part / "figures" / plate.slug)[0]) for plate in album(run)]
+        reports.append(RunReport(run, summary, figures))
+    scores, repeats = _scores(reports, accuracy)
+    built = build_tables(scores, tables, accuracy, repeats)
+    _write_tables(built, folder / "tables")
+    write_text(folder / PAGE, build_page(reports, built))
+    return folder / PAGE
+
+
+def _destinations(runs: Sequence[Run], output: str | None) -> tuple[Path, list[Path]]:
+    """Folder of the report, and folder of each run's part of it."""
+    if not runs:
+        raise InputError("runs", found="none", expected="at least one folder", remedy="Give the folder of a run")
+    if len(runs) == 1:
+        folder = Path(output) if output else runs[0].folder
+        return folder, [folder]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        raise InputError(
+            "runs", found=f"names {', '.join(names)}", expected="names that differ", remedy="Rename a run's folder"
+        )
+    folder = Path(output) if output else runs[0].folder.parent / "report"
+    return folder, [folder / name for name in names]
+
+
+def _scores(reports: Sequence[RunReport], which: Literal["best", "last"]) -> tuple[dict[Setting, Score], str]:
+    """Accuracies of all runs in percent as the paper's tables are keyed, and the numbers of repeats behind them."""
+    scores, repeats = {}, set()
+    for report_ in reports:
+        rows = [row for row in report_.summary["rows"] if row["repeats"]]
+        ipcs = sorted({row["ipc"] for row in rows if row["ipc"] is not None})
+        for row in rows:
+            mean, std = row[f"accuracy_{which}_mean"], row[f"accuracy_{which}_std"]
+            repeats.add(row["repeats"])
+            for ipc in [row["ipc"]] if row["ipc"] is not None else ipcs:  # the full set stands beside every IPC
+                setting = report_.run.setting(row["method"], ipc, row["network"])
+                scores[setting] = Score(100 * mean, None if std is None else 100 * std)
+    return scores, " or ".join(map(str, sorted(repeats)))
+
+
+def _write_tables(tables: Sequence[Table], folder: Path) -> None:
+    for table in tables:
+        for ending, text in {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table)}.items():
+            write_text(folder / f"{table.slug}.{ending}", text)
+
+
+def print_summary(folder: str | Path) -> None:
+    """Print a run's table and where what it made is."""
+    run = read_run(folder)
+    console = Console(highlight=False)
+    console.print(summary_table(summarize(run), run.variants))
+    made = [SUMMARY, "summary.md", PAGE, "tables", "figures", "distilled"]
+    for path in (run.folder / name for name in made):
+        if path.exists():
+            console.print(str(path), soft_wrap=True)

@@ -1,0 +1,319 @@
+"""Charts of the paper and of a run, drawn from arrays; nothing here reads a file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from dgs_lightning.reporting.style import (
+    DISTILLED,
+    INK,
+    METHOD_COLORS,
+    MUTED,
+    ORIGINAL,
+    POOL,
+    TARGET,
+    heading,
+    new_figure,
+    styled,
+)
+from dgs_lightning.selection.distribution import PUBLISHED, Counts, Floats, histogram, published_distribution
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingStages:
+    """Difficulties of one class along difficulty-guided sampling, either before or after smoothing.
+
+    Attributes:
+        original: Difficulties of the original images, shape ``(M,)``.
+        pool: Difficulties of the image pool, shape ``(N,)``.
+        target: The sampling distribution, images per interval, shape ``(K,)``.
+        distilled: Difficulties of the images that were taken, shape ``(IPC,)``.
+    """
+
+    original: Floats
+    pool: Floats
+    target: Counts
+    distilled: Floats
+
+
+@styled
+def sampling_histograms(classes: Mapping[str, tuple[SamplingStages, SamplingStages]]) -> Figure:
+    """Difficulties of original, pool, sampling distribution and distilled set, before and after smoothing (Fig. 7).
+
+    Args:
+        classes: For each class's name the stages before and after smoothing.
+
+    Returns:
+        The figure: two rows a class, four columns.
+    """
+    figure = new_figure(10.4, 3.5 * len(classes))
+    parts = figure.subfigures(len(classes), 1, squeeze=False).flat
+    for part, (name, stages) in zip(parts, classes.items(), strict=True):
+        part.suptitle(name, x=0.01, ha="left")
+        grid = part.subplots(2, 4)
+        for row, (axes_row, when) in enumerate(zip(grid, stages, strict=True)):
+            _sampling_row(axes_row, when)
+            axes_row[0].set_ylabel("after smoothing" if row else "before smoothing")
+        for axes in grid[1]:
+            axes.set_xlabel("difficulty")
+    return figure
+
+
+def _sampling_row(axes_row: NDArray[np.object_], stages: SamplingStages) -> None:
+    intervals = len(stages.target)
+    centres = (np.arange(intervals) + 0.5) / intervals
+    target_mean = float((stages.target * centres).sum() / stages.target.sum())
+    columns = (
+        ("Original", ORIGINAL, histogram(stages.original, intervals), float(stages.original.mean())),
+        ("Image pool", POOL, histogram(stages.pool, intervals), float(stages.pool.mean())),
+        ("Sampling distribution", TARGET, stages.target, target_mean),
+        ("Distilled", DISTILLED, histogram(stages.distilled, intervals), float(stages.distilled.mean())),
+    )
+    shared = max(int(stages.target.max()), int(columns[3][2].max()))
+    for axes, (name, color, counts, mean) in zip(axes_row, columns, strict=True):
+        _interval_bars(axes, counts, color)
+        _title_with_mean(axes, name, mean)
+        axes.axvline(mean, color=INK, lw=0.9, ls=(0, (3, 2)))
+        if color in (TARGET, DISTILLED):
+            axes.set_ylim(0, shared * 1.18)
+
+
+def _title_with_mean(axes: Axes, name: str, mean: float) -> None:
+    axes.set_title(name, fontsize=9)
+    axes.set_title(f"mean {mean:.2f}", loc="right", fontsize=8, fontweight="normal", color=MUTED)
+
+
+def _interval_bars(axes: Axes, counts: Counts | Floats, color: str) -> None:
+    """Bars over the difficulty intervals, whole numbers on the axis."""
+    width = 1 / len(counts)
+    axes.bar((np.arange(len(counts)) + 0.5) * width, counts, width=0.86 * width, color=color)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(0, max(1, counts.max()) * 1.18)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def density(scores: Floats, points: int = 512) -> tuple[Floats, Floats]:
+    """Kernel density estimate over [0, 1], mirrored at both ends so that no mass leaves the interval.
+
+    Gaussian kernel of Silverman's bandwidth, at least one grid step, over counts on a fine grid, in time linear in the
+    number of scores.
+
+    Args:
+        scores: Difficulties in ``[0, 1]``, shape ``(N,)``, at least one.
+        points: Grid points.
+
+    Returns:
+        Positions and densities, both of shape ``(points,)``.
+    """
+    counts, edges = np.histogram(scores, bins=points, range=(0, 1))
+    quartiles = np.subtract(*np.percentile(scores, [75, 25])) / 1.34
+    spread = min(filter(None, (float(scores.std()), float(quartiles))), default=0.0)
+    bandwidth = max(0.9 * spread * len(scores) ** -0.2, 1 / points)
+    smooth = gaussian_filter1d(counts * points / len(scores), bandwidth * points, mode="reflect")
+    return (edges[:-1] + edges[1:]) / 2, smooth
+
+
+@styled
+def difficulty_densities(
+    original: Mapping[str, Floats], pool: Mapping[str, Floats], pool_name: str, names: Mapping[str, str]
+) -> Figure:
+    """Kernel density estimates of the difficulties of originals and pool, all together and by class (Fig. 2).
+
+    Args:
+        original: Difficulties of the original images by label.
+        pool: Those of the image pool.
+        pool_name: What made the pool.
+        names: Readable names by label.
+
+    Returns:
+        The figure.
+    """
+    labels = [label for label in original if label in pool]
+    figure = new_figure(10, max(3.4, 0.32 * len(labels) + 1.3))
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    for scores, color, name in ((original, ORIGINAL, "Original"), (pool, POOL, pool_name)):
+        x, y = density(np.concatenate([scores[label] for label in labels]))
+        left.fill_between(x, y, color=color, alpha=0.25, lw=0)
+        left.plot(x, y, color=color, lw=1.8, label=name)
+    left.set(title="All classes", xlabel="difficulty", ylabel="density", xlim=(0, 1))
+    left.set_ylim(bottom=0)
+    left.legend()
+    _density_ridges(right, [(original, ORIGINAL), (pool, POOL)], labels, names)
+    return figure
+
+
+def _density_ridges(
+    axes: Axes, sets: Sequence[tuple[Mapping[str, Floats], str]], labels: Sequence[str], names: Mapping[str, str]
+) -> None:
+    """A line of densities for each class, the first at the top; all reach the same height, so that shapes compare."""
+    for row, label in enumerate(reversed(labels)):
+        for scores, color in sets:
+            x, y = density(scores[label])
+            top = row + 0.92 * y / y.max()
+            axes.fill_between(x, row, top, color=color, alpha=0.3, lw=0, zorder=2 * (len(labels) - row))
+            visible = np.where(y > 0.005 * y.max(), top, np.nan)
+            axes.plot(x, visible, color=color, lw=1.2, zorder=2 * (len(labels) - row) + 1)
+    axes.set(title="By class, each scaled to its peak", xlabel="difficulty", xlim=(0, 1), ylim=(-0.08, len(labels)))
+    axes.set_yticks(range(len(labels)), [names.get(label, label) for label in reversed(labels)])
+    axes.tick_params(axis="y", labelcolor=INK)
+
+
+@styled
+def predefined_distributions(ipcs: Sequence[int], scale: Mapping[int, Floats] | None = None) -> Figure:
+    """The pre-defined sampling distributions, from left to right with more easy images (Fig. 8).
+
+    Args:
+        ipcs: Images per class, a row each.
+        scale: For each IPC the distribution scaled from the originals, mean over the classes, shape ``(10,)``; drawn
+            as the first column, if given.
+
+    Returns:
+        The figure.
+    """
+    names = [*(["scale"] if scale else []), *PUBLISHED]
+    figure = new_figure(2.1 * len(names), 1.6 * len(ipcs) + 0.4)
+    grid = np.asarray(figure.subplots(len(ipcs), len(names), sharey="row", squeeze=False))
+    for row, ipc in zip(grid, ipcs, strict=True):
+        for axes, name in zip(row, names, strict=True):
+            own = name == "scale" and scale is not None
+            _interval_bars(
+                axes, scale[ipc] if own and scale else published_distribution(name, ipc), ORIGINAL if own else TARGET
+            )
+        row[0].set_ylabel(f"IPC {ipc}", color=INK)
+        row[0].set_ylim(0, 1.18 * max(bar.get_height() for axes in row for bar in axes.patches))
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(name.capitalize())
+    for axes in grid[-1]:
+        axes.set_xlabel("difficulty")
+    return figure
+
+
+@styled
+def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], columns: int = 4) -> Figure:
+    """Share of images in each difficulty interval, a panel for each set, the original's as an outline on top.
+
+    Args:
+        original: Difficulties of the original images.
+        sets: For each set's name its method and its difficulties.
+        columns: Panels in a row.
+
+    Returns:
+        The figure.
+    """
+    columns = min(columns, len(sets))
+    rows = -(-len(sets) // columns)
+    figure = new_figure(2.5 * columns + 0.4, 1.8 * rows + 0.7)
+    grid = np.asarray(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
+    heading(figure, f"Difficulty of each set; the outline is the original images', mean {original.mean():.2f}")
+    outline = histogram(original) / len(original)
+    for axes, (name, (method, scores)) in zip(grid.flat, sets.items(), strict=False):
+        shares = histogram(scores) / len(scores)
+        axes.bar((np.arange(10) + 0.5) / 10, shares, width=0.086, color=METHOD_COLORS.get(method, DISTILLED))
+        axes.stairs(outline, np.linspace(0, 1, 11), color=INK, lw=1.1)
+        _title_with_mean(axes, name, float(scores.mean()))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set(xlim=(-0.02, 1.02), xticks=[0, 0.5, 1])
+    for axes in grid.flat[len(sets) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("images")
+    for axes in grid[-1]:
+        axes.set_xlabel("difficulty")
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Accuracy of one method: its repeats, in percent, and the paper's mean where there is one."""
+
+    method: str
+    name: str
+    values: Sequence[float]
+    paper: float | None = None
+
+
+@styled
+def accuracy_bars(panels: Mapping[str, Sequence[Bar]], columns: int = 2) -> Figure:
+    """Mean accuracy of each method with its sample standard deviation, the repeats as dots, the paper's as a diamond.
+
+    Args:
+        panels: Bars by the panel's title, such as ``ConvNet-6, IPC 10``.
+        columns: Panels in a row.
+
+    Returns:
+        The figure.
+    """
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    tallest = max(map(len, panels.values()))
+    figure = new_figure(5.2 * columns + (0.8 if columns == 1 else 0), rows * (0.31 * tallest + 0.75))
+    grid = np.asarray(figure.subplots(rows, columns, sharex=True, squeeze=False))
+    for axes, (title, bars) in zip(grid.flat, panels.items(), strict=False):
+        _bar_panel(axes, title, bars)
+        axes.set_ylim(tallest - 0.45, -0.55)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    if any(bar.paper is not None for bars in panels.values() for bar in bars):
+        heading(figure, "Accuracy of each method; the diamond is the paper's")
+    return figure
+
+
+def _bar_panel(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
+    for y, bar in enumerate(bars):
+        mean = float(np.mean(bar.values))
+        std = float(np.std(bar.values, ddof=1)) if len(bar.values) > 1 else None
+        axes.barh(y, mean, height=0.72, color=METHOD_COLORS.get(bar.method, DISTILLED))
+        axes.errorbar(mean, y, xerr=std, color=INK, lw=2)
+        axes.plot(bar.values, [y] * len(bar.values), "o", ms=3.4, mfc="white", mec=INK, mew=0.7)
+        if bar.paper is not None:
+            axes.plot(bar.paper, y, "D", ms=4.5, mfc=TARGET, mec="white", mew=0.7)
+        text = f"{mean:.1f}" + (f" ± {std:.1f}" if std is not None else "")
+        axes.text(max([*bar.values, bar.paper or 0, mean + (std or 0)]) + 1.5, y, text, va="center", fontsize=8)
+    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set(xlim=(0, 118), xlabel="top-1 accuracy, %", title=title)
+    axes.set_xticks(range(0, 101, 20))
+    axes.tick_params(labelbottom=True)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x")
+
+
+@styled
+def guided_trajectories(
+    originals: Floats, paths: Mapping[str, tuple[str, Floats]], centers: Mapping[str, Floats], title: str
+) -> Figure:
+    """Predicted images on their way through the denoising steps, as two principal components of the original latents.
+
+    Args:
+        originals: Projected latents of the original images, shape ``(N, 2)``.
+        paths: For each set's name its method and the projected predictions of its images, shape
+            ``(images, steps, 2)``, first step first.
+        centers: For each guided set's name its projected cluster centres, shape ``(M, 2)``.
+        title: Which class it is.
+
+    Returns:
+        The figure: a panel for each set.
+    """
+    figure = new_figure(3.3 * len(paths), 3.7)
+    panels = np.asarray(figure.subplots(1, len(paths), sharex=True, sharey=True, squeeze=False))[0]
+    for axes, (name, (method, points)) in zip(panels, paths.items(), strict=True):
+        color = METHOD_COLORS.get(method, DISTILLED)
+        axes.plot(*originals.T, "o", ms=2.5, color="#c9d1d8", zorder=1)
+        for path in points:
+            axes.plot(*path.T, color=color, lw=1, alpha=0.8, zorder=2)
+        axes.plot(*points[:, 0].T, "o", ms=3, mfc="white", mec=color, mew=0.8, zorder=3)
+        axes.plot(*points[:, -1].T, "o", ms=4, color=color, mec="white", mew=0.6, zorder=4)
+        if name in centers:
+            axes.plot(*centers[name].T, "x", ms=6, mew=1.6, color=TARGET, zorder=5)
+        axes.set(title=name, xticks=[], yticks=[])
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+    heading(figure, title)
+    return figure

@@ -1,0 +1,105 @@
+"""Figures made of images: a class by difficulty, original against distilled, samples of every class."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from dgs_lightning.reporting.style import DIFFICULTY, GRID, INK, MUTED, picture, place, styled
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredImage:
+    """An image and its difficulty in [0, 1]."""
+
+    image: Image.Image
+    difficulty: float
+
+
+@styled
+def difficulty_grid(images: Sequence[ScoredImage], title: str, columns: int = 10) -> Figure:
+    """A class's images from easy to hard, with the difficulty of each under it.
+
+    Args:
+        images: The images, in any order.
+        title: What they are.
+        columns: Images in a row.
+
+    Returns:
+        The figure.
+    """
+    ordered = sorted(images, key=lambda scored: scored.difficulty)
+    columns = min(columns, len(ordered))
+    rows = -(-len(ordered) // columns)
+    figure, axes = picture(0, 1.08 * columns - 0.08, 1.34 * rows - 0.04, 0.9, title)
+    for position, scored in enumerate(ordered):
+        row, column = divmod(position, columns)
+        _scored_cell(axes, scored, column * 1.08, row * 1.34)
+    return figure
+
+
+def _scored_cell(axes: Axes, scored: ScoredImage, x: float, y: float) -> None:
+    """An image, under it a bar as long and as dark as it is difficult, and the number."""
+    place(axes, scored.image, x, y)
+    axes.add_patch(Rectangle((x, y + 1.04), 1, 0.05, color=GRID, lw=0))
+    axes.add_patch(Rectangle((x, y + 1.04), scored.difficulty, 0.05, color=DIFFICULTY(scored.difficulty), lw=0))
+    axes.text(x + 0.5, y + 1.19, f"{scored.difficulty:.2f}", ha="center", va="center", fontsize=8, color=INK)
+
+
+@styled
+def original_against_distilled(
+    classes: Mapping[str, tuple[Sequence[ScoredImage], Sequence[ScoredImage]]], columns: int = 10
+) -> Figure:
+    """Images with their difficulty from the original and the distilled set, from easy to hard (Fig. 5).
+
+    Args:
+        classes: For each class's name images of the original and of the distilled set.
+        columns: Images in a row, spread evenly over the sorted ones.
+
+    Returns:
+        The figure: two rows a class.
+    """
+    figure, axes = picture(0.95, 1.08 * columns - 0.08, 3.1 * len(classes) - 0.1, 0.9)
+    for row, (name, sets) in enumerate(classes.items()):
+        top = 3.1 * row
+        axes.text(-0.95, top + 0.12, name, fontsize=11, weight="bold", va="center")
+        for y, title, images in zip((top + 0.35, top + 1.72), ("original", "distilled"), sets, strict=True):
+            axes.text(-0.12, y + 0.5, title, ha="right", va="center", fontsize=9, color=MUTED)
+            for column, scored in enumerate(spread(sorted(images, key=lambda s: s.difficulty), columns)):
+                _scored_cell(axes, scored, column * 1.08, y)
+    return figure
+
+
+def spread(ordered: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` items, evenly spaced, the first and the last among them."""
+    positions = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
+    return [ordered[position] for position in positions]
+
+
+@styled
+def class_samples(classes: Mapping[str, Sequence[Image.Image]], title: str, columns: int = 10) -> Figure:
+    """Images of each class, a row each (Fig. 6).
+
+    Args:
+        classes: Images by the class's name.
+        title: What they are.
+        columns: Images in a row; the first ones are shown.
+
+    Returns:
+        The figure.
+    """
+    columns = min(columns, max(map(len, classes.values())))
+    left = 0.25 + 0.1 * max(map(len, classes))
+    figure, axes = picture(left, 1.06 * columns - 0.06, 1.06 * len(classes) - 0.06, 0.8, title)
+    for row, (name, images) in enumerate(classes.items()):
+        axes.text(-0.15, row * 1.06 + 0.5, name, ha="right", va="center", fontsize=9)
+        for column, image in enumerate(images[:columns]):
+            place(axes, image, column * 1.06, row * 1.06)
+    return figure

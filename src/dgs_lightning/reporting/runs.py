@@ -1,0 +1,272 @@
+"""What an experiment's folder holds: results, scores, images and costs, as far as the run has come."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.manifest import MANIFEST, read_card, read_manifest, scan_images
+from dgs_lightning.errors import InputError
+from dgs_lightning.reporting.names import split_ipc, split_variant
+from dgs_lightning.reporting.published import Setting
+
+Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
+ORIGINAL, FULL = "original", "full"
+_PARTS = ("stages", "evaluation", "distilled", "pools", "scores")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One network trained on one set: ``evaluation/ROW-ipcN/NETWORK/seedK/result.json``; IPC None: all images."""
+
+    row: str
+    ipc: int | None
+    network: str
+    seed: int
+    accuracy_last: float
+    accuracy_best: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Time of a finished stage, and the images it wrote or scored where it did."""
+
+    stage: str
+    seconds: float
+    images: int | None
+    device: str | None
+
+
+class Run:
+    """An experiment's folder; it must not change while it is read.
+
+    Args:
+        folder: The folder.
+        settings: The experiment's settings, as its ``experiment.yaml`` has them.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._difficulties: dict[str, Difficulties] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return str(self.settings.get("name") or self.folder.resolve().name)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.settings.get("seed") or 0)
+
+    @property
+    def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """Rows that the experiment defines as variants of a method."""
+        return self.settings.get("variants") or {}
+
+    @property
+    def dataset(self) -> str:
+        """Slug of the data set: the class list it was checked against, or the name on its card or of its folder."""
+        name = self.settings.get("classes") or self._card.get("name") or self.settings.get("data") or self.name
+        return Path(str(name)).name
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """All finished downstream trainings of the experiment as it is now set, ordered by path.
+
+        Raises:
+            InputError: If a result is broken.
+        """
+        found = [_evaluation(path) for path in sorted(self.folder.glob("evaluation/*/*/seed*/result.json"))]
+        networks, repeats = self.settings.get("networks"), self.settings.get("repeats")
+        return [
+            evaluation
+            for evaluation in found
+            if self._has_row(evaluation.row, evaluation.ipc)
+            and (networks is None or evaluation.network in networks)
+            and (repeats is None or 0 <= evaluation.seed - self.seed < repeats)
+        ]
+
+    @property
+    def distilled(self) -> list[tuple[str, int | None]]:
+        """Row of the table and images per class of each distilled set of the experiment as it is now set."""
+        return [part for part in map(split_ipc, self._folders("distilled")) if self._has_row(*part)]
+
+    def _has_row(self, row: str, ipc: int | None) -> bool:
+        """Whether the settings ask for a row; a run without settings asks for what is there."""
+        methods, ipcs = self.settings.get("methods"), self.settings.get("ipc")
+        ipcs = [ipcs] if isinstance(ipcs, int) else ipcs
+        return (methods is None or row in methods) and (ipcs is None or ipc is None or ipc in ipcs)
+
+    @property
+    def pools(self) -> list[str]:
+        """Names of the image pools, those that were made elsewhere included."""
+        return self._folders("pools") + ["pool"] * (self.scores_folder("pool") is not None)
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        """Time of every finished stage, ordered by name."""
+        records = map(_read_json, sorted(self.folder.glob("stages/**/*.json")))
+        return [self._cost(record) for record in records if record.get("status") == "done"]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Stages of the experiment that have not come to their end, the report itself aside."""
+        stages = self.folder / "stages"
+        planned = {path.relative_to(stages).with_suffix("").as_posix() for path in stages.glob("**/*.yaml")}
+        return sorted(planned - {cost.stage for cost in self.costs} - {"report"})
+
+    def setting(self, row: str, ipc: int, network: str) -> Setting:
+        """What a row of the table was measured on, as the paper's tables are keyed."""
+        method, variant = split_variant(row, self.variants)
+        return Setting(self.dataset, network, method, ipc, variant)
+
+    def image_folder(self, name: str) -> Path | None:
+        """Folder of the images of the original data, a pool or a distilled set; None where it is not to be found.
+
+        Args:
+            name: ``original``, or the name of a pool or distilled set.
+        """
+        for inside in ("data/train",) if name == ORIGINAL else (f"pools/{name}", f"distilled/{name}"):
+            if (self.folder / inside).is_dir():
+                return self.folder / inside
+        config = self.folder / "stages" / "scores" / f"{name}.yaml"  # made elsewhere: what was scored says where it is
+        if not config.is_file():
+            return None
+        outside = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]["init_args"]["predict"]
+        return Path(outside) if Path(outside).is_dir() else None
+
+    def scores_folder(self, name: str) -> Path | None:
+        """Folder of the scores of a set where they are kept apart from it."""
+        folder = self.folder / "scores" / name
+        return folder if (folder / MANIFEST).is_file() else None
+
+    def difficulties(self, name: str) -> Difficulties:
+        """Difficulties of the original data, a pool or a distilled set by label; empty where it is not scored."""
+        if name not in self._difficulties:
+            self._difficulties[name] = self._read_difficulties(ORIGINAL if name == FULL else name)
+        return self._difficulties[name]
+
+    def _read_difficulties(self, name: str) -> Difficulties:
+        folder = self.scores_folder(name) or self.image_folder(name)
+        if folder is None or not (folder / MANIFEST).is_file():
+            return {}
+        by_label: dict[str, list[float]] = defaultdict(list)
+        for record in read_manifest(folder):
+            if record.difficulty is not None:
+                by_label[record.label].append(record.difficulty)
+        return {label: np.array(by_label[label]) for label in sorted(by_label)}
+
+    def images_by_label(
+        self, name: str, labels: Collection[str] | None = None
+    ) -> dict[str, list[tuple[Path, float | None]]]:
+        """Paths and difficulties of a set's images, from easy to hard, those without difficulty last.
+
+        Args:
+            name: ``original``, or the name of a pool or distilled set.
+            labels: The classes; all by default.
+
+        Returns:
+            Images by label; empty where they are not to be found.
+        """
+        folder = self.image_folder(name)
+        listed = self.scores_folder(name) or folder
+        if folder is None or listed is None:
+            return {}
+        found: dict[str, list[tuple[Path, float | None]]] = defaultdict(list)
+        for record in read_manifest(listed) if (listed / MANIFEST).is_file() else scan_images(listed):
+            if labels is None or record.label in labels:
+                found[record.label].append((folder / record.file_name, record.difficulty))
+        return {label: sorted(found[label], key=_by_difficulty) for label in sorted(found)}
+
+    def readable(self, label: str) -> str:
+        """Name of a class: that on the original set's card, or ImageNet's of a WordNet id, or the label itself."""
+        names: Mapping[str, str] = self._card.get("labels") or {}
+        return names.get(label) or readable_name(label)
+
+    @cached_property
+    def _card(self) -> Mapping[str, Any]:
+        folder = self.image_folder(ORIGINAL)
+        return {} if folder is None else read_card(folder)
+
+    def legible(self, pool: str) -> float | None:
+        """Share of a pool's images that the judge gives their own label; None where there was no judge."""
+        folder = self.scores_folder(f"judge-{pool}")
+        if folder is None:
+            return None
+        return float(np.mean([record.predicted == record.label for record in read_manifest(folder)]))
+
+    def _folders(self, part: str) -> list[str]:
+        return sorted(path.name for path in (self.folder / part).glob("[!.]*") if path.is_dir())
+
+    def _cost(self, record: Mapping[str, Any]) -> Cost:
+        stage = self.folder / str(record["name"])
+        manifest, timing = stage / MANIFEST, stage / "timing.json"
+        images = sum(1 for _ in _lines(manifest)) if manifest.is_file() else None
+        device = _read_json(timing).get("device") if timing.is_file() else None
+        return Cost(str(record["name"]), float(record["seconds"]), images, device)
+
+
+def read_run(folder: str | Path) -> Run:
+    """Open an experiment's folder.
+
+    Raises:
+        InputError: If it does not exist, or nothing in it comes from an experiment.
+    """
+    folder = Path(folder)
+    if not any((folder / part).is_dir() for part in _PARTS):
+        raise InputError(
+            folder,
+            found="no run" if folder.is_dir() else "no such folder",
+            expected=f"the folder of a run, with {', '.join(_PARTS[:-1])} or {_PARTS[-1]} in it",
+            remedy="Give the folder that 'dgs run' wrote, runs/NAME by default",
+        )
+    settings = folder / "experiment.yaml"
+    return Run(folder, yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {})
+
+
+def _evaluation(path: Path) -> Evaluation:
+    row, ipc = split_ipc(path.parents[2].name)
+    result = _read_json(path)
+    try:
+        last, best = float(result["accuracy_last"]), float(result["accuracy_best"])
+        return Evaluation(row, ipc, path.parents[1].name, int(path.parent.name.removeprefix("seed")), last, best)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            path,
+            found=f"no usable {error}",
+            expected="accuracy_last and accuracy_best as numbers, in a folder seedK",
+            remedy="Delete the folder and run the experiment again",
+        ) from None
+
+
+def _by_difficulty(image: tuple[Path, float | None]) -> tuple[bool, float, Path]:
+    path, difficulty = image
+    return difficulty is None, difficulty or 0.0, path
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            path,
+            found=f"broken JSON ({error})",
+            expected="a record",
+            remedy="Delete the file and run the experiment again",
+        ) from None
+    return dict(content)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        yield from file

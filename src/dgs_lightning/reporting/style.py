@@ -1,0 +1,161 @@
+"""One look for all figures: colours, type, and files whose bytes depend on what they show alone."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dgs_lightning.data.manifest import replacing
+
+INK, MUTED, GRID = "#22303c", "#6b7885", "#e3e7ea"
+ORIGINAL, POOL, TARGET, DISTILLED = "#5f6d7a", "#8db3d4", "#d68a34", "#1f5a92"
+# A pool's plain set is pale, the same with difficulty-guided sampling is full; what is drawn from real images is grey.
+METHOD_COLORS = {
+    "random": "#ccd2d8",
+    "kcenter": "#b7bfc7",
+    "herding": "#a2acb6",
+    "kmeans": "#8e99a5",
+    "ccs": "#7a8794",
+    "dgs_ori": "#4a5763",
+    "dit": "#93c8be",
+    "dit_dgs": "#2b8477",
+    "minimax": "#94bbe0",
+    "minimax_dgs": "#1f5a92",
+    "pool": "#d9c9a8",
+    "pool_dgs": "#9a7a34",
+    "mgd3": "#d7a0c0",
+    "dag": "#9b4a7a",
+    "full": "#22303c",
+}
+DIFFICULTY_RAMP = ((243, 223, 181), (227, 154, 77), (182, 68, 63), (87, 27, 69))  # red, green, blue from easy to hard
+DIFFICULTY = LinearSegmentedColormap.from_list("difficulty", np.array(DIFFICULTY_RAMP) / 255)
+_RC: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "white",
+    "figure.titlesize": 12,
+    "figure.titleweight": "bold",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "pdf.fonttype": 42,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": MUTED,
+    "xtick.labelsize": 8,
+    "xtick.major.size": 3,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": MUTED,
+    "ytick.labelsize": 8,
+    "ytick.major.size": 0,
+}
+_SMALL = 96  # images with a shorter side below this are shown with whole pixels, enlarged by a whole factor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Draw in the project's look, whatever matplotlib is set to."""
+
+    @wraps(draw)
+    def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(_RC)
+            return draw(*args, **kwargs)
+
+    return in_style
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure that belongs to no window; sizes in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def heading(figure: Figure, title: str) -> None:
+    """Title of a whole figure, at its left edge."""
+    figure.suptitle(title, x=0.01, ha="left")
+
+
+@styled
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and PDF, each whole or not at all, without dates and program versions.
+
+    Args:
+        figure: The figure.
+        path: Path of the files without their ending.
+
+    Returns:
+        Both paths.
+    """
+    written = []
+    for ending, metadata in {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }.items():
+        target = path.with_name(f"{path.name}.{ending}")
+        with replacing(target) as partial:
+            figure.savefig(partial, format=ending, dpi=160, metadata=metadata)
+        written.append(target)
+    return written
+
+
+def picture(left: float, width: float, height: float, unit: float, title: str = "") -> tuple[Figure, Axes]:
+    """A figure for pictures, without frame or ticks: cells of size 1 in both directions, rows counted downwards.
+
+    Args:
+        left: Room left of the cells for row titles, in cells.
+        width: Room for the cells.
+        height: Room for the rows.
+        unit: Size of a cell in inches.
+        title: Title above them, if any.
+
+    Returns:
+        The figure and its axes, in which ``(0, 0)`` is the upper left corner of the first cell.
+    """
+    margin, strip = 0.08, 0.34 if title else 0.0  # inches
+    total = (left + width) * unit + 2 * margin, height * unit + 2 * margin + strip
+    figure = Figure(figsize=total)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(-left - margin / unit, width + margin / unit)
+    axes.set_ylim(height + margin / unit, -(margin + strip) / unit)
+    if title:
+        axes.text(-left, -strip / 2 / unit, title, fontsize=11, weight="bold", va="center")
+    return figure, axes
+
+
+def place(axes: Axes, image: Image.Image, x: float, y: float, size: float = 1.0) -> None:
+    """Put an image into a square whose upper left corner is at ``(x, y)``, rows counted downwards."""
+    width, height = image.size
+    if min(width, height) < _SMALL:
+        factor = -(-_SMALL // min(width, height))
+        image = image.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    scale = size / max(image.size)
+    wide, high = image.width * scale, image.height * scale
+    left, top = x + (size - wide) / 2, y + (size - high) / 2
+    axes.imshow(image, extent=(left, left + wide, top + high, top), cmap="gray", vmin=0, vmax=255, interpolation="none")
