@@ -1,5 +1,6 @@
 """Labels and what they mean: the published class lists, ImageNet's order, readable names."""
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from dgs_lightning.data.manifest import scan_images
 from dgs_lightning.errors import InputError
 
 _LISTS = Path(__file__).parent / "class_lists"
+WORDNET_ID = re.compile(r"n\d{8}")
 CLASS_LISTS = ("imagewoof", "imagenette", "imageidc", "imagenet100", "imagenet1k")
 
 
@@ -49,7 +51,7 @@ def _imagenet_ranks() -> dict[str, int]:
 
 def imagenet_index(label: str) -> int | None:
     """Rank of a WordNet id among all 1,000 of ImageNet-1K; none for other labels."""
-    return _imagenet_ranks().get(label)
+    return _imagenet_ranks().get(label) if WORDNET_ID.fullmatch(label) else None
 
 
 def readable_name(label: str) -> str:

@@ -72,7 +72,8 @@ _COUNTS = ("index", "seed", "interval")
 def replacing(path: Path) -> Iterator[Path]:
     """A hidden path beside ``path`` to write to; it takes the place of ``path`` when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # Hashed: a name at the file system's limit has no room for more.
+    partial = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.partial")
     yield partial
     os.replace(partial, path)
 
@@ -428,14 +429,13 @@ def hash_json(content: object) -> str:
 def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:
     """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
 
-    The card gets ``images``, their number, and ``hashes.images``. A destination that already holds exactly this is
-    left alone; an earlier set of the same kind is replaced.
+    A destination that already holds exactly this is left alone; an earlier set of the same kind is replaced.
 
     Args:
         source: Folder that the records' file names are relative to.
         records: Images to copy.
         destination: Folder of the new set.
-        card: Its card.
+        card: Its card, which gets ``images``, their number, and ``hashes.images``.
 
     Raises:
         InputError: If two images would get one name, or the destination holds something else.
@@ -453,23 +453,14 @@ def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, 
             remedy="Rename the images",
         )
     _check_destination(source, destination, card)
-    partial, replaced = (destination.with_name(f".{destination.name}.{state}") for state in ("partial", "replaced"))
-    for leftover in (partial, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     for record, copy in zip(records, exported, strict=True):
         target = partial / copy.file_name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / record.file_name, target)
     write_manifest(partial, exported)
-    hashes = {**card.get("hashes", {}), "images": hash_files(partial, exported)}
-    write_card(partial, {**card, "images": len(exported), "hashes": hashes})
-    if _same_set(partial, destination):
-        shutil.rmtree(partial)
-        return
-    if destination.exists():
-        os.rename(destination, replaced)
-    os.rename(partial, destination)
-    shutil.rmtree(replaced, ignore_errors=True)
+    finish_set(partial, exported, card, destination)
 
 
 def _check_destination(source: Path, destination: Path, card: Mapping[str, Any]) -> None:
@@ -485,13 +476,42 @@ def _check_destination(source: Path, destination: Path, card: Mapping[str, Any])
         )
 
 
-def _same_set(made: Path, existing: Path) -> bool:
-    """Whether two folders have equal cards and manifests, and the second all images as its card says."""
-    if any(not (existing / name).is_file() for name in (MANIFEST, CARD)):
+def finish_set(partial: Path, records: Sequence[ImageRecord], card: Mapping[str, Any], destination: Path) -> None:
+    """Give a folder of images its manifest and card, and put it in the place of ``destination`` in one step.
+
+    The card gets ``images``, their number, and ``hashes.images``. An intact destination of the same content stays.
+
+    Args:
+        partial: Folder of the images, beside the destination.
+        records: The images.
+        card: The card.
+        destination: Folder of the set.
+    """
+    hashes = {**card.get("hashes", {}), "images": hash_files(partial, records)}
+    write_manifest(partial, records)
+    write_card(partial, {**card, "images": len(records), "hashes": hashes})
+    same = all(_same_file(partial / name, destination / name) for name in (MANIFEST, CARD))
+    if same and is_intact(destination):
+        shutil.rmtree(partial)
+        return
+    replaced = destination.with_name(f".{destination.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if destination.exists():
+        os.rename(destination, replaced)
+    os.rename(partial, destination)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    return second.is_file() and first.read_bytes() == second.read_bytes()
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether an image set has all the images, unchanged, that its card has the hash of."""
+    expected = read_card(folder).get("hashes", {}).get("images")
+    if expected is None or not (folder / MANIFEST).is_file():
         return False
-    if any((made / name).read_bytes() != (existing / name).read_bytes() for name in (MANIFEST, CARD)):
+    records = read_manifest(folder)
+    if not all((folder / record.file_name).is_file() for record in records):
         return False
-    records = read_manifest(existing)
-    if any(not (existing / record.file_name).is_file() for record in records):
-        return False
-    return bool(hash_files(existing, records) == read_card(existing)["hashes"]["images"])
+    return bool(hash_files(folder, records) == expected)

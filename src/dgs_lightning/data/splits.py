@@ -1,0 +1,50 @@
+"""Divisions of a set that depend on names alone: the same for any order of files, on any machine."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.seeding import named_seed
+
+
+def ranks_in_class(records: Sequence[ImageRecord], *names: int | str) -> list[tuple[int, int]]:
+    """Rank of each image among its class's by a hash of its file name, and the size of the class.
+
+    Args:
+        records: The images.
+        names: What the ranks are for; other names give another order.
+    """
+    classes: dict[str, list[int]] = defaultdict(list)
+    for position, record in enumerate(records):
+        classes[record.label].append(position)
+    ranks = [(0, 0)] * len(records)
+    for positions in classes.values():
+        positions.sort(key=lambda position: named_seed(*names, records[position].file_name))
+        for rank, position in enumerate(positions):
+            ranks[position] = rank, len(positions)
+    return ranks
+
+
+def folds_of(records: Sequence[ImageRecord], folds: int) -> list[int]:
+    """Fold of each image, in ``[0, folds)``: equally many of every class, to one image, in each.
+
+    A classifier trained without fold k has not seen the images of fold k.
+
+    Raises:
+        ValueError: If there are fewer than two folds.
+    """
+    if folds < 2:
+        raise ValueError(f"cross-fitting needs at least 2 folds, got {folds}; set folds: 5")
+    return [rank % folds for rank, _ in ranks_in_class(records, "fold")]
+
+
+def validation_part(records: Sequence[ImageRecord], fraction: float, seed: int) -> list[bool]:
+    """Whether each image is for validation: the fraction of every class, at least one image and never all.
+
+    Raises:
+        ValueError: If the fraction is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"a validation fraction lies between 0 and 1, got {fraction}; set 0.2")
+    ranks = ranks_in_class(records, "split", seed)
+    return [rank < min(max(1, round(fraction * size)), size - 1) for rank, size in ranks]
