@@ -1,0 +1,70 @@
+"""The exponential moving average of the trained parameters."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from dgs_lightning.errors import InputError
+
+
+class EMA(pl.Callback):
+    """Keeps an exponential moving average of the parameters that are trained, and of nothing else.
+
+    Lightning's ``EMAWeightAveraging`` copies the whole model, frozen parts and buffers included, and leaves the
+    average in the model's place; here both sets of parameters are kept.
+
+    Args:
+        decay: Share of the average that each step keeps.
+        horizon: Instead, the share of the run's steps that the average looks back over: the decay is then
+            ``1 - 1 / (horizon * steps)``. With a fixed decay, the average of a run much shorter than
+            ``1 / (1 - decay)`` steps is still the model that it started from.
+
+    Attributes:
+        averages: The averages by parameter name; empty before the run.
+
+    Raises:
+        InputError: If ``decay`` or ``horizon`` is not in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.9999, horizon: float | None = None) -> None:
+        for name, value in (("ema_decay", decay), ("ema_horizon", horizon or 0.0)):
+            if not 0 <= value < 1:
+                raise InputError(name, found=str(value), expected="a number in [0, 1)", remedy=f"Change {name}")
+        self.decay = decay
+        self.horizon = horizon
+        self.averages: dict[str, Tensor] = {}
+        self._trained: list[Tensor] = []
+        self._step = 0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start from the parameters as they are, or from the averages of the checkpoint that the run resumes."""
+        if self.horizon is not None:
+            self.decay = max(0.0, 1 - 1 / (self.horizon * trainer.estimated_stepping_batches))
+        trained = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
+        start = self.averages or trained
+        self.averages = {name: start[name].detach().to(p.device, _precise(p), copy=True) for name, p in trained.items()}
+        self._trained = list(trained.values())
+        self._update = get_ema_multi_avg_fn(self.decay)  # type: ignore[no-untyped-call]
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        """Update after each step of the optimiser."""
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self._update(list(self.averages.values()), [p.detach().to(_precise(p)) for p in self._trained], self._step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages."""
+        return dict(self.averages)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Averages of a checkpoint."""
+        self.averages = state_dict
+
+
+def _precise(parameter: Tensor) -> torch.dtype:
+    """At least float32: a step's share of the average would be rounded away in bfloat16."""
+    return torch.promote_types(parameter.dtype, torch.float32)

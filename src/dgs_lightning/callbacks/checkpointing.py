@@ -1,0 +1,54 @@
+"""The checkpoint that a run resumes from."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class ResumeCheckpoint(ModelCheckpoint):
+    """Keeps one checkpoint, ``ROOT/checkpoints/last.ckpt``, which ``ckpt_path: last`` resumes from.
+
+    It is found again whatever logger the run has, and replaced as a whole: a kill while it is written leaves the one
+    before. Its last one is of the last step.
+
+    Args:
+        every_n_steps: Steps of the optimiser from one to the next.
+    """
+
+    def __init__(self, every_n_steps: int = 1000) -> None:
+        super().__init__(save_last=True, save_top_k=0, every_n_train_steps=every_n_steps, enable_version_counter=False)
+
+    @staticmethod
+    def _path(trainer: pl.Trainer) -> Path:
+        return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Choose the folder."""
+        self.dirpath = str(self._path(trainer).parent)
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the last step."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the folder may move, and there is only one file in it."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing is kept."""
+
+    def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
+        path = self._path(trainer)
+        return {str(path)} if path.is_file() else set()
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        partial = f"{filepath}.partial"
+        super()._save_checkpoint(trainer, partial)
+        if trainer.is_global_zero:
+            os.replace(partial, filepath)
+        trainer.strategy.barrier("checkpoint in place")
