@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -160,8 +160,13 @@ def _checked_labels(splits: Sequence[Split], classes: str | None) -> tuple[str, 
 
 def _channels(splits: Sequence[Split]) -> int:
     """1 where all images are grey, else 3; the first image in colour decides."""
-    paths = (split.folder / record.file_name for split in splits for record in split.records)
-    return 1 if all(is_grey(load_image(path)) for path in paths) else 3
+    for split in splits:
+        for record in split.records:
+            # The unreadable are told of together, when they are to be written.
+            with suppress(InputError):
+                if not is_grey(load_image(split.folder / record.file_name)):
+                    return 3
+    return 1
 
 
 def _common_size(split: Split) -> int:
@@ -268,6 +273,17 @@ def _for_all(write: Callable[[int], None], split: Split) -> None:
         errors = [error for error in threads.map(attempt, range(len(split.records))) if error]
     if errors:
         raise errors[0] if len(errors) == 1 else _together(split, errors)
+
+
+def _together(split: Split, errors: Sequence[InputError]) -> InputError:
+    """One error of several."""
+    listed = "".join(f"\n  {error}" for error in errors[:20])
+    return InputError(
+        split.folder,
+        found=f"{len(errors)} images at fault",
+        expected="images that can be used",
+        remedy=f"Replace or remove them:{listed}" + ("\n  ..." if len(errors) > 20 else ""),
+    )
 
 
 def _summary(data: str, output: str, splits: Sequence[Split], labels: Sequence[str], size: int, channels: int) -> str:
