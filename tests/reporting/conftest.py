@@ -82,13 +82,17 @@ def _build(folder: Path) -> None:
         (folder / "scores" / name).mkdir(parents=True)
         write_manifest(folder / "scores" / name, records)
     for row, lines, step in (("random", original, 10), ("dit", pool, 1), ("dit_dgs", pool, 3), ("flat", pool, 5)):
-        _write_set(folder / "distilled" / f"{row}-ipc{IPC}", [line for line in lines if line[1] in range(0, IPC * step, step)])
+        _write_set(
+            folder / "distilled" / f"{row}-ipc{IPC}", [line for line in lines if line[1] in range(0, IPC * step, step)]
+        )
     for row, accuracy in ACCURACIES.items():
         for seed in (5, 6):
             name = row if row == "full" else f"{row}-ipc{IPC}"
             stage = f"evaluation/{name}/convnet3/seed{seed}"
             last = accuracy + 0.02 * (seed - 5)
-            _write_json(folder / stage / "result.json", {"accuracy_last": last, "accuracy_best": last + 0.01, "seed": seed})
+            _write_json(
+                folder / stage / "result.json", {"accuracy_last": last, "accuracy_best": last + 0.01, "seed": seed}
+            )
     stages = {"data": 1.5, "pools/dit": 6.0, **{f"evaluation/dit-ipc{IPC}/convnet3/seed{seed}": 2.0 for seed in (5, 6)}}
     for stage, seconds in stages.items():
         _write_json(folder / "stages" / f"{stage}.json", {"name": stage, "status": "done", "seconds": seconds})

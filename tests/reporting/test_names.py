@@ -1,4 +1,12 @@
-from dgs_lightning.reporting.names import METHODS, show_method, show_row, show_variant, split_ipc, split_variant, table_order
+from dgs_lightning.reporting.names import (
+    METHODS,
+    show_method,
+    show_row,
+    show_variant,
+    split_ipc,
+    split_variant,
+    table_order,
+)
 
 
 def test_a_folder_name_says_row_and_ipc() -> None:
