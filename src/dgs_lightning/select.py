@@ -1,0 +1,52 @@
+"""The command ``dgs select``: a distilled set from an image pool."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.datasets import load_image
+from dgs_lightning.data.manifest import export_set, hash_json, read_card, versions, write_json
+from dgs_lightning.datamodules.selecting import Selection
+
+REPORT = "selection.json"
+PLACES = ("pool", "original", "pool_scores", "original_scores", "features_weights")
+
+
+def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
+    """Select a distilled set from an image pool.
+
+    Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the account
+    ``selection.json``: by class the histograms of Fig. 7, target, taken and filled images, thresholds and distances.
+
+    Args:
+        output: Folder of the distilled set; an earlier one there is replaced.
+        selection: Settings of :class:`~dgs_lightning.datamodules.selecting.Selection`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If a setting, the pool or its scores cannot be used, or a selected image is unreadable.
+    """
+    settings = Selection(**selection)
+    selected = settings.run()
+    pool = Path(settings.pool)
+    for record in selected.records:
+        record.class_name = record.class_name or readable_name(record.label)
+        load_image(pool / record.file_name)  # nothing unreadable is exported
+    sources = {"pool": pool} | ({} if settings.original is None else {"original": Path(settings.original)})
+    cards = {role: read_card(folder) for role, folder in sources.items()}
+    card = {
+        "name": Path(output).name,
+        "kind": "distilled",
+        "labels": {record.label: record.class_name for record in selected.records},
+        "settings": {name: value for name, value in asdict(settings).items() if name not in PLACES},
+        "versions": versions(),
+        "hashes": {"selection": hash_json(selected.report)},
+        "provenance": [{"role": role, "folder": sources[role].name, "card": card} for role, card in cards.items()],
+        "licences": sorted({licence for card in cards.values() for licence in card.get("licences", [])}),
+    }
+    export_set(pool, selected.records, Path(output), card)
+    write_json(Path(output) / REPORT, selected.report)
+    return Path(output)
