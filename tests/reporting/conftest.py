@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
 from dgs_lightning.data.manifest import ImageRecord, write_card, write_manifest
+from dgs_lightning.select import select
 
 LABELS = ("zero", "three", "eight")
 DIGITS = (0, 3, 8)
@@ -81,10 +82,19 @@ def _build(folder: Path) -> None:
         records = [ImageRecord(f"{label}/{index:05d}.png", label, **more) for label, index, _, more in lines]  # type: ignore[arg-type]
         (folder / "scores" / name).mkdir(parents=True)
         write_manifest(folder / "scores" / name, records)
-    for row, lines, step in (("random", original, 10), ("dit", pool, 1), ("dit_dgs", pool, 3), ("flat", pool, 5)):
-        _write_set(
-            folder / "distilled" / f"{row}-ipc{IPC}", [line for line in lines if line[1] in range(0, IPC * step, step)]
-        )
+    places = {
+        "original": str(folder / "data" / "train"),
+        "original_scores": str(folder / "scores" / "original"),
+    }
+    from_originals = {**places, "pool": places["original"], "pool_scores": places["original_scores"]}
+    from_pool = {**places, "pool": str(folder / "pools" / "dit"), "pool_scores": str(folder / "scores" / "dit")}
+    for row, settings in {
+        "random": {**from_originals, "method": "random"},
+        "dit": {**from_pool, "method": "first"},
+        "dit_dgs": from_pool,
+        "flat": {**from_pool, "distribution": "ground"},
+    }.items():
+        select(str(folder / "distilled" / f"{row}-ipc{IPC}"), ipc=IPC, **settings)
     for row, accuracy in ACCURACIES.items():
         for seed in (5, 6):
             name = row if row == "full" else f"{row}-ipc{IPC}"

@@ -1,3 +1,5 @@
+from typing import Any
+
 from dgs_lightning.reporting.names import (
     METHODS,
     show_method,
@@ -16,7 +18,7 @@ def test_a_folder_name_says_row_and_ipc() -> None:
 
 
 def test_a_variant_is_named_by_what_it_changes() -> None:
-    variants = {
+    variants: dict[str, dict[str, Any]] = {
         "bell": {"method": "dit_dgs", "select": {"distribution": "hill"}},
         "wide": {"method": "dit_dgs", "pool_multiple": 6},
         "late": {"method": "dag", "dag": {"stop_timestep": 40}},

@@ -1,8 +1,9 @@
 """The figures that a run has data for, one after another."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -149,6 +150,31 @@ def _of_set(run: Run, name: str, title: str) -> Iterator[Plate]:
     if pairs:
         caption = f"{title}: original and distilled images of the easiest and the hardest class, with scores (Fig. 5)."
         yield Plate(f"scores-{name}", caption, lambda: pictures.original_against_distilled(pairs))
+    accounts = run.selection(name)
+    stages = {run.readable(label): _stages(accounts[label]) for label in examples if "raw" in accounts.get(label, {})}
+    if stages:
+        caption = (
+            f"{title}: difficulties of two classes along the sampling, before and after smoothing (Fig. 7). The images "
+            "were taken by the smoothed distribution; the upper row shows where they lie without smoothing."
+        )
+        yield Plate(f"smoothing-{name}", caption, lambda: figures.sampling_histograms(stages))
+
+
+def _stages(account: Mapping[str, Any]) -> tuple[figures.SamplingStages, figures.SamplingStages]:
+    """Histograms before and after smoothing of a class in ``selection.json``."""
+
+    def stages(when: Mapping[str, Any]) -> figures.SamplingStages:
+        target = np.array(when["target"])
+        centers = (np.arange(len(target)) + 0.5) / len(target)
+        histograms = {
+            name: figures.Histogram(np.array(when[name]["counts"]), when[name]["mean"])
+            for name in ("original", "pool", "distilled")
+        }
+        return figures.SamplingStages(
+            target=figures.Histogram(target, float(target @ centers / target.sum())), **histograms
+        )
+
+    return stages(account["raw"]), stages(account["smoothed"])
 
 
 def _examples(run: Run, labels: Sequence[str]) -> list[str]:

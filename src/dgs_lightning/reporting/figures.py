@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,21 +26,24 @@ from dgs_lightning.reporting.style import (
 from dgs_lightning.selection.distribution import PUBLISHED, Counts, Floats, histogram, published_distribution
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingStages:
+class Histogram(NamedTuple):
+    """Images in each difficulty interval, shape ``(K,)``, and their mean difficulty."""
+
+    counts: Counts
+    mean: float
+
+
+class SamplingStages(NamedTuple):
     """Difficulties of one class along difficulty-guided sampling, either before or after smoothing.
 
-    Attributes:
-        original: Difficulties of the original images, shape ``(M,)``.
-        pool: Difficulties of the image pool, shape ``(N,)``.
-        target: The sampling distribution, images per interval, shape ``(K,)``.
-        distilled: Difficulties of the images that were taken, shape ``(IPC,)``.
+    The fields are what the columns of Fig. 7 show: the original images, the image pool, the sampling distribution
+    (the mean of an interval being its centre), and the distilled set.
     """
 
-    original: Floats
-    pool: Floats
-    target: Counts
-    distilled: Floats
+    original: Histogram
+    pool: Histogram
+    target: Histogram
+    distilled: Histogram
 
 
 @styled
@@ -55,33 +59,26 @@ def sampling_histograms(classes: Mapping[str, tuple[SamplingStages, SamplingStag
     figure = new_figure(10.4, 3.5 * len(classes))
     parts = figure.subfigures(len(classes), 1, squeeze=False).flat
     for part, (name, stages) in zip(parts, classes.items(), strict=True):
-        part.suptitle(name, x=0.01, ha="left")
+        heading(part, name)
         grid = part.subplots(2, 4)
-        for row, (axes_row, when) in enumerate(zip(grid, stages, strict=True)):
+        for axes_row, when, text in zip(grid, stages, ("before smoothing", "after smoothing"), strict=True):
             _sampling_row(axes_row, when)
-            axes_row[0].set_ylabel("after smoothing" if row else "before smoothing")
+            axes_row[0].set_ylabel(text)
         for axes in grid[1]:
             axes.set_xlabel("difficulty")
     return figure
 
 
 def _sampling_row(axes_row: NDArray[np.object_], stages: SamplingStages) -> None:
-    intervals = len(stages.target)
-    centres = (np.arange(intervals) + 0.5) / intervals
-    target_mean = float((stages.target * centres).sum() / stages.target.sum())
-    columns = (
-        ("Original", ORIGINAL, histogram(stages.original, intervals), float(stages.original.mean())),
-        ("Image pool", POOL, histogram(stages.pool, intervals), float(stages.pool.mean())),
-        ("Sampling distribution", TARGET, stages.target, target_mean),
-        ("Distilled", DISTILLED, histogram(stages.distilled, intervals), float(stages.distilled.mean())),
-    )
-    shared = max(int(stages.target.max()), int(columns[3][2].max()))
-    for axes, (name, color, counts, mean) in zip(axes_row, columns, strict=True):
+    names = ("Original", "Image pool", "Sampling distribution", "Distilled")
+    colors = (ORIGINAL, POOL, TARGET, DISTILLED)
+    for axes, name, color, (counts, mean) in zip(axes_row, names, colors, stages, strict=True):
         _interval_bars(axes, counts, color)
         _title_with_mean(axes, name, mean)
         axes.axvline(mean, color=INK, lw=0.9, ls=(0, (3, 2)))
-        if color in (TARGET, DISTILLED):
-            axes.set_ylim(0, shared * 1.18)
+    highest = max(stages.target.counts.max(), stages.distilled.counts.max())
+    for axes in axes_row[2:]:
+        axes.set_ylim(0, 1.18 * highest)
 
 
 def _title_with_mean(axes: Axes, name: str, mean: float) -> None:
@@ -209,9 +206,9 @@ def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], 
     """
     columns = min(columns, len(sets))
     rows = -(-len(sets) // columns)
-    figure = new_figure(2.5 * columns + 0.4, 1.8 * rows + 0.7)
+    figure = new_figure(max(2.5 * columns + 0.4, 4.2), 1.8 * rows + 0.7)
     grid = np.asarray(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
-    heading(figure, f"Difficulty of each set; the outline is the original images', mean {original.mean():.2f}")
+    heading(figure, f"Outline: original images, mean {original.mean():.2f}")
     outline = histogram(original) / len(original)
     for axes, (name, (method, scores)) in zip(grid.flat, sets.items(), strict=False):
         shares = histogram(scores) / len(scores)

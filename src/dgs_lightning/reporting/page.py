@@ -32,6 +32,8 @@ from dgs_lightning.reporting.tables import Table
 GALLERY, CLASSES = 3000, 100  # most images in a page's gallery, and most classes that they are of
 WHOLE, THUMBNAIL = 64, 96  # images up to the first size stay as they are, larger ones become thumbnails of the second
 
+LARGE = 400_000  # bytes
+
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
@@ -140,7 +142,7 @@ def _table(table: Table) -> str:
 def _figures(report: RunReport, several: bool) -> str:
     plates = [
         f'<figure><button class="plate" type="button" aria-label="Enlarge"><img alt="{escape(caption)}" '
-        f'src="{_address(path.read_bytes(), "png")}"></button><figcaption>{escape(caption)}</figcaption></figure>'
+        f'src="{_picture(path)}"></button><figcaption>{escape(caption)}</figcaption></figure>'
         for caption, path in report.figures
     ]
     return f'{_name(report, several)}<div class="plates">{"".join(plates)}</div>' if plates else ""
@@ -174,6 +176,16 @@ def _gallery(runs: Sequence[Run]) -> dict[str, Any]:
         "pixels": max(sizes, default=0) <= WHOLE,
         "ramp": [list(color) for color in DIFFICULTY_RAMP],
     }
+
+
+def _picture(path: Path) -> str:
+    """Address of a figure: the PNG itself, or where it holds photographs and is large a JPEG of it."""
+    content = path.read_bytes()
+    if len(content) <= LARGE:
+        return _address(content, "png")
+    out = io.BytesIO()
+    load_image(path).save(out, "JPEG", quality=88)
+    return _address(out.getvalue(), "jpeg")
 
 
 def _thumbnail(path: Path) -> tuple[str, int]:

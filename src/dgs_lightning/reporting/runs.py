@@ -188,6 +188,12 @@ class Run:
                 found[record.label].append((folder / record.file_name, record.difficulty))
         return {label: sorted(found[label], key=_by_difficulty) for label in sorted(found)}
 
+    def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
+        """Account of how a distilled set was selected, by label, as ``selection.json`` has it; empty without one."""
+        path = self.folder / "distilled" / name / "selection.json"
+        accounts: Mapping[str, Mapping[str, Any]] = _read_json(path)["classes"] if path.is_file() else {}
+        return accounts
+
     def readable(self, label: str) -> str:
         """Name of a class: that on the original set's card, or ImageNet's of a WordNet id, or the label itself."""
         names: Mapping[str, str] = self._card.get("labels") or {}

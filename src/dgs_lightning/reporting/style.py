@@ -9,8 +9,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.figure import Figure, SubFigure
+from PIL import Image, ImageOps
 
 from dgs_lightning.data.manifest import replacing
 
@@ -96,8 +96,8 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def heading(figure: Figure, title: str) -> None:
-    """Title of a whole figure, at its left edge."""
+def heading(figure: Figure | SubFigure, title: str) -> None:
+    """Title of a figure or a part of one, at its left edge."""
     figure.suptitle(title, x=0.01, ha="left")
 
 
@@ -149,13 +149,11 @@ def picture(left: float, width: float, height: float, unit: float, title: str = 
     return figure, axes
 
 
-def place(axes: Axes, image: Image.Image, x: float, y: float, size: float = 1.0) -> None:
-    """Put an image into a square whose upper left corner is at ``(x, y)``, rows counted downwards."""
-    width, height = image.size
-    if min(width, height) < _SMALL:
-        factor = -(-_SMALL // min(width, height))
-        image = image.resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    scale = size / max(image.size)
-    wide, high = image.width * scale, image.height * scale
-    left, top = x + (size - wide) / 2, y + (size - high) / 2
-    axes.imshow(image, extent=(left, left + wide, top + high, top), cmap="gray", vmin=0, vmax=255, interpolation="none")
+def place(axes: Axes, image: Image.Image, x: float, y: float) -> None:
+    """Put an image, cropped to a square, into the cell whose upper left corner is at ``(x, y)``."""
+    side = min(image.size)
+    square = ImageOps.fit(image, (side, side))
+    if side < _SMALL:
+        enlarged = side * -(-_SMALL // side)
+        square = square.resize((enlarged, enlarged), Image.Resampling.NEAREST)
+    axes.imshow(square, extent=(x, x + 1, y + 1, y), interpolation="none")

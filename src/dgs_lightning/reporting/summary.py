@@ -222,7 +222,7 @@ def summary_table(summary: Mapping[str, Any], variants: Mapping[str, Mapping[str
     """The rows as a table for the terminal."""
     table = RichTable(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for position, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if position < 3 else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if position < 3 else "right", no_wrap=position > 0)
     for row in summary["rows"]:
         table.add_row(*show_summary_row(row, variants))
     return table
