@@ -198,18 +198,31 @@ class MinimaxTask(pl.LightningModule):
         """Criteria over the batches of all devices, which the memories then take in."""
         if self.real is None or self.generated is None:
             return None
-        pred, classes = self._over_devices(pred_x0, sync_grads=True), self._over_devices(batch.classes)
+        pred, classes, latents = self._over_devices(pred_x0), self._gather(batch.classes), self._gather(batch.latents)
         criteria = minimax_criteria(pred, classes, self.real, self.generated)
-        self.real.push(self._over_devices(batch.latents), classes)
+        self.real.push(latents, classes)
         self.generated.push(pred.detach(), classes)
         return criteria
 
-    def _over_devices(self, tensor: Tensor, sync_grads: bool = False) -> Tensor:
-        """The tensors of all devices as one batch, in the order of the devices."""
+    def _gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all devices as one batch, in the order of the devices, without gradient."""
         if self.trainer.world_size == 1:
             return tensor
-        gathered: Tensor = self.all_gather(tensor, sync_grads=sync_grads)  # type: ignore[assignment]
+        gathered: Tensor = self.all_gather(tensor.detach())  # type: ignore[assignment]
         return gathered.flatten(0, 1)
+
+    def _over_devices(self, tensor: Tensor) -> Tensor:
+        """The same, with the gradient of this device's part.
+
+        Distributed training averages gradients over the devices, but a loss of the whole batch has their sum: each
+        device's part of the gradient counts as often as there are devices.
+        """
+        devices = self.trainer.world_size
+        if devices == 1:
+            return tensor
+        parts = list(self._gather(tensor).chunk(devices))
+        parts[self.global_rank] = tensor.detach() + devices * (tensor - tensor.detach())
+        return torch.cat(parts)
 
     # ---- what is logged, and what is wrong -----------------------------------------------------------------------
 
