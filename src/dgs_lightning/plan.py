@@ -212,7 +212,8 @@ class Plan:
 
     def _train_dit(self, name: str, section: Settings, task: Settings) -> Stage:
         section = merge(_classes("MinimaxTask", "LatentDataModule"), section)
-        config = self._lightning(section, task, {"cache": self.path("latents")}, name)
+        seed = {"seed": self.experiment.seed}
+        config = self._lightning(section, {**task, **seed}, {"cache": self.path("latents"), **seed}, name)
         needs = [self.latents(), self.pretrain() if name == "finetune" else None]
         return self._add(name, "fit", config, needs, [self._external(self.experiment.dit)])
 
@@ -344,7 +345,7 @@ class Plan:
         """A set generated under guidance towards cluster centres of the originals' latents."""
         pool = self.experiment.guided
         model = self.finetune() if pool == "minimax" else self.pretrain()
-        guidance: Settings = {"latents": self.path("latents"), "ipc": ipc}
+        guidance: Settings = {"latents": self.path("latents"), "ipc": ipc, "store": self.path("centers")}
         needs = [model, self.latents()]
         if method == "dag":
             needs.append(self.original_scores())
