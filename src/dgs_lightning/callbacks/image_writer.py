@@ -1,0 +1,281 @@
+"""Writing of generated images: atomically, off the critical path, and so that a killed run goes on where it was."""
+
+import errno
+import io
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import BasePredictionWriter, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from dgs_lightning.data.manifest import (
+    MANIFEST,
+    ImageRecord,
+    hash_files,
+    manifest_line,
+    read_card,
+    read_manifest,
+    replacing,
+    scan_images,
+    versions,
+    write_card,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
+from dgs_lightning.errors import InputError
+from dgs_lightning.tasks.generation import generation_task
+
+_log = logging.getLogger(__name__)
+_JOURNAL = ".generation"  # in the image set while it is made: settings, and the manifest lines of each finished batch
+_WAITING = 2  # batches that may wait for the encoder before the device waits for it, too
+
+
+class ImageWriter(BasePredictionWriter):
+    """Writes generated images as an image set: ``LABEL/00000.png``, ``metadata.jsonl`` and ``dataset.json``.
+
+    Until all images are there, the manifest lines of each finished batch wait in a file of their own, so that a killed
+    run leaves whole files only. The same command then keeps the batches whose images are all intact, makes the others
+    again, and ends in the same bytes as a run that nobody disturbed.
+
+    Args:
+        output: Folder of the image set.
+        grid: Images of the sample grid that goes to TensorBoard; 0 for none.
+    """
+
+    def __init__(self, output: str, grid: int = 64) -> None:
+        super().__init__("batch")
+        self.output = Path(output)
+        self.grid = grid
+        self._jobs: list[Future[None]] = []
+
+    # ---- before: what is there already ---------------------------------------------------------------------------
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Tell the datamodule to leave out what is finished, and Lightning not to keep the images in memory."""
+        super().setup(trainer, pl_module, stage)
+        trainer.predict_loop.return_predictions = False
+        datamodule = _datamodule(trainer)
+        datamodule.finished = lambda: self._resume(trainer)
+        self._encoder = ThreadPoolExecutor(1)
+        self._progress = Progress()
+
+    def _resume(self, trainer: L.Trainer) -> set[str]:
+        """File names of the finished images, the same on every device.
+
+        Raises:
+            InputError: If the folder holds other images, or some made with other settings.
+        """
+        self._check_settings(_settings(trainer))
+        trainer.strategy.barrier("settings checked")  # all devices look before one of them writes
+        if trainer.is_global_zero:
+            self._writing(write_json, self.output / _JOURNAL / "settings.json", _settings(trainer))
+        finished = {record.file_name for record in self._recorded() if _is_whole(self.output / record.file_name)}
+        trainer.strategy.barrier("finished images listed")
+        self._progress.total = len(_datamodule(trainer).requests()) - len(finished)
+        return finished
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        """Refuse a folder with other images or settings."""
+        found: Mapping[str, Any] = read_card(self.output).get("settings", {})
+        journal = self.output / _JOURNAL / "settings.json"
+        if not found and journal.is_file():
+            found = json.loads(journal.read_text(encoding="utf-8"))
+        if found:
+            different = list(_differences(found, json.loads(json.dumps(settings))))
+            if different:
+                raise InputError(
+                    self.output,
+                    found=f"images made with other settings ({'; '.join(different)})",
+                    expected="none, or images made with the same settings",
+                    remedy="Restore the settings, choose another output, or delete the folder",
+                )
+        elif self.output.is_dir() and _has_images(self.output):
+            raise InputError(
+                self.output,
+                found="images that this command did not make",
+                expected="an empty folder",
+                remedy="Choose another output",
+            )
+
+    def _recorded(self) -> Iterator[ImageRecord]:
+        """Records of all finished batches, of this run and earlier ones."""
+        if (self.output / MANIFEST).is_file():
+            yield from read_manifest(self.output)
+        for part in sorted((self.output / _JOURNAL).glob("*/" + MANIFEST)):
+            yield from read_manifest(part.parent)
+
+    # ---- during: a batch -----------------------------------------------------------------------------------------
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Tensor,
+        batch_indices: object,
+        batch: RequestBatch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Hand a batch of 8-bit images to the encoder."""
+        images = prediction.cpu()
+        self._jobs.append(self._encoder.submit(self._write_batch, images, batch))
+        while len(self._jobs) > _WAITING:
+            self._jobs.pop(0).result()
+        self._progress.advance(len(images) * trainer.world_size, trainer)
+        if batch_idx == 0 and trainer.is_global_zero and self.grid:
+            _show(images[: self.grid], trainer)
+
+    def _write_batch(self, images: Tensor, batch: RequestBatch) -> None:
+        """Write a batch's images, then its lines: lines stand for images that are there."""
+        for image, record in zip(images, batch.records, strict=True):
+            self._writing(write_png, self.output / record.file_name, image)
+        lines = "".join(manifest_line(record) for record in batch.records)
+        self._writing(write_text, self.output / _JOURNAL / f"{batch.number:06d}" / MANIFEST, lines)
+
+    def _writing(self, write: Any, path: Path, content: object) -> None:  # noqa: ANN401
+        """Write a file, with a disk's refusal in the user's words."""
+        try:
+            write(path, content)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            raise InputError(
+                path,
+                found="no space left" if full else f"{error.strerror}",
+                expected="a disk that takes the images",
+                remedy="Free space, or mend the folder, and run the same command again: it keeps what is finished",
+            ) from None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let the encoder finish the files it has begun."""
+        self._encoder.shutdown(wait=True, cancel_futures=True)
+
+    # ---- after: the image set ------------------------------------------------------------------------------------
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Merge what all devices recorded into one manifest, and write the card."""
+        for job in self._jobs:
+            job.result()
+        self._encoder.shutdown()
+        trainer.strategy.barrier("all images written")
+        if trainer.is_global_zero:
+            self._finish(trainer)
+
+    def _finish(self, trainer: L.Trainer) -> None:
+        records = {record.file_name: record for record in self._recorded()}
+        wanted = len(_datamodule(trainer).requests())
+        if len(records) < wanted:
+            _log.info("%d of %d images; the same command makes the others", len(records), wanted)
+            return
+        self._writing(write_manifest, self.output, records.values())
+        self._writing(write_card, self.output, self._card(trainer, records))
+        shutil.rmtree(self.output / _JOURNAL)
+
+    def _card(self, trainer: L.Trainer, records: Mapping[str, ImageRecord]) -> dict[str, Any]:
+        settings, task = _settings(trainer), generation_task(trainer.lightning_module, "ImageWriter")
+        return {
+            "name": self.output.name,
+            "kind": "distilled" if "guidance" in settings["model"] else "pool",
+            "labels": {record.label: record.class_name for record in records.values()},
+            "images": len(records),
+            "settings": settings,
+            "versions": versions(),
+            "hashes": {"images": hash_files(self.output, records.values())},
+            "provenance": ["generated by a DiT with 'dgs predict'"],
+            "licences": task.licences,
+        }
+
+
+class Progress:
+    """Images a second and time left, beside the progress bar or as lines of the log."""
+
+    def __init__(self, every: float = 30.0) -> None:
+        self.total = 0
+        self._done = 0
+        self._every = every
+        self._start = self._told = time.monotonic()
+
+    def advance(self, images: int, trainer: L.Trainer) -> None:
+        """Count images, and tell how it goes."""
+        self._done = min(self._done + images, self.total)
+        now = time.monotonic()
+        rate = self._done / max(now - self._start, 1e-9)
+        bar = trainer.progress_bar_callback
+        if isinstance(bar, TQDMProgressBar):
+            bar.predict_progress_bar.set_postfix_str(f"{rate:.1f} images/s")
+        elif now - self._told > self._every:
+            self._told = now
+            left = round((self.total - self._done) / rate)
+            _log.info("%d of %d images, %.1f images/s, %d s left", self._done, self.total, rate, left)
+
+
+def write_png(path: Path, image: Tensor) -> None:
+    """Write an 8-bit image ``(1 or 3, H, W)`` as PNG, atomically and always in the same bytes."""
+    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    encoded = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(encoded, "PNG")
+    with replacing(path) as partial:
+        partial.write_bytes(encoded.getbuffer())
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an image is there and its checksums hold."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError):
+        return False
+    return True
+
+
+def _has_images(folder: Path) -> bool:
+    try:
+        return bool(scan_images(folder))
+    except InputError:
+        return False
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    """Settings that differ, as ``name: old -> new``."""
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{name}{key}.")
+        elif before != after:
+            yield f"{name}{key}: {before} -> {after}"
+
+
+def _settings(trainer: L.Trainer) -> dict[str, Any]:
+    """What the images depend on: model, requests and precision."""
+    task = generation_task(trainer.lightning_module, "ImageWriter")
+    return {"model": task.settings(), "requests": _datamodule(trainer).settings(), "precision": str(trainer.precision)}
+
+
+def _datamodule(trainer: L.Trainer) -> RequestDataModule:
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(datamodule, RequestDataModule):
+        raise InputError(
+            "ImageWriter",
+            found=type(datamodule).__name__,
+            expected="RequestDataModule",
+            remedy="Set data to RequestDataModule",
+        )
+    return datamodule
+
+
+def _show(images: Tensor, trainer: L.Trainer) -> None:
+    """Put a grid of images on TensorBoard."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image("samples", make_grid(images, nrow=max(1, int(len(images) ** 0.5))))

@@ -1,0 +1,161 @@
+"""Image generation: requests in, images out, through the denoising loop and whatever guidance is attached."""
+
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from dgs_lightning.data.codec import build_codec
+from dgs_lightning.datamodules.requests import RequestBatch
+from dgs_lightning.diffusion.guidance import Guidance
+from dgs_lightning.diffusion.sampler import Sampler, classifier_free, draw_noise, sample
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.dit_formats import hash_state, load_dit
+
+
+class GenerationTask(L.LightningModule):
+    """Generates images with a DiT (``dgs predict``).
+
+    Args:
+        dit: The model: a weights folder, a diffusers folder or hub id, or a checkpoint file.
+        codec: What decodes its latents: ``pixels`` for none, or folder or hub id of an autoencoder.
+        weights: The average of the training's weights where one was kept, or the raw ones.
+        sampler: ``ancestral`` (published), ``ddim`` or ``dpm++``.
+        steps: Denoising steps.
+        guidance_scale: Scale of classifier-free guidance; 1 for none.
+        guided_channels: Guide the first so many latent channels; by default 3 of 4 as published, and all of any other
+            number.
+        decode_batch: Latents decoded at a time.
+        compile: Compile the network with ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        dit: str,
+        codec: str = "pixels",
+        weights: Literal["ema", "raw"] = "ema",
+        sampler: Sampler = "ancestral",
+        steps: int = 50,
+        guidance_scale: float = 4.0,
+        guided_channels: int | None = None,
+        decode_batch: int = 64,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        for name, value, most in (("steps", steps, 1000), ("decode_batch", decode_batch, None)):
+            if value < 1 or (most and value > most):
+                expected = f"1 to {most}" if most else "at least 1"
+                raise InputError(name, found=str(value), expected=expected, remedy="Correct the setting")
+        self.model = load_dit(dit, weights=weights)
+        channels = self.model.config.in_channels
+        self.codec = build_codec(codec, channels=channels)
+        if self.codec.latent_shape(256)[0] != channels:
+            raise InputError(
+                f"codec {codec!r}",
+                found=f"{self.codec.latent_shape(256)[0]} latent channels",
+                expected=f"{channels}, as the DiT has",
+                remedy="Give the codec that the DiT was trained with",
+            )
+        if guided_channels is None:
+            guided_channels = 3 if channels == 4 else channels
+        self.guided_channels = guided_channels
+        self.guidance: Guidance | None = None
+        self.guidance_settings: dict[str, Any] = {}
+        self._dit_hash = hash_state(self.model.state_dict())
+        if compile:
+            self.model.compile()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels that the model can generate."""
+        return self.model.labels
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape ``(C, h, w)`` of a latent."""
+        side = self.model.config.input_size
+        return self.model.config.in_channels, side, side
+
+    @property
+    def licences(self) -> list[str]:
+        """Terms that the images inherit: only the published DiT-XL/2 has these sizes and timestep frequencies."""
+        config = self.model.config
+        published = (config.hidden_size, config.depth, config.frequencies) == (1152, 28, "original")
+        return ["DiT weights: CC BY-NC 4.0"] if published else []
+
+    def attach(self, guidance: Guidance | None, settings: dict[str, Any]) -> None:
+        """Guide from now on; the settings become part of what the images are known by."""
+        self.guidance, self.guidance_settings = guidance, settings
+
+    def settings(self) -> dict[str, Any]:
+        """What the images of a request depend on."""
+        return {
+            "dit": self._dit_hash,
+            "codec": self.codec.identity(),
+            "sampler": self.hparams["sampler"],
+            "steps": self.hparams["steps"],
+            "guidance_scale": self.hparams["guidance_scale"],
+            "guided_channels": self.guided_channels,
+            **({"guidance": self.guidance_settings} if self.guidance_settings else {}),
+        }
+
+    def predict_step(self, batch: RequestBatch, batch_idx: int) -> Tensor:
+        """Images of a batch of requests, 8-bit, shape ``(B, C, H, W)``.
+
+        Raises:
+            InputError: If memory does not suffice for the batch.
+        """
+        try:
+            return to_pixels(self.decode(self.generate(batch)))
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"batch_size {len(batch.records)}",
+                found=f"out of memory on {self.device}",
+                expected="a batch that fits",
+                remedy="Lower data.batch_size (or model.decode_batch, if decoding needs it) and write to a new folder",
+            ) from None
+
+    def generate(self, batch: RequestBatch) -> Tensor:
+        """Latents of a batch of requests, shape ``(B, C, h, w)``."""
+        y = self.model.class_indices([record.label for record in batch.records]).to(self.device)
+        each = [torch.Generator().manual_seed(record.seed or 0) for record in batch.records]
+        precision = self.model.pos_embed.dtype
+        return sample(
+            classifier_free(
+                lambda x, t, y: self.model(x.to(precision), t, y),
+                y,
+                self.model.null_label,
+                self.hparams["guidance_scale"],
+                self.guided_channels,
+            ),
+            draw_noise(each, self.latent_shape).to(self.device),
+            each,
+            sampler=self.hparams["sampler"],
+            steps=self.hparams["steps"],
+            guidance=self.guidance,
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images in [-1, 1] of latents, a bounded number at a time."""
+        chunks = torch.split(latents.to(self.model.pos_embed.dtype), self.hparams["decode_batch"])
+        return torch.cat([self.codec.decode(chunk) for chunk in chunks])
+
+
+def generation_task(module: L.LightningModule, user: str) -> GenerationTask:
+    """The module as the task that a callback named ``user`` works with.
+
+    Raises:
+        InputError: If it is another task.
+    """
+    if not isinstance(module, GenerationTask):
+        raise InputError(
+            user, found=type(module).__name__, expected="GenerationTask", remedy="Use it with 'dgs predict'"
+        )
+    return module
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as 8-bit images, values outside clipped."""
+    return (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
