@@ -92,7 +92,7 @@ def prepare(
         splits = _splits(folder, val_fraction, seed)
         labels = _checked_labels(splits, classes)
         channels = channels or _channels(splits)
-        size = image_size or _common_size(splits[0])
+        size = image_size or _common_size(splits)
         card = {
             "name": Path(data).name,
             "kind": "original",
@@ -158,21 +158,23 @@ def _checked_labels(splits: Sequence[Split], classes: str | None) -> tuple[str, 
     return labels
 
 
-def _channels(splits: Sequence[Split]) -> int:
-    """1 where all images are grey, else 3; the first image in colour decides."""
+def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
+    """Images in RGB; those at fault are told of together, when they are to be written."""
     for split in splits:
         for record in split.records:
-            # The unreadable are told of together, when they are to be written.
+            path = split.folder / record.file_name
             with suppress(InputError):
-                if not is_grey(load_image(split.folder / record.file_name)):
-                    return 3
-    return 1
+                yield path, load_image(path)
 
 
-def _common_size(split: Split) -> int:
+def _channels(splits: Sequence[Split]) -> int:
+    """1 where all images are grey, else 3; the first image in colour decides."""
+    return 1 if all(is_grey(image) for _, image in _readable(splits)) else 3
+
+
+def _common_size(splits: Sequence[Split]) -> int:
     """Side of the first image, which all others must have."""
-    path = split.folder / split.records[0].file_name
-    image = load_image(path)
+    path, image = next(_readable(splits), (splits[0].folder, Image.new("L", (1, 1))))
     if image.width != image.height:
         raise _wrong_size(path, f"{image.width} x {image.height} pixels")
     return image.width
@@ -236,10 +238,8 @@ def _write_split(
 def _made_by(destination: Path, card: Mapping[str, Any]) -> bool:
     """Whether a set is this command's, from the same sources with the same settings."""
     existing = read_card(destination)
-    hashes = existing.get("hashes", {})
-    own = {key: value for key, value in existing.items() if key not in ("images", "versions", "hashes")}
-    wanted = {key: value for key, value in card.items() if key not in ("versions", "hashes")}
-    return own == wanted and hashes.get("sources") == card["hashes"]["sources"]
+    same = all(existing.get(key) == value for key, value in card.items() if key not in ("versions", "hashes"))
+    return same and existing["hashes"].get("sources") == card["hashes"]["sources"]
 
 
 def _png_records(split: Split) -> list[ImageRecord]:
@@ -277,7 +277,7 @@ def _for_all(write: Callable[[int], None], split: Split) -> None:
 
 def _together(split: Split, errors: Sequence[InputError]) -> InputError:
     """One error of several."""
-    listed = "".join(f"\n  {error}" for error in errors[:20])
+    listed = "".join(f"\n  {where}: {found}" for where, found, _, _ in (error.parts for error in errors[:20]))
     return InputError(
         split.folder,
         found=f"{len(errors)} images at fault",

@@ -1,5 +1,9 @@
 """Images to the working size, and to tensors."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 import numpy as np
 import torch
 from PIL import Image
@@ -31,6 +35,12 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return cropped
 
 
+CROPS: Mapping[str, Callable[[Image.Image, int], Image.Image]] = MappingProxyType(
+    {"plain": resize_and_crop, "adm": adm_center_crop}
+)
+"""The crops by the name a setting gives them."""
+
+
 def to_bytes(image: Image.Image) -> Tensor:
     """Pixels as uint8, shape ``(C, H, W)``."""
     pixels = np.array(image)
@@ -40,3 +50,20 @@ def to_bytes(image: Image.Image) -> Tensor:
 def to_unit(image: Image.Image) -> Tensor:
     """Pixels as float32 in [0, 1], shape ``(C, H, W)``."""
     return to_bytes(image).float() / 255
+
+
+@dataclass(frozen=True)
+class CropToBytes:
+    """From an image to uint8 pixels ``(C, size, size)``.
+
+    Args:
+        size: Side in pixels.
+        crop: ``plain`` or ``adm``.
+    """
+
+    size: int
+    crop: str = "plain"
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """The pixels of the centre square."""
+        return to_bytes(CROPS[self.crop](image, self.size))
