@@ -1,0 +1,82 @@
+"""Material for figures that only the generation itself can give."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dgs_lightning.data.manifest import replacing
+from dgs_lightning.datamodules.requests import RequestBatch
+from dgs_lightning.diffusion.guidance import Guidance, StepState
+from dgs_lightning.errors import InputError
+from dgs_lightning.tasks.generation import generation_task
+
+TRAJECTORIES = "trajectories.safetensors"
+
+
+class TrajectoryRecorder(L.Callback):
+    """Keeps the way of some images through the denoising steps, for the report's figure of guided trajectories.
+
+    The images are those of the first label in the first batch, in the order of their index. Their predicted clean
+    latents, shape ``(images, steps, C, h, w)``, first step first, go under their label into
+    ``trajectories.safetensors`` in the trainer's ``default_root_dir``. Name it after the guidance and before the
+    writer; the images are the same with and without it.
+    """
+
+    def on_predict_batch_start(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: RequestBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Listen to the first batch."""
+        if batch.number == 0:
+            task = generation_task(pl_module, type(self).__name__)
+            label = batch.records[0].label
+            self._listener = _Listener(task.guidance, [record.label == label for record in batch.records])
+            task.guidance = self._listener
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: RequestBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write what was heard.
+
+        Raises:
+            InputError: If a guidance took the listener's place.
+        """
+        if batch.number != 0:
+            return
+        task = generation_task(pl_module, type(self).__name__)
+        if task.guidance is not self._listener:
+            raise InputError(
+                "trainer.callbacks",
+                found=f"{type(self).__name__} before the guidance",
+                expected="the guidance first, since its images are recorded",
+                remedy=f"Name {type(self).__name__} after it",
+            )
+        task.guidance = self._listener.guidance
+        with replacing(Path(trainer.default_root_dir) / TRAJECTORIES) as partial:
+            save_file({batch.records[0].label: torch.stack(self._listener.heard, dim=1)}, partial)
+
+
+class _Listener:
+    """Passes a guidance on and keeps the predictions of chosen images."""
+
+    def __init__(self, guidance: Guidance | None, chosen: list[bool]) -> None:
+        self.guidance = guidance
+        self.chosen = torch.tensor(chosen)
+        self.heard: list[Tensor] = []
+
+    def __call__(self, state: StepState) -> Tensor | None:
+        self.heard.append(state.pred_x0.cpu()[self.chosen])
+        return None if self.guidance is None else self.guidance(state)

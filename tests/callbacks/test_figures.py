@@ -1,0 +1,67 @@
+import warnings
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dgs_lightning.callbacks.figures import TRAJECTORIES, TrajectoryRecorder
+from dgs_lightning.callbacks.guidance import CenterGuidance
+from dgs_lightning.datamodules.requests import RequestDataModule
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.dit import DiT, DiTConfig
+from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.tasks.generation import GenerationTask
+
+STEPS = 6
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    dit = DiT(
+        DiTConfig(input_size=4, num_classes=2, in_channels=1, hidden_size=16, depth=1, num_heads=2), ["cat", "dog"]
+    )
+    for parameter in dit.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    save_dit(dit, tmp_path / "dit")
+    return str(tmp_path / "dit")
+
+
+def generate(model: str, folder: Path, *callbacks: L.Callback) -> list[Tensor]:
+    task = GenerationTask(model, steps=STEPS)
+    trainer = L.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The 'predict_dataloader' does not have many workers")
+        images = trainer.predict(task, RequestDataModule(images_per_class=3, batch_size=4))
+    return images  # type: ignore[return-value]
+
+
+def test_recording_keeps_every_step_of_the_first_labels_images_and_changes_none(model: str, tmp_path: Path) -> None:
+    plain = generate(model, tmp_path)
+    recorded = generate(model, tmp_path, TrajectoryRecorder())
+    trajectories = load_file(tmp_path / TRAJECTORIES)
+    assert {label: paths.shape for label, paths in trajectories.items()} == {"cat": (2, STEPS, 1, 4, 4)}
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(plain, recorded, strict=True))
+    last = (trajectories["cat"][:, -1] * 127.5 + 127.5).round().clamp(0, 255)  # the last step draws no noise
+    torch.testing.assert_close(last, recorded[0][[0, 2]].float(), rtol=0, atol=1)
+
+
+def test_guidance_named_before_is_recorded_and_after_is_an_error(model: str, tmp_path: Path) -> None:
+    save_file({label: torch.full((3, 1, 4, 4), 5.0) for label in ("cat", "dog")}, tmp_path / "centers.safetensors")
+    guidance = CenterGuidance(str(tmp_path / "centers.safetensors"), scale=1.0, stop_timestep=0)
+    generate(model, tmp_path / "free", TrajectoryRecorder())
+    generate(model, tmp_path / "guided", guidance, TrajectoryRecorder())
+    ends = [load_file(tmp_path / name / TRAJECTORIES)["cat"][:, -1].mean() for name in ("free", "guided")]
+    assert ends[1] > ends[0] + 1
+    with pytest.raises(InputError, match="TrajectoryRecorder before the guidance"):
+        generate(model, tmp_path / "wrong", TrajectoryRecorder(), guidance)
