@@ -1,6 +1,7 @@
 """The checkpoint that a run resumes from."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class ResumeCheckpoint(ModelCheckpoint):
 
     def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
         path = self._path(trainer)
+        # Lightning wonders at there being none, which is what a first run with `ckpt_path: last` is.
+        warnings.filterwarnings("ignore", ".*there is no last checkpoint available")
         return {str(path)} if path.is_file() else set()
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:

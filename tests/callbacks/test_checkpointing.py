@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint
+
+
+class Counter(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+class Fail(pl.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("power cut")
+
+
+def train(root: Path, steps: int, *extra: pl.Callback) -> Counter:
+    trainer = pl.Trainer(
+        max_steps=steps,
+        callbacks=[*extra, ResumeCheckpoint(every_n_steps=4)],
+        logger=TensorBoardLogger(root),
+        default_root_dir=root,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    module = Counter()
+    data: DataLoader[Tensor] = DataLoader(torch.zeros(50))  # type: ignore[arg-type]
+    trainer.fit(module, data, ckpt_path="last")
+    return module
+
+
+def saved(root: Path) -> dict[str, Tensor | int]:
+    content: dict[str, Tensor | int] = torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
+    return content
+
+
+def test_the_last_step_is_saved_whatever_the_interval(tmp_path: Path) -> None:
+    train(tmp_path, 6)
+    assert saved(tmp_path)["global_step"] == 6
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_broken_run_resumes_from_the_last_checkpoint_under_any_logger(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tmp_path, 10, Fail(7))
+    assert saved(tmp_path)["global_step"] == 4
+    assert train(tmp_path, 10).weight.item() == -10
+    assert saved(tmp_path)["global_step"] == 10
+
+
+def test_a_run_can_be_moved_and_extended(tmp_path: Path) -> None:
+    train(tmp_path / "here", 4)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert train(tmp_path / "there", 6).weight.item() == -6
