@@ -1,3 +1,36 @@
-"""Difficulty-guided dataset distillation with diffusion transformers, in PyTorch Lightning."""
+"""Difficulty-guided dataset distillation with diffusion transformers, in PyTorch Lightning.
+
+The public names are imported when they are first used, so that ``import dgs_lightning`` is instant.
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "ClassificationTask": "tasks.classification",
+    "EncodingTask": "tasks.encoding",
+    "GenerationTask": "tasks.generation",
+    "MinimaxTask": "tasks.minimax",
+    "ScoringTask": "tasks.scoring",
+    "DifficultyGuidedDataModule": "datamodules.difficulty",
+    "ImageDataModule": "datamodules.images",
+    "LatentDataModule": "datamodules.latents",
+    "RequestDataModule": "datamodules.requests",
+    "CenterGuidance": "callbacks.guidance",
+    "DifficultyAwareGuidance": "callbacks.guidance",
+    "GuidanceCallback": "callbacks.guidance",
+    "ModeGuidance": "callbacks.guidance",
+    "ImageWriter": "callbacks.image_writer",
+    "LatentWriter": "callbacks.latent_writer",
+    "ScoreWriter": "callbacks.score_writer",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 
-from dgs_lightning import callbacks, datamodules, tasks  # noqa: F401  (so that bare class names are known)
+import dgs_lightning
 from dgs_lightning.errors import InputError
 from dgs_lightning.shipped import find_config
 
@@ -66,6 +66,8 @@ class DGSCommandLine(LightningCLI):
     """
 
     def __init__(self, args: list[str], on_step: OnStep | None = None) -> None:
+        for name in dgs_lightning.__all__:
+            getattr(dgs_lightning, name)  # imported, and so known by its bare name
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
