@@ -4,6 +4,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.cli import LightningCLI
 from numpy.random import default_rng
 from PIL import Image
 from torch import Tensor, nn
@@ -107,3 +108,14 @@ def test_settings_are_checked_when_it_is_built(pool: str) -> None:
     with pytest.raises(InputError, match="distribution"):
         DifficultyGuidedDataModule(pool, ipc=5, distribution="steep")
     assert DifficultyGuidedDataModule(pool, ipc=5, seed=7).hparams["seed"] == 7
+
+
+def test_lightning_cli_shows_and_takes_all_its_settings(
+    pool: str, original: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ["--data=DifficultyGuidedDataModule", f"--data.pool={pool}", f"--data.original={original}", "--data.ipc=5"]
+    options = ["--data.shortage=nearest", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
+    monkeypatch.setattr("sys.argv", ["dgs", "fit", *data, *options])
+    command = LightningCLI(AnyClassifier, L.LightningDataModule, subclass_mode_data=True, save_config_callback=None)
+    assert command.config["fit"]["data"]["init_args"]["smoothing"] == "paper"
+    assert command.datamodule.report["shortage"] == "nearest"

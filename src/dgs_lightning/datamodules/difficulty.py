@@ -66,6 +66,8 @@ class DifficultyGuidedDataModule(ImageDataModule):
             in_memory=in_memory,
             num_workers=num_workers,
         )
+        for inherited in ("predict", "folds", "fold"):  # LightningCLI saves only what this class itself takes
+            self.hparams.setdefault(inherited, None)
         self.selection = Selection(pool=pool, ipc=ipc, original=original, **selection)
 
     def _read(self, name: str) -> tuple[Path, list[ImageRecord]]:

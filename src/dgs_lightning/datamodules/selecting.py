@@ -146,7 +146,11 @@ class Selection:
         if self.method == "dgs":
             records, classes = self._by_difficulty(pool, original)
             settings = self.smoothing_settings()
-            report |= {"distribution": self.distribution, "smoothing": settings and asdict(settings)}
+            report |= {
+                "distribution": self.distribution,
+                "smoothing": settings and asdict(settings),
+                "shortage": self.shortage,
+            }
         else:
             records, classes = self._by_rule(pool)
         return Selected(records, {**report, "classes": classes})
