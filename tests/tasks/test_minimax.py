@@ -1,11 +1,8 @@
 import csv
 import math
-import multiprocessing
 import os
 import signal
-import socket
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +71,6 @@ def fit(task: MinimaxTask, cache: Path, root: Path, steps: int, **trainer: objec
     return task
 
 
-def in_a_process(function: Callable[..., object], *args: object, **environment: str) -> BaseProcess:
-    """Start a function in a forked process, so that it can be killed, or be one of several devices."""
-
-    def run() -> None:
-        torch.set_num_threads(1)
-        os.environ.update(environment)
-        function(*args)
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    return process
-
-
 def everything_in(checkpoint: Path) -> dict[str, Tensor]:
     """Trained parameters, moving averages and memories of a resume checkpoint, by name."""
     content = torch.load(checkpoint, weights_only=True)
@@ -137,7 +121,7 @@ def test_the_loss_is_that_of_a_written_out_loop(cache: Path, base: Path, tmp_pat
         torch.testing.assert_close(parameter, model.dit.get_parameter(name), msg=name)
 
 
-def train_on_a_device(cache: Path, root: Path, devices: int) -> None:
+def train_on_devices(cache: Path, root: Path, devices: int) -> None:
     logger = CSVLogger(root, name="", version="")
     task = MinimaxTask(**SMALL, representativeness=0.5, diversity=0.5)
     strategy = "ddp" if devices > 1 else "auto"
@@ -145,17 +129,11 @@ def train_on_a_device(cache: Path, root: Path, devices: int) -> None:
     fit(task, cache, root, 10, logger=logger, enable_checkpointing=True, callbacks=[ResumeCheckpoint()], **options)
 
 
-def test_two_devices_give_what_one_gives(cache: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    processes = [in_a_process(train_on_a_device, cache, tmp_path / "1", 1)] + [
-        in_a_process(train_on_a_device, cache, tmp_path / "2", 2, NODE_RANK="0", LOCAL_RANK=str(rank), **world)
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+def test_two_devices_give_what_one_gives(
+    cache: Path, tmp_path: Path, in_a_process: Callable[..., int | None], on_two_devices: Callable[..., None]
+) -> None:
+    assert in_a_process(train_on_devices, cache, tmp_path / "1", 1) == 0
+    on_two_devices(train_on_devices, cache, tmp_path / "2", 2)
     one, two = (everything_in(tmp_path / n / "checkpoints" / "last.ckpt") for n in "12")
     assert one.keys() == two.keys()
     for name in one:
@@ -178,16 +156,16 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_and_resumed_run_equals_an_undisturbed_one(cache: Path, base: Path, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
+    cache: Path, base: Path, tmp_path: Path, in_a_process: Callable[..., int | None]
+) -> None:
     """An epoch has 2 batches; the last checkpoint before the kill is in the middle of one."""
 
     def train(root: Path, *extra: pl.Callback) -> None:
         task = MinimaxTask(dit=str(base), memory_size=3, ema_horizon=0.5)
         fit(task, cache, root, 12, enable_checkpointing=True, callbacks=[*extra, ResumeCheckpoint(5)])
 
-    killed = in_a_process(train, tmp_path / "killed", Kill(8))
-    killed.join()
-    assert killed.exitcode == -signal.SIGKILL
+    assert in_a_process(train, tmp_path / "killed", Kill(8)) == -signal.SIGKILL
     assert torch.load(tmp_path / "killed/checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
     train(tmp_path / "killed")
     train(tmp_path / "through")

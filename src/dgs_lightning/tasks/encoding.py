@@ -1,0 +1,67 @@
+"""Encoding of an image set into the latent cache that DiTs are trained on."""
+
+from typing import Literal, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from dgs_lightning.data.codec import build_codec
+from dgs_lightning.data.latents import CacheSettings
+from dgs_lightning.datamodules.images import ImageDataModule
+
+
+class Encoded(NamedTuple):
+    """Latents of a batch of images.
+
+    Args:
+        images: Positions of the images among the records, shape ``(B,)``.
+        means: Shape ``(B, flips, C, h, w)``: the image, then its mirror image.
+        logvars: Log variances of the same, or none where the codec has no posterior.
+    """
+
+    images: Tensor
+    means: Tensor
+    logvars: Tensor | None
+
+
+class EncodingTask(pl.LightningModule):
+    """Encodes images (``dgs predict``), with ``LatentWriter`` as callback and ``ImageDataModule`` as data.
+
+    Args:
+        codec: ``pixels``, or folder or hub id of an autoencoder; published for fine-tuning:
+            ``stabilityai/sd-vae-ft-ema``.
+        flips: Whether to encode the mirror image of each, too, so that training can flip at random.
+        dtype: Type that the latents are stored in.
+    """
+
+    def __init__(
+        self, codec: str = "pixels", flips: bool = True, dtype: Literal["float16", "float32"] = "float16"
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.codec = build_codec(codec)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Encoded:
+        """Latents of images in [0, 1]."""
+        images, positions, _ = batch
+        orientations = [images, images.flip(-1)] if self.hparams["flips"] else [images]
+        posteriors = [self.codec.encode(orientation * 2 - 1) for orientation in orientations]
+        dtype = getattr(torch, self.hparams["dtype"])
+        means = torch.stack([posterior.mean for posterior in posteriors], 1).to(dtype)
+        logvars = [posterior.logvar for posterior in posteriors if posterior.logvar is not None]
+        return Encoded(positions, means, torch.stack(logvars, 1).to(dtype) if logvars else None)
+
+    def cache_settings(self, data: ImageDataModule) -> CacheSettings:
+        """What the latents of a set will depend on, and their form."""
+        blank = torch.zeros(1, data.channels, data.image_size, data.image_size, device=self.device)
+        encoded = self.predict_step((blank, torch.zeros(1), torch.zeros(1)), 0)
+        _, flips, channels, height, width = encoded.means.shape
+        return CacheSettings(
+            codec=self.codec.identity(),
+            transform=data.transform_name,
+            shape=(channels, height, width),
+            posterior=encoded.logvars is not None,
+            flips=flips,
+            dtype=self.hparams["dtype"],
+        )
