@@ -1,0 +1,79 @@
+"""A trained classifier as a folder: ``config.json`` and ``model.safetensors``."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.registry import build_network, fill, read_weights
+
+FORMAT = "dgs-lightning/classifier"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierConfig:
+    """What it takes to build a classifier and to feed it.
+
+    Args:
+        network: Name for :func:`~dgs_lightning.models.registry.build_network`.
+        labels: Its classes, in the order of its logits.
+        image_size: Side of the square input in pixels.
+        channels: Channels of the input.
+        mean: Mean of each channel, subtracted from images in ``[0, 1]``.
+        std: Standard deviation of each channel, divided by.
+        width: Channels of a ConvNet.
+    """
+
+    network: str
+    labels: tuple[str, ...]
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    width: int = 128
+
+    def build(self, pretrained: bool | str = False) -> nn.Module:
+        """The network, with weights as :func:`~dgs_lightning.models.registry.build_network` has them."""
+        return build_network(self.network, len(self.labels), self.image_size, self.channels, pretrained, self.width)
+
+
+def save_classifier(network: nn.Module, config: ClassifierConfig, folder: Path) -> None:
+    """Write a classifier's folder; a reader sees the old one or the new one of each file, never a part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    save_file(state, folder / f"{WEIGHTS}.partial")
+    settings = json.dumps({"format": FORMAT, **asdict(config)}, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / f"{CONFIG}.partial").write_text(settings + "\n", encoding="utf-8")
+    for name in (WEIGHTS, CONFIG):
+        os.replace(folder / f"{name}.partial", folder / name)
+
+
+def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
+    """A classifier that :func:`save_classifier` wrote, in evaluation mode.
+
+    Raises:
+        InputError: If the folder holds none, or its files do not belong together.
+    """
+    path = folder / CONFIG
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if settings.pop("format", None) != FORMAT:
+            raise ValueError(f"no format {FORMAT!r}")
+        lists = {key: tuple(settings[key]) for key in ("labels", "mean", "std")}
+        config = ClassifierConfig(**{**settings, **lists})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            path,
+            found=f"no classifier's settings ({error})",
+            expected="the config.json that ClassificationTask writes with save_weights: true",
+            remedy="Name its folder of weights, or train it again",
+        ) from None
+    network = config.build()
+    fill(network, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+    return network.eval(), config

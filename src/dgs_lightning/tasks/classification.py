@@ -1,0 +1,265 @@
+"""Downstream training: a network from scratch on a (distilled) set, judged on real images."""
+
+import math
+from collections.abc import Callable, Sequence, Sized
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import lightning as L
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from dgs_lightning.callbacks.results import ClassifierResults
+from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_cutmix, normalise
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.classifier import ClassifierConfig
+from dgs_lightning.seeding import generator, named_seed
+from dgs_lightning.tasks.protocol import (
+    ADAMW,
+    MOMENTUM,
+    SCHEDULES,
+    channel_statistics,
+    mixed_cross_entropy,
+    published_epochs,
+    published_sgd,
+    soft_label_loss,
+)
+from dgs_lightning.tasks.teacher import Teacher
+
+Batch = tuple[Tensor, Tensor]
+
+
+class LabelledImages(Protocol):
+    """What the task asks of a datamodule, besides loaders of ``(images, positions in labels)``.
+
+    Attributes:
+        labels: All classes.
+        image_size: Side of the images in pixels.
+        channels: Channels of the images.
+        train_images: Number of training images.
+    """
+
+    labels: Sequence[str]
+    image_size: int
+    channels: int
+    train_images: int
+
+    def train_dataloader(self) -> Sized:
+        """Batches of one epoch."""
+
+
+class ClassificationTask(L.LightningModule):
+    """Trains and tests a classifier by the downstream protocol of Minimax, MGD3 and DGS (Section 4.1).
+
+    Batches are images ``(B, C, S, S)`` in ``[0, 1]`` and the positions of their classes in the datamodule's
+    ``labels``. The length of the run and the evaluations in it are the task's to set, whatever the trainer's own
+    ``max_epochs`` and ``check_val_every_n_epoch`` are. Initial weights, augmentation and CutMix depend on `seed` alone.
+
+    Args:
+        network: Name of the network, see :func:`~dgs_lightning.models.registry.build_network`.
+        width: Channels of a ConvNet.
+        pretrained: Weights to start from: none, a local file, or true for the network's own from its hub.
+        seed: Seed of this repeat.
+        epochs: Passes over the training images; with neither this nor `steps` the published number for as many images
+            per class.
+        steps: Length in optimiser steps instead, rounded up to whole epochs.
+        optimizer: ``sgd`` with momentum 0.9, or ``adamw``.
+        lr: Learning rate; by default the published one of SGD for as many classes, 1e-3 of AdamW.
+        weight_decay: Weight decay; by default the published one of SGD, 0.01 of AdamW.
+        schedule: ``steps``: x 0.2 at 2/3 and 5/6 of the epochs; ``cosine``; or ``constant``.
+        crop_scale: Least and largest share of the area that a random crop keeps.
+        flip: Flip images left to right; wrong for digits and letters.
+        jitter: Strength of the changes of brightness, contrast and saturation.
+        lighting: Strength of the PCA lighting.
+        cutmix: Beta of CutMix, on every batch; 0 for none.
+        label_smoothing: Share of the target that all classes have in common.
+        teacher: Folder of a trained classifier whose soft labels replace the images' labels.
+        temperature: Temperature of the soft labels.
+        mean: Mean of each channel that images are normalised with; ImageNet's by default.
+        std: Standard deviation of each channel.
+        evaluations: About how often the network is evaluated over the run; always after the last epoch.
+        save_weights: Leave the trained network in the run's folder, as ``weights``.
+    """
+
+    def __init__(
+        self,
+        network: str = "resnet_ap10",
+        width: int = 128,
+        pretrained: bool | str = False,
+        seed: int = 0,
+        epochs: int | None = None,
+        steps: int | None = None,
+        optimizer: Literal["sgd", "adamw"] = "sgd",
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        schedule: Literal["steps", "cosine", "constant"] = "steps",
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+        flip: bool = True,
+        jitter: float = 0.4,
+        lighting: float = 0.1,
+        cutmix: float = 1.0,
+        label_smoothing: float = 0.0,
+        teacher: str | None = None,
+        temperature: float = 20.0,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        evaluations: int = 100,
+        save_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)  # Lightning would not log a seed that differs from the datamodule's
+        self.augmentation = Augmentation(crop_scale, flip, jitter, lighting)
+        self.config: ClassifierConfig
+        self.network: nn.Module
+        self.soft_labels: Callable[[Tensor], Tensor] | None = None
+
+    # ---- what is trained, and how long -----------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The account that every run leaves."""
+        return [ClassifierResults(self)]
+
+    def setup(self, stage: str) -> None:
+        """Set the length of the run and how often the network is evaluated in it."""
+        if stage == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            epochs = self._epochs()
+            self.trainer.fit_loop.max_epochs = epochs
+            self.trainer.check_val_every_n_epoch = max(1, epochs // self.hparams["evaluations"])
+
+    def _epochs(self) -> int:
+        """Passes over the training images that the settings ask for."""
+        data, epochs, steps = self.data, self.hparams["epochs"], self.hparams["steps"]
+        if epochs is not None and steps is not None:
+            raise InputError("epochs and steps", found="both", expected="one of them", remedy="Remove the other")
+        if steps is not None:
+            return math.ceil(int(steps) / len(data.train_dataloader()))
+        return int(epochs or published_epochs(data.train_images / len(data.labels), len(data.labels)))
+
+    @property
+    def data(self) -> LabelledImages:
+        """The datamodule at hand."""
+        return self.trainer.datamodule  # type: ignore[attr-defined,no-any-return]
+
+    def configure_model(self) -> None:
+        """Build the network for the datamodule's images and classes, its weights drawn from the seed."""
+        if hasattr(self, "network"):
+            return
+        data, settings = self.data, self.hparams
+        mean, std = channel_statistics(data.channels)
+        self.config = ClassifierConfig(
+            network=settings["network"],
+            labels=tuple(data.labels),
+            image_size=data.image_size,
+            channels=data.channels,
+            mean=tuple(settings["mean"] or mean),
+            std=tuple(settings["std"] or std),
+            width=settings["width"],
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(named_seed("weights", settings["seed"]))
+            self.network = self.config.build(settings["pretrained"])
+        if settings["teacher"] is not None:
+            teacher = Teacher(Path(settings["teacher"]), self.config)
+            # A bound method is no submodule: the teacher is neither trained nor saved.
+            self.soft_labels = teacher.to(self.trainer.strategy.root_device).forward
+        self.metrics = classification_metrics(len(self.config.labels))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """SGD or AdamW, the learning rate changing by epoch."""
+        settings, sgd = self.hparams, self.hparams["optimizer"] == "sgd"
+        lr, weight_decay = published_sgd(len(self.config.labels)) if sgd else ADAMW
+        options: dict[str, Any] = {
+            "lr": lr if settings["lr"] is None else settings["lr"],
+            "weight_decay": weight_decay if settings["weight_decay"] is None else settings["weight_decay"],
+        }
+        parameters = self.network.parameters()
+        optimizer = SGD(parameters, momentum=MOMENTUM, **options) if sgd else AdamW(parameters, **options)
+        factor, epochs = SCHEDULES[settings["schedule"]], self.trainer.fit_loop.max_epochs or 1
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, lambda epoch: factor(epoch, epochs))}
+
+    # ---- training --------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        """Log the learning rate, and see to it that the last epoch is followed by an evaluation."""
+        self.losses: list[Tensor] = []
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        if self.current_epoch + 1 == self.trainer.max_epochs:
+            self.trainer.check_val_every_n_epoch = 1
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of an augmented and mixed batch, whose draws depend on seed, epoch and the batch's number alone."""
+        images, classes = batch
+        settings, config = self.hparams, self.config
+        random = generator("augment", settings["seed"], self.current_epoch, batch_idx, self.global_rank)
+        draws = self.augmentation.draw(len(images), config.image_size, random)
+        images = augment(images, draws.to(images.device), config.mean, config.std)
+        partners, own = classes, 1.0
+        if settings["cutmix"] > 0:
+            draw = draw_cutmix(len(images), config.image_size, settings["cutmix"], random)
+            images, own = cutmix(images, draw)
+            partners = classes[draw.partners.to(classes.device)]
+        logits = self.network(images)
+        if self.soft_labels is not None:
+            loss = soft_label_loss(logits, self.soft_labels(images), settings["temperature"])
+        else:
+            loss = mixed_cross_entropy(logits, classes, partners, own, settings["label_smoothing"])
+        self.losses.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's loss.
+
+        Raises:
+            InputError: If the loss is no longer a number.
+        """
+        loss = torch.stack(self.losses).mean()
+        if not loss.isfinite():
+            raise InputError(
+                f"training of {self.hparams['network']}",
+                found=f"a loss of {loss.item()} in epoch {self.current_epoch + 1}",
+                expected="a finite one",
+                remedy="Lower lr, or use optimizer: adamw",
+            )
+        self.log("train/loss", loss)
+
+    # ---- evaluation ------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count how the network classifies a batch."""
+        images, classes = batch
+        self.metrics.update(self.network(normalise(images, self.config.mean, self.config.std)), classes)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log top-1 and top-5 accuracy."""
+        self._log_metrics("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same on test images."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log top-1 and top-5 accuracy."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        self.evaluation = self.metrics.compute()
+        self.metrics.reset()
+        self.log_dict({f"{stage}/{name}": self.evaluation[name] for name in ("accuracy", "top5")})
+
+
+def classification_metrics(classes: int) -> MetricCollection:
+    """Top-1 and top-5 accuracy, accuracy of each class, and the confusion matrix (rows: true classes)."""
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes)),
+            "per_class": MulticlassAccuracy(classes, average="none"),
+            "confusion": MulticlassConfusionMatrix(classes),
+        }
+    )

@@ -1,0 +1,187 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
+
+from dgs_lightning.callbacks.epochs import EpochCheckpoint
+from dgs_lightning.data.sources import prepare
+from dgs_lightning.datamodules.images import ImageDataModule
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.classifier import load_classifier
+from dgs_lightning.tasks.classification import ClassificationTask
+from dgs_lightning.tasks.teacher import Teacher
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled digits: 1,438 for training, 359 for validation."""
+    folder = tmp_path_factory.mktemp("digits")
+    prepare("digits", str(folder))
+    return folder
+
+
+def trainer(root: Path, callbacks: Sequence[Callback] = (), **settings: Any) -> L.Trainer:  # noqa: ANN401
+    defaults = {"logger": False, "enable_checkpointing": bool(callbacks), "enable_progress_bar": False}
+    return L.Trainer(
+        **{**defaults, **settings},
+        accelerator="cpu",
+        devices=1,
+        default_root_dir=root,
+        callbacks=list(callbacks),
+        enable_model_summary=False,
+    )
+
+
+def task(**settings: Any) -> ClassificationTask:  # noqa: ANN401
+    return ClassificationTask(**{"network": "convnet2", "width": 16, "flip": False, **settings})
+
+
+def images(digits: Path, **settings: Any) -> ImageDataModule:  # noqa: ANN401
+    return ImageDataModule(**{"train": f"{digits}/train", "val": f"{digits}/val", **settings})
+
+
+def fit(digits: Path, root: Path, ckpt_path: str | None = None, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
+    callbacks = settings.pop("callbacks", ())
+    trainer(root, callbacks, max_epochs=-1).fit(task(**settings), images(digits), ckpt_path=ckpt_path)
+    result: dict[str, Any] = json.loads((root / "result.json").read_text())
+    return result
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+class Kill(Callback):
+    """Ends a run when as many epochs are complete."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch == self.epochs:
+            raise Killed
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        raise Killed
+
+
+QUICK: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "schedule": "cosine", "crop_scale": (0.9, 1.0), "cutmix": 0}
+
+
+def test_a_small_network_learns_the_digits_and_leaves_its_account(digits: Path, tmp_path: Path) -> None:
+    result = fit(digits, tmp_path, epochs=6, **QUICK)
+    assert result["accuracy_best"] > 0.9
+    assert result["accuracy_best"] == max(evaluation["accuracy"] for evaluation in result["history"])
+    assert result["accuracy_last"] == result["history"][-1]["accuracy"]
+    assert result["top5_last"] > result["accuracy_last"]
+    assert (result["network"], result["seed"], result["epochs"], result["images"]) == ("convnet2", 0, 6, 1438)
+    assert list(result["accuracy_per_class"]) == [str(digit) for digit in range(10)]
+    timing = json.loads((tmp_path / "timing.json").read_text())
+    assert timing["device"] == "cpu"
+    assert 0 < timing["seconds"] < 60
+
+
+def test_a_repeat_depends_on_its_seed_alone(digits: Path, tmp_path: Path) -> None:
+    fit(digits, tmp_path / "first", epochs=2, seed=3)
+    torch.rand(7)  # the global generator is elsewhere
+    fit(digits, tmp_path / "second", epochs=2, seed=3)
+    other = fit(digits, tmp_path / "other", epochs=2, seed=4)
+    first = (tmp_path / "first" / "result.json").read_bytes()
+    assert first == (tmp_path / "second" / "result.json").read_bytes()
+    assert json.loads(first)["history"] != other["history"]
+
+
+@pytest.mark.parametrize("epochs_before", [2, 4])
+def test_a_killed_run_resumes_to_the_same_result(digits: Path, tmp_path: Path, epochs_before: int) -> None:
+    fit(digits, tmp_path / "whole", epochs=4, save_weights=True)
+    with pytest.raises(Killed):
+        fit(digits, tmp_path / "killed", epochs=4, callbacks=[EpochCheckpoint(minutes=0), Kill(epochs_before)])
+    callbacks = [EpochCheckpoint(minutes=0)]
+    fit(digits, tmp_path / "killed", "last", epochs=4, callbacks=callbacks, save_weights=True)
+    for name in ("result.json", "weights/model.safetensors", "weights/config.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+    assert not (tmp_path / "killed" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_the_last_epoch_is_evaluated_whatever_the_interval(digits: Path, tmp_path: Path) -> None:
+    history = fit(digits, tmp_path, epochs=5, evaluations=2)["history"]
+    assert [evaluation["epoch"] for evaluation in history] == [2, 4, 5]
+
+
+def test_without_a_length_the_run_has_the_published_one(digits: Path, tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_epochs=-1, max_steps=1, limit_val_batches=1)
+    run.fit(task(), images(digits))
+    assert run.max_epochs == 1000  # 144 images per class
+    assert run.check_val_every_n_epoch == 10
+
+
+def test_a_length_in_steps_is_rounded_up_to_epochs(digits: Path, tmp_path: Path) -> None:
+    assert fit(digits, tmp_path, steps=24)["epochs"] == 2  # 23 batches of 64
+
+
+def test_two_lengths_are_refused(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="epochs and steps"):
+        fit(digits, tmp_path, steps=24, epochs=2)
+
+
+def test_the_learning_rate_follows_the_published_steps(digits: Path, tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    run = trainer(tmp_path, logger=logger, max_epochs=-1, log_every_n_steps=1, limit_train_batches=1)
+    run.fit(task(epochs=6), images(digits))
+    rows = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("train/lr")
+    rates = [float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column]]
+    assert rates == pytest.approx([0.01] * 4 + [0.002, 0.0004])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Lower lr"):
+        fit(digits, tmp_path, epochs=2, lr=1e20)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_the_saved_network_is_the_one_that_was_evaluated_last(digits: Path, tmp_path: Path) -> None:
+    result = fit(digits, tmp_path, epochs=3, save_weights=True)
+    weights = tmp_path / "weights" / "model.safetensors"
+    (answer,) = trainer(tmp_path).test(task(pretrained=str(weights)), images(digits), verbose=False)
+    assert answer["test/accuracy"] == pytest.approx(result["accuracy_last"])
+    assert load_classifier(tmp_path / "weights")[1].labels == tuple(map(str, range(10)))
+
+
+def test_a_student_learns_from_soft_labels(digits: Path, tmp_path: Path) -> None:
+    fit(digits, tmp_path / "teacher", epochs=4, save_weights=True, **QUICK)
+    student = task(epochs=4, teacher=f"{tmp_path}/teacher/weights", temperature=2.0, **QUICK)
+    trainer(tmp_path / "student", max_epochs=-1).fit(student, images(digits))
+    assert json.loads((tmp_path / "student" / "result.json").read_text())["accuracy_last"] > 0.8
+    assert not any("teacher" in name for name in student.state_dict())
+
+
+def test_a_teacher_answers_in_the_students_classes_and_normalisation(digits: Path, tmp_path: Path) -> None:
+    fit(digits, tmp_path, epochs=1, save_weights=True)
+    network, config = load_classifier(tmp_path / "weights")
+    pictures = torch.rand(2, 1, 8, 8)
+    student = type(config)("convnet2", ("7", "3"), 8, 1, mean=(0.2,), std=(0.3,))
+    answer = Teacher(tmp_path / "weights", student)((pictures - 0.2) / 0.3)
+    torch.testing.assert_close(answer, network((pictures - config.mean[0]) / config.std[0])[:, [7, 3]])
+    with pytest.raises(InputError, match="no class cat"):
+        Teacher(tmp_path / "weights", type(config)("convnet2", ("7", "cat"), 8, 1, (0.2,), (0.3,)))
+    with pytest.raises(InputError, match="image_size 8"):
+        Teacher(tmp_path / "weights", type(config)("convnet2", ("7", "3"), 16, 1, (0.2,), (0.3,)))
+
+
+def test_tensorboard_shows_the_confusion_matrix(digits: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = trainer(tmp_path, logger=True, log_every_n_steps=1, max_epochs=-1)
+    run.fit(task(epochs=1), images(digits))
+    assert run.logger is not None
+    assert run.logger.log_dir is not None
+    events = EventAccumulator(run.logger.log_dir).Reload()
+    assert events.Tags()["images"] == ["val/confusion"]
+    assert {"val/accuracy", "val/top5", "train/loss", "train/lr"} <= set(events.Tags()["scalars"])
