@@ -8,6 +8,7 @@ from dgs_lightning.errors import InputError
 
 COMMANDS = {
     "run": "run an experiment: all its stages, skipping what is done",
+    "doctor": "say what would go wrong with an experiment, before it is run",
     "prepare": "write a data set as train and val folders of PNG images",
     "fit": "train: a DiT (MinimaxTask) or a classifier (ClassificationTask)",
     "validate": "evaluate a task on its validation set",
@@ -29,8 +30,12 @@ def usage() -> str:
     )
 
 
-def dispatch(command: str, args: list[str]) -> None:
-    """Import the command's module, and nothing else, and run it."""
+def dispatch(command: str, args: list[str]) -> int:
+    """Import the command's module, and nothing else, run it, and return the exit status."""
+    if command == "doctor":
+        from dgs_lightning.doctor import main as examine
+
+        return examine(args)
     if command == "run":
         from dgs_lightning.pipeline import main as run
 
@@ -39,6 +44,7 @@ def dispatch(command: str, args: list[str]) -> None:
         from dgs_lightning.cli import execute
 
         execute(command, args)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process by default.
 
     Returns:
-        Exit status: 0, or 2 where a setting or file is at fault, or 130 where the user interrupted.
+        Exit status: 0, or 1 where the doctor finds a problem, 2 where a setting or file is at fault, or 130 where the
+        user interrupted.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
@@ -61,14 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"dgs: no command {args[0]!r}; 'dgs --help' lists {', '.join(COMMANDS)}\n")
         return 2
     try:
-        dispatch(args[0], args[1:])
+        return dispatch(args[0], args[1:])
     except InputError as error:
         sys.stderr.write(f"dgs {args[0]}: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"dgs {args[0]}: interrupted; the same command continues\n")
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""Whether every stage's settings are valid, and what they come to where they are left to defaults."""
+
+import importlib
+import inspect
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dgs_lightning.doctor.finding import Finding, of_error, ok
+from dgs_lightning.errors import InputError
+from dgs_lightning.plan import Stage
+
+PACKAGES = {"model": "dgs_lightning.tasks", "data": "dgs_lightning.datamodules"}
+
+
+def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
+    """Parse the settings of each stage as its command would; of stages that differ in numbers alone, one."""
+    from dgs_lightning.cli import check
+
+    kinds = {_kind(stage, output): stage for stage in reversed(stages)}
+    valid = True
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "config.yaml")
+        for stage in kinds.values():
+            config.write_text(yaml.safe_dump(stage.config, allow_unicode=True), encoding="utf-8")
+            try:
+                check(stage.command, ["--config", str(config)])
+            except InputError as error:
+                valid = False
+                found = of_error(error)
+                yield Finding(found.level, f"stage {stage.name}: {found.what}", found.remedy)
+    if valid and stages:
+        yield ok(f"settings of all {len(stages)} stages are valid")
+
+
+def _kind(stage: Stage, output: Path) -> tuple[str, str]:
+    """Command and settings without the run's own paths and without numbers."""
+    settings = re.sub(rf'{re.escape(output.as_posix())}[^"]*', "PATH", json.dumps(stage.config, sort_keys=True))
+    return stage.command, re.sub(r"\d+", "0", settings)
+
+
+def setting(stage: Stage, part: str, name: str) -> Any:  # noqa: ANN401
+    """A setting of a stage's ``model`` or ``data``, or its default; none where it has no such setting."""
+    section = stage.config[part]
+    if name in section.get("init_args", {}):
+        return section["init_args"][name]
+    kind = getattr(importlib.import_module(PACKAGES[part]), section["class_path"].rpartition(".")[2], None)
+    parameter = inspect.signature(kind).parameters.get(name) if kind else None
+    return parameter.default if parameter else None

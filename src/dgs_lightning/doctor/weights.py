@@ -1,0 +1,99 @@
+"""The models that an experiment does not train itself: are they on this machine, or how to get them; no network."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dgs_lightning.data.codec import PIXELS
+from dgs_lightning.data.estimator import IMAGENET_CLASSES
+from dgs_lightning.doctor.finding import Finding, ok, problem, warning
+from dgs_lightning.doctor.models import (
+    AUTOENCODER,
+    TRANSFORMER,
+    EstimatorSource,
+    estimator_source,
+    find_model,
+    is_hub_id,
+)
+from dgs_lightning.experiment import Experiment
+from dgs_lightning.plan import Stage
+
+ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
+ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
+LICENCES = {
+    "facebook/DiT": "CC BY-NC 4.0: not for commercial use",
+    "stabilityai/sd-vae": "MIT",
+    "madebyollin/": "MIT",
+}
+
+
+def check_weights(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[Finding]:
+    """The DiT, the autoencoders and the estimator, as far as a stage uses them."""
+    used = json.dumps([stage.config for stage in stages]) if stages else json.dumps(vars(experiment))
+    for role, patterns in ROLES.items():
+        name = getattr(experiment, role)
+        if name not in (None, PIXELS) and json.dumps(name) in used:
+            yield _model(role, name, patterns)
+    if experiment.estimator is not None:
+        yield _estimator(experiment)
+
+
+def _model(role: str, name: str, patterns: Sequence[str]) -> Finding:
+    """A model that is named by path or hub id."""
+    found = find_model(name, patterns)
+    if found is None:
+        if is_hub_id(name):
+            return _to_fetch(f"{role} {name}", f"'hf download {name}'", f"set {role} to the folder of a copy")
+        return problem(f"{role} {name}: no such file or folder", f"Correct the path, or set {role} to a hub id")
+    if any(file.suffix in ENDINGS and file.stat().st_size for file in (found, *found.rglob("*")) if file.is_file()):
+        return ok(f"{role} {name}: on this machine{_licence(name)}")
+    return problem(f"{role} {name}: no weights in {found}", f"Fetch them again: a file ending in {', '.join(ENDINGS)}")
+
+
+def _estimator(experiment: Experiment) -> Finding:
+    """The difficulty estimator: local weights, or a network of torchvision or timm."""
+    asked = estimator_source(experiment)
+    name = f"estimator {experiment.estimator}"
+    if asked.local is not None:
+        known = bool(asked.source) or Path(asked.local).exists()
+        wrong = problem(f"{name}: neither a folder nor the name of a network", "Write torchvision:NAME or timm:NAME")
+        return _model("estimator", asked.local, ()) if known else wrong
+    try:
+        found, fetch = (_of_torchvision if asked.source == "torchvision" else _of_timm)(asked)
+    except (ValueError, KeyError):
+        return problem(f"{name}: no such network in {asked.source}", "Name another, such as torchvision:resnet50")
+    return ok(f"{name}: on this machine") if found else _to_fetch(name, fetch, "set score.model.init_args.weights=FILE")
+
+
+def _of_torchvision(asked: EstimatorSource) -> tuple[bool, str]:
+    """Whether weights are in torch's cache, and how to get them there."""
+    from torch import hub
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(asked.network)[asked.weights].url
+    path = Path(hub.get_dir(), "checkpoints", Path(url).name)
+    return path.is_file(), f"'curl --create-dirs -Lo {path} {url}'"
+
+
+def _of_timm(asked: EstimatorSource) -> tuple[bool, str]:
+    """Whether weights are in the hub's cache, and how to get them there."""
+    from timm import get_pretrained_cfg
+
+    config = get_pretrained_cfg(asked.network)
+    if config is None or config.hf_hub_id is None or config.num_classes != IMAGENET_CLASSES:
+        raise ValueError
+    return find_model(config.hf_hub_id, ("*.safetensors",)) is not None, f"'hf download {config.hf_hub_id}'"
+
+
+def _to_fetch(what: str, fetch: str, instead: str) -> Finding:
+    """Weights that are not here: fetched when first needed, where that is allowed."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    what = f"{what}: neither a path nor in this machine's cache{_licence(what.partition(' ')[2])}"
+    if HF_HUB_OFFLINE:
+        return problem(f"{what}, and HF_HUB_OFFLINE forbids to fetch it", f"Fetch it once with {fetch}, or {instead}")
+    return warning(what, f"A run fetches it when first needed; where there is no network, use {fetch} or {instead}")
+
+
+def _licence(name: str) -> str:
+    return next((f" (licence {text})" for start, text in LICENCES.items() if name.startswith(start)), "")

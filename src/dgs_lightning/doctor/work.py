@@ -1,0 +1,191 @@
+"""How much there is to do: counted from the stages' settings, before anything runs."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from dgs_lightning.data.codec import PIXELS
+from dgs_lightning.data.datasets import is_grey, load_image
+from dgs_lightning.data.sources import DIGITS
+from dgs_lightning.doctor.images import Trees, val_fraction
+from dgs_lightning.doctor.models import AUTOENCODER, dit_config, find_model, read_json
+from dgs_lightning.doctor.settings import setting
+from dgs_lightning.experiment import Experiment
+from dgs_lightning.models.dit import DiTConfig
+from dgs_lightning.plan import Stage
+from dgs_lightning.tasks.protocol import published_epochs
+
+DIGIT_IMAGES = 1_797
+TRAINING = 3  # forward passes that take as long as one forward and backward
+DIT = "dit"
+
+
+@dataclass(frozen=True, order=True)
+class Network:
+    """A network at work.
+
+    Args:
+        name: ``dit``, or the name of a classifier.
+        side: Side of its images in pixels.
+        width: Channels of a ConvNet.
+    """
+
+    name: str
+    side: int = 0
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Size of the data.
+
+    Args:
+        classes: Number of classes.
+        train: Training images.
+        val: Validation images.
+        side: Side of the images in pixels at the working size.
+        channels: Their channels.
+    """
+
+    classes: int
+    train: int
+    val: int
+    side: int
+    channels: int
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of an image, decoded; a PNG file seldom has more."""
+        return self.side**2 * self.channels
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stage's share of the work.
+
+    Args:
+        what: What is counted.
+        count: How many.
+        network: What does it; none where it is quick.
+        passes: Images through the network, forward.
+    """
+
+    what: str
+    count: int
+    network: Network | None = None
+    passes: int = 0
+
+
+def scale_of(experiment: Experiment, trees: Trees) -> Scale | None:
+    """Size of the data; none where there are none."""
+    fraction = val_fraction(experiment)
+    if experiment.data == DIGITS:
+        return Scale(10, round(DIGIT_IMAGES * (1 - fraction)), round(DIGIT_IMAGES * fraction), 8, 1)
+    tree = next((trees[role] for role in ("train", "data", "original", "pool") if role in trees), None)
+    if tree is None:
+        return None
+    image = load_image(tree.sample()[0])
+    side, channels = experiment.image_size or min(image.size), 1 if is_grey(image) else 3
+    images, val = len(tree.records), len(trees["val"].records) if "val" in trees else 0
+    if tree.role == "data":
+        images, val = round(images * (1 - fraction)), round(images * fraction)
+    return Scale(len(tree.labels), images, val, side, channels)
+
+
+def latent_shape(experiment: Experiment, scale: Scale) -> tuple[int, int, int]:
+    """Shape ``(C, h, w)`` of a latent; that of Stable Diffusion's autoencoders where the codec is not here to ask."""
+    if experiment.codec == PIXELS:
+        return scale.channels, scale.side, scale.side
+    path = find_model(experiment.codec, AUTOENCODER)
+    config = {} if path is None else read_json(path / "config.json")
+    stages = config.get("encoder_block_out_channels") or config.get("block_out_channels") or range(4)
+    side = scale.side // 2 ** (len(stages) - 1)
+    return config.get("latent_channels", 4), side, side
+
+
+def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiTConfig | None:
+    """Architecture of the DiT: the given one's, or that of the one trained from scratch."""
+    if experiment.dit is not None:
+        return dit_config(experiment.dit)
+    stage = next((stage for stage in stages if stage.name == "pretrain"), None)
+    if stage is None:
+        return None
+    channels, side, _ = latent_shape(experiment, scale)
+    named = DiTConfig.named(
+        setting(stage, "model", "size"), input_size=side, num_classes=scale.classes, in_channels=channels
+    )
+    names = ("hidden_size", "depth", "num_heads", "patch_size", "learn_sigma")
+    changes = {name: setting(stage, "model", name) for name in names}
+    return replace(named, **{name: value for name, value in changes.items() if value is not None})
+
+
+# ---- stage by stage ----------------------------------------------------------------------------------------------
+
+
+def works_of(stages: Sequence[Stage], scale: Scale) -> Iterator[Work]:
+    """The work of each stage."""
+    for stage in stages:
+        if task_of(stage) in COUNTED:
+            yield COUNTED[task_of(stage)](stage, scale)
+
+
+def task_of(stage: Stage) -> str:
+    """Name of a stage's task; empty where it has none."""
+    return str(stage.config.get("model", {}).get("class_path", "")).rpartition(".")[2]
+
+
+def _encoding(stage: Stage, scale: Scale) -> Work:
+    return Work("images encoded", scale.train)
+
+
+def _scoring(stage: Stage, scale: Scale) -> Work:
+    made = next((needed for needed in stage.needs if task_of(needed) == "GenerationTask"), None)
+    return Work("images scored", scale.train if made is None else generated(made, scale))
+
+
+def generated(stage: Stage, scale: Scale) -> int:
+    """Images that a stage generates."""
+    return scale.classes * int(setting(stage, "data", "images_per_class"))
+
+
+def _generation(stage: Stage, scale: Scale) -> Work:
+    images, branches = generated(stage, scale), 1 if setting(stage, "model", "guidance_scale") == 1 else 2
+    steps = int(setting(stage, "model", "steps"))
+    return Work(f"images generated in {steps} steps", images, Network(DIT), images * steps * branches)
+
+
+def _dit_training(stage: Stage, scale: Scale) -> Work:
+    trainer, batch = stage.config["trainer"], int(setting(stage, "data", "batch_size"))
+    steps = trainer.get("max_steps") or trainer.get("max_epochs", 1000) * max(1, scale.train // batch)
+    return Work(f"training steps of the DiT on {batch} images", steps, Network(DIT), TRAINING * steps * batch)
+
+
+def _classification(stage: Stage, scale: Scale) -> Work:
+    images, batch = train_images(stage, scale), int(setting(stage, "data", "batch_size"))
+    epochs, steps = setting(stage, "model", "epochs"), setting(stage, "model", "steps")
+    if steps is not None:
+        epochs = math.ceil(steps / math.ceil(images / batch))
+    epochs = epochs or published_epochs(images / scale.classes, scale.classes)
+    evaluations = epochs // max(1, epochs // setting(stage, "model", "evaluations"))
+    side = setting(stage, "data", "image_size") or scale.side
+    network = Network(setting(stage, "model", "network"), side, setting(stage, "model", "width"))
+    return Work("networks trained", 1, network, TRAINING * epochs * images + evaluations * scale.val)
+
+
+def train_images(stage: Stage, scale: Scale) -> int:
+    """Images that a classifier is trained on."""
+    distilled = re.search(r"-ipc(\d+)/", stage.name)
+    if distilled:
+        return int(distilled[1]) * scale.classes
+    folds = setting(stage, "data", "folds")
+    return scale.train * (folds - 1) // folds if folds else scale.train
+
+
+COUNTED = {
+    "EncodingTask": _encoding,
+    "MinimaxTask": _dit_training,
+    "GenerationTask": _generation,
+    "ScoringTask": _scoring,
+    "ClassificationTask": _classification,
+}
