@@ -50,9 +50,9 @@ def test_recording_keeps_every_step_of_the_first_labels_images_and_changes_none(
     plain = generate(model, tmp_path)
     recorded = generate(model, tmp_path, TrajectoryRecorder())
     trajectories = load_file(tmp_path / TRAJECTORIES)
-    assert {label: paths.shape for label, paths in trajectories.items()} == {"cat": (2, STEPS, 1, 4, 4)}
+    assert {name: tensor.shape for name, tensor in trajectories.items()} == {"predictions": (2, STEPS, 1, 4, 4)}
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(plain, recorded, strict=True))
-    last = (trajectories["cat"][:, -1] * 127.5 + 127.5).round().clamp(0, 255)  # the last step draws no noise
+    last = (trajectories["predictions"][:, -1] * 127.5 + 127.5).round().clamp(0, 255)  # the last step draws no noise
     torch.testing.assert_close(last, recorded[0][[0, 2]].float(), rtol=0, atol=1)
 
 
@@ -61,7 +61,8 @@ def test_guidance_named_before_is_recorded_and_after_is_an_error(model: str, tmp
     guidance = CenterGuidance(str(tmp_path / "centers.safetensors"), scale=1.0, stop_timestep=0)
     generate(model, tmp_path / "free", TrajectoryRecorder())
     generate(model, tmp_path / "guided", guidance, TrajectoryRecorder())
-    ends = [load_file(tmp_path / name / TRAJECTORIES)["cat"][:, -1].mean() for name in ("free", "guided")]
-    assert ends[1] > ends[0] + 1
+    free, guided = (load_file(tmp_path / name / TRAJECTORIES) for name in ("free", "guided"))
+    assert guided["predictions"][:, -1].mean() > free["predictions"][:, -1].mean() + 1
+    assert torch.equal(guided["centers"], torch.full((2, 1, 4, 4), 5.0))
     with pytest.raises(InputError, match="TrajectoryRecorder before the guidance"):
         generate(model, tmp_path / "wrong", TrajectoryRecorder(), guidance)

@@ -19,10 +19,10 @@ TRAJECTORIES = "trajectories.safetensors"
 class TrajectoryRecorder(L.Callback):
     """Keeps the way of some images through the denoising steps, for the report's figure of guided trajectories.
 
-    The images are those of the first label in the first batch, in the order of their index. Their predicted clean
-    latents, shape ``(images, steps, C, h, w)``, first step first, go under their label into
-    ``trajectories.safetensors`` in the trainer's ``default_root_dir``. Name it after the guidance and before the
-    writer; the images are the same with and without it.
+    The images are those of the first label in the first batch. ``trajectories.safetensors`` in the trainer's
+    ``default_root_dir`` gets their ``predictions`` of the clean latent, shape ``(images, steps, C, h, w)``, first step
+    first, their cluster ``centers`` if they have any, shape ``(images, C, h, w)``, and the ``label`` as metadata. Name
+    it after the guidance and before the writer; the images are the same with and without it.
     """
 
     def on_predict_batch_start(
@@ -36,8 +36,7 @@ class TrajectoryRecorder(L.Callback):
         """Listen to the first batch."""
         if batch.number == 0:
             task = generation_task(pl_module, type(self).__name__)
-            label = batch.records[0].label
-            self._listener = _Listener(task.guidance, [record.label == label for record in batch.records])
+            self._listener = _Listener(task.guidance, batch)
             task.guidance = self._listener
 
     def on_predict_batch_end(
@@ -66,17 +65,23 @@ class TrajectoryRecorder(L.Callback):
             )
         task.guidance = self._listener.guidance
         with replacing(Path(trainer.default_root_dir) / TRAJECTORIES) as partial:
-            save_file({batch.records[0].label: torch.stack(self._listener.heard, dim=1)}, partial)
+            save_file(self._listener.tensors(), partial, {"label": batch.records[0].label})
 
 
 class _Listener:
-    """Passes a guidance on and keeps the predictions of chosen images."""
+    """Passes a guidance on and keeps the predictions of the images of a batch's first label."""
 
-    def __init__(self, guidance: Guidance | None, chosen: list[bool]) -> None:
+    def __init__(self, guidance: Guidance | None, batch: RequestBatch) -> None:
         self.guidance = guidance
-        self.chosen = torch.tensor(chosen)
-        self.heard: list[Tensor] = []
+        self._chosen = torch.tensor([record.label == batch.records[0].label for record in batch.records])
+        self._centers = batch.centers
+        self._heard: list[Tensor] = []
 
     def __call__(self, state: StepState) -> Tensor | None:
-        self.heard.append(state.pred_x0.cpu()[self.chosen])
+        self._heard.append(state.pred_x0.cpu()[self._chosen])
         return None if self.guidance is None else self.guidance(state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Predictions, and centres if there are any."""
+        predictions = {"predictions": torch.stack(self._heard, dim=1)}
+        return predictions if self._centers is None else predictions | {"centers": self._centers.cpu()[self._chosen]}

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
 
 from dgs_lightning.data.datasets import load_image
 from dgs_lightning.reporting import figures, pictures
 from dgs_lightning.reporting.names import METHODS, show_network, show_row, split_variant, table_order
 from dgs_lightning.reporting.pictures import ScoredImage
 from dgs_lightning.reporting.published import first_published
-from dgs_lightning.reporting.runs import ORIGINAL, Run
+from dgs_lightning.reporting.runs import ORIGINAL, Run, Trajectories
 from dgs_lightning.reporting.summary import Row, summary_rows
 from dgs_lightning.selection.distribution import Floats, histogram, largest_remainder
 
@@ -49,6 +50,7 @@ def album(run: Run) -> Iterator[Plate]:
         yield from _difficulties(run)
     for pool in run.pools:
         yield from _of_pool(run, pool)
+    yield from _guidance(run)
     for row, ipc in distilled_sets(run):
         if split_variant(row, run.variants)[0].endswith(("dgs", "dgs_ori", "mgd3", "dag")):
             yield from _of_set(run, f"{row}-ipc{ipc}", f"{show_row(row, run.variants)}, IPC {ipc}")
@@ -112,6 +114,35 @@ def _difficulties(run: Run) -> Iterator[Plate]:
             "without smoothing, mean over the classes."
         )
         yield Plate("distributions", caption, lambda: figures.predefined_distributions(ipcs, scale))
+
+
+def _guidance(run: Run) -> Iterator[Plate]:
+    """Paths of guided images beside those of the same model without guidance."""
+    free = str(run.settings.get("guided", "dit"))
+    for ipc in dict.fromkeys(ipc for _, ipc in distilled_sets(run)):
+        names = {free: free} | {f"{row}-ipc{ipc}": row for row, other in distilled_sets(run) if other == ipc}
+        found = {row: paths for name, row in names.items() if (paths := run.trajectories(name)) is not None}
+        label = next((paths.label for paths in found.values() if paths.centers is not None), None)
+        originals = None if label is None else run.latents(label)
+        if label is None or originals is None:
+            continue
+        plane = PCA(2).fit(originals)
+        sets = [_in_plane(plane, run, row, paths) for row, paths in found.items() if paths.label == label]
+        caption = (
+            f"Predicted images of class {run.readable(label)} over the denoising steps, from circle to dot, on the two "
+            "principal components of the original latents (grey); crosses are the centres they are guided to."
+        )
+        draw = partial(figures.guided_trajectories, plane.transform(originals), sets)
+        yield Plate(f"trajectories-ipc{ipc}", caption, draw)
+
+
+def _in_plane(plane: PCA, run: Run, row: str, paths: Trajectories) -> figures.Paths:
+    return figures.Paths(
+        show_row(row, run.variants),
+        split_variant(row, run.variants)[0],
+        np.stack([plane.transform(path) for path in paths.predictions]),
+        None if paths.centers is None else plane.transform(paths.centers),
+    )
 
 
 def _together(run: Run, name: str) -> Floats:
@@ -178,17 +209,21 @@ def _stages(account: Mapping[str, Any]) -> tuple[figures.SamplingStages, figures
 
 
 def _examples(run: Run, labels: Sequence[str]) -> list[str]:
-    """The classes whose original images are the easiest and the hardest on average."""
+    """The classes whose original images are the easiest and the hardest on average; any two where none is scored."""
     original = run.difficulties(ORIGINAL)
-    ordered = sorted((label for label in labels if label in original), key=lambda label: original[label].mean())
+    scored = sorted((label for label in labels if label in original), key=lambda label: original[label].mean())
+    ordered = scored or list(labels)
     return list(dict.fromkeys([*ordered[:1], *ordered[-1:]]))
 
 
 def _images(run: Run, name: str, labels: Sequence[str], count: int = IMAGES) -> dict[str, list[ScoredImage]]:
-    """Images of some classes from easy to hard, evenly spaced where there are more than ``count``."""
-    return {
-        label: [
-            ScoredImage(load_image(path), score) for path, score in pictures.spread(images, count) if score is not None
-        ]
+    """Scored images of some classes from easy to hard, evenly spaced where there are more than ``count``."""
+    found = {
+        label: [(path, score) for path, score in images if score is not None]
         for label, images in run.images_by_label(name, labels).items()
+    }
+    return {
+        label: [ScoredImage(load_image(path), score) for path, score in pictures.spread(images, count)]
+        for label, images in found.items()
+        if images
     }

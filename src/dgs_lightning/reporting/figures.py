@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from dgs_lightning.reporting.style import (
+    CLOUD,
     DISTILLED,
     INK,
     METHOD_COLORS,
@@ -282,35 +283,45 @@ def _bar_panel(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
     axes.grid(axis="x")
 
 
+class Paths(NamedTuple):
+    """Images of one set on their way through the denoising steps, in a plane.
+
+    Attributes:
+        name: Name of the set.
+        method: Slug of its method.
+        points: Predicted images, shape ``(images, steps, 2)``, first step first.
+        centers: What they are guided to, shape ``(images, 2)``, if anything.
+    """
+
+    name: str
+    method: str
+    points: Floats
+    centers: Floats | None
+
+
 @styled
-def guided_trajectories(
-    originals: Floats, paths: Mapping[str, tuple[str, Floats]], centers: Mapping[str, Floats], title: str
-) -> Figure:
-    """Predicted images on their way through the denoising steps, as two principal components of the original latents.
+def guided_trajectories(originals: Floats, sets: Sequence[Paths]) -> Figure:
+    """Predicted images on their way through the denoising steps, each from a circle to a dot.
 
     Args:
-        originals: Projected latents of the original images, shape ``(N, 2)``.
-        paths: For each set's name its method and the projected predictions of its images, shape
-            ``(images, steps, 2)``, first step first.
-        centers: For each guided set's name its projected cluster centres, shape ``(M, 2)``.
-        title: Which class it is.
+        originals: The original images in the same plane, shape ``(N, 2)``.
+        sets: The paths, a panel for each.
 
     Returns:
-        The figure: a panel for each set.
+        The figure.
     """
-    figure = new_figure(3.3 * len(paths), 3.7)
-    panels = np.asarray(figure.subplots(1, len(paths), sharex=True, sharey=True, squeeze=False))[0]
-    for axes, (name, (method, points)) in zip(panels, paths.items(), strict=True):
+    figure = new_figure(3.3 * len(sets), 3.4)
+    panels = np.asarray(figure.subplots(1, len(sets), sharex=True, sharey=True, squeeze=False))[0]
+    for axes, (name, method, points, centers) in zip(panels, sets, strict=True):
         color = METHOD_COLORS.get(method, DISTILLED)
-        axes.plot(*originals.T, "o", ms=2.5, color="#c9d1d8", zorder=1)
+        axes.plot(*originals.T, "o", ms=2.5, color=CLOUD, zorder=1)
         for path in points:
-            axes.plot(*path.T, color=color, lw=1, alpha=0.8, zorder=2)
-        axes.plot(*points[:, 0].T, "o", ms=3, mfc="white", mec=color, mew=0.8, zorder=3)
-        axes.plot(*points[:, -1].T, "o", ms=4, color=color, mec="white", mew=0.6, zorder=4)
-        if name in centers:
-            axes.plot(*centers[name].T, "x", ms=6, mew=1.6, color=TARGET, zorder=5)
+            axes.plot(*path.T, color=color, lw=1.1, zorder=2)
+        axes.plot(*points[:, 0].T, "o", ms=3.5, mfc="white", mec=color, mew=1, zorder=3)
+        axes.plot(*points[:, -1].T, "o", ms=4.5, color=color, mec="white", mew=0.6, zorder=4)
+        if centers is not None:
+            axes.plot(*centers.T, "x", ms=6, mew=1.6, color=TARGET, zorder=5)
         axes.set(title=name, xticks=[], yticks=[])
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
-    heading(figure, title)
     return figure

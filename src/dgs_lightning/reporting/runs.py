@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from safetensors import safe_open
 
 from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.data.manifest import MANIFEST, read_card, read_manifest, scan_images
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import split_ipc, split_variant
@@ -33,6 +35,21 @@ class Evaluation:
     seed: int
     accuracy_last: float
     accuracy_best: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectories:
+    """Images of one class on their way through the denoising steps.
+
+    Attributes:
+        label: The class.
+        predictions: Predicted clean latents, flattened, shape ``(images, steps, D)``, first step first.
+        centers: Cluster centre of each image, shape ``(images, D)``; None where they are not guided.
+    """
+
+    label: str
+    predictions: NDArray[np.float32]
+    centers: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +210,29 @@ class Run:
         path = self.folder / "distilled" / name / "selection.json"
         accounts: Mapping[str, Mapping[str, Any]] = _read_json(path)["classes"] if path.is_file() else {}
         return accounts
+
+    def trajectories(self, name: str) -> Trajectories | None:
+        """Recorded denoising of some images of a pool or distilled set; None where none was recorded."""
+        folder = self.image_folder(name)
+        path = folder / "trajectories.safetensors" if folder is not None else None
+        if path is None or not path.is_file():
+            return None
+        with safe_open(path, "np") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dictionary)
+            label = file.metadata()["label"]
+        predictions, centers = tensors["predictions"], tensors.get("centers")
+        flat = predictions.reshape(*predictions.shape[:2], -1)
+        return Trajectories(label, flat, None if centers is None else centers.reshape(len(centers), -1))
+
+    def latents(self, label: str) -> NDArray[np.float32] | None:
+        """Latents of a class's original images, flattened, shape ``(N, D)``; None where they were not kept."""
+        folder = self.folder / "latents"
+        if not folder.is_dir():
+            return None
+        cache = LatentCache(folder)
+        images = (cache.classes == cache.labels.index(label)).nonzero().flatten()
+        latents: NDArray[np.float32] = cache.read(images).mean.flatten(1).numpy()
+        return latents
 
     def readable(self, label: str) -> str:
         """Name of a class: that on the original set's card, or ImageNet's of a WordNet id, or the label itself."""

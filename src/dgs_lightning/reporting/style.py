@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from dgs_lightning.data.manifest import replacing
 
-INK, MUTED, GRID = "#22303c", "#6b7885", "#e3e7ea"
+INK, MUTED, CLOUD, GRID = "#22303c", "#6b7885", "#c9d1d8", "#e3e7ea"
 ORIGINAL, POOL, TARGET, DISTILLED = "#5f6d7a", "#8db3d4", "#d68a34", "#1f5a92"
 # A pool's plain set is pale, the same with difficulty-guided sampling is full; what is drawn from real images is grey.
 METHOD_COLORS = {

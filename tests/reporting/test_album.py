@@ -1,0 +1,64 @@
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
+from dgs_lightning.data.manifest import read_manifest
+from dgs_lightning.reporting.album import album
+from dgs_lightning.reporting.runs import read_run
+
+
+def slugs(folder: Path) -> list[str]:
+    return [plate.slug for plate in album(read_run(folder))]
+
+
+def test_a_finished_run_has_all_figures_that_its_methods_give(finished_run: Path) -> None:
+    assert slugs(finished_run) == [
+        *("accuracy", "difficulty-ipc4", "distributions", "density-dit", "grid-dit"),
+        *("samples-dit_dgs-ipc4", "scores-dit_dgs-ipc4", "smoothing-dit_dgs-ipc4"),
+        *("samples-flat-ipc4", "scores-flat-ipc4", "smoothing-flat-ipc4"),
+    ]
+
+
+def test_fig_7_is_of_the_easiest_and_the_hardest_class(finished_run: Path) -> None:
+    run = read_run(finished_run)
+    means = {run.readable(label): scores.mean() for label, scores in run.difficulties("original").items()}
+    plate = next(plate for plate in album(run) if plate.slug == "smoothing-dit_dgs-ipc4")
+    shown = [part.get_suptitle() for part in plate.draw().subfigs]
+    assert shown == [min(means, key=means.__getitem__), max(means, key=means.__getitem__)]
+
+
+def test_a_run_without_results_and_scores_still_has_its_pictures(run_folder: Path) -> None:
+    for part in ("evaluation", "scores", "pools"):
+        shutil.rmtree(run_folder / part)
+    assert slugs(run_folder) == [
+        f"{kind}-{row}-ipc4" for row in ("dit_dgs", "flat") for kind in ("samples", "smoothing")
+    ]
+    shutil.rmtree(run_folder / "distilled")
+    assert slugs(run_folder) == []
+
+
+def test_every_figure_of_the_album_can_be_drawn(finished_run: Path) -> None:
+    for plate in album(read_run(finished_run)):
+        assert plate.draw().get_size_inches().min() > 0
+        assert plate.caption.endswith(".")
+
+
+def test_recorded_trajectories_are_drawn_where_the_originals_latents_are_kept(run_folder: Path) -> None:
+    shutil.move(run_folder / "distilled" / "random-ipc4", run_folder / "distilled" / "mgd3-ipc4")
+    settings = (run_folder / "experiment.yaml").read_text().replace("- random", "- mgd3")
+    (run_folder / "experiment.yaml").write_text(settings)
+    paths = torch.rand(4, 6, 1, 8, 8)
+    for name, more in (("pools/dit", {}), ("distilled/mgd3-ipc4", {"centers": torch.rand(4, 1, 8, 8)})):
+        save_file({"predictions": paths, **more}, run_folder / name / "trajectories.safetensors", {"label": "zero"})
+    assert not any("trajectories" in slug for slug in slugs(run_folder))
+    cache = CacheSettings("pixels", "none", (1, 8, 8), posterior=False, flips=1, dtype="float32")
+    records = read_manifest(run_folder / "data" / "train")
+    latents = torch.rand(len(records), 1, 1, 8, 8)
+    write_shard(run_folder / "latents", cache.key("images"), torch.arange(len(records)), latents, None)
+    finish_cache(run_folder / "latents", cache, records, "images")
+    plate = next(plate for plate in album(read_run(run_folder)) if plate.slug == "trajectories-ipc4")
+    assert [axes.get_title("left") for axes in plate.draw().axes] == ["DiT", "MGD3"]
+    assert "the zero" in plate.caption

@@ -1,0 +1,118 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import gaussian_kde
+
+from dgs_lightning.reporting.figures import (
+    Bar,
+    Histogram,
+    Paths,
+    SamplingStages,
+    accuracy_bars,
+    density,
+    difficulty_by_set,
+    difficulty_densities,
+    guided_trajectories,
+    predefined_distributions,
+    sampling_histograms,
+)
+
+EASY = np.array([5, 3, 1, 1, 0, 0, 0, 0, 0, 0])
+EVEN = np.ones(10, dtype=np.int64)
+
+
+def heights(axes: Axes) -> list[float]:
+    return [bar.get_height() for bar in axes.patches]  # type: ignore[attr-defined]
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title("left") for axes in figure.axes]
+
+
+def test_fig_7_has_a_row_before_and_one_after_smoothing_for_each_class() -> None:
+    before = SamplingStages(
+        Histogram(EASY * 10, 0.12), Histogram(EASY * 5, 0.1), Histogram(EASY, 0.13), Histogram(EASY, 0.2)
+    )
+    after = SamplingStages(
+        Histogram(EVEN * 10, 0.5), Histogram(EVEN * 5, 0.4), Histogram(EVEN, 0.5), Histogram(EVEN, 0.6)
+    )
+    figure = sampling_histograms({"cat": (before, after), "dog": (before, after)})
+    axes = [ax for part in figure.subfigs for ax in part.axes]
+    assert len(axes) == 16
+    assert [heights(ax) for ax in axes[:5]] == [
+        *([*map(float, EASY * 10)], [*map(float, EASY * 5)], [*map(float, EASY)], [*map(float, EASY)]),
+        [*map(float, EVEN * 10)],
+    ]
+    assert [ax.get_title("right") for ax in axes[:4]] == ["mean 0.12", "mean 0.10", "mean 0.13", "mean 0.20"]
+    assert axes[2].get_ylim() == axes[3].get_ylim()
+
+
+def test_the_density_is_a_gaussian_kernel_estimate_mirrored_at_the_ends() -> None:
+    scores = np.random.default_rng(0).beta(0.8, 3, 400)
+    x, y = density(scores, points=2048)
+    spread = min(scores.std(), np.subtract(*np.percentile(scores, [75, 25])) / 1.34)
+    kernel = gaussian_kde(scores, 0.9 * spread * 400**-0.2 / scores.std(ddof=1))
+    np.testing.assert_allclose(y, kernel(x) + kernel(-x) + kernel(2 - x), atol=0.03)
+    assert y.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scores", [[0.0], [1.0], [0.3, 0.3, 0.3]])
+def test_equal_scores_have_a_density_too(scores: list[float]) -> None:
+    _, y = density(np.array(scores))
+    assert np.isfinite(y).all()
+    assert y.mean() == pytest.approx(1)
+
+
+def test_fig_2_shows_all_classes_that_both_sets_have() -> None:
+    rng = np.random.default_rng(0)
+    original = {label: rng.uniform(size=20) for label in ("a", "b", "only original")}
+    pool = {label: rng.uniform(size=10) for label in ("a", "b")}
+    figure = difficulty_densities(original, pool, "DiT pool", {"a": "cat"})
+    assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["b", "cat"]
+    legend: Any = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["Original", "DiT pool"]
+
+
+def test_fig_8_shows_the_published_distributions_beside_ones_own() -> None:
+    figure = predefined_distributions([10, 50], {10: np.full(10, 1.0), 50: np.full(10, 5.0)})
+    assert titles(figure)[:5] == ["Scale", "Hill", "Ground", "Slope", "Cliff"]
+    assert heights(figure.axes[4]) == [6, 3, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert heights(figure.axes[5]) == [5] * 10
+    assert len({axes.get_ylim() for axes in figure.axes[:5]}) == 1
+
+
+def test_each_sets_shares_are_drawn_on_the_originals_outline() -> None:
+    figure = difficulty_by_set(np.array([0.05, 0.95]), {"DiT": ("dit", np.array([0.05, 0.06, 0.07, 0.55]))})
+    bars = [patch for patch in figure.axes[0].patches if hasattr(patch, "get_height")]
+    assert [bar.get_height() for bar in bars] == [0.75, 0, 0, 0, 0, 0.25, 0, 0, 0, 0]
+    outline: Any = next(patch for patch in figure.axes[0].patches if patch not in bars)
+    assert list(outline.get_data().values) == [0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0.5]
+
+
+def test_accuracy_bars_tell_mean_deviation_and_the_papers_value() -> None:
+    bars = [Bar("dit", "DiT", [60.0, 62.0], 59.0), Bar("dag", "DAG", [70.0])]
+    figure = accuracy_bars({"ConvNet-6, IPC 10": bars, "ResNet-18, IPC 10": bars[:1]})
+    left = figure.axes[0]
+    assert [text.get_text() for text in left.texts] == ["61.0 ± 1.4", "70.0"]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["DiT", "DAG"]
+    diamonds = [line for line in left.lines if line.get_marker() == "D"]
+    assert [list(np.atleast_1d(line.get_xdata())) for line in diamonds] == [[59.0]]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()  # bars of one height in all panels
+
+
+def test_a_trajectory_ends_where_its_image_is_and_centres_are_crosses() -> None:
+    rng = np.random.default_rng(0)
+    points, centers = rng.normal(size=(3, 5, 2)), rng.normal(size=(3, 2))
+    sets = [Paths("DiT", "dit", points, None), Paths("MGD3", "mgd3", points, centers)]
+    free, guided = guided_trajectories(rng.normal(size=(9, 2)), sets).axes
+
+    def marks(axes: Axes, marker: str) -> list[NDArray[Any]]:
+        return [np.asarray(line.get_xydata()) for line in axes.lines if line.get_marker() == marker]
+
+    np.testing.assert_array_equal(marks(free, "o")[-1], points[:, -1])
+    assert not marks(free, "x")
+    np.testing.assert_array_equal(marks(guided, "x")[0], centers)

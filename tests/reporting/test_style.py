@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dgs_lightning.reporting.style import new_figure, picture, place, save, styled
+
+
+def draw() -> Figure:
+    figure = new_figure(2, 1)
+    figure.subplots().plot([0, 1], [1, 0])
+    return figure
+
+
+def test_a_figure_is_saved_as_the_same_bytes_each_time_without_dates_or_programs(tmp_path: Path) -> None:
+    first = [path.read_bytes() for path in save(draw(), tmp_path / "one" / "figure")]
+    second = [path.read_bytes() for path in save(draw(), tmp_path / "two" / "figure")]
+    assert first == second
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["figure.pdf", "figure.png"]
+    assert b"Matplotlib" not in first[0] + first[1]
+    assert b"CreationDate" not in first[1]
+
+
+def test_drawing_leaves_matplotlibs_settings_alone_and_heeds_none_of_them() -> None:
+    before = mpl.rcParams["lines.linewidth"]
+    plain = styled(draw)().axes[0].lines[0].get_linewidth()
+    with mpl.rc_context({"lines.linewidth": 9}):
+        assert styled(draw)().axes[0].lines[0].get_linewidth() == plain
+        assert mpl.rcParams["lines.linewidth"] == 9
+    assert mpl.rcParams["lines.linewidth"] == before
+
+
+def test_small_images_are_enlarged_in_whole_pixels_and_wide_ones_cropped_to_the_middle() -> None:
+    _, axes = picture(0, 2, 1, 1)
+    small = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    place(axes, Image.fromarray(small), 0, 0)
+    enlarged = np.asarray(axes.images[0].get_array())
+    assert enlarged.shape == (96, 96)
+    np.testing.assert_array_equal(enlarged[6::12, 6::12], small)
+    wide = np.zeros((100, 300, 3), np.uint8)
+    wide[:, 100:200] = 255
+    place(axes, Image.fromarray(wide), 1, 0)
+    assert np.asarray(axes.images[1].get_array()).min() == 255
+
+
+def test_a_pictures_cells_are_square_and_of_the_size_asked_for() -> None:
+    figure, axes = picture(0.5, 3, 2, 0.75, "title")
+    width, height = figure.get_size_inches()
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert np.isclose(width / (right - left), 0.75)
+    assert np.isclose(height / (bottom - top), 0.75)
