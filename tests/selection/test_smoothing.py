@@ -152,9 +152,13 @@ def test_equal_scores_cannot_be_spread_and_say_so(value: float) -> None:
         np.testing.assert_array_equal(smooth(scores, found, preset), scores)
 
 
-def test_shared_thresholds_that_leave_no_original_change_nothing() -> None:
-    scores = np.array([0.2, 0.4])
-    np.testing.assert_array_equal(smooth(scores, Thresholds(1, 1, False), PRESETS["released"]), scores)
+def test_shared_thresholds_that_leave_no_original_change_nothing_and_say_so() -> None:
+    pool, few = np.linspace(0.01, 1, 250), np.array([0.2, 0.4])
+    found = smooth_pair(pool, few, 50, PRESETS["released"])
+    assert found.pool_thresholds.bottom > 2
+    assert not found.pool_thresholds.degenerate
+    assert found.original_thresholds.degenerate
+    np.testing.assert_array_equal(found.original, few)
 
 
 def test_smoothing_fills_more_intervals_of_an_easy_pool() -> None:

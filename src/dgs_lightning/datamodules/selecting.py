@@ -217,7 +217,7 @@ class Selection:
                 degenerate.append(label)
         if degenerate:
             warnings.warn(
-                f"smoothing found no finite divergence in {len(degenerate)} of {len(pool)} classes "
+                f"smoothing found no thresholds that serve in {len(degenerate)} of {len(pool)} classes "
                 f"({', '.join(degenerate[:10])}{' ...' if len(degenerate) > 10 else ''}) and clipped nothing there: "
                 "their difficulties are too few or too equal for this preset",
                 stacklevel=3,

@@ -111,8 +111,9 @@ class Thresholds:
     Attributes:
         bottom: Number b of the easiest images that are levelled.
         top: Number t of the hardest.
-        degenerate: No pair had a finite divergence, so that (0, 0) was taken: the scores are all equal, or (without
-            ``density_epsilon``) an interval stays empty whatever the thresholds.
+        degenerate: Smoothing does not do what it should. No pair had a finite divergence, so that (0, 0) was taken: the
+            scores are all equal, or (without ``density_epsilon``) an interval stays empty whatever the thresholds. Or
+            thresholds shared with a larger set leave none of this one, and its scores stay as they are.
     """
 
     bottom: int
@@ -247,8 +248,11 @@ def smooth_pair(pool: Floats, original: Floats, ipc: int, settings: SmoothingSet
         Both sets smoothed, in their own order.
     """
     of_pool = fit_thresholds(pool, ipc, settings, intervals)
-    separate = settings.thresholds == "separate"
-    of_original = fit_thresholds(original, ipc, settings, intervals) if separate else of_pool
+    if settings.thresholds == "separate":
+        of_original = fit_thresholds(original, ipc, settings, intervals)
+    else:
+        too_many = of_pool.bottom + of_pool.top >= len(original)
+        of_original = replace(of_pool, degenerate=of_pool.degenerate or too_many)
     return Smoothed(smooth(pool, of_pool, settings), smooth(original, of_original, settings), of_pool, of_original)
 
 
