@@ -1,5 +1,6 @@
 """Image sets on disk: class folders, one line of metadata an image, and a card that says where they came from."""
 
+import errno
 import hashlib
 import json
 import math
@@ -7,7 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from dgs_lightning.errors import InputError
 MANIFEST = "metadata.jsonl"
 CARD = "dataset.json"
 IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 LIBRARIES = (
     "dgs-lightning",
     "diffusers",
@@ -70,12 +72,28 @@ _COUNTS = ("index", "seed", "interval")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A hidden path beside ``path`` to write to; it takes the place of ``path`` when the block ends without error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A hidden path beside ``path`` to write to; it takes the place of ``path`` when the block ends without error.
+
+    Raises:
+        InputError: If the disk is full, or may not be written to.
+    """
     # Hashed: a name at the file system's limit has no room for more.
     partial = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.partial")
-    yield partial
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            raise InputError(
+                path,
+                found=str(error.strerror).lower(),
+                expected="a disk with space that may be written to",
+                remedy="Free space or choose another folder, and run the same command again: it keeps what is finished",
+            ) from None
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
