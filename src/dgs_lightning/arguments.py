@@ -1,4 +1,4 @@
-"""The command line of everything that takes an experiment."""
+"""What the command lines share: the options of whatever takes an experiment, and how a parser's complaint reads."""
 
 import argparse
 
@@ -12,3 +12,11 @@ def experiment_parser(command: str, description: str) -> argparse.ArgumentParser
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting; may be repeated"
     )
     return parser
+
+
+def complaint(error: Exception) -> str:
+    """What jsonargparse complains about, in one line, without its listings of types and values."""
+    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
+    noise = ("Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
+    telling = [line.rstrip(".:") for line in lines if line and not line.startswith(noise)]
+    return ": ".join(telling)[:300]

@@ -4,14 +4,16 @@ import importlib
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
-from jsonargparse import ArgumentError, ArgumentParser
-from lightning.pytorch.cli import LightningCLI
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import dgs_lightning
+from dgs_lightning.arguments import complaint
 from dgs_lightning.errors import InputError
 from dgs_lightning.shipped import find_config
 
@@ -21,7 +23,16 @@ FUNCTION_COMMANDS = {
     "select": "dgs_lightning.select",
     "report": "dgs_lightning.report",
 }
+RAISE = {"exit_on_error": False}
 OnStep = Callable[[int, int], None]
+
+# Lightning's remarks on what is meant here: runs measured in steps, few batches, no workers.
+REMARKS = (
+    r"`max_epochs` was not set",
+    r"The number of training batches",
+    r".*does not have many workers",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
 
 
 class StepReport(pl.Callback):
@@ -57,6 +68,15 @@ class StepReport(pl.Callback):
         self._tell(batch_idx + 1, sum(trainer.num_predict_batches))
 
 
+class SaveFitConfig(SaveConfigCallback):
+    """Keeps the config of a training beside its logs; what is predicted has a card with its settings."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Save the config of ``fit``."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
 class DGSCommandLine(LightningCLI):
     """LightningCLI over the project's tasks, datamodules and callbacks by bare class name.
 
@@ -68,12 +88,17 @@ class DGSCommandLine(LightningCLI):
     def __init__(self, args: list[str], on_step: OnStep | None = None) -> None:
         for name in dgs_lightning.__all__:
             getattr(dgs_lightning, name)  # imported, and so known by its bare name
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        for remark in REMARKS:
+            warnings.filterwarnings("ignore", remark)
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
+            save_config_callback=SaveFitConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
                 "enable_progress_bar": on_step is None and sys.stderr.isatty(),
@@ -81,9 +106,13 @@ class DGSCommandLine(LightningCLI):
                 "log_every_n_steps": 20,
                 "callbacks": [StepReport(on_step)] if on_step else [],
             },
-            parser_kwargs={"prog": "dgs"},
+            parser_kwargs={"prog": "dgs", **RAISE, **dict.fromkeys(LIGHTNING_COMMANDS, RAISE)},
             args=with_shipped_configs(args),
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
+        """Parse the command line, or say in one line what is wrong with it."""
+        self.config = parsed(parser, args, f"dgs {args[0]}")
 
 
 class SettingsCheck(DGSCommandLine):
@@ -119,11 +148,24 @@ def function_of(command: str) -> Callable[..., Any]:
 
 def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     """Arguments of such a command, parsed and checked."""
-    parser = ArgumentParser(prog=f"dgs {command}", description=function_of(command).__doc__)
+    parser = ArgumentParser(prog=f"dgs {command}", description=function_of(command).__doc__, **RAISE)
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
     parser.add_function_arguments(function_of(command), fail_untyped=True)
-    arguments: dict[str, Any] = parser.parse_args(with_shipped_configs(args)).as_dict()
+    arguments: dict[str, Any] = parsed(parser, with_shipped_configs(args), f"dgs {command}").as_dict()
     return {key: value for key, value in arguments.items() if key != "config"}
+
+
+def parsed(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
+    """Arguments as a parser reads them.
+
+    Raises:
+        InputError: If a setting is unknown, of the wrong type, or missing.
+    """
+    try:
+        return parser.parse_args(args)
+    except ArgumentError as error:
+        found = complaint(error)
+    raise InputError("settings", found=found, expected=f"what '{command} --help' lists", remedy="Correct that setting")
 
 
 def check(command: str, args: list[str]) -> None:
@@ -132,12 +174,7 @@ def check(command: str, args: list[str]) -> None:
     Raises:
         InputError: If a setting is unknown, of the wrong type, or missing.
     """
-    try:
-        SettingsCheck([command, *args]) if command in LIGHTNING_COMMANDS else function_arguments(command, args)
-    except ArgumentError as error:
-        raise InputError(
-            f"dgs {command}", found=str(error), expected="valid settings", remedy="See 'dgs help'"
-        ) from error
+    SettingsCheck([command, *args]) if command in LIGHTNING_COMMANDS else function_arguments(command, args)
 
 
 def execute(command: str, args: list[str], on_step: OnStep | None = None) -> None:
@@ -149,7 +186,6 @@ def execute(command: str, args: list[str], on_step: OnStep | None = None) -> Non
         on_step: Listener for its progress.
     """
     if command in LIGHTNING_COMMANDS:
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         DGSCommandLine([command, *args], on_step)
         return
     answer = function_of(command)(**function_arguments(command, args))

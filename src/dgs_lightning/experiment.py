@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from dgs_lightning.arguments import complaint
 from dgs_lightning.errors import InputError
 from dgs_lightning.shipped import find_config, load_yaml, merge
 
@@ -150,7 +151,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
     except ArgumentError as error:
         raise InputError(
             path,
-            found=_first_line(error),
+            found=complaint(error),
             expected="the settings of an experiment",
             remedy="Correct or remove that key",
         ) from None
@@ -164,11 +165,6 @@ def _with_base(path: Path) -> Settings:
     settings = load_yaml(path)
     base = settings.pop("base", None)
     return settings if base is None else merge(_with_base(find_config(base, "experiments")), settings)
-
-
-def _first_line(error: Exception) -> str:
-    """What jsonargparse complains about, without its type listings."""
-    return " ".join(str(error).split())[:300].rstrip(".")
 
 
 def _parsed_change(change: str) -> Settings:
