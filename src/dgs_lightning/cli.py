@@ -23,7 +23,7 @@ FUNCTION_COMMANDS = {
     "select": "dgs_lightning.select",
     "report": "dgs_lightning.report",
 }
-RAISE = {"exit_on_error": False}
+RAISE: dict[str, Any] = {"exit_on_error": False}
 OnStep = Callable[[int, int], None]
 
 # Lightning's remarks on what is meant here: runs measured in steps, few batches, no workers.
