@@ -23,7 +23,6 @@ FUNCTION_COMMANDS = {
     "select": "dgs_lightning.select",
     "report": "dgs_lightning.report",
 }
-RAISE: dict[str, Any] = {"exit_on_error": False}
 OnStep = Callable[[int, int], None]
 
 # Lightning's remarks on what is meant here: runs measured in steps, few batches, no workers.
@@ -106,7 +105,8 @@ class DGSCommandLine(LightningCLI):
                 "log_every_n_steps": 20,
                 "callbacks": [StepReport(on_step)] if on_step else [],
             },
-            parser_kwargs={"prog": "dgs", **RAISE, **dict.fromkeys(LIGHTNING_COMMANDS, RAISE)},
+            parser_kwargs={"prog": "dgs", "exit_on_error": False}
+            | {command: {"exit_on_error": False} for command in LIGHTNING_COMMANDS},
             args=with_shipped_configs(args),
         )
 
@@ -148,7 +148,7 @@ def function_of(command: str) -> Callable[..., Any]:
 
 def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     """Arguments of such a command, parsed and checked."""
-    parser = ArgumentParser(prog=f"dgs {command}", description=function_of(command).__doc__, **RAISE)
+    parser = ArgumentParser(prog=f"dgs {command}", description=function_of(command).__doc__, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
     parser.add_function_arguments(function_of(command), fail_untyped=True)
     arguments: dict[str, Any] = parsed(parser, with_shipped_configs(args), f"dgs {command}").as_dict()
