@@ -105,6 +105,12 @@ def test_a_cache_of_other_images_is_refused(tmp_path: Path) -> None:
         module.setup("fit")
 
 
+def test_classes_that_do_not_match_are_listed(tmp_path: Path) -> None:
+    write_cache(tmp_path)
+    with pytest.raises(InputError, match=r"1 classes missing \(fox\); 1 classes not in the list \(eel\)"):
+        LatentDataModule(str(tmp_path), labels=["cat", "dog", "fox"]).setup("fit")
+
+
 def test_a_folder_without_a_finished_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found no finished latent cache"):
         LatentDataModule(str(tmp_path)).setup("fit")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import generator
@@ -146,6 +147,7 @@ class LatentDataModule(pl.LightningDataModule):
         batch_size: Latents of a batch, over all devices.
         latents: ``sample`` draws from the posterior, ``mean`` takes its mean; the same where the codec has none.
         flip: ``random`` takes each orientation that the cache holds with the same probability, ``never`` the original.
+        labels: The classes that the cache must have, or the name of a class list (``imagewoof``); by default any.
         images: Folder of the images, to check that the cache is theirs; by default unchecked.
         seed: Seed of the order, of flips and of samples.
         num_workers: Worker processes; 0 is faster for a cache that fits in memory.
@@ -157,6 +159,7 @@ class LatentDataModule(pl.LightningDataModule):
         batch_size: int = 8,
         latents: Literal["sample", "mean"] = "sample",
         flip: Literal["random", "never"] = "random",
+        labels: str | list[str] | None = None,
         images: str | None = None,
         seed: int = 0,
         num_workers: int = 0,
@@ -179,9 +182,11 @@ class LatentDataModule(pl.LightningDataModule):
         """Open the cache.
 
         Raises:
-            InputError: If it is not finished, of other images, or the devices cannot share a batch equally.
+            InputError: If it is not finished, or of other images or classes, or the devices cannot share a batch
+                equally.
         """
         self.cache = LatentCache(self.cache_folder)
+        check_labels(set(self.cache.labels), self.hparams["labels"], self.cache_folder)
         if self.hparams["images"] is not None:
             self.cache.check_images(Path(self.hparams["images"]))
         devices = self.trainer.world_size if self.trainer else 1
