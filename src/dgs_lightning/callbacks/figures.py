@@ -11,9 +11,8 @@ from dgs_lightning.data.manifest import replacing
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import Guidance, StepState
 from dgs_lightning.errors import InputError
+from dgs_lightning.reporting.trajectories import FILE
 from dgs_lightning.tasks.generation import generation_task
-
-TRAJECTORIES = "trajectories.safetensors"
 
 
 class TrajectoryRecorder(L.Callback):
@@ -64,7 +63,7 @@ class TrajectoryRecorder(L.Callback):
                 remedy=f"Name {type(self).__name__} after it",
             )
         task.guidance = self._listener.guidance
-        with replacing(Path(trainer.default_root_dir) / TRAJECTORIES) as partial:
+        with replacing(Path(trainer.default_root_dir) / FILE) as partial:
             save_file(self._listener.tensors(), partial, {"label": batch.records[0].label})
 
 

@@ -14,8 +14,9 @@ from dgs_lightning.reporting import figures, pictures
 from dgs_lightning.reporting.names import METHODS, show_network, show_row, split_variant, table_order
 from dgs_lightning.reporting.pictures import ScoredImage
 from dgs_lightning.reporting.published import first_published
-from dgs_lightning.reporting.runs import ORIGINAL, Run, Trajectories
+from dgs_lightning.reporting.runs import ORIGINAL, Run
 from dgs_lightning.reporting.summary import Row, summary_rows
+from dgs_lightning.reporting.trajectories import Trajectories, class_latents, read_trajectories
 from dgs_lightning.selection.distribution import Floats, histogram, largest_remainder
 
 CLASSES, RIDGES, IMAGES = 10, 20, 50  # most classes in a figure of images, in one of densities, and images of a class
@@ -121,9 +122,13 @@ def _guidance(run: Run) -> Iterator[Plate]:
     free = str(run.settings.get("guided", "dit"))
     for ipc in dict.fromkeys(ipc for _, ipc in distilled_sets(run)):
         names = {free: free} | {f"{row}-ipc{ipc}": row for row, other in distilled_sets(run) if other == ipc}
-        found = {row: paths for name, row in names.items() if (paths := run.trajectories(name)) is not None}
+        found = {
+            row: paths
+            for name, row in names.items()
+            if (paths := read_trajectories(run.image_folder(name))) is not None
+        }
         label = next((paths.label for paths in found.values() if paths.centers is not None), None)
-        originals = None if label is None else run.latents(label)
+        originals = None if label is None else class_latents(run.folder / "latents", label)
         if label is None or originals is None:
             continue
         plane = PCA(2).fit(originals)
@@ -218,10 +223,8 @@ def _examples(run: Run, labels: Sequence[str]) -> list[str]:
 
 def _images(run: Run, name: str, labels: Sequence[str], count: int = IMAGES) -> dict[str, list[ScoredImage]]:
     """Scored images of some classes from easy to hard, evenly spaced where there are more than ``count``."""
-    found = {
-        label: [(path, score) for path, score in images if score is not None]
-        for label, images in run.images_by_label(name, labels).items()
-    }
+    by_label = run.images_by_label(name)
+    found = {label: [(path, score) for path, score in by_label.get(label, []) if score is not None] for label in labels}
     return {
         label: [ScoredImage(load_image(path), score) for path, score in pictures.spread(images, count)]
         for label, images in found.items()

@@ -1,8 +1,9 @@
 """What an experiment's folder holds: results, scores, images and costs, as far as the run has come."""
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from dgs_lightning.data.classes import readable_name
-from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.data.manifest import MANIFEST, read_card, read_manifest, scan_images
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import split_ipc, split_variant
@@ -38,21 +37,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Trajectories:
-    """Images of one class on their way through the denoising steps.
-
-    Attributes:
-        label: The class.
-        predictions: Predicted clean latents, flattened, shape ``(images, steps, D)``, first step first.
-        centers: Cluster centre of each image, shape ``(images, D)``; None where they are not guided.
-    """
-
-    label: str
-    predictions: NDArray[np.float32]
-    centers: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True, slots=True)
 class Cost:
     """Time of a finished stage, and the images it wrote or scored where it did."""
 
@@ -73,7 +57,7 @@ class Run:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = settings
-        self._difficulties: dict[str, Difficulties] = {}
+        self._listings: dict[str, Mapping[str, tuple[list[str], NDArray[np.float64]]]] = {}
 
     @property
     def name(self) -> str:
@@ -168,71 +152,47 @@ class Run:
         return folder if (folder / MANIFEST).is_file() else None
 
     def difficulties(self, name: str) -> Difficulties:
-        """Difficulties of the original data, a pool or a distilled set by label; empty where it is not scored."""
-        if name not in self._difficulties:
-            self._difficulties[name] = self._read_difficulties(ORIGINAL if name == FULL else name)
-        return self._difficulties[name]
+        """Difficulties of a set's scored images by label, ascending; empty where it is not scored.
 
-    def _read_difficulties(self, name: str) -> Difficulties:
-        folder = self.scores_folder(name) or self.image_folder(name)
-        if folder is None or not (folder / MANIFEST).is_file():
-            return {}
-        by_label: dict[str, list[float]] = defaultdict(list)
-        for record in read_manifest(folder):
-            if record.difficulty is not None:
-                by_label[record.label].append(record.difficulty)
-        return {label: np.array(by_label[label]) for label in sorted(by_label)}
+        Args:
+            name: ``original`` or ``full``, or the name of a pool or distilled set.
+        """
+        scored = {label: scores[~np.isnan(scores)] for label, (_, scores) in self._listing(name).items()}
+        return {label: scores for label, scores in scored.items() if len(scores)}
 
-    def images_by_label(
-        self, name: str, labels: Collection[str] | None = None
-    ) -> dict[str, list[tuple[Path, float | None]]]:
+    def images_by_label(self, name: str) -> dict[str, list[tuple[Path, float | None]]]:
         """Paths and difficulties of a set's images, from easy to hard, those without difficulty last.
 
         Args:
             name: ``original``, or the name of a pool or distilled set.
-            labels: The classes; all by default.
 
         Returns:
             Images by label; empty where they are not to be found.
         """
         folder = self.image_folder(name)
-        listed = self.scores_folder(name) or folder
-        if folder is None or listed is None:
+        if folder is None:
             return {}
-        found: dict[str, list[tuple[Path, float | None]]] = defaultdict(list)
-        for record in read_manifest(listed) if (listed / MANIFEST).is_file() else scan_images(listed):
-            if labels is None or record.label in labels:
-                found[record.label].append((folder / record.file_name, record.difficulty))
-        return {label: sorted(found[label], key=_by_difficulty) for label in sorted(found)}
+        return {
+            label: [
+                (folder / file, None if score != score else score)
+                for file, score in zip(files, scores.tolist(), strict=True)
+            ]
+            for label, (files, scores) in self._listing(name).items()
+        }
+
+    def _listing(self, name: str) -> Mapping[str, tuple[list[str], NDArray[np.float64]]]:
+        """File names and difficulties (NaN: none) by label, from easy to hard; each manifest is read once."""
+        name = ORIGINAL if name == FULL else name
+        if name not in self._listings:
+            folder = self.scores_folder(name) or self.image_folder(name)
+            self._listings[name] = {} if folder is None else _list_images(folder)
+        return self._listings[name]
 
     def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
         """Account of how a distilled set was selected, by label, as ``selection.json`` has it; empty without one."""
         path = self.folder / "distilled" / name / "selection.json"
         accounts: Mapping[str, Mapping[str, Any]] = _read_json(path)["classes"] if path.is_file() else {}
         return accounts
-
-    def trajectories(self, name: str) -> Trajectories | None:
-        """Recorded denoising of some images of a pool or distilled set; None where none was recorded."""
-        folder = self.image_folder(name)
-        path = folder / "trajectories.safetensors" if folder is not None else None
-        if path is None or not path.is_file():
-            return None
-        with safe_open(path, "np") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dictionary)
-            label = file.metadata()["label"]
-        predictions, centers = tensors["predictions"], tensors.get("centers")
-        flat = predictions.reshape(*predictions.shape[:2], -1)
-        return Trajectories(label, flat, None if centers is None else centers.reshape(len(centers), -1))
-
-    def latents(self, label: str) -> NDArray[np.float32] | None:
-        """Latents of a class's original images, flattened, shape ``(N, D)``; None where they were not kept."""
-        folder = self.folder / "latents"
-        if not folder.is_dir():
-            return None
-        cache = LatentCache(folder)
-        images = (cache.classes == cache.labels.index(label)).nonzero().flatten()
-        latents: NDArray[np.float32] = cache.read(images).mean.flatten(1).numpy()
-        return latents
 
     def readable(self, label: str) -> str:
         """Name of a class: that on the original set's card, or ImageNet's of a WordNet id, or the label itself."""
@@ -295,9 +255,16 @@ def _evaluation(path: Path) -> Evaluation:
         ) from None
 
 
-def _by_difficulty(image: tuple[Path, float | None]) -> tuple[bool, float, Path]:
-    path, difficulty = image
-    return difficulty is None, difficulty or 0.0, path
+def _list_images(folder: Path) -> dict[str, tuple[list[str], NDArray[np.float64]]]:
+    by_label: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for record in read_manifest(folder) if (folder / MANIFEST).is_file() else scan_images(folder):
+        score = math.nan if record.difficulty is None else record.difficulty
+        by_label[record.label].append((score, record.file_name))
+    listing = {}
+    for label in sorted(by_label):
+        images = sorted(by_label[label], key=lambda image: (math.isnan(image[0]), *image))
+        listing[label] = [file for _, file in images], np.array([score for score, _ in images])
+    return listing
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -61,7 +61,6 @@ _RC: dict[Any, Any] = {
     "legend.fontsize": 9,
     "legend.frameon": False,
     "legend.labelcolor": INK,
-    "pdf.fonttype": 42,
     "text.color": INK,
     "xtick.color": MUTED,
     "xtick.labelcolor": MUTED,
@@ -120,6 +119,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
         target = path.with_name(f"{path.name}.{ending}")
         with replacing(target) as partial:
             figure.savefig(partial, format=ending, dpi=160, metadata=metadata)
+        figure.set_layout_engine("none")  # what the first file took long to lay out stays where it is
         written.append(target)
     return written
 

@@ -1,0 +1,54 @@
+"""Recorded ways of generated images through the denoising steps, and the latents that they move among."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from dgs_lightning.data.latents import LatentCache
+
+FILE = "trajectories.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectories:
+    """Images of one class on their way through the denoising steps.
+
+    Attributes:
+        label: The class.
+        predictions: Predicted clean latents, flattened, shape ``(images, steps, D)``, first step first.
+        centers: Cluster centre of each image, shape ``(images, D)``; None where they are not guided.
+    """
+
+    label: str
+    predictions: NDArray[np.float32]
+    centers: NDArray[np.float32] | None
+
+
+def read_trajectories(folder: Path | None) -> Trajectories | None:
+    """Trajectories that were recorded with an image set; None where none were."""
+    if folder is None or not (folder / FILE).is_file():
+        return None
+    with safe_open(folder / FILE, "np") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dictionary)
+        label = file.metadata()["label"]
+    predictions, centers = tensors["predictions"], tensors.get("centers")
+    flat = predictions.reshape(*predictions.shape[:2], -1)
+    return Trajectories(label, flat, None if centers is None else centers.reshape(len(centers), -1))
+
+
+def class_latents(cache: Path, label: str) -> NDArray[np.float32] | None:
+    """Latents of a class's original images, flattened, shape ``(N, D)``; None where they were not kept.
+
+    Args:
+        cache: Folder of the latent cache.
+        label: The class.
+    """
+    if not cache.is_dir():
+        return None
+    latents = LatentCache(cache)
+    images = (latents.classes == latents.labels.index(label)).nonzero().flatten()
+    means: NDArray[np.float32] = latents.read(images).mean.flatten(1).numpy()
+    return means
