@@ -275,11 +275,12 @@ def _image_files(folder: Path) -> Iterator[str]:
 
 
 def _refuse_link_out(link: os.DirEntry[str], root: str) -> None:
-    """Refuse a link out of the tree, and any to a folder, which may lead in circles."""
-    if os.path.isdir(link.path) or not Path(os.path.realpath(link.path)).is_relative_to(root):
+    """Refuse a link out of the tree, a broken one, and any to a folder, which may lead in circles."""
+    target = os.path.realpath(link.path)
+    if not os.path.isfile(target) or not Path(target).is_relative_to(root):
         raise InputError(
             link.path,
-            found=f"a link to {os.path.realpath(link.path)}",
+            found=f"a link to {target}",
             expected="images of the folder's own, or links to them",
             remedy="Copy the files there instead",
         )
@@ -400,7 +401,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, RecursionError):
         card = None

@@ -1,0 +1,406 @@
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dgs_lightning.data.manifest import (
+    CARD,
+    MANIFEST,
+    ImageRecord,
+    export_set,
+    hash_file,
+    hash_files,
+    hash_json,
+    is_intact,
+    read_card,
+    read_manifest,
+    read_set,
+    replacing,
+    require_scores,
+    scan_images,
+    versions,
+    write_card,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from dgs_lightning.errors import InputError
+
+MakeSet = Callable[..., Path]
+
+
+def names(folder: Path) -> list[str]:
+    return [record.file_name for record in scan_images(folder)]
+
+
+def fail_after_half_of(path: Path) -> None:
+    with replacing(path) as partial:
+        partial.write_text("half a fi")
+        raise RuntimeError
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# ---- the manifest ------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_comes_back_as_it_was_written_in_order_of_file_names(tmp_path: Path) -> None:
+    full = ImageRecord("b/1.png", "b", "bee", 1, 2**62, 0.1 + 0.2, "net@1", "a", 3, {"kept": [1, None], "also": "é"})
+    write_manifest(tmp_path, [full, ImageRecord("a/é 字.png", "a")])
+    assert read_manifest(tmp_path) == [ImageRecord("a/é 字.png", "a"), full]
+
+
+def test_a_line_names_file_and_label_first_and_leaves_out_what_is_unknown(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [ImageRecord("a/1.png", "a", difficulty=1 / 3, extra={"z": 1, "b": "é"})])
+    expected = '{"file_name": "a/1.png", "label": "a", "difficulty": 0.3333333333333333, "b": "é", "z": 1}\n'
+    assert (tmp_path / MANIFEST).read_text(encoding="utf-8") == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"file_name": "a/2.png", "lab', "truncated"),
+        ("[1]", "list"),
+        ("", "truncated"),
+        ("\x00\x01", "truncated"),
+        ('{"label": "a"}', "file_name"),
+        ('{"file_name": "a/2.png"}', "label"),
+        ('{"file_name": 3, "label": "a"}', "file_name"),
+        ('{"file_name": "a/1.png", "label": "a"}', "second line"),
+        ('{"file_name": "./a//1.png", "label": "a"}', "second line"),
+        ('{"file_name": "/etc/passwd", "label": "a"}', "leaves the folder"),
+        ('{"file_name": "../x.png", "label": "a"}', "leaves the folder"),
+        ('{"file_name": "a/../../x.png", "label": "a"}', "leaves the folder"),
+        ('{"file_name": "a/..", "label": "a"}', "leaves the folder"),
+        ('{"file_name": ".", "label": "a"}', "leaves the folder"),
+        ('{"file_name": "a/\\u0000.png", "label": "a"}', "file_name"),
+        ('{"file_name": "a/2.png", "label": ".."}', "class folder"),
+        ('{"file_name": "a/2.png", "label": "a/../../b"}', "class folder"),
+        ('{"file_name": "a/2.png", "label": 7}', "class folder"),
+        ('{"file_name": "a/2.png", "label": "a", "difficulty": 1.5}', "difficulty"),
+        ('{"file_name": "a/2.png", "label": "a", "difficulty": NaN}', "difficulty"),
+        ('{"file_name": "a/2.png", "label": "a", "difficulty": "0.5"}', "difficulty"),
+        ('{"file_name": "a/2.png", "label": "a", "difficulty": true}', "difficulty"),
+        ('{"file_name": "a/2.png", "label": "a", "index": 1.5}', "index"),
+        ('{"file_name": "a/2.png", "label": "a", "seed": -1}', "seed"),
+        ('{"file_name": "a/2.png", "label": "a", "interval": true}', "interval"),
+        ('{"file_name": "a/2.png", "label": "a", "estimator": 5}', "estimator"),
+        ("[" * 100_000, "nested"),
+    ],
+)
+def test_a_broken_line_is_named_with_its_number(tmp_path: Path, line: str, problem: str) -> None:
+    (tmp_path / MANIFEST).write_text('{"file_name": "a/1.png", "label": "a"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=f"line 2: .*{problem}") as error:
+        read_manifest(tmp_path)
+    assert str(tmp_path / MANIFEST) in str(error.value)
+
+
+def test_text_that_is_not_utf8_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_bytes(b'{"file_name": "\xff.png", "label": "a"}\n')
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_manifest(tmp_path)
+
+
+def test_a_folder_without_a_manifest_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=MANIFEST):
+        read_manifest(tmp_path)
+
+
+def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        write_manifest(tmp_path, [ImageRecord("a/1.png", "a", extra={"x": float("nan")})])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_manifest_of_a_million_lines_reads_in_a_gigabyte(tmp_path: Path) -> None:
+    lines = (
+        f'{{"file_name": "n{i % 1000:08d}/{i:07d}.png", "label": "n{i % 1000:08d}", "index": {i}, '
+        f'"difficulty": {i / 1e6}, "estimator": "torchvision:resnet50@0123456789ab"}}\n'
+        for i in range(1_000_000)
+    )
+    with (tmp_path / MANIFEST).open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+    code = (
+        "import sys, pathlib; from dgs_lightning.data.manifest import read_manifest;"
+        "print(len(read_manifest(pathlib.Path(sys.argv[1]))))"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path)]
+    limit = (2**30, 2**30)
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, limit)
+    )
+    assert done.stdout.strip() == "1000000", done.stderr
+
+
+# ---- folders of images -------------------------------------------------------------------------------------------
+
+
+def test_a_tree_is_scanned_by_class_folders_in_order_of_names(make_set: MakeSet) -> None:
+    folder = make_set("tree", {"dog": ["2.PNG", "1.jpg"], "cat": ["1.png"], "cat/young": ["1.png"]})
+    (folder / "dog" / "notes.txt").write_text("no image")
+    (folder / "dog" / ".hidden.png").write_text("no image")
+    (folder / "loose.png").write_text("in no class folder")
+    records = scan_images(folder)
+    assert [r.file_name for r in records] == ["cat/1.png", "cat/young/1.png", "dog/1.jpg", "dog/2.PNG"]
+    assert [r.label for r in records] == ["cat", "cat", "dog", "dog"]
+
+
+def test_unicode_and_very_long_names_are_names_like_others(make_set: MakeSet, tmp_path: Path) -> None:
+    long = "x" * 251 + ".png"
+    folder = make_set("tree", {"犬 ñ": ["été '\"\n.png", long], "b": ["b\\c.png"]})
+    records = read_set(folder)
+    write_manifest(folder, records)
+    assert read_set(folder) == records
+    export_set(folder, records, tmp_path / "out", {"kind": "distilled"})
+    assert names(tmp_path / "out") == names(folder)
+
+
+@pytest.mark.parametrize("empty", ["missing", "empty", "no images"])
+def test_a_folder_without_images_is_an_input_error(tmp_path: Path, empty: str) -> None:
+    folder = tmp_path / "tree"
+    if empty != "missing":
+        folder.mkdir()
+    if empty == "no images":
+        (folder / "cat").mkdir()
+        (folder / "cat" / "readme.txt").write_text("no image")
+    with pytest.raises(InputError, match=str(folder)):
+        scan_images(folder)
+
+
+@pytest.mark.parametrize("target", ["file outside", "folder outside", "folder inside", "itself"])
+def test_links_out_of_the_tree_and_to_folders_are_refused(make_set: MakeSet, tmp_path: Path, target: str) -> None:
+    folder = make_set("tree", {"cat": ["1.png"]})
+    outside = make_set("outside", {"dog": ["1.png"]})
+    link = folder / "cat" / "link.png"
+    targets = {
+        "file outside": outside / "dog" / "1.png",
+        "folder outside": outside / "dog",
+        "folder inside": folder,
+        "itself": link,
+    }
+    link.symlink_to(targets[target])
+    with pytest.raises(InputError, match=r"link\.png"):
+        scan_images(folder)
+
+
+def test_links_within_the_tree_are_images_like_others(make_set: MakeSet) -> None:
+    folder = make_set("tree", {"cat": ["1.png"]})
+    (folder / "cat" / "2.png").symlink_to("1.png")
+    assert names(folder) == ["cat/1.png", "cat/2.png"]
+
+
+def test_names_that_are_not_utf8_are_refused(make_set: MakeSet) -> None:
+    folder = make_set("tree", {"cat": ["1.png"]})
+    Path(os.fsdecode(os.fsencode(folder / "cat") + b"/\xff.png")).write_bytes(b"")
+    with pytest.raises(InputError, match="UTF-8"):
+        scan_images(folder)
+
+
+def test_a_manifest_gives_labels_where_folders_do_not(make_set: MakeSet) -> None:
+    folder = make_set("flat", {"images": ["1.png", "2.png"]})
+    records = [ImageRecord("images/1.png", "cat"), ImageRecord("images/2.png", "dog")]
+    write_manifest(folder, records)
+    assert read_set(folder) == records
+
+
+@pytest.mark.parametrize(("listed", "problem"), [(["1", "2", "3"], "missing images"), (["1"], "manifest lacks")])
+def test_a_manifest_must_fit_the_files(make_set: MakeSet, listed: list[str], problem: str) -> None:
+    folder = make_set("tree", {"cat": ["1.png", "2.png"]})
+    write_manifest(folder, [ImageRecord(f"cat/{name}.png", "cat") for name in listed])
+    with pytest.raises(InputError, match=problem):
+        read_set(folder)
+
+
+# ---- scores ------------------------------------------------------------------------------------------------------
+
+
+def scored(records: list[ImageRecord], estimator: str) -> list[ImageRecord]:
+    return [replace(r, difficulty=i / 10, estimator=estimator, predicted="dog") for i, r in enumerate(records)]
+
+
+def test_scores_of_a_folder_replace_the_sets_own(make_set: MakeSet, tmp_path: Path) -> None:
+    folder = make_set("tree", {"cat": ["1.png", "2.png"]})
+    records = scan_images(folder)
+    write_manifest(folder, scored(records, "old"))
+    write_manifest(tmp_path / "scores", scored(records, "new")[1:])
+    first, second = read_set(folder, tmp_path / "scores")
+    assert (first.difficulty, first.estimator) == (None, None)
+    assert (second.difficulty, second.estimator, second.predicted) == (0.1, "new", "dog")
+
+
+def test_scores_of_other_images_or_labels_are_an_input_error(make_set: MakeSet, tmp_path: Path) -> None:
+    folder = make_set("tree", {"cat": ["1.png"]})
+    write_manifest(tmp_path / "scores", [ImageRecord("cat/1.png", "dog", difficulty=0.5)])
+    with pytest.raises(InputError, match="label 'dog'"):
+        read_set(folder, tmp_path / "scores")
+    write_manifest(tmp_path / "scores", [ImageRecord("cat/1.png", "cat"), ImageRecord("cat/9.png", "cat")])
+    with pytest.raises(InputError, match=r"cat/9\.png"):
+        read_set(folder, tmp_path / "scores")
+
+
+def test_a_scored_set_names_its_one_estimator(make_set: MakeSet) -> None:
+    folder = make_set("tree", {"cat": ["1.png", "2.png"]})
+    records = scored(scan_images(folder), "net@1")
+    assert require_scores(records, folder) == "net@1"
+    with pytest.raises(InputError, match="1 of 2 images without"):
+        require_scores([records[0], replace(records[1], difficulty=None)], folder)
+    with pytest.raises(InputError, match="1 of 2 images without"):
+        require_scores([records[0], replace(records[1], estimator=None)], folder)
+    with pytest.raises(InputError, match="net@1, other"):
+        require_scores([records[0], replace(records[1], estimator="other")], folder)
+    with pytest.raises(InputError, match="0 of 0"):
+        require_scores([], folder)
+
+
+# ---- cards, hashes, atomic files ---------------------------------------------------------------------------------
+
+
+def test_a_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    card = {"name": "é", "images": 3, "settings": {"scale": 0.1 + 0.2}}
+    write_card(tmp_path, card)
+    assert read_card(tmp_path) == card
+    assert list(json.loads((tmp_path / CARD).read_text(encoding="utf-8"))) == ["images", "name", "settings"]
+    assert read_card(tmp_path / "elsewhere") == {}
+
+
+@pytest.mark.parametrize("text", ["[]", '{"name": ', "[" * 100_000])
+def test_a_broken_card_is_an_input_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / CARD).write_text(text)
+    with pytest.raises(InputError, match=CARD):
+        read_card(tmp_path)
+
+
+def test_hashes_are_those_of_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert hash_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hash_json({"b": 1, "a": [2]}) == hash_json({"a": [2], "b": 1}) != hash_json({"a": [2], "b": 2})
+
+
+def test_the_hash_of_images_depends_on_names_labels_and_bytes_and_not_on_order(make_set: MakeSet) -> None:
+    folder = make_set("tree", {"cat": ["1.png", "2.png"]})
+    records = scan_images(folder)
+    before = hash_files(folder, records)
+    assert hash_files(folder, records[::-1]) == before
+    assert hash_files(folder, [replace(records[0], label="dog"), records[1]]) != before
+    assert hash_files(folder, records[:1]) != before
+    (folder / "cat" / "1.png").write_bytes(b"other")
+    assert hash_files(folder, records) != before
+
+
+def test_versions_name_what_results_depend_on() -> None:
+    assert {"python", "torch", "lightning", "dgs-lightning", "pillow"} <= versions().keys()
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    write_json(path, {"b": 1, "a": "é"})
+    before = path.read_text(encoding="utf-8")
+    assert before == '{\n  "a": "é",\n  "b": 1\n}\n'
+    with pytest.raises(RuntimeError):
+        fail_after_half_of(path)
+    assert files_below(tmp_path) == {"f.json": before.encode()}
+
+
+def test_a_name_at_the_limit_of_the_file_system_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 255), "text")
+    assert (tmp_path / ("n" * 255)).read_text() == "text"
+
+
+def test_a_full_disk_is_told_in_words_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "f.txt"
+    write_text(path, "old")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(InputError, match="Free space"):
+            write_text(path, "x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert files_below(tmp_path) == {"f.txt": b"old"}
+
+
+# ---- export ------------------------------------------------------------------------------------------------------
+
+
+def test_an_exported_set_has_the_same_bytes_in_class_folders(make_set: MakeSet, tmp_path: Path) -> None:
+    source = make_set("flat", {"images": ["1.png", "2.jpg"]})
+    records = [ImageRecord("images/1.png", "cat", index=4), ImageRecord("images/2.jpg", "dog", difficulty=0.25)]
+    export_set(source, records, tmp_path / "out", {"kind": "distilled", "hashes": {"pool": "abc"}})
+    exported = read_set(tmp_path / "out")
+    assert exported == [
+        ImageRecord("cat/images/1.png", "cat", index=4),
+        ImageRecord("dog/images/2.jpg", "dog", difficulty=0.25),
+    ]
+    for before, after in zip(records, exported, strict=True):
+        assert (source / before.file_name).read_bytes() == (tmp_path / "out" / after.file_name).read_bytes()
+    hashes = {"images": hash_files(tmp_path / "out", exported), "pool": "abc"}
+    assert read_card(tmp_path / "out") == {"kind": "distilled", "images": 2, "hashes": hashes}
+    assert is_intact(tmp_path / "out")
+
+
+def test_the_same_export_leaves_the_folder_alone_and_another_replaces_it(make_set: MakeSet, tmp_path: Path) -> None:
+    source, out = make_set("tree", {"cat": ["1.png", "2.png"]}), tmp_path / "out"
+    records = scan_images(source)
+    export_set(source, records, out, {"kind": "distilled"})
+    first, inode = files_below(out), out.stat().st_ino
+    export_set(source, records[::-1], out, {"kind": "distilled"})
+    assert (files_below(out), out.stat().st_ino) == (first, inode)
+    export_set(source, records[:1], out, {"kind": "distilled"})
+    assert names(out) == ["cat/1.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "tree"]
+
+
+def test_a_damaged_export_is_made_again(make_set: MakeSet, tmp_path: Path) -> None:
+    source, out = make_set("tree", {"cat": ["1.png"]}), tmp_path / "out"
+    export_set(source, scan_images(source), out, {"kind": "distilled"})
+    before = files_below(out)
+    (out / "cat" / "1.png").write_bytes(b"broken")
+    assert not is_intact(out)
+    export_set(source, scan_images(source), out, {"kind": "distilled"})
+    assert files_below(out) == before
+
+
+def test_an_interrupted_export_leaves_nothing_in_the_way(make_set: MakeSet, tmp_path: Path) -> None:
+    source, out = make_set("tree", {"cat": ["1.png"]}), tmp_path / "out"
+    missing = [*scan_images(source), ImageRecord("cat/gone.png", "cat")]
+    with pytest.raises(FileNotFoundError):
+        export_set(source, missing, out, {"kind": "distilled"})
+    assert not out.exists()
+    export_set(source, scan_images(source), out, {"kind": "distilled"})
+    assert names(out) == ["cat/1.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "tree"]
+
+
+@pytest.mark.parametrize("place", ["other files", "a file", "another kind", "the source", "above the source"])
+def test_an_export_never_replaces_what_it_did_not_make(make_set: MakeSet, tmp_path: Path, place: str) -> None:
+    source = make_set("data/tree", {"cat": ["1.png"]})
+    write_card(source, {"kind": "distilled"})
+    other = tmp_path / "other"
+    if place == "a file":
+        other.write_text("mine")
+    elif place == "another kind":
+        write_card(other, {"kind": "pool"})
+    elif place == "other files":
+        write_text(other / "thesis.txt", "mine")
+    out = {"the source": source, "above the source": source.parent}.get(place, other)
+    before = files_below(tmp_path)
+    with pytest.raises(InputError, match="Name another folder"):
+        export_set(source, scan_images(source), out, {"kind": "distilled"})
+    assert files_below(tmp_path) == before
+
+
+def test_two_images_of_one_name_in_a_class_are_not_exported(make_set: MakeSet, tmp_path: Path) -> None:
+    source = make_set("tree", {"cat": ["1.png"]})
+    records = [ImageRecord("cat/1.png", "cat"), ImageRecord("1.png", "cat")]
+    with pytest.raises(InputError, match="Rename"):
+        export_set(source, records, tmp_path / "out", {"kind": "distilled"})
