@@ -32,6 +32,7 @@ def check_devices(experiment: Experiment) -> Iterator[Finding]:
 def _wanted(experiment: Experiment) -> int | None:
     """Number of devices that the trainer is to use; none where it takes all."""
     devices = experiment.trainer.get("devices", 1)
-    if isinstance(devices, list):
-        return len(devices)
-    return None if devices in ("auto", "-1", -1) else int(devices)
+    named = devices if isinstance(devices, list) else str(devices).split(",")
+    if len(named) > 1 or isinstance(devices, list):
+        return len(named)
+    return int(named[0]) if named[0].isdigit() else None

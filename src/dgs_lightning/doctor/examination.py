@@ -23,44 +23,42 @@ def examine(experiment: Experiment) -> list[Finding]:
     What cannot be known for an earlier problem is left out: estimates need valid settings and images.
     """
     plan = Plan(experiment)
-    findings: list[Finding] = []
     stages: Sequence[Stage] = ()
+    findings: list[Finding] = []
     try:
         stages = plan.everything()
     except InputError as error:
         findings.append(of_error(error))
-    findings += _collected(check_settings(stages, plan.output))
-    valid = bool(stages) and all(finding.level == "ok" for finding in findings)
+    findings += check_settings(stages, plan.output)
+    valid = all(finding.level == "ok" for finding in findings)
     trees, unreadable = open_trees(experiment)
     findings += unreadable
-    findings += _collected(_look(experiment, trees))
-    findings += _collected(check_weights(experiment, stages))
-    if valid:
-        findings += _collected(check_labels_of_models(experiment, stages, trees))
-    findings += _collected(check_devices(experiment))
-    if valid:
-        findings += _collected(_estimate(experiment, stages, trees))
+    checks = (
+        check_classes(experiment, trees),
+        check_counts(experiment, trees),
+        check_edition(trees),
+        check_files(experiment, trees),
+        check_weights(experiment, stages),
+        check_labels_of_models(experiment, stages, trees),
+        check_devices(experiment),
+        _estimates(experiment, stages if valid else (), trees),
+    )
+    for check in checks:
+        findings += _collected(check)
     return list(dict.fromkeys(findings))
 
 
-def _look(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
-    """The images."""
-    yield from check_classes(experiment, trees)
-    yield from check_counts(experiment, trees)
-    yield from check_edition(trees)
-    yield from check_files(experiment, trees)
-
-
-def _estimate(experiment: Experiment, stages: Sequence[Stage], trees: Trees) -> Iterator[Finding]:
+def _estimates(experiment: Experiment, stages: Sequence[Stage], trees: Trees) -> Iterator[Finding]:
     """What the experiment takes."""
     scale = scale_of(experiment, trees)
-    if scale is None:
+    if scale is None or not stages:
         return
-    works, dit = list(works_of(stages, scale)), dit_of(experiment, stages, scale)
+    dit = dit_of(experiment, stages, scale)
+    works = list(works_of(stages, scale, dit))
     yield from check_networks(works, scale)
     yield from check_disk(experiment, stages, scale, dit)
     yield from check_memory(stages, scale, dit)
-    yield from check_time(experiment, works, scale, dit)
+    yield from check_time(experiment, works, scale)
 
 
 def _collected(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -1,12 +1,11 @@
 """Whether the models that an experiment starts from know the classes of its data."""
 
-import json
 from collections.abc import Iterator, Sequence
 
 from dgs_lightning.doctor.finding import Finding, ok, problem, warning
 from dgs_lightning.doctor.images import Trees, listed
 from dgs_lightning.doctor.models import estimator_source, labels_of_dit, labels_of_estimator
-from dgs_lightning.doctor.settings import setting
+from dgs_lightning.doctor.settings import is_used, setting
 from dgs_lightning.experiment import Experiment
 from dgs_lightning.plan import Stage
 
@@ -18,7 +17,7 @@ def check_labels_of_models(experiment: Experiment, stages: Sequence[Stage], tree
     wanted = next((trees[role].labels for role in ("train", "data", "original", "pool") if role in trees), None)
     if wanted is None:
         return
-    if experiment.dit is not None and any(json.dumps(experiment.dit) in json.dumps(stage.config) for stage in stages):
+    if experiment.dit is not None and is_used(experiment.dit, stages):
         yield _of_dit(experiment.dit, wanted, stages)
     if experiment.estimator is not None:
         remedy = f"{RENAME}; otherwise leave 'estimator' out, and one is trained on the data, out of fold"

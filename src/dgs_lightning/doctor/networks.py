@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from dgs_lightning.doctor.finding import Finding, of_error, ok
-from dgs_lightning.doctor.work import DIT, Network, Scale, Work
+from dgs_lightning.doctor.finding import Finding, of_error, ok, problem
+from dgs_lightning.doctor.work import Classifier, Scale, Work
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit import DiT, DiTConfig
 from dgs_lightning.models.registry import build_network
@@ -14,31 +14,31 @@ from dgs_lightning.models.registry import build_network
 
 def check_networks(works: Sequence[Work], scale: Scale) -> Iterator[Finding]:
     """Whether each downstream network exists and takes images of its size."""
-    networks = sorted({work.network for work in works if work.network is not None and work.network.name != DIT})
-    for network in networks:
+    stages = {work.network: work.stage for work in works if isinstance(work.network, Classifier)}
+    for network, stage in stages.items():
         try:
             with torch.device("meta"):
-                build(network, scale, None)
+                build(network, scale)
             yield ok(f"network {network.name}: takes images of {network.side} pixels")
         except InputError as error:
-            yield of_error(error)
+            found = of_error(error)
+            yield problem(f"stage {stage}: {found.what}", found.remedy)
 
 
-def build(network: Network, scale: Scale, dit: DiTConfig | None) -> nn.Module:
+def build(network: Classifier | DiTConfig, scale: Scale) -> nn.Module:
     """A network with random weights.
 
     Raises:
         InputError: If there is no such network, or the images are too small for it.
     """
-    if network.name != DIT:
-        return build_network(network.name, scale.classes, network.side, scale.channels, width=network.width)
-    assert dit is not None  # without it there is no work for it
-    return DiT(dit)
+    if isinstance(network, DiTConfig):
+        return DiT(network)
+    return build_network(network.name, scale.classes, network.side, scale.channels, width=network.width)
 
 
-def random_inputs(network: Network, batch: int, scale: Scale, dit: DiTConfig | None) -> tuple[Tensor, ...]:
+def random_inputs(network: Classifier | DiTConfig, batch: int, scale: Scale) -> tuple[Tensor, ...]:
     """What a network takes."""
-    if network.name != DIT or dit is None:
-        return (torch.rand(batch, scale.channels, network.side, network.side),)
-    latents = torch.randn(batch, dit.in_channels, dit.input_size, dit.input_size)
-    return latents, torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
+    if isinstance(network, DiTConfig):
+        zeros = torch.zeros(batch, dtype=torch.long)
+        return torch.randn(batch, network.in_channels, network.input_size, network.input_size), zeros, zeros
+    return (torch.rand(batch, scale.channels, network.side, network.side),)

@@ -1,6 +1,5 @@
 """Whether every stage's settings are valid, and what they come to where they are left to defaults."""
 
-import importlib
 import inspect
 import json
 import re
@@ -11,11 +10,10 @@ from typing import Any
 
 import yaml
 
-from dgs_lightning.doctor.finding import Finding, of_error, ok
+import dgs_lightning
+from dgs_lightning.doctor.finding import Finding, of_error, ok, problem
 from dgs_lightning.errors import InputError
 from dgs_lightning.plan import Stage
-
-PACKAGES = {"model": "dgs_lightning.tasks", "data": "dgs_lightning.datamodules"}
 
 
 def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
@@ -33,7 +31,7 @@ def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
             except InputError as error:
                 valid = False
                 found = of_error(error)
-                yield Finding(found.level, f"stage {stage.name}: {found.what}", found.remedy)
+                yield problem(f"stage {stage.name}: {found.what}", found.remedy)
     if valid and stages:
         yield ok(f"settings of all {len(stages)} stages are valid")
 
@@ -44,11 +42,16 @@ def _kind(stage: Stage, output: Path) -> tuple[str, str]:
     return stage.command, re.sub(r"\d+", "0", settings)
 
 
+def is_used(value: str, stages: Sequence[Stage]) -> bool:
+    """Whether a value is in the settings of a stage; where there are no stages to ask, it is taken to be."""
+    return not stages or any(json.dumps(value) in json.dumps(stage.config) for stage in stages)
+
+
 def setting(stage: Stage, part: str, name: str) -> Any:  # noqa: ANN401
     """A setting of a stage's ``model`` or ``data``, or its default; none where it has no such setting."""
     section = stage.config[part]
     if name in section.get("init_args", {}):
         return section["init_args"][name]
-    kind = getattr(importlib.import_module(PACKAGES[part]), section["class_path"].rpartition(".")[2], None)
+    kind = getattr(dgs_lightning, section["class_path"].rpartition(".")[2], None)
     parameter = inspect.signature(kind).parameters.get(name) if kind else None
     return parameter.default if parameter else None

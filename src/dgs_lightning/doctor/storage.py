@@ -13,7 +13,7 @@ from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.images import MEMORY
 from dgs_lightning.doctor.finding import Finding, ok, problem
 from dgs_lightning.doctor.settings import setting
-from dgs_lightning.doctor.work import Scale, generated, latent_shape, task_of
+from dgs_lightning.doctor.work import Scale, codec_config, generated, latent_shape, task_of
 from dgs_lightning.experiment import Experiment
 from dgs_lightning.models.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit import DiT, DiTConfig
@@ -65,10 +65,11 @@ def _images(stage: Stage, scale: Scale) -> int:
 
 
 def _cache(experiment: Experiment, stage: Stage, scale: Scale) -> int:
-    """Bytes of the latent cache; codecs other than pixels are taken to have a posterior."""
+    """Bytes of the latent cache."""
     shape, dtype = latent_shape(experiment, scale), setting(stage, "model", "dtype") or "float16"
     flips = 1 if setting(stage, "model", "flips") is False else 2
-    return CacheSettings("", "", shape, experiment.codec != PIXELS, flips, dtype).bytes_for(scale.train)
+    posterior = experiment.codec != PIXELS and codec_config(experiment.codec).get("_class_name") != "AutoencoderTiny"
+    return CacheSettings("", "", shape, posterior, flips, dtype).bytes_for(scale.train)
 
 
 def _dit_trainings(stages: Sequence[Stage], scale: Scale, dit: DiTConfig | None) -> Iterator[tuple[int, int]]:

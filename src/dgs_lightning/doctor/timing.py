@@ -9,7 +9,7 @@ import torch
 
 from dgs_lightning.doctor.finding import Finding, ok
 from dgs_lightning.doctor.networks import build, random_inputs
-from dgs_lightning.doctor.work import DIT, Network, Scale, Work
+from dgs_lightning.doctor.work import Classifier, Scale, Work
 from dgs_lightning.experiment import Experiment
 from dgs_lightning.models.dit import DiTConfig
 
@@ -18,50 +18,51 @@ LARGEST_BATCH = 64
 LONG_ENOUGH = 0.2  # seconds of a trial
 
 
-def check_time(experiment: Experiment, works: Sequence[Work], scale: Scale, dit: DiTConfig | None) -> Iterator[Finding]:
+def check_time(experiment: Experiment, works: Sequence[Work], scale: Scale) -> Iterator[Finding]:
     """What there is to do, in numbers, and in time where a trial of all networks takes no more than seconds."""
     counts: Counter[str] = Counter()
-    passes: Counter[Network] = Counter()
+    passes: Counter[Classifier | DiTConfig | None] = Counter()
     for work in works:
         counts[work.what] += work.count
-        if work.network is not None:
-            passes[work.network] += work.passes
-    if counts:
-        yield ok("to do: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
-    if not passes:
-        return
+        passes[work.network] += work.passes
+    yield ok("to do: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
     torch.set_num_threads(experiment.threads)
-    each = {network: seconds_per_image(network, scale, dit) for network in passes}
-    names = ", ".join(sorted(network.name for network in passes))
-    if None in each.values():
-        yield ok(f"time: no estimate, since not all of {names} are small enough to be tried within seconds")
-    else:
-        total = sum(passes[n] * (seconds or 0) / _side_by_side(n, experiment) for n, seconds in each.items())
-        yield ok(
-            f"time: roughly {in_words(total)} on this machine, from forward passes of {names} timed now; encoding, "
-            "scoring and reading come on top"
-        )
+    seconds = 0.0
+    for network, images in passes.items():
+        if not images:
+            continue
+        each = seconds_per_image(network, scale)
+        if each is None:
+            yield ok("time: no estimate, since the networks are too large to be tried within seconds")
+            return
+        seconds += images * each / _side_by_side(network, experiment)
+    yield ok(
+        f"time: roughly {in_words(seconds)} on this machine, by forward passes of each network timed now; encoding, "
+        "scoring and reading come on top"
+    )
 
 
-def _side_by_side(network: Network, experiment: Experiment) -> int:
+def _side_by_side(network: Classifier | DiTConfig | None, experiment: Experiment) -> int:
     """How many stages with a network run at a time; those that train or use the DiT run one after another."""
     places = torch.cuda.device_count() or max(1, len(os.sched_getaffinity(0)) // experiment.threads)
-    return 1 if network.name == DIT else min(experiment.jobs, places)
+    return min(experiment.jobs, places) if isinstance(network, Classifier) else 1
 
 
 @torch.inference_mode()
-def seconds_per_image(network: Network, scale: Scale, dit: DiTConfig | None) -> float | None:
+def seconds_per_image(network: Classifier | DiTConfig | None, scale: Scale) -> float | None:
     """Time of one image's share of a forward pass, in batches as large as can be tried; none for large networks."""
+    if network is None:
+        return None
     with torch.device("meta"):
-        if sum(parameter.numel() for parameter in build(network, scale, dit).parameters()) > MOST_PARAMETERS:
+        if sum(parameter.numel() for parameter in build(network, scale).parameters()) > MOST_PARAMETERS:
             return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build(network, scale, dit).to(device).eval()
+    model = build(network, scale).to(device).eval()
     batch = 1
     while True:
-        inputs = random_inputs(network, batch, scale, dit)
+        inputs = [tensor.to(device) for tensor in random_inputs(network, batch, scale)]
         start = time.perf_counter()
-        model(*(tensor.to(device) for tensor in inputs)).sum().item()
+        model(*inputs).sum().item()
         seconds = time.perf_counter() - start
         if batch == LARGEST_BATCH or seconds > LONG_ENOUGH:
             return seconds / batch

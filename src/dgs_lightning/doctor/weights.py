@@ -1,6 +1,5 @@
 """The models that an experiment does not train itself: are they on this machine, or how to get them; no network."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from dgs_lightning.doctor.models import (
     find_model,
     is_hub_id,
 )
+from dgs_lightning.doctor.settings import is_used
 from dgs_lightning.experiment import Experiment
 from dgs_lightning.plan import Stage
 
@@ -29,10 +29,9 @@ LICENCES = {
 
 def check_weights(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[Finding]:
     """The DiT, the autoencoders and the estimator, as far as a stage uses them."""
-    used = json.dumps([stage.config for stage in stages]) if stages else json.dumps(vars(experiment))
     for role, patterns in ROLES.items():
         name = getattr(experiment, role)
-        if name not in (None, PIXELS) and json.dumps(name) in used:
+        if name not in (None, PIXELS) and is_used(name, stages):
             yield _model(role, name, patterns)
     if experiment.estimator is not None:
         yield _estimator(experiment)

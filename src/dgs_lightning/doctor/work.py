@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dgs_lightning.data.codec import PIXELS
 from dgs_lightning.data.datasets import is_grey, load_image
@@ -18,22 +19,21 @@ from dgs_lightning.tasks.protocol import published_epochs
 
 DIGIT_IMAGES = 1_797
 TRAINING = 3  # forward passes that take as long as one forward and backward
-DIT = "dit"
 
 
-@dataclass(frozen=True, order=True)
-class Network:
-    """A network at work.
+@dataclass(frozen=True)
+class Classifier:
+    """A network that is trained.
 
     Args:
-        name: ``dit``, or the name of a classifier.
+        name: Its name.
         side: Side of its images in pixels.
         width: Channels of a ConvNet.
     """
 
     name: str
-    side: int = 0
-    width: int = 0
+    side: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,18 @@ class Work:
     """One stage's share of the work.
 
     Args:
+        stage: Name of the stage.
         what: What is counted.
         count: How many.
-        network: What does it; none where it is quick.
-        passes: Images through the network, forward.
+        passes: Images through the network, forward; none are counted where the work is quick.
+        network: The network, a DiT by its architecture; none where that is not known.
     """
 
+    stage: str
     what: str
     count: int
-    network: Network | None = None
     passes: int = 0
+    network: Classifier | DiTConfig | None = None
 
 
 def scale_of(experiment: Experiment, trees: Trees) -> Scale | None:
@@ -97,11 +99,16 @@ def latent_shape(experiment: Experiment, scale: Scale) -> tuple[int, int, int]:
     """Shape ``(C, h, w)`` of a latent; that of Stable Diffusion's autoencoders where the codec is not here to ask."""
     if experiment.codec == PIXELS:
         return scale.channels, scale.side, scale.side
-    path = find_model(experiment.codec, AUTOENCODER)
-    config = {} if path is None else read_json(path / "config.json")
+    config = codec_config(experiment.codec)
     stages = config.get("encoder_block_out_channels") or config.get("block_out_channels") or range(4)
     side = scale.side // 2 ** (len(stages) - 1)
     return config.get("latent_channels", 4), side, side
+
+
+def codec_config(codec: str) -> dict[str, Any]:
+    """Config of an autoencoder; empty where it is not here."""
+    path = find_model(codec, AUTOENCODER)
+    return {} if path is None else read_json(path / "config.json")
 
 
 def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiTConfig | None:
@@ -123,11 +130,12 @@ def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiT
 # ---- stage by stage ----------------------------------------------------------------------------------------------
 
 
-def works_of(stages: Sequence[Stage], scale: Scale) -> Iterator[Work]:
+def works_of(stages: Sequence[Stage], scale: Scale, dit: DiTConfig | None) -> Iterator[Work]:
     """The work of each stage."""
     for stage in stages:
         if task_of(stage) in COUNTED:
-            yield COUNTED[task_of(stage)](stage, scale)
+            work = COUNTED[task_of(stage)](stage, scale)
+            yield replace(work, network=work.network or dit)
 
 
 def task_of(stage: Stage) -> str:
@@ -136,12 +144,12 @@ def task_of(stage: Stage) -> str:
 
 
 def _encoding(stage: Stage, scale: Scale) -> Work:
-    return Work("images encoded", scale.train)
+    return Work(stage.name, "images encoded", scale.train)
 
 
 def _scoring(stage: Stage, scale: Scale) -> Work:
     made = next((needed for needed in stage.needs if task_of(needed) == "GenerationTask"), None)
-    return Work("images scored", scale.train if made is None else generated(made, scale))
+    return Work(stage.name, "images scored", scale.train if made is None else generated(made, scale))
 
 
 def generated(stage: Stage, scale: Scale) -> int:
@@ -152,13 +160,15 @@ def generated(stage: Stage, scale: Scale) -> int:
 def _generation(stage: Stage, scale: Scale) -> Work:
     images, branches = generated(stage, scale), 1 if setting(stage, "model", "guidance_scale") == 1 else 2
     steps = int(setting(stage, "model", "steps"))
-    return Work(f"images generated in {steps} steps", images, Network(DIT), images * steps * branches)
+    return Work(stage.name, f"images generated in {steps} steps", images, images * steps * branches)
 
 
 def _dit_training(stage: Stage, scale: Scale) -> Work:
     trainer, batch = stage.config["trainer"], int(setting(stage, "data", "batch_size"))
-    steps = trainer.get("max_steps") or trainer.get("max_epochs", 1000) * max(1, scale.train // batch)
-    return Work(f"training steps of the DiT on {batch} images", steps, Network(DIT), TRAINING * steps * batch)
+    steps = int(trainer.get("max_steps", -1))
+    if steps < 0:
+        steps = int(trainer.get("max_epochs") or 1000) * max(1, scale.train // batch)
+    return Work(stage.name, f"training steps of the DiT on {batch} images", steps, TRAINING * steps * batch)
 
 
 def _classification(stage: Stage, scale: Scale) -> Work:
@@ -169,8 +179,9 @@ def _classification(stage: Stage, scale: Scale) -> Work:
     epochs = epochs or published_epochs(images / scale.classes, scale.classes)
     evaluations = epochs // max(1, epochs // setting(stage, "model", "evaluations"))
     side = setting(stage, "data", "image_size") or scale.side
-    network = Network(setting(stage, "model", "network"), side, setting(stage, "model", "width"))
-    return Work("networks trained", 1, network, TRAINING * epochs * images + evaluations * scale.val)
+    passes = TRAINING * epochs * images + evaluations * scale.val
+    network = Classifier(setting(stage, "model", "network"), side, setting(stage, "model", "width"))
+    return Work(stage.name, "networks trained", 1, passes, network)
 
 
 def train_images(stage: Stage, scale: Scale) -> int:
