@@ -57,6 +57,22 @@ def test_work_is_counted_as_by_hand(healthy: Experiment) -> None:
     assert passes["evaluation"] == 2 * 4 * (3 * 4 * 50 + 2 * 40) + 2 * 4 * (3 * 4 * 100 + 2 * 40)
 
 
+def test_a_pool_from_elsewhere_is_scored_beside_the_originals(healthy: Experiment) -> None:
+    experiment = replace(
+        healthy,
+        data=None,
+        original=f"{healthy.data}/val",
+        pool=f"{healthy.data}/train",
+        methods=["pool_dgs"],
+        networks=[],
+        estimator="torchvision:resnet50",
+    )
+    works = list(works_of(stages(experiment), scale(experiment), None))
+    assert sorted(work.count for work in works) == [40, 120]
+    [to_do] = check_time(experiment, works, scale(experiment))
+    assert to_do.what == "to do: 160 images scored"
+
+
 def test_parameters_of_the_published_model_are_those_of_the_paper(healthy: Experiment) -> None:
     experiment = replace(healthy, dit="facebook/DiT-XL-2-256")
     assert dit_of(experiment, stages(experiment), scale(experiment)) == XL

@@ -175,14 +175,14 @@ def check_counts(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     for tree in trees.values():
         counts = tree.counts.values()
         yield ok(f"{tree.folder}: {len(tree.records):,} images, {min(counts):,} to {max(counts):,} of a class")
-        wanted = {"val": 1, "pool": ipc}.get(tree.role, ipc)
+        wanted = 1 if tree.role == "val" else ipc
         left = {label: _for_training(tree, count, experiment) for label, count in tree.counts.items()}
         short = {label: count for label, count in sorted(left.items()) if count < wanted}
         if short:
             examples = listed([f"{label}: {count}" for label, count in short.items()])
             what = f"{tree.folder}: {len(short)} classes with fewer images than the largest ipc {wanted} ({examples})"
             remedy = f"Add images, or lower ipc to {max(1, min(short.values()))}"
-            fatal = tree.role == "pool" or _selects_from_originals(experiment)
+            fatal = tree.role == "pool" or min(short.values()) == 0 or _selects_from_originals(experiment)
             yield problem(what, remedy) if fatal else warning(what, remedy)
         elif tree.role == "pool" and min(counts) < 2 * ipc:
             yield warning(

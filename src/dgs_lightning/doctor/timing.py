@@ -26,6 +26,8 @@ def check_time(experiment: Experiment, works: Sequence[Work], scale: Scale) -> I
         counts[work.what] += work.count
         passes[work.network] += work.passes
     yield ok("to do: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+    if not any(passes.values()):
+        return
     torch.set_num_threads(experiment.threads)
     seconds = 0.0
     for network, images in passes.items():

@@ -46,6 +46,7 @@ class Scale:
         val: Validation images.
         side: Side of the images in pixels at the working size.
         channels: Their channels.
+        pool: Images of a pool that was made elsewhere.
     """
 
     classes: int
@@ -53,6 +54,7 @@ class Scale:
     val: int
     side: int
     channels: int
+    pool: int = 0
 
     @property
     def image_bytes(self) -> int:
@@ -92,7 +94,7 @@ def scale_of(experiment: Experiment, trees: Trees) -> Scale | None:
     images, val = len(tree.records), len(trees["val"].records) if "val" in trees else 0
     if tree.role == "data":
         images, val = round(images * (1 - fraction)), round(images * fraction)
-    return Scale(len(tree.labels), images, val, side, channels)
+    return Scale(len(tree.labels), images, val, side, channels, len(trees["pool"].records) if "pool" in trees else 0)
 
 
 def latent_shape(experiment: Experiment, scale: Scale) -> tuple[int, int, int]:
@@ -149,7 +151,8 @@ def _encoding(stage: Stage, scale: Scale) -> Work:
 
 def _scoring(stage: Stage, scale: Scale) -> Work:
     made = next((needed for needed in stage.needs if task_of(needed) == "GenerationTask"), None)
-    return Work(stage.name, "images scored", scale.train if made is None else generated(made, scale))
+    given = scale.pool if stage.name == "scores/pool" else scale.train
+    return Work(stage.name, "images scored", given if made is None else generated(made, scale))
 
 
 def generated(stage: Stage, scale: Scale) -> int:
