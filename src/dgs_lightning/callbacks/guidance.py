@@ -37,7 +37,7 @@ class GuidanceCallback(L.Callback):
         ...         self.scale = scale
         ...
         ...     def __call__(self, state: StepState) -> Tensor:
-        ...         return self.scale * state.sigma * (1 - state.pred_x0)
+        ...         return self.scale * state.sigma * (1 - state.latent)
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

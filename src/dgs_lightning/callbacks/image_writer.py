@@ -1,6 +1,5 @@
 """Writing of generated images: atomically, off the critical path, and so that a killed run goes on where it was."""
 
-import errno
 import io
 import json
 import logging
@@ -58,6 +57,7 @@ class ImageWriter(BasePredictionWriter):
         super().__init__("batch")
         self.output = Path(output)
         self.grid = grid
+        self._encoder: ThreadPoolExecutor | None = None  # started by the process that writes
         self._jobs: list[Future[None]] = []
 
     # ---- before: what is there already ---------------------------------------------------------------------------
@@ -80,7 +80,7 @@ class ImageWriter(BasePredictionWriter):
         self._check_settings(_settings(trainer))
         trainer.strategy.barrier("settings checked")  # all devices look before one of them writes
         if trainer.is_global_zero:
-            self._writing(write_json, self.output / _JOURNAL / "settings.json", _settings(trainer))
+            write_json(self.output / _JOURNAL / "settings.json", _settings(trainer))
         finished = {record.file_name for record in self._recorded() if _is_whole(self.output / record.file_name)}
         trainer.strategy.barrier("finished images listed")
         self._progress.total = len(_datamodule(trainer).requests()) - len(finished)
@@ -129,6 +129,7 @@ class ImageWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Hand a batch of 8-bit images to the encoder."""
+        assert self._encoder is not None
         images = prediction.cpu()
         self._jobs.append(self._encoder.submit(self._write_batch, images, batch))
         while len(self._jobs) > _WAITING:
@@ -140,34 +141,21 @@ class ImageWriter(BasePredictionWriter):
     def _write_batch(self, images: Tensor, batch: RequestBatch) -> None:
         """Write a batch's images, then its lines: lines stand for images that are there."""
         for image, record in zip(images, batch.records, strict=True):
-            self._writing(write_png, self.output / record.file_name, image)
+            write_png(self.output / record.file_name, image)
         lines = "".join(manifest_line(record) for record in batch.records)
-        self._writing(write_text, self.output / _JOURNAL / f"{batch.number:06d}" / MANIFEST, lines)
-
-    def _writing(self, write: Any, path: Path, content: object) -> None:  # noqa: ANN401
-        """Write a file, with a disk's refusal in the user's words."""
-        try:
-            write(path, content)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            raise InputError(
-                path,
-                found="no space left" if full else f"{error.strerror}",
-                expected="a disk that takes the images",
-                remedy="Free space, or mend the folder, and run the same command again: it keeps what is finished",
-            ) from None
+        write_text(self.output / _JOURNAL / f"{batch.number:06d}" / MANIFEST, lines)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Let the encoder finish the files it has begun."""
-        self._encoder.shutdown(wait=True, cancel_futures=True)
+        if self._encoder is not None:
+            self._encoder.shutdown(wait=True, cancel_futures=True)
 
     # ---- after: the image set ------------------------------------------------------------------------------------
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Merge what all devices recorded into one manifest, and write the card."""
-        for job in self._jobs:
-            job.result()
-        self._encoder.shutdown()
+        while self._jobs:
+            self._jobs.pop(0).result()
         trainer.strategy.barrier("all images written")
         if trainer.is_global_zero:
             self._finish(trainer)
@@ -178,8 +166,8 @@ class ImageWriter(BasePredictionWriter):
         if len(records) < wanted:
             _log.info("%d of %d images; the same command makes the others", len(records), wanted)
             return
-        self._writing(write_manifest, self.output, records.values())
-        self._writing(write_card, self.output, self._card(trainer, records))
+        write_manifest(self.output, records.values())
+        write_card(self.output, self._card(trainer, records))
         shutil.rmtree(self.output / _JOURNAL)
 
     def _card(self, trainer: L.Trainer, records: Mapping[str, ImageRecord]) -> dict[str, Any]:

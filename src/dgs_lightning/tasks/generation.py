@@ -109,7 +109,9 @@ class GenerationTask(L.LightningModule):
         """
         try:
             return to_pixels(self.decode(self.generate(batch)))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
             raise InputError(
                 f"batch_size {len(batch.records)}",
                 found=f"out of memory on {self.device}",

@@ -1,0 +1,208 @@
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dgs_lightning.callbacks.guidance import (
+    CenterGuidance,
+    DifficultyAwareGuidance,
+    GuidanceCallback,
+    ModeGuidance,
+)
+from dgs_lightning.callbacks.image_writer import ImageWriter
+from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
+from dgs_lightning.data.manifest import ImageRecord, read_card, read_set, write_manifest
+from dgs_lightning.datamodules.requests import RequestDataModule
+from dgs_lightning.diffusion.guidance import StepState
+from dgs_lightning.errors import InputError
+from dgs_lightning.selection.clustering import kmeans_centers
+from dgs_lightning.tasks.generation import GenerationTask
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+CLASSES = {"cat": 0.5, "cow": 0.0, "dog": -0.5}
+DIFFICULTIES = [0.05] * 6 + [0.55] * 3 + [0.95]  # of the ten images of each class
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cache of ten images a class, at 4 x 4 pixels of one channel."""
+    folder = tmp_path_factory.mktemp("latents")
+    settings = CacheSettings("pixels", "none", (1, 4, 4), posterior=False, flips=1, dtype="float32")
+    records = [ImageRecord(f"{label}/{i}.png", label) for label in CLASSES for i in range(10)]
+    scatter = torch.randn(30, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    greys = torch.tensor([CLASSES[record.label] for record in records]).reshape(30, 1, 1, 1, 1)
+    write_shard(folder, settings.key("images"), torch.arange(30), greys + 0.2 * scatter, None)
+    finish_cache(folder, settings, records, "images")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scores")
+    write_manifest(
+        folder,
+        [
+            ImageRecord(f"{label}/{i}.png", label, difficulty=difficulty, estimator="judge")
+            for label in CLASSES
+            for i, difficulty in enumerate(DIFFICULTIES)
+        ],
+    )
+    return folder
+
+
+def generate(
+    output: Path, dit: Path, guidance: L.Callback | None = None, *, images: int = 4, labels: list[str] | None = None
+) -> dict[str, Tensor]:
+    """Images in [-1, 1] by file name."""
+    L.Trainer(
+        accelerator="cpu",
+        callbacks=[ImageWriter(str(output)), *([guidance] if guidance else [])],
+        default_root_dir=output.parent,
+        logger=False,
+        enable_progress_bar=False,
+    ).predict(GenerationTask(str(dit)), datamodule=RequestDataModule(images_per_class=images, labels=labels))
+    return {
+        record.file_name: torch.from_numpy(np.array(Image.open(output / record.file_name))) / 127.5 - 1
+        for record in read_set(output)
+    }
+
+
+def centers_in(folder: Path) -> dict[str, Tensor]:
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
+def test_modes_are_the_k_means_centres_of_each_class(latents: Path, dit: Path, tmp_path: Path) -> None:
+    images = generate(tmp_path / "mgd3", dit, ModeGuidance(str(latents), ipc=3), images=9)
+    cache, centers = LatentCache(latents), centers_in(tmp_path / "centers")
+    assert {label: tuple(found.shape) for label, found in centers.items()} == dict.fromkeys(CLASSES, (3, 1, 4, 4))
+    points = cache.read(torch.arange(10, 20)).mean.flatten(1).numpy()
+    torch.testing.assert_close(centers["cow"].flatten(1), torch.from_numpy(kmeans_centers(points, 3)).float())
+    assert sorted(images) == [f"{label}/{i:05d}.png" for label in CLASSES for i in range(3)]
+    card = read_card(tmp_path / "mgd3")
+    assert card["kind"] == "distilled"
+    assert card["settings"]["model"]["guidance"].keys() == {"centers", "scale", "stop_timestep", "form"}
+
+
+def test_centres_are_computed_once_for_the_same_latents_and_settings(latents: Path, dit: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    generate(tmp_path / "a", dit, ModeGuidance(str(latents), ipc=2, store=str(store)))
+    (first,) = store.iterdir()
+    written = first.stat().st_mtime_ns
+    generate(tmp_path / "b", dit, ModeGuidance(str(latents), ipc=2, scale=0.3, store=str(store)))
+    assert [file.stat().st_mtime_ns for file in store.iterdir()] == [written]
+    generate(tmp_path / "c", dit, ModeGuidance(str(latents), ipc=3, store=str(store)))
+    assert len(list(store.iterdir())) == 2
+
+
+@pytest.mark.parametrize("form", ["x0", "latent"])
+def test_images_come_closer_to_their_centres_the_lower_the_stop(
+    latents: Path, dit: Path, tmp_path: Path, form: Literal["x0", "latent"]
+) -> None:
+    distances = []
+    for stop in (50, 25, 10, 0):
+        guidance = ModeGuidance(str(latents), ipc=4, stop_timestep=stop, form=form)
+        images = generate(tmp_path / str(stop), dit, guidance)
+        centers = centers_in(tmp_path / "centers")
+        gaps = [image - centers[name.split("/")[0]][int(name[-9:-4]), 0] for name, image in images.items()]
+        distances.append(float(torch.stack(gaps).square().mean()))
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 0.95 * distances[0]
+
+
+def test_stopping_at_the_first_step_equals_no_guidance(latents: Path, dit: Path, tmp_path: Path) -> None:
+    plain = generate(tmp_path / "plain", dit)
+    stopped = generate(tmp_path / "stopped", dit, ModeGuidance(str(latents), ipc=4, stop_timestep=50))
+    assert all(torch.equal(plain[name], stopped[name]) for name in plain)
+
+
+def test_each_difficulty_interval_has_its_share_of_the_centres(latents: Path, scores: Path) -> None:
+    cache = LatentCache(latents)
+    found = DifficultyAwareGuidance(str(latents), str(scores), ipc=5).centers_of("cow", cache)
+    points = cache.read(torch.arange(10, 20)).mean.flatten(1).numpy()
+    # Of 10 images, 6, 3 and 1 in three intervals: 3, 1.5 and 0.5 of 5 centres, ties to the lower interval.
+    easy, middle = points[:6], points[6:9]
+    np.testing.assert_allclose(found[:3], kmeans_centers(easy, 3), rtol=1e-6)
+    np.testing.assert_allclose(found[3:], kmeans_centers(middle, 2), rtol=1e-6)
+
+
+def test_an_interval_with_as_many_images_as_centres_uses_the_images(latents: Path, scores: Path) -> None:
+    cache = LatentCache(latents)
+    found = DifficultyAwareGuidance(str(latents), str(scores), ipc=10).centers_of("cow", cache)
+    np.testing.assert_array_equal(found, cache.read(torch.arange(10, 20)).mean.flatten(1).numpy())
+
+
+def test_smoothing_changes_the_intervals(latents: Path, scores: Path) -> None:
+    records = [ImageRecord(f"cow/{i}.png", "cow") for i in range(10)]
+    raw = DifficultyAwareGuidance(str(latents), str(scores), ipc=5)
+    smoothed = DifficultyAwareGuidance(str(latents), str(scores), ipc=5, smoothing="paper")
+    assert raw.difficulties(records).tolist() == DIFFICULTIES
+    assert smoothed.difficulties(records).tolist() != DIFFICULTIES
+
+
+def test_difficulty_aware_sets_are_generated(latents: Path, scores: Path, dit: Path, tmp_path: Path) -> None:
+    guidance = DifficultyAwareGuidance(str(latents), str(scores), ipc=2, stop_timestep=0)
+    assert len(generate(tmp_path / "dag", dit, guidance, labels=["dog"])) == 2
+
+
+def test_images_without_scores_are_refused(latents: Path, dit: Path, tmp_path: Path) -> None:
+    write_manifest(tmp_path, [ImageRecord("cat/0.png", "cat", difficulty=0.5, estimator="judge")])
+    with pytest.raises(InputError, match="9 of 10 images without difficulty"):
+        generate(tmp_path / "dag", dit, DifficultyAwareGuidance(str(latents), str(tmp_path)))
+
+
+def test_a_class_without_latents_is_named(dit: Path, latents: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cats"
+    settings = LatentCache(latents).settings
+    write_shard(cache, settings.key("cats"), torch.arange(1), torch.zeros(1, 1, 1, 4, 4), None)
+    finish_cache(cache, settings, [ImageRecord("cat/0.png", "cat")], "cats")
+    with pytest.raises(InputError, match="found no latents of cow, dog"):
+        generate(tmp_path / "mgd3", dit, ModeGuidance(str(cache)))
+
+
+def test_centres_of_ones_own_are_followed(dit: Path, tmp_path: Path) -> None:
+    save_file({label: torch.full((2, 1, 4, 4), 0.9) for label in CLASSES}, tmp_path / "mine.safetensors")
+    guidance = CenterGuidance(str(tmp_path / "mine.safetensors"), scale=1.0, stop_timestep=0, form="latent")
+    guided = generate(tmp_path / "guided", dit, guidance, labels=["cow", "dog"])
+    plain = generate(tmp_path / "plain", dit, labels=["cow", "dog"], images=2)
+    assert guided.keys() == plain.keys()
+    assert all(guided[name].mean() > plain[name].mean() for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("centers", "found"),
+    [
+        ({label: torch.zeros(2, 1, 8, 8) for label in CLASSES}, r"centres of cat: found shape \(2, 1, 8, 8\)"),
+        ({"cat": torch.zeros(2, 1, 4, 4)}, "centres of cow: found none"),
+    ],
+)
+def test_centres_that_do_not_fit_are_refused(dit: Path, tmp_path: Path, centers: dict[str, Tensor], found: str) -> None:
+    save_file(centers, tmp_path / "mine.safetensors")
+    with pytest.raises(InputError, match=found + r", expected shape \(n, 1, 4, 4\)"):
+        generate(tmp_path / "set", dit, CenterGuidance(str(tmp_path / "mine.safetensors")))
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_guidance_needs_a_task_that_generates() -> None:
+    with pytest.raises(InputError, match="CenterGuidance: found LightningModule, expected GenerationTask"):
+        CenterGuidance("centers").setup(L.Trainer(logger=False), L.LightningModule(), "predict")
+
+
+class TowardsWhite(GuidanceCallback):
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def __call__(self, state: StepState) -> Tensor:
+        return self.scale * state.sigma * (1 - state.latent)
+
+
+def test_a_guidance_of_ones_own_is_a_class_of_a_few_lines(dit: Path, tmp_path: Path) -> None:
+    guided, plain = generate(tmp_path / "guided", dit, TowardsWhite()), generate(tmp_path / "plain", dit)
+    assert all(guided[name].mean() > plain[name].mean() + 0.02 for name in plain)
+    assert read_card(tmp_path / "guided")["settings"]["model"]["guidance"] == {"class": "TowardsWhite", "scale": 1.0}

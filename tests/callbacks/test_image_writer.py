@@ -1,0 +1,264 @@
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from dgs_lightning.callbacks.image_writer import ImageWriter, write_png
+from dgs_lightning.data.manifest import read_card, read_manifest, read_set
+from dgs_lightning.datamodules.requests import RequestDataModule
+from dgs_lightning.errors import InputError
+from dgs_lightning.seeding import image_seed
+from dgs_lightning.tasks.generation import GenerationTask
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning", "ignore:.*fork.*:DeprecationWarning")
+
+
+def generate(
+    output: Path,
+    dit: Path,
+    *,
+    images: int = 7,
+    batch: int = 4,
+    steps: int = 5,
+    seed: int = 0,
+    devices: int = 1,
+    limit: int | None = None,
+    logger: TensorBoardLogger | None = None,
+) -> None:
+    L.Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp_fork",
+        callbacks=[ImageWriter(str(output))],
+        default_root_dir=output.parent,
+        logger=logger or False,
+        limit_predict_batches=limit,
+        enable_progress_bar=False,
+    ).predict(
+        GenerationTask(str(dit), steps=steps),
+        datamodule=RequestDataModule(images_per_class=images, batch_size=batch, seed=seed),
+    )
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def pixels(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: np.asarray(Image.open(folder / name)).astype(int) for name in content(folder) if name[-4:] == ".png"}
+
+
+def in_child(job: Callable[..., None], *args: Path, seconds: float | None = None) -> int | None:
+    """Exit code of a job in a process of its own, which is killed after so many seconds."""
+
+    def alone() -> None:
+        torch.set_num_threads(1)  # the threads of the parent are not there after a fork
+        job(*args)
+
+    process = multiprocessing.get_context("fork").Process(target=alone)
+    process.start()
+    process.join(seconds)
+    if process.is_alive() and process.pid:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed") / "pool"
+    generate(output, dit)
+    return output
+
+
+def test_an_image_set_is_written(undisturbed: Path) -> None:
+    records = read_set(undisturbed)
+    assert [record.file_name for record in records] == [
+        f"{c}/{i:05d}.png" for c in ("cat", "cow", "dog") for i in range(7)
+    ]
+    assert records[9].seed == image_seed(0, "cow", 2)
+    assert Image.open(undisturbed / "cat/00000.png").size == (4, 4)
+    card = read_card(undisturbed)
+    assert (card["kind"], card["images"]) == ("pool", 21)
+    assert card["settings"]["requests"] == {
+        "batch_size": 4,
+        "images_per_class": 7,
+        "labels": ["cat", "cow", "dog"],
+        "seed": 0,
+    }
+    assert {name.split("/")[0] for name in content(undisturbed)} == {
+        "cat",
+        "cow",
+        "dog",
+        "metadata.jsonl",
+        "dataset.json",
+    }
+    assert str(undisturbed.parent) not in (undisturbed / "dataset.json").read_text()
+
+
+def test_the_same_settings_give_the_same_bytes_and_another_seed_other_images(
+    undisturbed: Path, dit: Path, tmp_path: Path
+) -> None:
+    generate(tmp_path / "pool", dit)
+    assert content(tmp_path / "pool") == content(undisturbed)
+    generate(tmp_path / "other" / "pool", dit, seed=1)
+    assert all(
+        (a != b).any() for a, b in zip(pixels(undisturbed).values(), pixels(tmp_path / "other").values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_images_do_not_depend_on_the_batch_size(undisturbed: Path, dit: Path, tmp_path: Path, batch: int) -> None:
+    generate(tmp_path / "pool", dit, batch=batch)
+    expected, found = pixels(undisturbed), pixels(tmp_path / "pool")
+    assert content(tmp_path / "pool").keys() == content(undisturbed).keys()
+    assert max(abs(found[name] - expected[name]).max() for name in expected) <= 1
+
+
+in_two_processes = pytest.mark.skipif("torch.cuda.is_initialized()", reason="processes that use CUDA cannot be forked")
+
+
+@in_two_processes
+def test_two_devices_write_the_same_bytes_as_one(undisturbed: Path, dit: Path, tmp_path: Path) -> None:
+    output = tmp_path / "pool"
+    generate(output, dit, devices=2)
+    assert content(output) == content(undisturbed)
+
+
+@in_two_processes
+def test_more_devices_than_batches_are_no_hindrance(undisturbed: Path, dit: Path, tmp_path: Path) -> None:
+    output = tmp_path / "pool"
+    generate(output, dit, batch=21, devices=2)
+    assert content(output).keys() == content(undisturbed).keys()
+
+
+def all_valid(output: Path) -> bool:
+    """Whether every image and every manifest can be read."""
+    for image in output.rglob("*.png"):
+        Image.open(image).verify()
+    return all(read_manifest(manifest.parent) for manifest in output.rglob("metadata.jsonl"))
+
+
+@pytest.mark.fault
+def test_twenty_kills_at_random_moments_end_in_the_same_bytes(undisturbed: Path, dit: Path, tmp_path: Path) -> None:
+    start = time.monotonic()
+    in_child(generate, tmp_path / "whole", dit)
+    whole = time.monotonic() - start
+    moments, exits = random.Random(0), []
+    for folder in ("a", "b", "c", "d"):
+        output = tmp_path / folder / "pool"
+        for _ in range(5):
+            exits.append(in_child(generate, output, dit, seconds=moments.uniform(0, 0.8 * whole)))
+            assert all_valid(output)
+        assert in_child(generate, output, dit) == 0
+        assert content(output) == content(undisturbed)
+    assert exits.count(-signal.SIGKILL) > 0
+
+
+def test_finished_batches_are_kept_and_broken_ones_made_again_whole(
+    undisturbed: Path, dit: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "pool"
+    generate(output, dit, limit=3)
+    assert not (output / "metadata.jsonl").exists()
+    first, second = (
+        sorted(f"{c}/{i:05d}.png" for c, i in batch)
+        for batch in (
+            [("cat", 0), ("cow", 0), ("dog", 0), ("cat", 1)],
+            [("cow", 1), ("dog", 1), ("cat", 2), ("cow", 2)],
+        )
+    )
+    broken = output / second[0]
+    broken.write_bytes(broken.read_bytes()[:-20])
+    times = {name: (output / name).stat().st_mtime_ns for name in (*first, *second)}
+    generate(output, dit)
+    assert content(output) == content(undisturbed)
+    again = {name for name in times if (output / name).stat().st_mtime_ns != times[name]}
+    assert again == set(second)
+
+
+def test_a_complete_set_is_left_alone_and_a_lost_image_replaced(undisturbed: Path, dit: Path, tmp_path: Path) -> None:
+    output = tmp_path / "pool"
+    generate(output, dit)
+    (output / "dog" / "00006.png").unlink()
+    time_of_cat = (output / "cat" / "00000.png").stat().st_mtime_ns
+    generate(output, dit)
+    generate(output, dit)
+    assert content(output) == content(undisturbed)
+    assert (output / "cat" / "00000.png").stat().st_mtime_ns == time_of_cat
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_folder_made_with_other_settings_is_refused(dit: Path, tmp_path: Path, finished: bool) -> None:
+    generate(tmp_path / "pool", dit, steps=2, limit=None if finished else 2)
+    before = content(tmp_path / "pool")
+    with pytest.raises(InputError, match=r"other settings \(model.steps: 2 -> 3; requests.batch_size: 4 -> 5\)"):
+        generate(tmp_path / "pool", dit, steps=3, batch=5)
+    assert content(tmp_path / "pool") == before
+
+
+def test_a_folder_with_other_images_is_refused(dit: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "pool" / "cat" / "mine.png", torch.zeros(3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(InputError, match="images that this command did not make"):
+        generate(tmp_path / "pool", dit)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("batch", [4, 21])  # the disk is full at the end, or at the lines of the first batch
+def test_a_full_disk_is_named_and_what_is_written_stays_valid(
+    undisturbed: Path, dit: Path, tmp_path: Path, batch: int
+) -> None:
+    def with_little_space() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+        with pytest.raises(InputError, match=r"pool.*: found file too large, .*it keeps what is finished"):
+            generate(output, dit, batch=batch)
+
+    output = tmp_path / "pool"
+    assert in_child(with_little_space) == 0
+    assert all_valid(output)
+    generate(output, dit, batch=batch)
+    assert read_set(output) == read_set(undisturbed)
+
+
+def test_a_sample_grid_goes_to_tensorboard(dit: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path / "logs")
+    generate(tmp_path / "pool", dit, steps=1, logger=logger)
+    events = EventAccumulator(logger.log_dir).Reload()
+    assert events.Tags()["images"] == ["samples"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_holds_the_pixels_and_is_always_the_same(tmp_path: Path, channels: int) -> None:
+    image = torch.arange(channels * 6, dtype=torch.uint8).reshape(channels, 2, 3) * 10
+    for name in ("a.png", "b.png"):
+        write_png(tmp_path / name, image)
+    found = np.asarray(Image.open(tmp_path / "a.png")).reshape(2, 3, channels)
+    assert (found == image.permute(1, 2, 0).numpy()).all()
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_lines_of_the_manifest_are_plain_json(undisturbed: Path) -> None:
+    lines = [json.loads(line) for line in (undisturbed / "metadata.jsonl").read_text().splitlines()]
+    assert lines[0] == {
+        "file_name": "cat/00000.png",
+        "label": "cat",
+        "class_name": "cat",
+        "index": 0,
+        "seed": image_seed(0, "cat", 0),
+    }

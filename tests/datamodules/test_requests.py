@@ -1,0 +1,78 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
+from dgs_lightning.errors import InputError
+from dgs_lightning.seeding import image_seed
+
+
+def module(rank: int = 0, devices: int = 1, **settings: Any) -> RequestDataModule:  # noqa: ANN401
+    """Datamodule beside a model that knows four classes, on one of several devices."""
+    requests = RequestDataModule(**settings)
+    model = SimpleNamespace(labels=("n02096294", "n02093754", "cat", "dog"))
+    requests.trainer = SimpleNamespace(lightning_module=model, global_rank=rank, world_size=devices)  # type: ignore[assignment]
+    return requests
+
+
+def names(batch: RequestBatch) -> list[str]:
+    return [record.file_name for record in batch.records]
+
+
+def test_images_are_requested_class_by_class_within_each_index() -> None:
+    batches = module(labels=["dog", "cat"], images_per_class=3, batch_size=4, seed=5).batches()
+    assert [names(batch) for batch in batches] == [
+        ["dog/00000.png", "cat/00000.png", "dog/00001.png", "cat/00001.png"],
+        ["dog/00002.png", "cat/00002.png"],
+    ]
+    assert batches[1].records[1] == ImageRecord("cat/00002.png", "cat", "cat", 2, image_seed(5, "cat", 2))
+    assert [batch.number for batch in batches] == [0, 1]
+
+
+def test_all_labels_of_the_model_are_the_default() -> None:
+    assert module().labels == ("n02096294", "n02093754", "cat", "dog")
+    assert module().requests()[0].class_name == "Australian terrier"
+
+
+def test_labels_may_be_those_of_a_folder(tmp_path: Path) -> None:
+    for label in ("dog", "cat"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.png").touch()
+    assert module(labels=str(tmp_path)).labels == ("cat", "dog")
+
+
+def test_a_class_that_the_model_does_not_know_is_named() -> None:
+    with pytest.raises(InputError, match=r"found 8 that the model does not know \(n02111889"):
+        module(labels="imagewoof").labels  # noqa: B018
+
+
+def test_devices_share_the_same_batches_and_none_is_served_twice() -> None:
+    alone = [names(batch) for batch in module(images_per_class=5, batch_size=3).predict_dataloader()]
+    shares = [module(rank, 3, images_per_class=5, batch_size=3).predict_dataloader() for rank in range(3)]
+    assert sorted(names(batch) for share in shares for batch in share) == sorted(alone)
+    assert [len(share) for share in shares] == [3, 2, 2]
+
+
+def test_a_batch_is_left_out_when_all_its_images_are_finished() -> None:
+    requests = module(labels=["cat", "dog"], images_per_class=4, batch_size=2)
+    requests.finished = lambda: {"cat/00000.png", "dog/00000.png", "cat/00001.png"}
+    assert [batch.number for batch in requests.predict_dataloader()] == [1, 2, 3]
+
+
+def test_there_is_an_image_for_each_centre() -> None:
+    requests = module(labels=["cat", "dog"], images_per_class=9, batch_size=3)
+    requests.centers = {"cat": torch.tensor([[[[1.0]]], [[[2.0]]]]), "dog": torch.tensor([[[[3.0]]]])}
+    (batch,) = requests.batches()
+    assert names(batch) == ["cat/00000.png", "dog/00000.png", "cat/00001.png"]
+    assert batch.centers is not None
+    assert batch.centers.flatten().tolist() == [1, 3, 2]
+
+
+@pytest.mark.parametrize("setting", ["images_per_class", "batch_size"])
+def test_a_number_below_one_is_refused(setting: str) -> None:
+    with pytest.raises(InputError, match=f"{setting}: found 0, expected at least 1"):
+        module(**{setting: 0})

@@ -1,0 +1,133 @@
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.datamodules.requests import RequestBatch
+from dgs_lightning.diffusion.guidance import StepState
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.dit import DiT, DiTConfig
+from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.tasks.generation import GenerationTask, to_pixels
+
+
+@pytest.fixture(scope="module")
+def dit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    model = DiT(DiTConfig(4, 2, in_channels=3, hidden_size=16, depth=1, num_heads=2), ["cat", "dog"])
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path_factory.mktemp("dit")
+    save_dit(model, folder, ema={name: torch.zeros_like(p) for name, p in model.named_parameters()})
+    return str(folder)
+
+
+def batch_of(*images: tuple[str, int]) -> RequestBatch:
+    return RequestBatch(0, [ImageRecord(f"{label}/{seed:05d}.png", label, seed=seed) for label, seed in images])
+
+
+def test_the_batch_is_turned_into_8_bit_images(dit: str) -> None:
+    images = GenerationTask(dit, weights="raw", steps=3).predict_step(batch_of(("cat", 1), ("dog", 2)), 0)
+    assert (images.shape, images.dtype) == ((2, 3, 4, 4), torch.uint8)
+
+
+def test_a_seed_gives_the_same_latent_in_any_batch(dit: str) -> None:
+    task = GenerationTask(dit, weights="raw", steps=3)
+    together = task.generate(batch_of(("cat", 1), ("dog", 2), ("cat", 3)))
+    alone = task.generate(batch_of(("dog", 2)))
+    torch.testing.assert_close(alone, together[1:2], rtol=1e-4, atol=1e-4)
+
+
+def test_label_weights_and_guidance_scale_matter(dit: str) -> None:
+    plain = GenerationTask(dit, weights="raw", steps=3).generate(batch_of(("cat", 1)))
+    for changed in (
+        GenerationTask(dit, weights="raw", steps=3).generate(batch_of(("dog", 1))),
+        GenerationTask(dit, weights="ema", steps=3).generate(batch_of(("cat", 1))),
+        GenerationTask(dit, weights="raw", steps=3, guidance_scale=1.0).generate(batch_of(("cat", 1))),
+        GenerationTask(dit, weights="raw", steps=3, guided_channels=1).generate(batch_of(("cat", 1))),
+        GenerationTask(dit, weights="raw", steps=3, sampler="ddim").generate(batch_of(("cat", 1))),
+    ):
+        assert (changed - plain).abs().max() > 1e-2
+
+
+def test_an_attached_guidance_shifts_the_images(dit: str) -> None:
+    def brighten(state: StepState) -> Tensor:
+        return torch.ones_like(state.latent)
+
+    task = GenerationTask(dit, weights="raw", steps=1)
+    plain = task.generate(batch_of(("cat", 1)))
+    task.attach(brighten, {"class": "brighten"})
+    torch.testing.assert_close(task.generate(batch_of(("cat", 1))), plain + 1)
+    assert task.settings()["guidance"] == {"class": "brighten"}
+
+
+def test_latents_are_decoded_a_few_at_a_time(dit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, sizes = GenerationTask(dit, decode_batch=2), list[int]()
+
+    def decode(latents: Tensor) -> Tensor:
+        sizes.append(len(latents))
+        return latents + 1
+
+    monkeypatch.setattr(task.codec, "decode", decode)
+    latents = torch.randn(5, 3, 4, 4)
+    torch.testing.assert_close(task.decode(latents), latents + 1)
+    assert sizes == [2, 2, 1]
+
+
+def test_half_precision_runs_the_network_in_it_and_the_loop_in_float32(dit: str) -> None:
+    task = GenerationTask(dit, weights="raw", steps=3)
+    full = task.generate(batch_of(("cat", 1)))
+    half = task.bfloat16().generate(batch_of(("cat", 1)))
+    assert half.dtype == torch.float32
+    assert 0 < (half - full).abs().max() < 0.2 * full.abs().max()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_images(dit: str) -> None:
+    plain, compiled = (GenerationTask(dit, weights="raw", steps=2, compile=compile) for compile in (False, True))
+    images = batch_of(("cat", 1), ("dog", 2))
+    torch.testing.assert_close(compiled.generate(images), plain.generate(images), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(("image", "pixel"), [(-2.0, 0), (-1.0, 0), (0.0, 128), (0.999, 255), (3.0, 255)])
+def test_pixels_are_rounded_and_clipped(image: float, pixel: int) -> None:
+    assert to_pixels(torch.tensor([image])).tolist() == [pixel]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_running_out_of_memory_says_what_to_lower(
+    dit: str, monkeypatch: pytest.MonkeyPatch, refusal: RuntimeError
+) -> None:
+    def full(*_: object) -> Tensor:
+        raise refusal
+
+    task = GenerationTask(dit)
+    monkeypatch.setattr(task.model, "forward", full)
+    with pytest.raises(InputError, match=r"batch_size 1: found out of memory.*Lower data.batch_size"):
+        task.predict_step(batch_of(("cat", 1)), 0)
+
+
+@pytest.mark.parametrize("setting", ["steps", "decode_batch"])
+def test_a_number_below_one_is_refused(dit: str, setting: str) -> None:
+    with pytest.raises(InputError, match=f"{setting}: found 0"):
+        GenerationTask(dit, **{setting: 0})  # type: ignore[arg-type]
+
+
+def test_a_codec_of_another_latent_space_is_refused(dit: str, tmp_path: Path) -> None:
+    autoencoder: Any = diffusers.AutoencoderTiny
+    one = {"num_encoder_blocks": [1], "num_decoder_blocks": [1]}
+    autoencoder(**one, encoder_block_out_channels=[8], decoder_block_out_channels=[8]).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="found 4 latent channels, expected 3"):
+        GenerationTask(dit, codec=str(tmp_path))
+
+
+def test_only_the_published_weights_carry_their_licence(dit: str) -> None:
+    assert GenerationTask(dit).licences == []
