@@ -274,47 +274,49 @@ def threshold_histograms(scores: Floats, candidates: Counts, settings: Smoothing
     low, high = ordered[bottom], ordered[count - 1 - top]
     if settings.extremes == "zero":
         low = np.where(bottom + top > 0, min(settings.epsilon, ordered[0]), low)
-    spread = (bottom + top < count) & (low < high)
-    below = _count_below(ordered, low[spread], high[spread], interval_edges(intervals))
+    equal = (bottom + top >= count) | (low >= high)
+    below = _count_below(ordered, low, np.where(equal, 2 * low, high), interval_edges(intervals))
     if settings.extremes == "zero":  # the levelled ones lie below every edge
-        below = np.clip(below, bottom[spread], count - top[spread]) + top[spread]
-    counts = np.zeros((intervals, *spread.shape), dtype=np.int64)
-    counts[:, spread] = np.diff(below, axis=0, prepend=0, append=count)
+        below = np.clip(below, bottom, count - top) + top
+    counts = np.diff(below, axis=0, prepend=0, append=count)
+    counts[:, equal] = 0
     return counts
 
 
 def _count_below(ordered: Floats, low: Floats, high: Floats, edges: Floats) -> Counts:
-    """How many of the ordered values the logarithm from low to high sends below each edge, shape ``(edges, cells)``.
+    """How many of the ordered values the logarithm from low to high sends below each edge, shape ``(edges, R, R)``.
 
     The edge ``e`` lies at ``ln low + e (ln high - ln low)`` in log space. A value within rounding of it is put through
     the logarithm itself, so that counting here and binning smoothed scores never disagree.
     """
     values, first = np.unique(ordered, return_index=True)
     logs, first = np.append(np.log(values), np.inf), np.append(first, len(ordered))
-    pulled = (np.log(low) + np.outer(edges, np.log(high) - np.log(low))).ravel()
+    pulled = (np.log(low).ravel() + np.outer(edges, np.log(high) - np.log(low))).ravel()
     slack = 1e-12 * max(1.0, -float(logs[0]))
     position = np.searchsorted(logs, pulled - slack)
     doubtful = np.flatnonzero(logs[position] <= pulled + slack)
     while doubtful.size:
-        edge, cell = np.divmod(doubtful, len(low))
-        smoothed = _logarithm(values[position[doubtful]], low[cell], high[cell])
+        edge, cell = np.divmod(doubtful, low.size)
+        smoothed = _logarithm(values[position[doubtful]], low.flat[cell], high.flat[cell])
         doubtful = doubtful[smoothed < edges[edge]]
         position[doubtful] += 1
         doubtful = doubtful[logs[position[doubtful]] <= pulled[doubtful] + slack]
-    counts: Counts = first[position].reshape(len(edges), len(low))
+    counts: Counts = first[position].reshape(-1, *low.shape)
     return counts
 
 
 def _objective(counts: Counts, reference: Counts, settings: SmoothingSettings) -> Floats:
-    """What Eq. 9 minimises, in nats, for histograms ``(K, ...)``; infinite where undefined."""
-    bins, epsilon = len(reference), settings.density_epsilon
-    p, q = ((h / reference.sum() + epsilon) / (1 + bins * epsilon) for h in (reference, counts))
-    p = p.reshape(-1, *[1] * (q.ndim - 1))
-    value = np.zeros(counts.shape[1:])
+    """What Eq. 9 minimises, in nats, for histograms ``(K, ...)``; infinite where undefined.
+
+    A bin's term depends on its count alone, so that the terms of all possible counts are worked out once.
+    """
+    bins, total, epsilon = len(reference), reference.sum(), settings.density_epsilon
+    p, q = ((n / total + epsilon) / (1 + bins * epsilon) for n in (reference[:, None], np.arange(total + 1)))
+    terms = np.zeros((bins, total + 1))
     for weight, target in ((settings.weight, p), (1 - settings.weight, np.full_like(p, 1 / bins))):
         if weight > 0:
-            terms = rel_entr(q, target) if settings.divergence == "forward" else rel_entr(target, q)
-            value += weight * terms.sum(axis=0)
+            terms += weight * (rel_entr(q, target) if settings.divergence == "forward" else rel_entr(target, q))
+    value = sum(term[count] for term, count in zip(terms, counts, strict=True))
     return np.where(counts.any(axis=0), value, np.inf)
 
 
