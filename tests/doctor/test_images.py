@@ -79,7 +79,7 @@ def test_folders_with_numbers_are_told_that_two_orders_are_in_use(healthy: Exper
 def test_classes_too_many_are_named(healthy: Experiment) -> None:
     for split in ("train", "val"):
         copytree(Path(str(healthy.data), split, TENCH), Path(str(healthy.data), split, "aardvark"))
-    assert "Move away the folders aardvark" in the_finding(looked(healthy), "train", "1 not expected").remedy
+    assert "to a place without aardvark" in the_finding(looked(healthy), "train", "1 not expected").remedy
 
 
 def test_classes_short_of_the_ipc_are_fatal_only_where_originals_are_selected(healthy: Experiment) -> None:

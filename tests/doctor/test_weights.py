@@ -123,6 +123,14 @@ def test_a_dit_of_all_of_imagenet_knows_each_of_its_subsets(healthy: Experiment)
     assert found.level == "ok"
 
 
+def test_readable_names_are_given_the_labels_that_a_model_knows(healthy: Experiment) -> None:
+    for split in ("train", "val"):
+        Path(str(healthy.data), split, "n01440764").rename(Path(str(healthy.data), split, "Tench"))
+    [found] = labels(replace(healthy, classes=None, estimator="torchvision:resnet50"))
+    assert found.level == "problem"
+    assert "Tench -> n01440764" in found.remedy
+
+
 def test_an_estimator_must_know_every_class(healthy: Experiment, tmp_path: Path) -> None:
     assert labels(replace(healthy, estimator="torchvision:resnet50"))[0].level == "ok"
     (tmp_path / "own").mkdir()

@@ -126,18 +126,24 @@ def _mend_classes(found: set[str], missing: Sequence[str], unknown: Sequence[str
     other = list_of(found)
     if other is not None:
         return f"These are the classes of {other}: set classes={other}, or name another folder"
-    ids = {_plain(readable_name(label)): label for label in missing}
-    renamed = [f"{name} -> {ids[_plain(name)]}" for name in unknown if _plain(name) in ids]
-    if renamed:
-        return f"Rename the folders from names to WordNet ids: {listed(renamed)}"
+    if renamings := renamed(unknown, missing):
+        return f"Rename the folders from names to WordNet ids: {listed(renamings)}"
     if unknown and all(name.isdigit() for name in unknown):
         return (
             "Rename the folders from positions to WordNet ids. Whoever numbered them took the published or the sorted "
             f"order: compare some images, sorted begins {_with_name(min(missing))}, published {_with_name(missing[0])}"
         )
     added = f"Add the folders {listed([_with_name(label) for label in missing])}" if missing else ""
-    removed = f"Move away the folders {listed(unknown)}" if unknown else ""
-    return "; ".join(filter(None, (added, removed))) + ", or set classes to the list that fits"
+    removed = f"Copy the listed class folders to a place without {listed(unknown, 3)}" if unknown else ""
+    return "; ".join(filter(None, (added, removed))) + "; or set classes to the list that fits"
+
+
+def renamed(folders: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Folders that have the readable name of a label, each with that label, or with all labels of that name."""
+    ids: dict[str, list[str]] = {}
+    for label in labels:
+        ids.setdefault(_plain(readable_name(label)), []).append(label)
+    return [f"{folder} -> {' or '.join(ids[_plain(folder)])}" for folder in folders if _plain(folder) in ids]
 
 
 def list_of(labels: set[str]) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from dgs_lightning.doctor.finding import Finding, ok, problem, warning
-from dgs_lightning.doctor.images import Trees, listed
+from dgs_lightning.doctor.images import Trees, listed, renamed
 from dgs_lightning.doctor.models import estimator_source, labels_of_dit, labels_of_estimator
 from dgs_lightning.doctor.settings import is_used, setting
 from dgs_lightning.experiment import Experiment
@@ -43,5 +43,9 @@ def _known(model: str, known: Sequence[str] | None, wanted: set[str], remedy: st
         return warning(f"{model}: nothing here says which classes it knows", "See that they are those of the data")
     unknown = sorted(wanted - set(known))
     if unknown:
-        return problem(f"{model}: does not know {len(unknown)} of {len(wanted)} classes ({listed(unknown)})", remedy)
+        names = listed(renamed(unknown, known))
+        return problem(
+            f"{model}: does not know {len(unknown)} of {len(wanted)} classes ({listed(unknown)})",
+            f"Rename the folders from names to labels: {names}" if names else remedy,
+        )
     return ok(f"{model}: knows all {len(wanted)} classes by their labels")
