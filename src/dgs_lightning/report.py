@@ -1,5 +1,6 @@
 """``dgs report``: tables, figures and a page from the folders of runs."""
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,15 +91,18 @@ def _destinations(runs: Sequence[Run], output: str | None) -> tuple[Path, list[P
 
 def _scores(reports: Sequence[RunReport], which: Literal["best", "last"]) -> tuple[dict[Setting, Score], str]:
     """Accuracies of all runs in percent as the paper's tables are keyed, and the numbers of repeats behind them."""
-    scores, repeats = {}, set()
-    for report_ in reports:
-        rows = [row for row in report_.summary["rows"] if row["repeats"]]
+    scores: dict[Setting, Score] = {}
+    repeats = set()
+    for part in reports:
+        rows = [row for row in part.summary["rows"] if row["repeats"]]
         ipcs = sorted({row["ipc"] for row in rows if row["ipc"] is not None})
         for row in rows:
             mean, std = row[f"accuracy_{which}_mean"], row[f"accuracy_{which}_std"]
             repeats.add(row["repeats"])
             for ipc in [row["ipc"]] if row["ipc"] is not None else ipcs:  # the full set stands beside every IPC
-                setting = report_.run.setting(row["method"], ipc, row["network"])
+                setting = part.run.setting(row["method"], ipc, row["network"])
+                if setting in scores:
+                    _log.warning("%s: %s is in an earlier run, too; the tables show this one", part.run.name, setting)
                 scores[setting] = Score(100 * mean, None if std is None else 100 * std)
     return scores, " or ".join(map(str, sorted(repeats)))
 
@@ -112,8 +116,10 @@ def _write_tables(tables: Sequence[Table], folder: Path) -> None:
 def print_summary(folder: str | Path) -> None:
     """Print a run's table and where what it made is."""
     run = read_run(folder)
+    written = run.folder / SUMMARY
+    summary = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else summarize(run)
     console = Console(highlight=False)
-    console.print(summary_table(summarize(run), run.variants))
+    console.print(summary_table(summary, run.variants))
     made = [SUMMARY, "summary.md", PAGE, "tables", "figures", "distilled"]
     for path in (run.folder / name for name in made):
         if path.exists():

@@ -75,6 +75,9 @@ def test_fig_2_shows_all_classes_that_both_sets_have() -> None:
     assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == ["b", "cat"]
     legend: Any = figure.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["Original", "DiT pool"]
+    first = difficulty_densities(original, pool, "DiT pool", {}, ridges=1).axes
+    assert [text.get_text() for text in first[1].get_yticklabels()] == ["a"]
+    np.testing.assert_array_equal(first[0].lines[0].get_ydata(), figure.axes[0].lines[0].get_ydata())
 
 
 def test_fig_8_shows_the_published_distributions_beside_ones_own() -> None:

@@ -70,6 +70,12 @@ def test_several_runs_share_tables_and_page_and_have_a_part_each(undrawn: Path) 
     assert not (other / "summary.json").exists()
 
 
+def test_a_setting_that_two_runs_have_is_said(undrawn: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(undrawn, undrawn.parent / "again")
+    report([str(undrawn), str(undrawn.parent / "again")])
+    assert "again: Setting(dataset='digits', network='convnet3', method='dit'" in caplog.text
+
+
 def test_an_unfinished_run_is_reported_as_far_as_it_is_and_what_is_missing_is_said(
     undrawn: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

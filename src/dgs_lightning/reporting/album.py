@@ -19,7 +19,7 @@ from dgs_lightning.reporting.summary import Row, summary_rows
 from dgs_lightning.reporting.trajectories import Trajectories, class_latents, read_trajectories
 from dgs_lightning.selection.distribution import Floats, histogram, largest_remainder
 
-CLASSES, RIDGES, IMAGES = 10, 20, 50  # most classes in a figure of images, in one of densities, and images of a class
+CLASSES, IMAGES = 10, 50  # most classes in a figure of images, and most images of one class
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +160,12 @@ def _together(run: Run, name: str) -> Floats:
 def _of_pool(run: Run, pool: str) -> Iterator[Plate]:
     original, scores = run.difficulties(ORIGINAL), run.difficulties(pool)
     names = {label: run.readable(label) for label in scores}
-    shown = dict(list(original.items())[:RIDGES])
     if original.keys() & scores.keys():
         caption = (
             f"Kernel density estimates of the difficulties of the original images and of the {pool} pool (Fig. 2)."
         )
         title = f"{METHODS.get(pool, pool)} pool"
-        yield Plate(f"density-{pool}", caption, lambda: figures.difficulty_densities(shown, scores, title, names))
+        yield Plate(f"density-{pool}", caption, lambda: figures.difficulty_densities(original, scores, title, names))
     for label, images in _images(run, pool, list(scores)[:1]).items():
         caption = f"Images of the {pool} pool, class {names[label]}, from easy to hard; the number is the difficulty."
         title = f"{METHODS.get(pool, pool)} pool, {names[label]}"

@@ -120,7 +120,11 @@ def density(scores: Floats, points: int = 512) -> tuple[Floats, Floats]:
 
 @styled
 def difficulty_densities(
-    original: Mapping[str, Floats], pool: Mapping[str, Floats], pool_name: str, names: Mapping[str, str]
+    original: Mapping[str, Floats],
+    pool: Mapping[str, Floats],
+    pool_name: str,
+    names: Mapping[str, str],
+    ridges: int = 20,
 ) -> Figure:
     """Kernel density estimates of the difficulties of originals and pool, all together and by class (Fig. 2).
 
@@ -129,12 +133,13 @@ def difficulty_densities(
         pool: Those of the image pool.
         pool_name: What made the pool.
         names: Readable names by label.
+        ridges: Most classes that are shown one by one; the first ones.
 
     Returns:
         The figure.
     """
     labels = [label for label in original if label in pool]
-    figure = new_figure(10, max(3.4, 0.32 * len(labels) + 1.3))
+    figure = new_figure(10, max(3.4, 0.32 * min(len(labels), ridges) + 1.3))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
     for scores, color, name in ((original, ORIGINAL, "Original"), (pool, POOL, pool_name)):
         x, y = density(np.concatenate([scores[label] for label in labels]))
@@ -143,7 +148,7 @@ def difficulty_densities(
     left.set(title="All classes", xlabel="difficulty", ylabel="density", xlim=(0, 1))
     left.set_ylim(bottom=0)
     left.legend()
-    _density_ridges(right, [(original, ORIGINAL), (pool, POOL)], labels, names)
+    _density_ridges(right, [(original, ORIGINAL), (pool, POOL)], labels[:ridges], names)
     return figure
 
 

@@ -24,7 +24,7 @@ METHODS = {
     "dag": "DAG",
     "full": "Full dataset",
 }
-NETWORKS = {"convnet6": "ConvNet-6", "convnet3": "ConvNet-3", "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18"}
+NETWORKS = {"convnet6": "ConvNet-6", "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18"}
 DATASETS = {
     "digits": "Digits",
     "imagewoof": "ImageWoof",
@@ -97,8 +97,8 @@ def show_method(slug: str) -> str:
 
 
 def show_network(slug: str) -> str:
-    """Name of a downstream network in tables and figures."""
-    return NETWORKS.get(slug, slug)
+    """Name of a downstream network in tables and figures; ``convnetD`` is a ConvNet of any depth."""
+    return NETWORKS.get(slug, re.sub(r"^convnet(\d+)$", r"ConvNet-\1", slug))
 
 
 def show_dataset(slug: str) -> str:

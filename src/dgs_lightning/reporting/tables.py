@@ -195,7 +195,7 @@ def _taken(form: Form, results: Mapping[Setting, Score]) -> dict[Setting, Score]
 def _belongs(number: int, group: Mapping[Setting, Score]) -> bool:
     """Whether a table was asked for by what was run: it varies what was varied, or has numbers to compare with."""
     if number in (4, 5, 6):
-        return len({s.variant for s in group}) > 1
+        return any(setting.variant != FORMS[number].plain for setting in group)
     return any(published(number, setting) for setting in group)
 
 
@@ -214,8 +214,7 @@ def _fill(number: int, fixed: Mapping[str, Any], group: Mapping[Setting, Score],
         place: Cell(setting, group.get(setting), published(number, setting), setting in best)
         for place, setting in grid.items()
     }
-    filled = {place: cell for place, cell in cells.items() if cell.ours or cell.paper}
-    shown = [row for row in rows if any((row, column) in filled for column in columns)]
+    shown = [row for row in rows if any(cells[row, column].ours or cells[row, column].paper for column in columns)]
     return Table(
         number,
         ", ".join([form.title, *(_SHOW[name](value) for name, value in fixed.items() if value)]),
