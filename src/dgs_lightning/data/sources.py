@@ -103,8 +103,8 @@ def prepare(
         }
         if splits[0].folder == folder:
             card["settings"] |= {"val_fraction": val_fraction}
-        for split in splits:
-            _write_split(split, card, Path(output) / split.name, size, channels, resize=image_size is not None)
+        for split, records in [(split, _png_records(split)) for split in splits]:
+            _write_split(split, records, card, Path(output) / split.name, resize=image_size is not None)
     return _summary(data, output, splits, labels, size, channels)
 
 
@@ -202,9 +202,10 @@ def _origin(data: str, folder: Path, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _write_split(
-    split: Split, card: Mapping[str, Any], destination: Path, size: int, channels: int, *, resize: bool
+    split: Split, records: list[ImageRecord], card: Mapping[str, Any], destination: Path, *, resize: bool
 ) -> None:
     """Write one set, or what is missing of it, and put it in place when it is whole."""
+    size, channels = card["settings"]["image_size"], card["settings"]["channels"]
     card = {**card, "hashes": {"sources": hash_files(split.folder, split.records)}}
     card["name"] = f"{card['name']}/{split.name}"
     if destination.exists() and any(destination.iterdir()) and not _made_by(destination, card):
@@ -220,7 +221,6 @@ def _write_split(
     if read_card(partial) != card:
         shutil.rmtree(partial, ignore_errors=True)
         write_card(partial, card)
-    records = _png_records(split)
 
     def write(position: int) -> None:
         target = partial / records[position].file_name

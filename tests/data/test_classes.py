@@ -1,0 +1,62 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from timm.data.imagenet_info import ImageNetInfo
+
+from dgs_lightning.data.classes import CLASS_LISTS, class_list, imagenet_index, labels_of, readable_name
+from dgs_lightning.errors import InputError
+
+MakeSet = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first", "last"),
+    [
+        ("imagewoof", 10, "n02096294", "n02105641"),
+        ("imagenette", 10, "n01440764", "n03888257"),
+        ("imageidc", 10, "n02869837", "n01773797"),
+        ("imagenet100", 100, "n02869837", "n02090622"),
+        ("imagenet1k", 1000, "n01440764", "n15075141"),
+    ],
+)
+def test_class_lists_are_in_the_published_order(name: str, count: int, first: str, last: str) -> None:
+    labels = class_list(name)
+    assert (len(set(labels)), labels[0], labels[-1]) == (count, first, last)
+    assert set(labels) <= set(ImageNetInfo().label_names())  # type: ignore[no-untyped-call]
+
+
+def test_imageidc_is_the_start_of_imagenet100() -> None:
+    assert class_list("imageidc") == class_list("imagenet100")[:10]
+
+
+def test_an_unknown_list_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(InputError, match=", ".join(CLASS_LISTS)):
+        class_list("imagemeow")
+
+
+def test_the_index_of_a_label_is_its_rank_among_all_thousand() -> None:
+    assert imagenet_index("n01440764") == 0
+    assert imagenet_index("n02086240") == 155
+    assert imagenet_index("n15075141") == 999
+    assert imagenet_index("n99999999") is None
+    assert imagenet_index("cat") is None
+
+
+def test_readable_names_are_the_first_english_ones() -> None:
+    assert readable_name("n02086240") == "Shih-Tzu"
+    assert readable_name("n01440764") == "tench"
+    assert readable_name("7") == "7"
+
+
+def test_labels_are_sorted_unless_a_list_says_their_order(make_set: MakeSet) -> None:
+    folder = make_set("tree", {label: ["1.png"] for label in class_list("imagewoof")})
+    assert labels_of(folder) == tuple(sorted(class_list("imagewoof")))
+    assert labels_of(folder, "imagewoof") == class_list("imagewoof")
+    assert labels_of(folder, sorted(class_list("imagewoof"), reverse=True))[0] == "n02115641"
+
+
+def test_classes_that_do_not_match_are_listed(make_set: MakeSet) -> None:
+    folder = make_set("tree", {label: ["1.png"] for label in (*class_list("imagewoof")[1:], "cat")})
+    with pytest.raises(InputError, match=r"1 classes missing \(n02096294\); 1 classes not in the list \(cat\)"):
+        labels_of(folder, "imagewoof")
