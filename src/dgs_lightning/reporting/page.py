@@ -69,7 +69,8 @@ def build_page(reports: Sequence[RunReport], tables: Sequence[Table]) -> str:
         "Cost": [_costs(report, several) for report in reports],
     }
     body = "\n".join(_section(name, parts) for name, parts in sections.items() if any(parts))
-    links = [name for name, parts in sections.items() if any(parts)] + ["Gallery"]
+    gallery = _gallery([report.run for report in reports])
+    links = [name for name, parts in sections.items() if any(parts)] + ["Gallery"] * bool(gallery["sets"])
     template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
@@ -78,7 +79,7 @@ def build_page(reports: Sequence[RunReport], tables: Sequence[Table]) -> str:
         ),
         navigation="".join(f'<a href="#{name.lower()}">{name}</a>' for name in links),
         body=body,
-        data=json.dumps(_gallery([report.run for report in reports]), separators=(",", ":")).replace("</", "<\\/"),
+        data=json.dumps(gallery, separators=(",", ":")).replace("</", "<\\/"),
     )
 
 
