@@ -8,13 +8,17 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
+from safetensors.torch import save_file
 
 from dgs_lightning.callbacks.epochs import EpochCheckpoint
+from dgs_lightning.data.augmentation import normalise
 from dgs_lightning.data.sources import prepare
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.classifier import load_classifier
+from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
+from dgs_lightning.models.registry import build_network
 from dgs_lightning.tasks.classification import ClassificationTask
+from dgs_lightning.tasks.protocol import channel_statistics
 from dgs_lightning.tasks.teacher import Teacher
 
 
@@ -166,13 +170,25 @@ def test_a_teacher_answers_in_the_students_classes_and_normalisation(digits: Pat
     fit(digits, tmp_path, epochs=1, save_weights=True)
     network, config = load_classifier(tmp_path / "weights")
     pictures = torch.rand(2, 1, 8, 8)
-    student = type(config)("convnet2", ("7", "3"), 8, 1, mean=(0.2,), std=(0.3,))
-    answer = Teacher(tmp_path / "weights", student)((pictures - 0.2) / 0.3)
+    student = ClassifierConfig("convnet2", ("7", "3"), 8, 1, mean=(0.2,), std=(0.3,))
+    answer = Teacher(f"{tmp_path}/weights", None, student)((pictures - 0.2) / 0.3)
     torch.testing.assert_close(answer, network((pictures - config.mean[0]) / config.std[0])[:, [7, 3]])
     with pytest.raises(InputError, match="no class cat"):
-        Teacher(tmp_path / "weights", type(config)("convnet2", ("7", "cat"), 8, 1, (0.2,), (0.3,)))
-    with pytest.raises(InputError, match="image_size 8"):
-        Teacher(tmp_path / "weights", type(config)("convnet2", ("7", "3"), 16, 1, (0.2,), (0.3,)))
+        Teacher(f"{tmp_path}/weights", None, ClassifierConfig("convnet2", ("7", "cat"), 8, 1, (0.2,), (0.3,)))
+    with pytest.raises(InputError, match="8 px"):
+        Teacher(f"{tmp_path}/weights", None, ClassifierConfig("convnet2", ("7", "3"), 16, 1, (0.2,), (0.3,)))
+
+
+def test_an_imagenet_classifier_teaches_the_columns_of_its_wordnet_ids(tmp_path: Path) -> None:
+    network = build_network("timm:test_resnet", 1000, 32)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    student = ClassifierConfig("convnet2", ("n01443537", "n01440764"), 32, 3, *channel_statistics(3))
+    pictures = torch.rand(2, 3, 32, 32)
+    answer = Teacher("timm:test_resnet", f"{tmp_path}/weights.safetensors", student)(pictures)
+    half = (0.5, 0.5, 0.5)  # this network's mean and standard deviation
+    in_unit = normalise(pictures * torch.tensor(student.std)[:, None, None], [-m for m in student.mean], [1] * 3)
+    expected = network.eval()(normalise(in_unit, half, half))[:, [1, 0]]  # goldfish, tench
+    torch.testing.assert_close(answer, expected)
 
 
 def test_tensorboard_shows_the_confusion_matrix(digits: Path, tmp_path: Path) -> None:

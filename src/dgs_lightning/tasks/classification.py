@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence, Sized
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import lightning as L
@@ -20,6 +19,7 @@ from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig
 from dgs_lightning.seeding import generator, named_seed
+from dgs_lightning.tasks.allocator import keep_freed_memory
 from dgs_lightning.tasks.protocol import (
     ADAMW,
     MOMENTUM,
@@ -79,7 +79,9 @@ class ClassificationTask(L.LightningModule):
         lighting: Strength of the PCA lighting.
         cutmix: Beta of CutMix, on every batch; 0 for none.
         label_smoothing: Share of the target that all classes have in common.
-        teacher: Folder of a trained classifier whose soft labels replace the images' labels.
+        teacher: Classifier whose soft labels replace the images' labels: the folder of weights of one of this
+            project's, or ``torchvision:NAME`` or ``timm:NAME`` of ImageNet-1K.
+        teacher_weights: Local file of a named teacher's weights; by default they come from its hub.
         temperature: Temperature of the soft labels.
         mean: Mean of each channel that images are normalised with; ImageNet's by default.
         std: Standard deviation of each channel.
@@ -106,6 +108,7 @@ class ClassificationTask(L.LightningModule):
         cutmix: float = 1.0,
         label_smoothing: float = 0.0,
         teacher: str | None = None,
+        teacher_weights: str | None = None,
         temperature: float = 20.0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -127,6 +130,7 @@ class ClassificationTask(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Set the length of the run and how often the network is evaluated in it."""
+        keep_freed_memory()
         if stage == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             epochs = self._epochs()
             self.trainer.fit_loop.max_epochs = epochs
@@ -165,7 +169,7 @@ class ClassificationTask(L.LightningModule):
             torch.manual_seed(named_seed("weights", settings["seed"]))
             self.network = self.config.build(settings["pretrained"])
         if settings["teacher"] is not None:
-            teacher = Teacher(Path(settings["teacher"]), self.config)
+            teacher = Teacher(settings["teacher"], settings["teacher_weights"], self.config)
             # A bound method is no submodule: the teacher is neither trained nor saved.
             self.soft_labels = teacher.to(self.trainer.strategy.root_device).forward
         self.metrics = classification_metrics(len(self.config.labels))

@@ -1,51 +1,55 @@
 """A trained classifier that labels another one's training images."""
 
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dgs_lightning.data.estimator import ClassifierInput, load_estimator
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
+from dgs_lightning.models.classifier import ClassifierConfig
 
 
 class Teacher(nn.Module):
     """Soft labels by a trained classifier, in the classes and normalisation of the student.
 
     Args:
-        folder: The teacher's folder of weights.
+        name: Folder of a classifier of this project, or ``torchvision:NAME`` or ``timm:NAME`` of ImageNet-1K.
+        weights: Local file of a named network's weights; by default they come from its hub.
         student: What the student is trained on.
 
     Raises:
         InputError: If the teacher does not know a class of the student's, or takes other images.
     """
 
-    def __init__(self, folder: Path, student: ClassifierConfig) -> None:
+    def __init__(self, name: str, weights: str | None, student: ClassifierConfig) -> None:
         super().__init__()
-        self.network, config = load_classifier(folder)
-        self.requires_grad_(False)
-        for name in ("image_size", "channels"):
-            if getattr(config, name) != getattr(student, name):
-                raise InputError(
-                    f"teacher {folder}",
-                    found=f"{name} {getattr(config, name)}",
-                    expected=str(getattr(student, name)),
-                    remedy="Train it on such images",
-                )
-        unknown = sorted(set(student.labels) - set(config.labels))
+        self.network = load_estimator(name, weights)
+        preprocess: Any = self.network.preprocess
+        last = getattr(preprocess, "transforms", [preprocess])[-1]  # normalises, whoever the teacher is from
+        mean, std = (torch.as_tensor(values).flatten() for values in (last.mean, last.std))
+        size = preprocess.size if isinstance(preprocess, ClassifierInput) else student.image_size
+        if (size, len(mean)) != (student.image_size, student.channels):
+            raise InputError(
+                f"teacher {name}",
+                found=f"one of {len(mean)} channels and {size} px",
+                expected=f"{student.channels} channels and {student.image_size} px, as the images have",
+                remedy="Train it on such images",
+            )
+        unknown = sorted(set(student.labels) - set(self.network.labels))
         if unknown:
             raise InputError(
-                f"teacher {folder}",
+                f"teacher {name}",
                 found=f"no class {', '.join(unknown)}",
                 expected="all classes that are to be labelled",
                 remedy="Name a teacher that was trained on them",
             )
-        self.columns = [config.labels.index(label) for label in student.labels]
-        ours, theirs = (torch.tensor([c.mean, c.std])[:, :, None, None] for c in (student, config))
+        self.columns = [self.network.labels.index(label) for label in student.labels]
+        student_mean, student_std = torch.tensor(student.mean), torch.tensor(student.std)
         self.scale: Tensor
         self.shift: Tensor
-        self.register_buffer("scale", ours[1] / theirs[1])
-        self.register_buffer("shift", (ours[0] - theirs[0]) / theirs[1])
+        self.register_buffer("scale", (student_std / std)[:, None, None])
+        self.register_buffer("shift", ((student_mean - mean) / std)[:, None, None])
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,18 @@
+"""Memory of training on a CPU."""
+
+import ctypes
+import sys
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of glibc's mallopt
+MOST = 2**31 - 1  # bytes; what a parameter can hold
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed blocks for the next step, where it can.
+
+    By default it returns those of activations to the kernel at once and gets each page anew, zeroed, in every step:
+    a third of the time of a ConvNet.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(MMAP_THRESHOLD, MOST)
+        library.mallopt(TRIM_THRESHOLD, MOST)
