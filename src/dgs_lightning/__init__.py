@@ -23,7 +23,10 @@ _MODULES = {
     "ModeGuidance": "callbacks.guidance",
     "ImageWriter": "callbacks.image_writer",
     "LatentWriter": "callbacks.latent_writer",
+    "ResumeCheckpoint": "callbacks.checkpointing",
+    "SampleGrid": "callbacks.sample_grid",
     "ScoreWriter": "callbacks.score_writer",
+    "TrajectoryRecorder": "callbacks.figures",
 }
 
 __all__ = list(_MODULES)

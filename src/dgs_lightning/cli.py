@@ -1,11 +1,13 @@
 """The commands that work on one thing: LightningCLI for tasks, plain functions for the rest."""
 
 import importlib
+import json
 import logging
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 import lightning.pytorch as pl
@@ -151,6 +153,8 @@ def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     parser = ArgumentParser(prog=f"dgs {command}", description=function_of(command).__doc__, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
     parser.add_function_arguments(function_of(command), fail_untyped=True)
+    folders = list(takewhile(lambda arg: not arg.startswith("-"), args)) if command == "report" else []
+    args = [f"--runs={json.dumps(folders)}", *args[len(folders) :]] if folders else args
     arguments: dict[str, Any] = parsed(parser, with_shipped_configs(args), f"dgs {command}").as_dict()
     return {key: value for key, value in arguments.items() if key != "config"}
 

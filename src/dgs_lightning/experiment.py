@@ -28,6 +28,7 @@ class Experiment:
             image pool, ``dit_dgs``, ``minimax_dgs`` and ``pool_dgs`` select from it; ``mgd3`` and ``dag`` are
             generated under guidance; ``full`` is the whole training set; and the names of ``variants``.
         ipc: Images per class, one number or several.
+        name: Name of the experiment; that of its file by default.
         output: Folder of the run; ``runs/NAME`` by default.
         data: ``digits``, a folder with ``train`` and ``val``, or one tree of class folders.
         original: Scored originals where there is no ``data`` to prepare: a tree of class folders.
@@ -37,7 +38,9 @@ class Experiment:
         seed: Seed of everything; image ``i`` of a class has a seed of its own derived from it.
         repeats: Training runs for each distilled set and network.
         variants: Rows that differ from a method in some settings: name to ``{method: ..., CHANGES}``, where the changes
-            are to ``select``, ``mgd3``, ``dag`` or ``pool_multiple``.
+            are to ``select``, ``mgd3``, ``dag``, ``pool_multiple`` or ``validation``.
+        validation: What is evaluated on: ``all`` validation images, or of each class 100 that ``dgs select`` takes by the
+            shipped config ``select/validation_NAME`` (Table 6).
         pool_multiple: Images per class of a pool, as a multiple of the largest ``ipc``.
         image_size: Side of the images in pixels that the DiT works on; read from prepared data by default.
         codec: ``pixels``, or folder or hub id of the autoencoder of the DiT's latents.
@@ -66,6 +69,7 @@ class Experiment:
     title: str
     methods: list[str]
     ipc: int | list[int]
+    name: str = ""
     output: str | None = None
     data: str | None = None
     original: str | None = None
@@ -75,6 +79,7 @@ class Experiment:
     seed: int = 0
     repeats: int = 3
     variants: dict[str, Settings] = field(default_factory=dict)
+    validation: str = "all"
     pool_multiple: int = 5
     image_size: int | None = None
     codec: str = "pixels"
@@ -105,7 +110,7 @@ class Experiment:
         return sorted({self.ipc} if isinstance(self.ipc, int) else set(self.ipc))
 
 
-VARIABLE = ("select", "mgd3", "dag", "pool_multiple")  # what a variant may change
+VARIABLE = ("select", "mgd3", "dag", "pool_multiple", "validation")  # what a variant may change
 
 
 def variant_of(experiment: Experiment, name: str) -> tuple[str, Experiment]:
@@ -143,7 +148,8 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
     settings = _with_base(path)
     for change in changes:
         settings = merge(settings, _parsed_change(change))
-    settings["output"] = output or settings.get("output") or f"runs/{path.stem}"
+    settings = {"name": path.stem, **settings}
+    settings["output"] = output or settings.get("output") or f"runs/{settings['name']}"
     parser = ArgumentParser(exit_on_error=False, parser_mode="yaml")
     parser.add_class_arguments(Experiment)
     try:

@@ -352,7 +352,7 @@ class Plan:
             guidance["scores"] = self.path("scores", "original")
         callback = {"class_path": GUIDANCE[method], "init_args": {**expand(getattr(settings, method)), **guidance}}
         generate = expand(self.experiment.generate)
-        callbacks = [*(generate.get("trainer", {}).get("callbacks") or []), callback]
+        callbacks = [callback, *(generate.get("trainer", {}).get("callbacks") or [])]
         section = merge(generate, {"trainer": {"callbacks": callbacks}})
         config = self._generation(name, section, pool, {"images_per_class": ipc})
         made_by = self._add(name, "predict", config, needs, [self._external(self.experiment.dit)])
@@ -364,11 +364,24 @@ class Plan:
         made_by = self.distilled(row, ipc)
         train = self._split("train") if made_by is None else self.path(made_by.name)
         seed = self.experiment.seed + repeat
+        validation = self._validation(variant_of(self.experiment, row)[1].validation)
         section = merge(_classes("ClassificationTask", "ImageDataModule"), self.experiment.evaluate)
         name = f"evaluation/{row if made_by is None else f'{row}-ipc{ipc}'}/{network}/seed{seed}"
-        data = {"train": train, "val": self._split("val")}
+        val = self._split("val") if validation is None else self.path(validation.name)
+        data = {"train": train, "val": val}
         config = self._lightning(section, {"network": network, "seed": seed}, data, name, single=True)
-        return self._add(name, "fit", config, [self.prepare(), made_by], [self._external(self.experiment.data)])
+        needs = [self.prepare(), made_by, validation]
+        return self._add(name, "fit", config, needs, [self._external(self.experiment.data)])
+
+    def _validation(self, kind: str) -> Stage | None:
+        """A part of the validation images, chosen by their difficulties; none for all of them."""
+        if kind == "all":
+            return None
+        val, name = self._split("val"), f"validation/{kind}"
+        scores = self.scores("val", val, self.prepare(), self._external(self.experiment.data))
+        config = expand({"config": f"select/validation_{kind}.yaml"})
+        wiring = {"pool": val, "pool_scores": self.path("scores", "val"), "output": self.path(name)}
+        return self._add(name, "select", {**config, **wiring, "seed": self.experiment.seed}, [self.prepare(), scores])
 
     def everything(self) -> list[Stage]:
         """All stages of the experiment, each after what it needs, the report last."""
