@@ -39,8 +39,8 @@ class Experiment:
         repeats: Training runs for each distilled set and network.
         variants: Rows that differ from a method in some settings: name to ``{method: ..., CHANGES}``, where the changes
             are to ``select``, ``mgd3``, ``dag``, ``pool_multiple`` or ``validation``.
-        validation: What is evaluated on: ``all`` validation images, or of each class 100 that ``dgs select`` takes by the
-            shipped config ``select/validation_NAME`` (Table 6).
+        validation: What is evaluated on: ``all`` validation images, or those that ``dgs select`` takes by the shipped
+            config ``select/validation_NAME`` (Table 6).
         pool_multiple: Images per class of a pool, as a multiple of the largest ``ipc``.
         image_size: Side of the images in pixels that the DiT works on; read from prepared data by default.
         codec: ``pixels``, or folder or hub id of the autoencoder of the DiT's latents.

@@ -30,7 +30,8 @@ def find_config(name: str, folder: str = "") -> Path:
         if candidate.is_file():
             return candidate
     known = sorted(str(p.relative_to(ROOT / folder).with_suffix("")) for p in (ROOT / folder).rglob("*.yaml"))
-    near = difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.4) or known
+    beside = [other for other in known if other.split("/")[0] == name.split("/")[0]]
+    near = difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.7) or beside or known
     raise InputError(
         f"config {name!r}",
         found="no such file",
