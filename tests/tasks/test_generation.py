@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -6,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.cli import check, execute
+from dgs_lightning.data.manifest import ImageRecord, read_card, read_set
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import StepState
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit import DiT, DiTConfig
 from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.shipped import ROOT
 from dgs_lightning.tasks.generation import GenerationTask, to_pixels
 
 
@@ -131,3 +134,35 @@ def test_a_codec_of_another_latent_space_is_refused(dit: str, tmp_path: Path) ->
 
 def test_only_the_published_weights_carry_their_licence(dit: str) -> None:
     assert GenerationTask(dit).licences == []
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "generate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_command_at_the_top_of_a_shipped_config_is_valid(config: Path) -> None:
+    program, command, *args = shlex.split(config.read_text().splitlines()[0].removeprefix("# "))
+    assert (program, command) == ("dgs", "predict")
+    assert f"generate/{config.name}" in args
+    check(command, args)
+
+
+def test_the_command_line_generates_with_a_guidance_of_the_users(
+    dit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dgs_lightning import GuidanceCallback\n\n\n"
+        "class TowardsWhite(GuidanceCallback):\n"
+        "    def __init__(self, scale: float = 0.1) -> None:\n"
+        "        self.scale = scale\n\n"
+        "    def __call__(self, state):\n"
+        "        return self.scale * state.sigma * (1 - state.pred_x0)\n"
+    )
+    (tmp_path / "guided.yaml").write_text(
+        "trainer:\n  callbacks:\n    - class_path: mine.TowardsWhite\n      init_args: {scale: 0.2}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ["--model.steps=2", "--data.images_per_class=2", "--trainer.accelerator=cpu", "--trainer.logger=false"]
+    output = [f"--trainer.default_root_dir={tmp_path}", "--trainer.callbacks+=ImageWriter"]
+    output.append(f"--trainer.callbacks.output={tmp_path / 'set'}")
+    configs = ["--config", "generate/digits.yaml", "--config", str(tmp_path / "guided.yaml")]
+    execute("predict", [*configs, f"--model.dit={dit}", *settings, *output])
+    assert len(read_set(tmp_path / "set")) == 4
+    assert read_card(tmp_path / "set")["settings"]["model"]["guidance"] == {"class": "TowardsWhite", "scale": 0.2}
