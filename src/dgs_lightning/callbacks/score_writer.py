@@ -14,6 +14,7 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.manifest import (
     MANIFEST,
     ImageRecord,
+    hash_files,
     hash_json,
     read_card,
     read_manifest,
@@ -62,7 +63,8 @@ class ScoreWriter(Callback):
         self._folder = Path(self.output) if self.output else self._data.predict_folder
         self._in_place = self._folder.resolve() == self._data.predict_folder.resolve()
         self._check_output()
-        self._key = self._find_key()
+        self._images = trainer.strategy.broadcast(self._hash_images() if trainer.is_global_zero else "")
+        self._key = hash_json([self._task.settings(), self._data.hparams["val_batch_size"], self._images])
         self._done = self._is_done()
         numbers = range(len(self._data.predict_batches))
         finished = set(numbers) if self._done else self._read_journals().keys()
@@ -72,7 +74,11 @@ class ScoreWriter(Callback):
             self._open_journal(trainer.global_rank)
 
     def _check_output(self) -> None:
-        if not self._in_place and (self._folder / MANIFEST).exists() and read_card(self._folder).get("kind") != "scores":
+        if (
+            not self._in_place
+            and (self._folder / MANIFEST).exists()
+            and read_card(self._folder).get("kind") != "scores"
+        ):
             raise InputError(
                 self._folder,
                 found="an image set",
@@ -80,14 +86,8 @@ class ScoreWriter(Callback):
                 remedy="Name another output, or the set itself to write into its metadata",
             )
 
-    def _find_key(self) -> str:
-        """Hash of what the scores depend on."""
-        data = self._data
-        files = [
-            (record.file_name, record.label, (data.predict_folder / record.file_name).stat().st_size)
-            for record in data.predict_records
-        ]
-        return hash_json([self._task.settings(), data.hparams["val_batch_size"], files])
+    def _hash_images(self) -> str:
+        return hash_files(self._data.predict_folder, self._data.predict_records)
 
     def _is_done(self) -> bool:
         """Whether these very scores are all written."""
@@ -189,6 +189,7 @@ class ScoreWriter(Callback):
             "labels": {label: readable_name(label) for label in data.labels},
             "images": len(data.predict_records),
             "versions": versions(),
+            "hashes": {"images": self._images},
             "provenance": original.get("provenance", []),
             "licences": original.get("licences", []),
             **scoring,

@@ -1,6 +1,7 @@
 """Class-folder trees of images: to train and validate classifiers, and one after the other to score or encode them."""
 
 import os
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
@@ -221,6 +222,8 @@ class ImageDataModule(L.LightningDataModule):
     def leave_out(self, finished: Collection[int]) -> None:
         """Do not serve these batches again, by their numbers in :attr:`predict_batches`."""
         self._finished = set(finished)
+        # All may be finished; Lightning then doubts that this is wanted.
+        warnings.filterwarnings("ignore", "Total length of `BatchLoader` across ranks is zero")
 
     def predict_dataloader(self) -> BatchLoader:
         """Unfinished batches, shared by the devices."""

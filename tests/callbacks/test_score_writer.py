@@ -1,0 +1,194 @@
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.demos.boring_classes import DemoModel
+from PIL import Image
+
+from dgs_lightning.callbacks.score_writer import ScoreWriter
+from dgs_lightning.data.manifest import (
+    ImageRecord,
+    read_card,
+    read_manifest,
+    read_set,
+    require_scores,
+    scan_images,
+    write_card,
+    write_manifest,
+)
+from dgs_lightning.datamodules.images import ImageDataModule
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
+from dgs_lightning.tasks.scoring import ScoringTask
+
+CONFIG = ClassifierConfig("convnet1", ("ant", "bee"), 4, 3, (0.5,) * 3, (0.25,) * 3, width=4)
+
+
+class Counting(L.Callback):
+    """Counts batches, and ends the process by a signal after some."""
+
+    def __init__(self, kill_after: int = 0) -> None:
+        self.batches = 0
+        self.kill_after = kill_after
+
+    def on_predict_batch_end(self, *_: object) -> None:
+        self.batches += 1
+        if self.batches == self.kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder, rng = tmp_path / "images", np.random.default_rng(0)
+    for label in CONFIG.labels:
+        (folder / label).mkdir(parents=True)
+        for index in range(7):
+            pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def estimator(tmp_path: Path) -> Callable[[int], str]:
+    """Writes an untrained classifier by seed."""
+
+    def write(seed: int) -> str:
+        torch.manual_seed(seed)
+        save_classifier(CONFIG.build(), CONFIG, tmp_path / f"estimator{seed}")
+        return str(tmp_path / f"estimator{seed}")
+
+    return write
+
+
+def score(estimator: str, images: Path, output: Path | None, kill_after: int = 0, batch_size: int = 2) -> int:
+    """Score a set; returns the number of batches that it took."""
+    counting = Counting(kill_after)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[ScoreWriter(None if output is None else str(output)), counting],
+    )
+    trainer.predict(ScoringTask(estimator), ImageDataModule(predict=str(images), val_batch_size=batch_size))
+    return counting.batches
+
+
+def killed(estimator: str, images: Path, output: Path | None, kill_after: int) -> None:
+    process = multiprocessing.get_context("fork").Process(target=score, args=(estimator, images, output, kill_after))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_scores_go_into_a_folder_of_their_own(images: Path, estimator: Callable[[int], str], tmp_path: Path) -> None:
+    before = contents(images)
+    score(estimator(0), images, tmp_path / "scores")
+    assert contents(images) == before
+    assert sorted(contents(tmp_path / "scores")) == ["dataset.json", "metadata.jsonl"]
+    records = read_set(images, tmp_path / "scores")
+    assert require_scores(records, images).startswith("convnet1@")
+    assert all(record.predicted in CONFIG.labels for record in records)
+    card = read_card(tmp_path / "scores")
+    assert (card["kind"], card["images"], card["labels"]) == ("scores", 14, {"ant": "ant", "bee": "bee"})
+    assert card["scoring"]["estimator"] == records[0].estimator
+    assert "not cross-fitted" in card["scoring"]["note"]
+
+
+def test_scores_go_into_the_sets_own_metadata_and_leave_the_rest_of_it(
+    images: Path, estimator: Callable[[int], str]
+) -> None:
+    records = [ImageRecord(r.file_name, r.label, seed=5, extra={"kept": True}) for r in scan_images(images)]
+    write_manifest(images, records)
+    write_card(images, {"kind": "pool", "name": "p"})
+    score(estimator(0), images, None)
+    scored = read_set(images)
+    require_scores(scored, images)
+    assert all(record.seed == 5 and record.extra == {"kept": True} for record in scored)
+    card = read_card(images)
+    assert (card["kind"], card["name"]) == ("pool", "p")
+    assert "note" not in card["scoring"]  # no classifier is trained on a pool before it is made
+
+
+def test_difficulties_keep_all_their_digits(images: Path, estimator: Callable[[int], str], tmp_path: Path) -> None:
+    score(estimator(0), images, tmp_path / "scores")
+    lines = (tmp_path / "scores" / "metadata.jsonl").read_text().splitlines()
+    assert all(len(repr(json.loads(line)["difficulty"])) > 12 for line in lines)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path, in_place: bool
+) -> None:
+    name, output = estimator(0), None if in_place else tmp_path / "scores"
+    folder = output or images
+    assert score(name, images, output) == 7
+    undisturbed = contents(folder)
+    (folder / "metadata.jsonl").unlink()
+    (folder / "dataset.json").unlink()
+    killed(name, images, output, kill_after=3)
+    assert not (folder / "metadata.jsonl").exists()
+    journal = folder / ".scores-0.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-9])  # the third line was cut off while it was written
+    killed(name, images, output, kill_after=2)
+    assert score(name, images, output) == 3
+    assert contents(folder) == undisturbed
+
+
+def test_a_run_killed_before_the_last_step_only_writes_the_result(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path
+) -> None:
+    name = estimator(0)
+    killed(name, images, tmp_path / "scores", kill_after=7)
+    assert not (tmp_path / "scores" / "metadata.jsonl").exists()
+    assert score(name, images, tmp_path / "scores") == 0
+    assert len(read_manifest(tmp_path / "scores")) == 14
+
+
+def test_scores_that_are_there_are_left_alone(images: Path, estimator: Callable[[int], str], tmp_path: Path) -> None:
+    name = estimator(0)
+    score(name, images, tmp_path / "scores")
+    before = contents(tmp_path / "scores")
+    assert score(name, images, tmp_path / "scores") == 0
+    assert contents(tmp_path / "scores") == before
+
+
+@pytest.mark.parametrize("change", ["estimator", "image", "label"])
+def test_scores_of_another_estimator_or_other_images_are_replaced_as_a_whole(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path, change: str
+) -> None:
+    score(estimator(0), images, tmp_path / "scores")
+    name = estimator(1 if change == "estimator" else 0)
+    if change == "image":
+        (images / "ant" / "0.png").write_bytes((images / "ant" / "1.png").read_bytes())
+    elif change == "label":
+        (images / "ant" / "0.png").rename(images / "bee" / "zero.png")
+    killed(name, images, tmp_path / "scores", kill_after=2)
+    assert score(name, images, tmp_path / "scores") == 5
+    fresh = tmp_path / "fresh"
+    score(name, images, fresh)
+    assert contents(tmp_path / "scores") == contents(fresh)
+
+
+def test_another_image_set_is_never_overwritten(images: Path, estimator: Callable[[int], str], tmp_path: Path) -> None:
+    write_manifest(tmp_path / "other", [ImageRecord("a/1.png", "a")])
+    before = contents(tmp_path / "other")
+    with pytest.raises(InputError, match="Name another output"):
+        score(estimator(0), images, tmp_path / "other")
+    assert contents(tmp_path / "other") == before
+
+
+def test_the_callback_works_with_scoring_alone(images: Path) -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[ScoreWriter()])
+    with pytest.raises(InputError, match="DemoModel with ImageDataModule"):
+        trainer.predict(DemoModel(), ImageDataModule(predict=str(images)))

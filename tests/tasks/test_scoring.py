@@ -1,0 +1,191 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dgs_lightning.callbacks.score_writer import ScoreWriter
+from dgs_lightning.data.manifest import ImageRecord, read_manifest
+from dgs_lightning.data.splits import folds_of
+from dgs_lightning.datamodules.images import ImageDataModule
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.classifier import ClassifierConfig, load_classifier, save_classifier
+from dgs_lightning.tasks.scoring import ScoringTask
+
+CONFIG = ClassifierConfig("convnet1", ("ant", "bee", "cow"), 4, 3, (0.5,) * 3, (0.25,) * 3, width=4)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for label in CONFIG.labels:
+        (folder / label).mkdir()
+        for index in range(5):
+            pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def estimators(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Folders of three untrained classifiers, the last with its labels in another order."""
+    root = tmp_path_factory.mktemp("estimators")
+    for seed, labels in enumerate((CONFIG.labels, CONFIG.labels, CONFIG.labels[::-1])):
+        torch.manual_seed(seed)
+        config = replace(CONFIG, labels=labels)
+        network = config.build()
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        save_classifier(network, config, root / str(seed))
+    return [str(root / str(seed)) for seed in range(3)]
+
+
+def score(task: ScoringTask, images: Path, output: Path, batch_size: int = 4, devices: int = 1) -> list[ImageRecord]:
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[ScoreWriter(str(output))],
+    )
+    trainer.predict(task, ImageDataModule(predict=str(images), val_batch_size=batch_size))
+    return read_manifest(output)
+
+
+def probabilities(estimator: str, images: Path, record: ImageRecord) -> dict[str, float]:
+    """What one classifier says of one image, written out."""
+    network, config = load_classifier(Path(estimator))
+    with Image.open(images / record.file_name) as image:
+        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
+    with torch.no_grad():
+        logits = network((pixels[None] - 0.5) / 0.25)[0].double().numpy()
+    values = np.exp(logits) / np.exp(logits).sum()
+    return dict(zip(config.labels, values.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_difficulty_is_the_missing_confidence_in_the_true_class(
+    images: Path, estimators: list[str], tmp_path: Path, which: int
+) -> None:
+    records = score(ScoringTask(estimators[which]), images, tmp_path)
+    assert len(records) == 15
+    for record in records:
+        expected = probabilities(estimators[which], images, record)
+        assert record.difficulty == pytest.approx(1 - expected[record.label], abs=1e-6)
+        assert record.predicted == max(expected, key=lambda label: expected[label])
+    assert len({record.difficulty for record in records}) == 15
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        ("loss", lambda p, y: -np.log(p[y]) / (-np.log(p[y]) + np.log(3))),
+        ("margin", lambda p, y: (1 + max(v for k, v in p.items() if k != y) - p[y]) / 2),
+        ("entropy", lambda p, _: -sum(v * np.log(v) for v in p.values()) / np.log(3)),
+    ],
+)
+def test_other_definitions_are_settings_and_part_of_the_identity(
+    images: Path,
+    estimators: list[str],
+    tmp_path: Path,
+    definition: Literal["margin", "entropy", "loss"],
+    expected: Callable[..., float],
+) -> None:
+    task = ScoringTask(estimators[0], definition=definition)
+    for record in score(task, images, tmp_path):
+        assert record.difficulty == pytest.approx(
+            expected(probabilities(estimators[0], images, record), record.label), abs=1e-6
+        )
+        assert record.estimator == task.identity == f"{ScoringTask(estimators[0]).identity}:{definition}"
+
+
+def test_several_estimators_give_their_mean_whatever_the_order_of_their_labels(
+    images: Path, estimators: list[str], tmp_path: Path
+) -> None:
+    for record in score(ScoringTask(estimators), images, tmp_path):
+        each = [probabilities(estimator, images, record) for estimator in estimators]
+        assert record.difficulty == pytest.approx(np.mean([1 - p[record.label] for p in each]), abs=1e-6)
+        mean = {label: sum(p[label] for p in each) for label in CONFIG.labels}
+        assert record.predicted == max(mean, key=lambda label: mean[label])
+
+
+def test_cross_fitted_images_are_scored_by_the_estimator_that_has_not_seen_them(
+    images: Path, estimators: list[str], tmp_path: Path
+) -> None:
+    records = score(ScoringTask(estimators, cross_fit=3), images, tmp_path)
+    for record, fold in zip(records, folds_of(records, 3), strict=True):
+        expected = probabilities(estimators[fold], images, record)
+        assert record.difficulty == pytest.approx(1 - expected[record.label], abs=1e-6)
+
+
+def test_folds_are_those_that_training_left_out(images: Path) -> None:
+    data = ImageDataModule(train=str(images), val=str(images), folds=3, fold=1)
+    data.setup("fit")
+    seen = {record.file_name for record in data.train_records}
+    module = ImageDataModule(predict=str(images))
+    module.setup("predict")
+    folds = folds_of(module.predict_records, 3)
+    scored = {record.file_name for record, k in zip(module.predict_records, folds, strict=True) if k == 1}
+    assert seen | scored == {record.file_name for record in module.predict_records}
+    assert not seen & scored
+
+
+def test_identities_compare_members_whatever_their_order_or_cross_fitting(estimators: list[str]) -> None:
+    together = ScoringTask(estimators)
+    assert together.identity == ScoringTask(estimators, cross_fit=3).identity
+    assert together.identity == ScoringTask(estimators[::-1]).identity
+    assert together.identity != ScoringTask(estimators[:2]).identity
+    assert together.identity.startswith("convnet1[3]@")
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+@pytest.mark.parametrize("cross_fit", [None, 3])
+def test_scores_do_not_depend_on_the_batch_size(
+    images: Path, estimators: list[str], tmp_path: Path, batch_size: int, cross_fit: int | None
+) -> None:
+    task = ScoringTask(estimators, cross_fit=cross_fit)
+    expected = [r.difficulty for r in score(task, images, tmp_path / "4")]
+    found = [r.difficulty for r in score(task, images, tmp_path / "other", batch_size)]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_two_devices_give_the_same_bytes_as_one(
+    images: Path, estimators: list[str], tmp_path: Path, on_two_devices: Callable[..., None]
+) -> None:
+    score(ScoringTask(estimators[0]), images, tmp_path / "one")
+    on_two_devices(
+        lambda: score(ScoringTask(estimators[0]), images, tmp_path / "two", devices=2),
+    )
+    for name in ("metadata.jsonl", "dataset.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["dataset.json", "metadata.jsonl"]
+
+
+def test_labels_that_an_estimator_does_not_know_are_listed(images: Path, estimators: list[str], tmp_path: Path) -> None:
+    (tmp_path / "images" / "emu").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "emu" / "1.png")
+    with pytest.raises(InputError, match=r"1 labels that convnet1@\w+ does not know \(emu\)"):
+        score(ScoringTask(estimators[0]), tmp_path / "images", tmp_path / "scores")
+
+
+def test_an_estimator_that_diverged_is_an_input_error(images: Path, tmp_path: Path) -> None:
+    network = CONFIG.build()
+    with torch.no_grad():
+        next(network.parameters()).fill_(torch.nan)
+    save_classifier(network, CONFIG, tmp_path / "broken")
+    with pytest.raises(InputError, match="finite"):
+        score(ScoringTask(str(tmp_path / "broken")), images, tmp_path / "scores")
+
+
+@pytest.mark.parametrize(("count", "settings"), [(2, {"cross_fit": 3}), (1, {"cross_fit": 1}), (2, {"weights": ["a"]})])
+def test_lists_that_do_not_belong_together_are_input_errors(
+    estimators: list[str], count: int, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        ScoringTask(estimators[:count], **settings)
