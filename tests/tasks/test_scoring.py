@@ -6,17 +6,21 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from dgs_lightning.__main__ import main
 from dgs_lightning.callbacks.score_writer import ScoreWriter
-from dgs_lightning.data.manifest import ImageRecord, read_manifest
+from dgs_lightning.data.manifest import ImageRecord, read_card, read_manifest, read_set, require_scores
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier, save_classifier
 from dgs_lightning.tasks.scoring import ScoringTask
 
+WRITER = ["--trainer.callbacks=ScoreWriter"]
 CONFIG = ClassifierConfig("convnet1", ("ant", "bee", "cow"), 4, 3, (0.5,) * 3, (0.25,) * 3, width=4)
 
 
@@ -189,3 +193,29 @@ def test_lists_that_do_not_belong_together_are_input_errors(
 ) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         ScoringTask(estimators[:count], **settings)
+
+
+def test_the_shipped_settings_for_imagenet_score_with_weights_of_ones_own(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "weights.safetensors")
+    for label in ("n01440764", "n02086240"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        Image.new("RGB", (20, 30)).save(tmp_path / "images" / label / "1.png")
+    estimator = ["--model.estimator", "timm:test_vit", "--model.weights", str(tmp_path / "weights.safetensors")]
+    data = ["--data.predict", str(tmp_path / "images"), "--data.num_workers", "0"]
+    assert main(["predict", "--config", "score/imagenet.yaml", *estimator, *data, *WRITER]) == 0
+    assert require_scores(read_set(tmp_path / "images"), tmp_path).startswith("timm:test_vit@")
+
+
+def test_the_shipped_settings_for_cross_fitting_score_out_of_fold(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fold in range(5):
+        save_classifier(CONFIG.build(), CONFIG, tmp_path / f"estimator/fold{fold}/weights")
+    monkeypatch.chdir(tmp_path)
+    data = ["--data.predict", str(images), "--trainer.accelerator", "cpu"]
+    assert (
+        main(["predict", "--config", "score/cross_fit.yaml", *data, *WRITER, "--trainer.callbacks.output=scores"]) == 0
+    )
+    assert require_scores(read_set(images, Path("scores")), images).startswith("convnet1[5]@")
+    assert read_card(Path("scores"))["scoring"]["cross_fit"] == 5
+    assert "note" not in read_card(Path("scores"))["scoring"]
