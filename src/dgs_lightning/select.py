@@ -6,7 +6,8 @@ from typing import Any
 
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.datasets import load_image
-from dgs_lightning.data.manifest import export_set, hash_json, read_card, versions, write_json
+from dgs_lightning.data.export import export_set
+from dgs_lightning.data.manifest import hash_json, read_card, versions, write_json
 from dgs_lightning.datamodules.selecting import Selection
 
 REPORT = "selection.json"

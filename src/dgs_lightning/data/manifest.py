@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -14,11 +13,11 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dgs_lightning.data.tree import image_files
 from dgs_lightning.errors import InputError
 
 MANIFEST = "metadata.jsonl"
 CARD = "dataset.json"
-IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 LIBRARIES = (
     "dgs-lightning",
@@ -239,7 +238,7 @@ def scan_images(folder: Path) -> list[ImageRecord]:
     Raises:
         InputError: If the folder or its images are missing, or a link in it leads out of it.
     """
-    names = sorted(name for name in _image_files(folder) if "/" in name)
+    names = sorted(name for name in image_files(folder) if "/" in name)
     if not names:
         raise InputError(
             folder,
@@ -249,55 +248,6 @@ def scan_images(folder: Path) -> list[ImageRecord]:
         )
     shared: dict[str, str] = {}
     return [ImageRecord(name, shared.setdefault(label := name.split("/", 1)[0], label)) for name in names]
-
-
-def _image_files(folder: Path) -> Iterator[str]:
-    """POSIX paths of the image files below a folder, without hidden ones, relative to it."""
-    if not folder.is_dir():
-        raise InputError(
-            folder, found="no such folder", expected="a folder with class folders of images", remedy="Check the path"
-        )
-    root = os.path.realpath(folder)
-    waiting = [""]
-    while waiting:
-        below = waiting.pop()
-        with os.scandir(folder / below) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_symlink():
-                    _refuse_link_out(entry, root)
-                elif entry.is_dir():
-                    waiting.append(f"{below}{entry.name}/")
-                    continue
-                if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                    yield _encodable(folder, below + entry.name)
-
-
-def _refuse_link_out(link: os.DirEntry[str], root: str) -> None:
-    """Refuse a link out of the tree, a broken one, and any to a folder, which may lead in circles."""
-    target = os.path.realpath(link.path)
-    if not os.path.isfile(target) or not Path(target).is_relative_to(root):
-        raise InputError(
-            link.path,
-            found=f"a link to {target}",
-            expected="images of the folder's own, or links to them",
-            remedy="Copy the files there instead",
-        )
-
-
-def _encodable(folder: Path, name: str) -> str:
-    """The name, which a manifest must be able to hold."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise InputError(
-            folder,
-            found=f"a file name that is not UTF-8, {os.fsencode(name)!r}",
-            expected="names in UTF-8",
-            remedy="Rename the file",
-        ) from None
-    return name
 
 
 def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
@@ -320,7 +270,7 @@ def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
 
 def _check_files(folder: Path, listed: set[str]) -> None:
     """Compare a manifest with the images that are there."""
-    found = set(_image_files(folder))
+    found = set(image_files(folder))
     for problem, names in (("missing images", listed - found), ("images that the manifest lacks", found - listed)):
         if names:
             raise InputError(
@@ -440,97 +390,3 @@ def hash_files(folder: Path, records: Iterable[ImageRecord]) -> str:
 def hash_json(content: object) -> str:
     """SHA-256 of a value in canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-# ---- export ------------------------------------------------------------------------------------------------------
-
-
-def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:
-    """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
-
-    A destination that already holds exactly this is left alone; an earlier set of the same kind is replaced.
-
-    Args:
-        source: Folder that the records' file names are relative to.
-        records: Images to copy.
-        destination: Folder of the new set.
-        card: Its card, which gets ``images``, their number, and ``hashes.images``.
-
-    Raises:
-        InputError: If two images would get one name, or the destination holds something else.
-    """
-    destination = destination.absolute()
-    exported = [
-        replace(record, file_name=f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}")
-        for record in records
-    ]
-    if len({record.file_name for record in exported}) < len(exported):
-        raise InputError(
-            source,
-            found="images whose names in one class folder would be equal",
-            expected="names that differ",
-            remedy="Rename the images",
-        )
-    _check_destination(source, destination, card)
-    partial = destination.with_name(f".{destination.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for record, copy in zip(records, exported, strict=True):
-        target = partial / copy.file_name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / record.file_name, target)
-    write_manifest(partial, exported)
-    finish_set(partial, exported, card, destination)
-
-
-def _check_destination(source: Path, destination: Path, card: Mapping[str, Any]) -> None:
-    """Refuse to replace anything but an earlier set of the same kind, or one that the images are read from."""
-    overlaps = source.resolve().is_relative_to(destination.resolve())
-    occupied = destination.exists() and (not destination.is_dir() or any(destination.iterdir()))
-    if overlaps or (occupied and ("kind" not in card or read_card(destination).get("kind") != card["kind"])):
-        raise InputError(
-            destination,
-            found="the images' own folder" if overlaps else "other files",
-            expected="an empty folder, or an earlier result of this command",
-            remedy="Name another folder for the output",
-        )
-
-
-def finish_set(partial: Path, records: Sequence[ImageRecord], card: Mapping[str, Any], destination: Path) -> None:
-    """Give a folder of images its manifest and card, and put it in the place of ``destination`` in one step.
-
-    The card gets ``images``, their number, and ``hashes.images``. An intact destination of the same content stays.
-
-    Args:
-        partial: Folder of the images, beside the destination.
-        records: The images.
-        card: The card.
-        destination: Folder of the set.
-    """
-    hashes = {**card.get("hashes", {}), "images": hash_files(partial, records)}
-    write_manifest(partial, records)
-    write_card(partial, {**card, "images": len(records), "hashes": hashes})
-    same = all(_same_file(partial / name, destination / name) for name in (MANIFEST, CARD))
-    if same and is_intact(destination):
-        shutil.rmtree(partial)
-        return
-    replaced = destination.with_name(f".{destination.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if destination.exists():
-        os.rename(destination, replaced)
-    os.rename(partial, destination)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    return second.is_file() and first.read_bytes() == second.read_bytes()
-
-
-def is_intact(folder: Path) -> bool:
-    """Whether an image set has all the images, unchanged, that its card has the hash of."""
-    expected = read_card(folder).get("hashes", {}).get("images")
-    if expected is None or not (folder / MANIFEST).is_file():
-        return False
-    records = read_manifest(folder)
-    if not all((folder / record.file_name).is_file() for record in records):
-        return False
-    return bool(hash_files(folder, records) == expected)

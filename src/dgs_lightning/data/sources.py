@@ -16,11 +16,10 @@ from PIL import Image
 
 from dgs_lightning.data.classes import check_labels, imagenet_index, readable_name
 from dgs_lightning.data.datasets import is_grey, load_image
+from dgs_lightning.data.export import finish_set, is_intact
 from dgs_lightning.data.manifest import (
     ImageRecord,
-    finish_set,
     hash_files,
-    is_intact,
     read_card,
     read_set,
     replacing,

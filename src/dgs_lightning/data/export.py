@@ -1,0 +1,111 @@
+"""Image sets as results: written whole or not at all, and known to be intact."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dgs_lightning.data.manifest import (
+    CARD,
+    MANIFEST,
+    ImageRecord,
+    hash_files,
+    read_card,
+    read_manifest,
+    write_card,
+    write_manifest,
+)
+from dgs_lightning.errors import InputError
+
+
+def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:
+    """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
+
+    A destination that already holds exactly this is left alone; an earlier set of the same kind is replaced.
+
+    Args:
+        source: Folder that the records' file names are relative to.
+        records: Images to copy.
+        destination: Folder of the new set.
+        card: Its card, which gets ``images``, their number, and ``hashes.images``.
+
+    Raises:
+        InputError: If two images would get one name, or the destination holds something else.
+    """
+    destination = destination.absolute()
+    exported = [
+        replace(record, file_name=f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}")
+        for record in records
+    ]
+    if len({record.file_name for record in exported}) < len(exported):
+        raise InputError(
+            source,
+            found="images whose names in one class folder would be equal",
+            expected="names that differ",
+            remedy="Rename the images",
+        )
+    _check_destination(source, destination, card)
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for record, copy in zip(records, exported, strict=True):
+        target = partial / copy.file_name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / record.file_name, target)
+    write_manifest(partial, exported)
+    finish_set(partial, exported, card, destination)
+
+
+def _check_destination(source: Path, destination: Path, card: Mapping[str, Any]) -> None:
+    """Refuse to replace anything but an earlier set of the same kind, or one that the images are read from."""
+    overlaps = source.resolve().is_relative_to(destination.resolve())
+    occupied = destination.exists() and (not destination.is_dir() or any(destination.iterdir()))
+    if overlaps or (occupied and ("kind" not in card or read_card(destination).get("kind") != card["kind"])):
+        raise InputError(
+            destination,
+            found="the images' own folder" if overlaps else "other files",
+            expected="an empty folder, or an earlier result of this command",
+            remedy="Name another folder for the output",
+        )
+
+
+def finish_set(partial: Path, records: Sequence[ImageRecord], card: Mapping[str, Any], destination: Path) -> None:
+    """Give a folder of images its manifest and card, and put it in the place of ``destination`` in one step.
+
+    The card gets ``images``, their number, and ``hashes.images``. An intact destination of the same content stays.
+
+    Args:
+        partial: Folder of the images, beside the destination.
+        records: The images.
+        card: The card.
+        destination: Folder of the set.
+    """
+    hashes = {**card.get("hashes", {}), "images": hash_files(partial, records)}
+    write_manifest(partial, records)
+    write_card(partial, {**card, "images": len(records), "hashes": hashes})
+    same = all(_same_file(partial / name, destination / name) for name in (MANIFEST, CARD))
+    if same and is_intact(destination):
+        shutil.rmtree(partial)
+        return
+    replaced = destination.with_name(f".{destination.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if destination.exists():
+        os.rename(destination, replaced)
+    os.rename(partial, destination)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    return second.is_file() and first.read_bytes() == second.read_bytes()
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether an image set has all the images, unchanged, that its card has the hash of."""
+    expected = read_card(folder).get("hashes", {}).get("images")
+    if expected is None or not (folder / MANIFEST).is_file():
+        return False
+    records = read_manifest(folder)
+    if not all((folder / record.file_name).is_file() for record in records):
+        return False
+    return bool(hash_files(folder, records) == expected)
