@@ -19,6 +19,7 @@ _MODULES = {
     "RequestDataModule": "datamodules.requests",
     "CenterGuidance": "callbacks.guidance",
     "DifficultyAwareGuidance": "callbacks.guidance",
+    "EpochCheckpoint": "callbacks.epochs",
     "GuidanceCallback": "callbacks.guidance",
     "ModeGuidance": "callbacks.guidance",
     "ImageWriter": "callbacks.image_writer",
