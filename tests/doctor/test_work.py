@@ -122,6 +122,9 @@ def test_time_grows_with_the_work(healthy: Experiment) -> None:
     work = Work("evaluation", "networks trained", 1, 10**9, Classifier("convnet2", 16, 16))
     _, time = check_time(healthy, [work], scale(healthy))
     assert any(unit in time.what for unit in ("minutes", "hours", "days"))
+    _, time = check_time(healthy, [replace(work, passes=10**15)], scale(healthy))
+    assert time.level == "warning"
+    assert "GPUs" in time.remedy
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from dgs_lightning.doctor.finding import Finding, ok
+from dgs_lightning.doctor.finding import Finding, ok, warning
 from dgs_lightning.doctor.networks import build, random_inputs
 from dgs_lightning.doctor.work import Classifier, Scale, Work
 from dgs_lightning.experiment import Experiment
@@ -16,6 +16,8 @@ from dgs_lightning.models.dit import DiTConfig
 MOST_PARAMETERS = 60_000_000  # of a network that is tried
 LARGEST_BATCH = 64
 LONG_ENOUGH = 0.2  # seconds of a trial
+A_DAY = 86_400
+FASTER = "Run it where there are GPUs, or set fewer steps, networks or repeats"
 
 
 def check_time(experiment: Experiment, works: Sequence[Work], scale: Scale) -> Iterator[Finding]:
@@ -35,13 +37,13 @@ def check_time(experiment: Experiment, works: Sequence[Work], scale: Scale) -> I
             continue
         each = seconds_per_image(network, scale)
         if each is None:
-            yield ok("time: no estimate, since the networks are too large to be tried within seconds")
+            what = "time: no estimate, since the networks are too large to be tried within seconds"
+            yield ok(what) if torch.cuda.is_available() else warning(f"{what}, and there is no GPU", FASTER)
             return
         seconds += images * each / _side_by_side(network, experiment)
-    yield ok(
-        f"time: roughly {in_words(seconds)} on this machine, by forward passes of each network timed now; encoding, "
-        "scoring and reading come on top"
-    )
+    what = f"time: roughly {in_words(seconds)} on this machine, by forward passes of each network timed now; "
+    what += "encoding, scoring and reading come on top"
+    yield ok(what) if seconds < A_DAY else warning(what, FASTER)
 
 
 def _side_by_side(network: Classifier | DiTConfig | None, experiment: Experiment) -> int:
@@ -73,7 +75,7 @@ def seconds_per_image(network: Classifier | DiTConfig | None, scale: Scale) -> f
 
 def in_words(seconds: float) -> str:
     """A duration in a readable unit."""
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+    for unit, size in (("days", A_DAY), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} seconds"
