@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -11,12 +12,18 @@ from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import save_file
 
 from dgs_lightning.callbacks.epochs import EpochCheckpoint
+from dgs_lightning.cli import check
 from dgs_lightning.data.augmentation import normalise
+from dgs_lightning.data.datasets import load_image
+from dgs_lightning.data.estimator import load_estimator
+from dgs_lightning.data.manifest import read_set
 from dgs_lightning.data.sources import prepare
+from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
 from dgs_lightning.models.registry import build_network
+from dgs_lightning.shipped import ROOT, find_config, load_yaml
 from dgs_lightning.tasks.classification import ClassificationTask
 from dgs_lightning.tasks.protocol import channel_statistics
 from dgs_lightning.tasks.teacher import Teacher
@@ -201,3 +208,47 @@ def test_tensorboard_shows_the_confusion_matrix(digits: Path, tmp_path: Path) ->
     events = EventAccumulator(run.logger.log_dir).Reload()
     assert events.Tags()["images"] == ["val/confusion"]
     assert {"val/accuracy", "val/top5", "train/loss", "train/lr"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize("config", sorted(ROOT.glob("classify/*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_have_settings_that_the_command_line_takes(config: Path) -> None:
+    check("fit", ["--config", str(config), "--data.train", "DISTILLED", "--data.val", "VAL"])
+
+
+def fit_shipped(config: str, digits: Path, root: Path, **data: Any) -> Any:  # noqa: ANN401
+    """Last evaluation of a classifier trained by a shipped config."""
+    settings = load_yaml(find_config(f"classify/{config}"))
+    model = ClassificationTask(**settings["model"]["init_args"], save_weights=True)
+    trainer(root, max_epochs=-1).fit(model, images(digits, **settings["data"]["init_args"], **data))
+    return model.evaluation
+
+
+def held_out_difficulties(digits: Path, root: Path, folds: int) -> dict[str, list[float]]:
+    """1 - p(true) of each training digit, by label, from the estimator that has not seen it."""
+    records = read_set(digits / "train")
+    difficulties: dict[str, list[float]] = {}
+    for fold in range(folds):
+        fit_shipped("estimator_digits", digits, root / str(fold), folds=folds, fold=fold)
+        estimator = load_estimator(f"{root}/{fold}/weights")
+        held = [record for record, own in zip(records, folds_of(records, folds), strict=True) if own == fold]
+        pictures = [estimator.preprocess(load_image(digits / "train" / record.file_name)) for record in held]
+        with torch.inference_mode():
+            probabilities = estimator(torch.stack(pictures)).softmax(dim=1)
+        for record, row in zip(held, probabilities.tolist(), strict=True):
+            difficulties.setdefault(record.label, []).append(1 - row[estimator.labels.index(record.label)])
+    return difficulties
+
+
+@pytest.mark.slow
+def test_the_digits_estimator_spreads_difficulty_over_half_the_intervals_of_most_classes(
+    digits: Path, tmp_path: Path
+) -> None:
+    difficulties = held_out_difficulties(digits, tmp_path, folds=5)
+    filled = [np.count_nonzero(np.histogram(values, bins=10, range=(0, 1))[0]) for values in difficulties.values()]
+    assert len(filled) == 10
+    assert sum(count >= 5 for count in filled) >= 8
+
+
+@pytest.mark.slow
+def test_the_digits_judge_is_nearly_always_right(digits: Path, tmp_path: Path) -> None:
+    assert fit_shipped("judge_digits", digits, tmp_path)["accuracy"] >= 0.98
