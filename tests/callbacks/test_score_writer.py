@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,22 @@ def test_a_run_killed_before_the_last_step_only_writes_the_result(
     assert not (tmp_path / "scores" / "metadata.jsonl").exists()
     assert score(name, images, tmp_path / "scores") == 0
     assert len(read_manifest(tmp_path / "scores")) == 14
+
+
+def test_a_full_disk_is_told_in_words_and_what_is_finished_is_kept(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path
+) -> None:
+    name = estimator(0)
+    score(name, images, tmp_path / "whole")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limit[1]))
+    try:
+        with pytest.raises(InputError, match="Free space"):
+            score(name, images, tmp_path / "scores")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert 0 < score(name, images, tmp_path / "scores") < 7
+    assert contents(tmp_path / "scores") == contents(tmp_path / "whole")
 
 
 def test_scores_that_are_there_are_left_alone(images: Path, estimator: Callable[[int], str], tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ def test_an_interrupted_export_leaves_nothing_in_the_way(make_set: MakeSet, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "tree"]
 
 
-@pytest.mark.parametrize("place", ["other files", "a file", "another kind", "the source", "above the source"])
+@pytest.mark.parametrize(
+    "place", ["other files", "a file", "another kind", "the source", "above the source", "in the source"]
+)
 def test_an_export_never_replaces_what_it_did_not_make(make_set: MakeSet, tmp_path: Path, place: str) -> None:
     source = make_set("data/tree", {"cat": ["1.png"]})
     write_card(source, {"kind": "distilled"})
@@ -86,7 +88,8 @@ def test_an_export_never_replaces_what_it_did_not_make(make_set: MakeSet, tmp_pa
         write_card(other, {"kind": "pool"})
     elif place == "other files":
         write_text(other / "thesis.txt", "mine")
-    out = {"the source": source, "above the source": source.parent}.get(place, other)
+    around = {"the source": source, "above the source": source.parent, "in the source": source / "out"}
+    out = around.get(place, other)
     before = files_below(tmp_path)
     with pytest.raises(InputError, match="Name another folder"):
         export_set(source, scan_images(source), out, {"kind": "distilled"})

@@ -146,10 +146,11 @@ def test_a_set_that_is_not_named_is_an_input_error(stage: str) -> None:
         ImageDataModule().setup(stage)
 
 
-def test_an_unreadable_image_is_named(data: Path) -> None:
+@pytest.mark.parametrize(("in_memory", "workers"), [(True, 0), (False, 0), (False, 2)])
+def test_an_unreadable_image_is_named(data: Path, in_memory: bool, workers: int) -> None:
     (data / "train" / "dog" / "2.png").write_text("no image")
     with pytest.raises(InputError, match=r"dog/2\.png"):
-        fit(data)
+        list(fit(data, in_memory=in_memory, num_workers=workers).train_dataloader())
 
 
 @pytest.mark.parametrize(

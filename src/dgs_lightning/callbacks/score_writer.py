@@ -1,11 +1,14 @@
 """Writing of scores: into the scored set's own metadata or a folder beside it, whole, and resumed where killed."""
 
+import errno
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -18,10 +21,11 @@ from dgs_lightning.data.manifest import (
     hash_json,
     read_card,
     read_manifest,
-    replacing,
+    told_in_words,
     versions,
     write_card,
     write_manifest,
+    write_text,
 )
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
@@ -48,7 +52,7 @@ class ScoreWriter(Callback):
 
     def __init__(self, output: str | None = None) -> None:
         self.output = output
-        self._journal: TextIO | None = None
+        self._journal: FileIO | None = None
 
     # ---- before: what is there already -----------------------------------------------------------------------
 
@@ -121,9 +125,8 @@ class ScoreWriter(Callback):
         """Begin this device's journal with what it had finished before."""
         path = self._folder / f".scores-{rank}.jsonl"
         kept = dict(self._lines(path)) if path.is_file() else {}
-        with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-            file.writelines(self._line(number, scores) for number, scores in kept.items())
-        self._journal = path.open("a", encoding="utf-8")
+        write_text(path, "".join(self._line(number, scores) for number, scores in kept.items()))
+        self._journal = path.open("ab", buffering=0)
 
     def _line(self, number: int, scores: list[tuple[float, str]]) -> str:
         return json.dumps({"key": self._key, "batch": number, "scores": scores}, ensure_ascii=False) + "\n"
@@ -142,8 +145,12 @@ class ScoreWriter(Callback):
         number = int(scores.positions[0]) // self._data.hparams["val_batch_size"]
         pairs = list(zip(scores.difficulty.tolist(), scores.predicted, strict=True))
         if self._journal is not None:
-            self._journal.write(self._line(number, pairs))
-            self._journal.flush()
+            self._append(self._journal, self._line(number, pairs).encode())
+
+    def _append(self, journal: FileIO, line: bytes) -> None:
+        with told_in_words(self._folder):
+            if journal.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     # ---- after: the scores -----------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from dgs_lightning.data.manifest import (
     hash_files,
     read_card,
     read_manifest,
+    replacing,
     write_card,
     write_manifest,
 )
@@ -50,16 +51,15 @@ def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, 
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for record, copy in zip(records, exported, strict=True):
-        target = partial / copy.file_name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / record.file_name, target)
-    write_manifest(partial, exported)
+        with replacing(partial / copy.file_name) as path:
+            shutil.copyfile(source / record.file_name, path)
     finish_set(partial, exported, card, destination)
 
 
 def _check_destination(source: Path, destination: Path, card: Mapping[str, Any]) -> None:
-    """Refuse to replace anything but an earlier set of the same kind, or one that the images are read from."""
-    overlaps = source.resolve().is_relative_to(destination.resolve())
+    """Refuse to replace anything but an earlier set of the same kind, and to mix with what the images are read from."""
+    here, there = source.resolve(), destination.resolve()
+    overlaps = here.is_relative_to(there) or there.is_relative_to(here)
     occupied = destination.exists() and (not destination.is_dir() or any(destination.iterdir()))
     if overlaps or (occupied and ("kind" not in card or read_card(destination).get("kind") != card["kind"])):
         raise InputError(

@@ -70,6 +70,26 @@ _COUNTS = ("index", "seed", "interval")
 
 
 @contextmanager
+def told_in_words(path: Path) -> Iterator[None]:
+    """Turn the refusal of a disk to take a file into an error that says what to do.
+
+    Raises:
+        InputError: If the disk is full, or may not be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise InputError(
+            path,
+            found=str(error.strerror).lower(),
+            expected="a disk with space that may be written to",
+            remedy="Free space or choose another folder, and run the same command again: it keeps what is finished",
+        ) from None
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A hidden path beside ``path`` to write to; it takes the place of ``path`` when the block ends without error.
 
@@ -78,21 +98,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     # Hashed: a name at the file system's limit has no room for more.
     partial = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
-    except BaseException as error:
-        with suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError) and error.errno in REFUSALS:
-            raise InputError(
-                path,
-                found=str(error.strerror).lower(),
-                expected="a disk with space that may be written to",
-                remedy="Free space or choose another folder, and run the same command again: it keeps what is finished",
-            ) from None
-        raise
+    with told_in_words(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
 
 
 def write_text(path: Path, text: str) -> None:

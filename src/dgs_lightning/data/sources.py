@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -221,16 +221,25 @@ def _write_split(
         shutil.rmtree(partial, ignore_errors=True)
         write_card(partial, card)
 
-    def write(position: int) -> None:
+    def write(position: int) -> InputError | None:
         target = partial / records[position].file_name
-        if not target.is_file():
-            image = load_image(split.folder / split.records[position].file_name, channels)
+        if target.is_file():
+            return None
+        try:
+            source = split.folder / split.records[position].file_name
+            image = load_image(source, channels)
             if not resize and image.size != (size, size):
-                raise _wrong_size(target, f"{image.width} x {image.height} pixels")
-            with replacing(target) as path:
-                adm_center_crop(image, size).save(path, "PNG")
+                raise _wrong_size(source, f"{image.width} x {image.height} pixels")
+        except InputError as error:
+            return error
+        with replacing(target) as path:
+            adm_center_crop(image, size).save(path, "PNG")
+        return None
 
-    _for_all(write, split)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        errors = [error for error in threads.map(write, range(len(records))) if error]
+    if errors:
+        raise errors[0] if len(errors) == 1 else _together(split, errors)
     finish_set(partial, records, card, destination)
 
 
@@ -256,22 +265,6 @@ def _png_records(split: Split) -> list[ImageRecord]:
         ImageRecord(name, record.label, readable_name(record.label), extra=record.extra)
         for record, name in zip(split.records, names, strict=True)
     ]
-
-
-def _for_all(write: Callable[[int], None], split: Split) -> None:
-    """Write all images, on all cores; an error names every image that is at fault."""
-
-    def attempt(position: int) -> InputError | None:
-        try:
-            write(position)
-        except InputError as error:
-            return error
-        return None
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        errors = [error for error in threads.map(attempt, range(len(split.records))) if error]
-    if errors:
-        raise errors[0] if len(errors) == 1 else _together(split, errors)
 
 
 def _together(split: Split, errors: Sequence[InputError]) -> InputError:

@@ -10,13 +10,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from dgs_lightning.data.datasets import ImageSet
+from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import generator
 
 Positions = Sequence[Tensor]  # of the images of each batch
 
 
-class Streamed(Dataset[tuple[Any, Tensor]]):
+class Streamed(Dataset[tuple[Any, Tensor] | InputError]):
     """Batches of a set, decoded anew each time.
+
+    An error comes in place of a batch: raised in a worker process it would lose its type.
 
     Args:
         images: The set.
@@ -28,9 +31,12 @@ class Streamed(Dataset[tuple[Any, Tensor]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, positions: Tensor) -> tuple[Any, Tensor]:
+    def __getitem__(self, positions: Tensor) -> tuple[Any, Tensor] | InputError:
         """Images and positions of their labels."""
-        images, labels, _ = default_collate([self.images[position] for position in positions.tolist()])
+        try:
+            images, labels, _ = default_collate([self.images[position] for position in positions.tolist()])
+        except InputError as error:
+            return error
         return images, labels
 
 
@@ -100,10 +106,14 @@ class BatchLoader:
     def _load(self, batches: Positions) -> Iterator[tuple[Any, Tensor]]:
         if isinstance(self.images, Decoded):
             return map(self.images.__getitem__, batches)
-        loader: DataLoader[tuple[Any, Tensor]] = DataLoader(
-            self.images, batch_size=None, sampler=batches, num_workers=self.num_workers
-        )
-        return iter(loader)
+        loader = DataLoader(self.images, batch_size=None, sampler=batches, num_workers=self.num_workers)
+        return map(_raised, loader)
+
+
+def _raised(batch: tuple[Any, Tensor] | InputError) -> tuple[Any, Tensor]:
+    if isinstance(batch, InputError):
+        raise batch
+    return batch
 
 
 def shuffled_batches(
