@@ -47,14 +47,18 @@ class EMA(pl.Callback):
         start = self.averages or trained
         self.averages = {name: start[name].detach().to(p.device, _precise(p), copy=True) for name, p in trained.items()}
         self._trained = list(trained.values())
-        self._update = get_ema_multi_avg_fn(self.decay)  # type: ignore[no-untyped-call]
+        self._move = get_ema_multi_avg_fn(self.decay)  # type: ignore[no-untyped-call]
         self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Update after each step of the optimiser."""
         if trainer.global_step > self._step:
             self._step = trainer.global_step
-            self._update(list(self.averages.values()), [p.detach().to(_precise(p)) for p in self._trained], self._step)
+            self.update()
+
+    def update(self) -> None:
+        """Move the averages towards the parameters by one step."""
+        self._move(list(self.averages.values()), [p.detach().to(_precise(p)) for p in self._trained], None)
 
     def state_dict(self) -> dict[str, Any]:
         """The averages."""

@@ -1,0 +1,274 @@
+"""Time of an optimiser step of Minimax fine-tuning, beside a plain reference loop in the same run.
+
+    python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--steps N] [--json]
+
+Three loops take turns, step by step, and medians are given: ``MinimaxTask`` under Lightning, the same task in a bare
+loop, and the reference. The reference encodes its images at each step, keeps its memories as lists that it
+concatenates for each class, and averages all parameters one by one. Model, images and batch are the same; weights are
+random.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from dgs_lightning.data.codec import AutoencoderCodec, PixelCodec
+from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
+from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.datamodules.latents import LatentDataModule
+from dgs_lightning.diffusion.objective import add_noise, linear_alphas_cumprod, training_terms
+from dgs_lightning.models.difffit import add_difffit, mark_trainable
+from dgs_lightning.models.dit import DiT, DiTConfig, initialise
+from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.tasks.minimax import MinimaxTask
+
+CLASSES, WARM_UP = 10, 3
+WEIGHTS, MEMORY, DECAY, LEARNING_RATE = (0.002, 0.008), 64, 0.9999, 1e-3
+Codec = PixelCodec | AutoencoderCodec
+
+
+@dataclass(frozen=True)
+class Size:
+    """One of the sizes measured."""
+
+    dit: dict[str, Any]
+    image_size: int
+    channels: int
+    batch: int
+    steps: int
+    codec: Callable[[], Codec]
+
+
+def tiny_autoencoder() -> AutoencoderCodec:
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderCodec(AutoencoderTiny())  # type: ignore[no-untyped-call]
+
+
+def stable_diffusion_autoencoder() -> AutoencoderCodec:
+    from diffusers import AutoencoderKL
+
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+    channels = [128, 256, 512, 512]
+    return AutoencoderCodec(AutoencoderKL(**blocks, block_out_channels=channels, layers_per_block=2))  # type: ignore[no-untyped-call]
+
+
+SIZES = {
+    "digits": Size(
+        {"input_size": 8, "in_channels": 1, "hidden_size": 64, "depth": 3, "num_heads": 4},
+        8,
+        1,
+        64,
+        200,
+        lambda: PixelCodec(1),
+    ),
+    "imagewoof128": Size(
+        {"input_size": 16, "hidden_size": 384, "depth": 12, "num_heads": 6}, 128, 3, 8, 20, tiny_autoencoder
+    ),
+    "xl2": Size({"input_size": 32}, 256, 3, 8, 20, stable_diffusion_autoencoder),
+}
+
+
+def plain_loop(model: DiT, codec: Codec, images: Tensor, labels: Tensor, batch: int) -> Iterator[None]:
+    """The reference: one step each time that it is asked for the next."""
+    device = images.device
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
+    average = {name: p.detach().clone() for name, p in model.named_parameters()}
+    alphas = linear_alphas_cumprod().to(device)
+    real: list[list[Tensor]] = [[] for _ in range(CLASSES)]
+    generated: list[list[Tensor]] = [[] for _ in range(CLASSES)]
+    for chosen in chain.from_iterable(torch.randperm(len(images)).split(batch) for _ in repeat(None)):
+        y = labels[chosen]
+        mean, logvar = codec.encode(images[chosen])
+        latents = mean if logvar is None else mean + (logvar / 2).exp() * torch.randn_like(mean)
+        t, noise = torch.randint(0, 1000, (batch,), device=device), torch.randn_like(latents)
+        terms = training_terms(model(add_noise(latents, noise, alphas[t]), t, y), latents, noise, t, alphas)
+        loss = terms.mse.mean() + terms.bound.mean()
+        present = set(y.tolist())
+        for c in present:
+            if real[c]:
+                pred = terms.pred_x0[y == c].flatten(1)[:, None]
+                loss = loss + WEIGHTS[0] / len(present) * (1 - cosines(pred, real[c]).min())
+                loss = loss + WEIGHTS[1] / len(present) * cosines(pred, generated[c]).max()
+        for c, latent, prediction in zip(y.tolist(), latents, terms.pred_x0.detach(), strict=True):
+            real[c] = [*real[c], latent.flatten()[None]][-MEMORY:]
+            generated[c] = [*generated[c], prediction.flatten()[None]][-MEMORY:]
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        for name, parameter in model.named_parameters():
+            average[name].mul_(DECAY).add_(parameter.detach(), alpha=1 - DECAY)
+        yield
+
+
+def cosines(pred: Tensor, memory: list[Tensor]) -> Tensor:
+    return torch.cosine_similarity(pred, torch.cat(memory)[None], dim=2)
+
+
+def bare_loop(task: MinimaxTask, data: LatentDataModule) -> Iterator[None]:
+    """The steps of a task without Lightning around them."""
+    optimiser = task.configure_optimizers()
+    precision = task.trainer.precision_plugin
+    for batch in chain.from_iterable(data.train_dataloader() for _ in repeat(None)):
+        with precision.forward_context():
+            loss = task.training_step(type(batch)(batch[0].to(task.device), batch[1].to(task.device), batch[2]), 0)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        task.ema.update()
+        yield
+
+
+class TakeTurns(pl.Callback):
+    """Times the steps of a fit, and after each of them one step of each other loop."""
+
+    def __init__(self, reference: Iterator[None], data: LatentDataModule) -> None:
+        self.reference = reference
+        self.data = data
+        self.seconds: dict[str, list[float]] = {"lightning": [], "bare": [], "reference": []}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the other loops and the clock."""
+        assert isinstance(pl_module, MinimaxTask)
+        self.others = {"bare": bare_loop(pl_module, self.data), "reference": self.reference}
+        self.start = now(pl_module.device)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        """Stop the clock, let the others take a step each, and start it again."""
+        self.seconds["lightning"].append(now(pl_module.device) - self.start)
+        # In turns the one and the other first, so that each follows each of the others as often.
+        for name, loop in sorted(self.others.items(), reverse=bool(trainer.global_step % 2)):
+            start = now(pl_module.device)
+            next(loop)
+            self.seconds[name].append(now(pl_module.device) - start)
+        self.start = now(pl_module.device)
+
+    def median_ms(self, name: str) -> float:
+        """Milliseconds of a step of one of the loops."""
+        return 1000 * statistics.median(self.seconds[name][WARM_UP:])
+
+
+def now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def write_cache(folder: Path, codec: Codec, images: Tensor, labels: Tensor) -> None:
+    """The images' latents, as ``dgs predict`` writes them."""
+    mean, logvar = (None if t is None else t.cpu().half() for t in encode_all(codec, images))
+    assert mean is not None
+    channels, height, width = mean.shape[1:]
+    settings = CacheSettings("random", "none", (channels, height, width), logvar is not None, 1, "float16")
+    records = [ImageRecord(f"{label}/{i:05d}.png", str(label)) for i, label in enumerate(labels.tolist())]
+    write_shard(
+        folder, settings.key(""), torch.arange(len(images)), mean[:, None], None if logvar is None else logvar[:, None]
+    )
+    finish_cache(folder, settings, records, "")
+
+
+def encode_all(codec: Codec, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    posteriors = [codec.encode(some) for some in images.split(8)]
+    logvars = [p.logvar for p in posteriors if p.logvar is not None]
+    return torch.cat([p.mean for p in posteriors]), torch.cat(logvars) if logvars else None
+
+
+def measure(size: Size, batch: int, steps: int, precision: str | None) -> dict[str, float]:
+    """Let the loops take turns."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    labels = torch.arange(8 * batch) % CLASSES
+    images = torch.rand(len(labels), size.channels, size.image_size, size.image_size) * 2 - 1
+    images, labels, codec = images.to(device), labels.to(device), size.codec().to(device)
+    base = DiT(DiTConfig(num_classes=CLASSES, **size.dit), [str(c) for c in range(CLASSES)])
+    initialise(base, 0)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        write_cache(root / "cache", codec, images, labels)
+        save_dit(base, root / "base")
+        add_difffit(base)
+        mark_trainable(base, "difffit")
+        reference = plain_loop(base.to(device).train(), codec, images, labels, batch)
+        data = LatentDataModule(str(root / "cache"), batch_size=batch)
+        turns = TakeTurns(reference, data)
+        trainer = pl.Trainer(
+            max_steps=WARM_UP + steps,
+            default_root_dir=root,
+            precision=precision or ("bf16-mixed" if device.type == "cuda" else "32-true"),  # type: ignore[arg-type]
+            callbacks=[turns],
+            logger=False,
+            log_every_n_steps=10**9,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        task = MinimaxTask(dit=str(root / "base"))
+        trainer.fit(task, data)
+    own, bare, plain = (turns.median_ms(name) for name in ("lightning", "bare", "reference"))
+    figures = {
+        "ms_per_step": own,
+        "reference_ms_per_step": plain,
+        "ratio": plain / own,
+        "lightning_overhead": own / bare - 1,
+    }
+    if device.type == "cuda":
+        figures["model_flop_utilisation"] = step_flops(task, batch) / (own / 1000) / matrix_rate(device)
+    return figures
+
+
+def step_flops(task: MinimaxTask, batch: int) -> float:
+    """Floating-point operations of the model in one step, forward and backward."""
+    config, device = task.dit.config, task.device
+    x = torch.randn(batch, config.in_channels, config.input_size, config.input_size, device=device)
+    t = torch.zeros(batch, dtype=torch.long, device=device)
+    with FlopCounterMode(display=False) as counter:
+        task.dit(x, t, t).sum().backward()
+    return float(counter.get_total_flops())
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Operations a second of a large bfloat16 matrix product on this card."""
+    matrix = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    for repetition in range(20):
+        if repetition == 10:
+            start = now(device)
+        matrix @ matrix
+    return 10 * 2 * 8192**3 / (now(device) - start)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=list(SIZES), default="imagewoof128")
+    parser.add_argument("--batch", type=int, help="latents of a batch (default: 8, digits: 64)")
+    parser.add_argument("--steps", type=int, help="steps that are timed")
+    parser.add_argument("--precision", help="of the first two loops (default: bf16-mixed on a GPU, else 32-true)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    args = parser.parse_args(argv)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*is deprecated", FutureWarning)
+    size = SIZES[args.size]
+    figures = measure(size, args.batch or size.batch, args.steps or size.steps, args.precision)
+    if args.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:24} {value:.4g}")
+
+
+if __name__ == "__main__":
+    main()
