@@ -4,10 +4,13 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dgs_lightning.data.export import export_set
 from dgs_lightning.data.manifest import (
@@ -31,6 +34,7 @@ from dgs_lightning.data.manifest import (
 )
 from dgs_lightning.errors import InputError
 
+FIELDS = [field.name for field in fields(ImageRecord)]
 MakeSet = Callable[..., Path]
 
 
@@ -93,6 +97,7 @@ def test_a_line_names_file_and_label_first_and_leaves_out_what_is_unknown(tmp_pa
         ('{"file_name": "a/2.png", "label": "a", "interval": true}', "interval"),
         ('{"file_name": "a/2.png", "label": "a", "estimator": 5}', "estimator"),
         ("[" * 100_000, "nested"),
+        ('{"file_name": "a/\\ud800.png", "label": "a"}', "surrogates"),
     ],
 )
 def test_a_broken_line_is_named_with_its_number(tmp_path: Path, line: str, problem: str) -> None:
@@ -100,6 +105,42 @@ def test_a_broken_line_is_named_with_its_number(tmp_path: Path, line: str, probl
     with pytest.raises(InputError, match=f"line 2: .*{problem}") as error:
         read_manifest(tmp_path)
     assert str(tmp_path / MANIFEST) in str(error.value)
+
+
+PATHS = st.lists(st.text(min_size=1).filter(lambda p: "/" not in p and "\0" not in p), min_size=1, max_size=3)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+LINES = st.dictionaries(st.sampled_from(FIELDS), SCALARS | st.lists(SCALARS, max_size=2))
+on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@on_a_busy_machine
+@given(line=st.binary() | LINES.map(lambda line: json.dumps(line).encode()))
+def test_any_line_is_a_record_or_an_input_error(tmp_path_factory: pytest.TempPathFactory, line: bytes) -> None:
+    folder = tmp_path_factory.mktemp("set")
+    (folder / MANIFEST).write_bytes(line)
+    with suppress(InputError):
+        for record in read_manifest(folder):
+            assert (folder / record.file_name).resolve().is_relative_to(folder.resolve())
+
+
+@on_a_busy_machine
+@given(
+    parts=PATHS.filter(lambda parts: not {".", ".."} & set(parts)),
+    difficulty=st.none() | st.floats(0, 1),
+    seed=st.none() | st.integers(0, 2**64),
+    words=st.none() | st.text(),
+)
+def test_any_record_comes_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    parts: list[str],
+    difficulty: float | None,
+    seed: int | None,
+    words: str | None,
+) -> None:
+    folder = tmp_path_factory.mktemp("set")
+    record = ImageRecord("/".join(parts), parts[0], words, None, seed, difficulty, words, extra={"x": words})
+    write_manifest(folder, [record])
+    assert read_manifest(folder) == [record]
 
 
 def test_text_that_is_not_utf8_is_an_input_error(tmp_path: Path) -> None:

@@ -173,6 +173,8 @@ def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
         raise ValueError("values nested too deeply") from None
     if not isinstance(entry, dict):
         raise ValueError(f"{type(entry).__name__} instead of an object")
+    if "\\ud" in line.lower():
+        json.dumps(entry, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
     known = {name: entry.pop(name) for name in _NAMES if entry.get(name) is not None}
     entry = {name: value for name, value in entry.items() if name not in _NAMES}
     record = ImageRecord(**{"file_name": "", "label": "", **known}, extra=entry)
