@@ -57,8 +57,8 @@ class Experiment:
         pretrain: Section for training a DiT from scratch.
         finetune: Section for Minimax fine-tuning.
         generate: Section for image pools and guided sets.
-        mgd3: Section for mode guidance.
-        dag: Section for difficulty-aware guidance.
+        mgd3: Settings of ``ModeGuidance``, such as ``{stop_timestep: 30}``.
+        dag: Settings of ``DifficultyAwareGuidance``.
         cross_fit: Section for training the difficulty estimator.
         judge: Section for the strong classifier that says how legible a pool is; none: no judge.
         score: Section for scoring difficulty.

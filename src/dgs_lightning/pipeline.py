@@ -1,6 +1,5 @@
 """``dgs run``: the stages of an experiment, each skipped where it is done and resumed where it broke."""
 
-import argparse
 import fcntl
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from dgs_lightning.arguments import experiment_parser
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment import Experiment, load_experiment
 from dgs_lightning.plan import Plan, Stage, stage_keys
@@ -33,14 +33,7 @@ ALL_GPUS = "DGS_ALL_GPUS"  # set in workers, which see one GPU each, to the GPUs
 
 def main(args: list[str]) -> None:
     """Run the experiment that the command line names."""
-    parser = argparse.ArgumentParser(
-        prog="dgs run", description="Run an experiment: all its stages, skipping what is done."
-    )
-    parser.add_argument("experiment", help="a YAML file, or a shipped experiment such as quickstart")
-    parser.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/NAME)")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting; may be repeated"
-    )
+    parser = experiment_parser("run", "Run an experiment: all its stages, skipping what is done.")
     parser.add_argument("--dry-run", action="store_true", help="show what would run, and run nothing")
     options = parser.parse_args(args)
     experiment = load_experiment(options.experiment, options.set, options.output)

@@ -350,7 +350,7 @@ class Plan:
         if method == "dag":
             needs.append(self.original_scores())
             guidance["scores"] = self.path("scores", "original")
-        callback = {"class_path": GUIDANCE[method], "init_args": {**expand(getattr(settings, method)), **guidance}}
+        callback = {"class_path": GUIDANCE[method], "init_args": {**getattr(settings, method), **guidance}}
         generate = expand(self.experiment.generate)
         callbacks = [callback, *(generate.get("trainer", {}).get("callbacks") or [])]
         section = merge(generate, {"trainer": {"callbacks": callbacks}})
