@@ -176,6 +176,7 @@ def test_scores_that_are_there_are_left_alone(images: Path, estimator: Callable[
     name = estimator(0)
     score(name, images, tmp_path / "scores")
     before = contents(tmp_path / "scores")
+    (tmp_path / "scores" / ".scores-1.jsonl").write_text("left by a run that was killed as it cleaned up")
     assert score(name, images, tmp_path / "scores") == 0
     assert contents(tmp_path / "scores") == before
 

@@ -68,7 +68,8 @@ class ScoreWriter(Callback):
         self._in_place = self._folder.resolve() == self._data.predict_folder.resolve()
         self._check_output()
         self._images = trainer.strategy.broadcast(self._hash_images() if trainer.is_global_zero else "")
-        self._key = hash_json([self._task.settings(), self._data.hparams["val_batch_size"], self._images])
+        settings = [self._task.settings(), self._data.hparams["val_batch_size"], str(trainer.precision)]
+        self._key = hash_json([*settings, self._images])
         self._done = self._is_done()
         numbers = range(len(self._data.predict_batches))
         finished = set(numbers) if self._done else self._read_journals().keys()
@@ -78,11 +79,8 @@ class ScoreWriter(Callback):
             self._open_journal(trainer.global_rank)
 
     def _check_output(self) -> None:
-        if (
-            not self._in_place
-            and (self._folder / MANIFEST).exists()
-            and read_card(self._folder).get("kind") != "scores"
-        ):
+        occupied = not self._in_place and (self._folder / MANIFEST).exists()
+        if occupied and read_card(self._folder).get("kind") != "scores":
             raise InputError(
                 self._folder,
                 found="an image set",
@@ -159,22 +157,23 @@ class ScoreWriter(Callback):
         if self._journal is not None:
             self._journal.close()
         trainer.strategy.barrier("all images scored")
-        if trainer.is_global_zero and not self._done:
-            self._finish()
+        if trainer.is_global_zero and (self._done or self._finish()):
+            for path in self._journals():
+                path.unlink()
         trainer.strategy.barrier("scores written")
 
-    def _finish(self) -> None:
+    def _finish(self) -> bool:
+        """Write the scores if they are all there."""
         batches = self._read_journals()
         wanted = self._data.predict_batches
         if len(batches) < len(wanted):
             _log.info("%d of %d batches scored; the same command goes on", len(batches), len(wanted))
-            return
+            return False
         scores = [pair for number in range(len(wanted)) for pair in batches[number]]
         records = [self._scored(record, *pair) for record, pair in zip(self._data.predict_records, scores, strict=True)]
         write_manifest(self._folder, records)
         write_card(self._folder, self._card())
-        for path in self._journals():
-            path.unlink()
+        return True
 
     def _scored(self, record: ImageRecord, difficulty: float, predicted: str) -> ImageRecord:
         """A record with its scores: all of it for the set's own metadata, else what ties the scores to the image."""
