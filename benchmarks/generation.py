@@ -1,0 +1,209 @@
+"""Images a second of the generation, beside a plain reference with the same model in the same run.
+
+    python benchmarks/generation.py [--size digits|imagewoof128|xl2] [--batch-size N] [--images N] [--json]
+
+Both go from requests to PNG files. The reference makes one image at a time in float32, doubles the batch for
+classifier-free guidance, and runs the embedder in every block. Repetitions of the two alternate; medians are given. In
+float32 both must make the same images. On a GPU the generation runs compiled in bfloat16, and the share that the
+network's operations have of the card's measured bfloat16 matrix rate is given, too.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import lightning as L
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from dgs_lightning.callbacks.image_writer import ImageWriter
+from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.datamodules.requests import RequestDataModule
+from dgs_lightning.diffusion.sampler import build_scheduler
+from dgs_lightning.models.dit import DiT, DiTConfig
+from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.tasks.generation import GenerationTask
+
+STEPS, SCALE = 50, 4.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model with its autoencoder, and how many images each side makes in a repetition."""
+
+    config: DiTConfig
+    autoencoder: tuple[str, dict[str, Any]] | None
+    images: int
+    reference_images: int
+
+
+VAE = {
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+}
+SIZES = {
+    "digits": Size(DiTConfig(8, 10, in_channels=1, hidden_size=64, depth=3, num_heads=4), None, 250, 5),
+    "imagewoof128": Size(
+        DiTConfig.named("DiT-S/2", input_size=16, num_classes=10), ("AutoencoderTiny", {"scaling_factor": 1.0}), 20, 1
+    ),
+    "xl2": Size(DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000), ("AutoencoderKL", VAE), 128, 2),
+}
+
+
+def random_models(size: Size, folder: Path) -> tuple[str, str]:
+    """Folder of a DiT with random weights, and of its autoencoder or ``pixels``."""
+    torch.manual_seed(0)
+    model = DiT(size.config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.02)
+    save_dit(model, folder / "dit")
+    if size.autoencoder is None:
+        return str(folder / "dit"), "pixels"
+    name, settings = size.autoencoder
+    getattr(diffusers, name)(**settings).save_pretrained(folder / "autoencoder")
+    return str(folder / "dit"), str(folder / "autoencoder")
+
+
+def reference(task: GenerationTask, records: Sequence[ImageRecord], output: Path) -> None:
+    """The images of some requests, written out plainly."""
+    device, model = task.device, task.model
+    channels = task.guided_channels
+    for record in records:
+        random = torch.Generator().manual_seed(record.seed or 0)
+        latent = torch.randn(1, *task.latent_shape, generator=random).to(device)
+        scheduler = build_scheduler("ancestral", STEPS)
+        y = torch.tensor([model.labels.index(record.label), model.null_label], device=device)
+        for timestep in scheduler.timesteps.tolist():
+            t = torch.full((2,), timestep, device=device)
+            output_pair = plain_forward(model, torch.cat([latent, latent]), t, y)
+            conditional, free = output_pair.chunk(2)
+            guided = free[:, :channels] + SCALE * (conditional[:, :channels] - free[:, :channels])
+            moved = torch.cat([guided, conditional[:, channels:]], 1)
+            latent = scheduler.step(moved, timestep, latent, generator=random).prev_sample
+        pixels = ((task.codec.decode(latent)[0] + 1) * 127.5).round().clamp(0, 255).byte().cpu()
+        path = output / record.file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy()).save(path)
+
+
+def plain_forward(model: DiT, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    """Forward of a DiT whose embedder runs in every block."""
+    tokens = model.x_embedder(x) + model.pos_embed
+    for block in model.blocks:
+        tokens = block(tokens, model.t_embedder(t) + model.y_embedder(y))
+    return model.unpatchify(model.final_layer(tokens, model.t_embedder(t) + model.y_embedder(y)))
+
+
+def measure(size: Size, repetitions: int, batch_size: int, gpu: bool) -> dict[str, float]:
+    """Images a second of both, alternating.
+
+    Raises:
+        RuntimeError: If they make different images.
+    """
+    seconds: dict[str, list[float]] = {"own": [], "reference": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        dit, codec = random_models(size, folder)
+        own = GenerationTask(dit, codec, steps=STEPS, guidance_scale=SCALE, compile=gpu)
+        plain = GenerationTask(dit, codec, steps=STEPS).eval().to("cuda" if gpu else "cpu")
+        each = -(-size.images // size.config.num_classes)
+        labels = list(own.labels[: -(-size.images // each)])
+        for repetition in range(repetitions + 1):
+            data = RequestDataModule(labels, each, seed=repetition, batch_size=batch_size)
+            trainer = L.Trainer(
+                accelerator="gpu" if gpu else "cpu",
+                devices=1,
+                precision="bf16-true" if gpu else "32-true",
+                callbacks=[ImageWriter(str(folder / f"own{repetition}"))],
+                logger=False,
+                enable_progress_bar=False,
+            )
+            with timed(seconds["own"], gpu):
+                trainer.predict(own, datamodule=data)
+            records = data.requests()[: size.reference_images]
+            with timed(seconds["reference"], gpu), torch.inference_mode():
+                reference(plain, records, folder / f"reference{repetition}")
+            if not gpu:
+                compare(records, folder / f"own{repetition}", folder / f"reference{repetition}")
+        utilisation = flops_per_image(plain) / matrix_rate() if gpu else None
+    own_seconds, reference_seconds = (statistics.median(times[1:]) for times in seconds.values())  # the first warms up
+    rates = each * len(labels) / own_seconds, size.reference_images / reference_seconds
+    figures = {"images_per_second": rates[0], "reference_images_per_second": rates[1], "ratio": rates[0] / rates[1]}
+    return figures if utilisation is None else figures | {"model_flop_utilisation": utilisation * rates[0]}
+
+
+@contextmanager
+def timed(seconds: list[float], gpu: bool) -> Iterator[None]:
+    """Append the time that a block takes, the GPU's work included."""
+    start = time.perf_counter()
+    yield
+    if gpu:
+        torch.cuda.synchronize()
+    seconds.append(time.perf_counter() - start)
+
+
+def compare(records: Sequence[ImageRecord], own: Path, plain: Path) -> None:
+    """Check that images agree to one grey level."""
+    for record in records:
+        first, second = (np.asarray(Image.open(folder / record.file_name)).astype(int) for folder in (own, plain))
+        if abs(first - second).max() > 1:
+            raise RuntimeError(f"{record.file_name}: the reference makes another image")
+
+
+def flops_per_image(task: GenerationTask) -> float:
+    """Floating-point operations of the network for an image: both branches, all steps."""
+    x, t = torch.zeros(2, *task.latent_shape, device=task.device), torch.zeros(2, dtype=torch.long, device=task.device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        task.model(x, t, t)
+    return STEPS * float(counter.get_total_flops())
+
+
+def matrix_rate(side: int = 8192, repetitions: int = 20) -> float:
+    """Floating-point operations a second of bfloat16 matrix products on this GPU."""
+    a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    times: list[float] = []
+    for _ in range(3):
+        with timed(times, gpu=True):
+            for _ in range(repetitions):
+                a @ b
+    return 2 * side**3 * repetitions / min(times)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=list(SIZES), default="digits")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--images", type=int, help="images in a repetition, by default as many as suit the size")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    args = parser.parse_args(argv)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # Lightning, with torch's newest
+    size = SIZES[args.size]
+    size = replace(size, images=args.images or size.images)
+    figures = measure(size, args.repetitions, args.batch_size, torch.cuda.is_available())
+    if args.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:28} {value:.4g}")
+
+
+if __name__ == "__main__":
+    main()
