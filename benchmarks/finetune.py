@@ -92,7 +92,7 @@ def plain_loop(model: DiT, codec: Codec, images: Tensor, labels: Tensor, batch: 
     alphas = linear_alphas_cumprod().to(device)
     real: list[list[Tensor]] = [[] for _ in range(CLASSES)]
     generated: list[list[Tensor]] = [[] for _ in range(CLASSES)]
-    for chosen in chain.from_iterable(torch.randperm(len(images)).split(batch) for _ in repeat(None)):
+    for chosen in chain.from_iterable(torch.split(torch.randperm(len(images)), batch) for _ in repeat(None)):
         y = labels[chosen]
         mean, logvar = codec.encode(images[chosen])
         latents = mean if logvar is None else mean + (logvar / 2).exp() * torch.randn_like(mean)
@@ -183,7 +183,7 @@ def write_cache(folder: Path, codec: Codec, images: Tensor, labels: Tensor) -> N
 
 
 def encode_all(codec: Codec, images: Tensor) -> tuple[Tensor, Tensor | None]:
-    posteriors = [codec.encode(some) for some in images.split(8)]
+    posteriors = [codec.encode(some) for some in torch.split(images, 8)]
     logvars = [p.logvar for p in posteriors if p.logvar is not None]
     return torch.cat([p.mean for p in posteriors]), torch.cat(logvars) if logvars else None
 

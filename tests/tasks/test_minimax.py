@@ -55,7 +55,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fit(task: MinimaxTask, cache: Path, root: Path, steps: int, **trainer: object) -> MinimaxTask:
+def fit(task: MinimaxTask, cache: Path, root: Path, steps: int = -1, **trainer: object) -> MinimaxTask:
     settings: dict[str, Any] = {
         "accelerator": "cpu",
         "callbacks": [],
@@ -163,7 +163,7 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
 
     def train(root: Path, *extra: pl.Callback) -> None:
         task = MinimaxTask(dit=str(base), memory_size=3, ema_horizon=0.5)
-        fit(task, cache, root, 12, enable_checkpointing=True, callbacks=[*extra, ResumeCheckpoint(5)])
+        fit(task, cache, root, max_epochs=6, enable_checkpointing=True, callbacks=[*extra, ResumeCheckpoint(5)])
 
     assert in_a_process(train, tmp_path / "killed", Kill(8)) == -signal.SIGKILL
     assert torch.load(tmp_path / "killed/checkpoints/last.ckpt", weights_only=True)["global_step"] == 5

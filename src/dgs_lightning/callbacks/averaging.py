@@ -41,12 +41,15 @@ class EMA(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the parameters as they are, or from the averages of the checkpoint that the run resumes."""
-        if self.horizon is not None:
-            self.decay = max(0.0, 1 - 1 / (self.horizon * trainer.estimated_stepping_batches))
         trained = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
         start = self.averages or trained
         self.averages = {name: start[name].detach().to(p.device, _precise(p), copy=True) for name, p in trained.items()}
         self._trained = list(trained.values())
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Settle the decay: now that the loader is restored, Lightning may ask it for the number of steps."""
+        if self.horizon is not None:
+            self.decay = max(0.0, 1 - 1 / (self.horizon * trainer.estimated_stepping_batches))
         self._move = get_ema_multi_avg_fn(self.decay)  # type: ignore[no-untyped-call]
         self._step = trainer.global_step
 

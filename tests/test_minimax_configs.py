@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from dgs_lightning.cli import check, execute
+from dgs_lightning.data.latents import LatentCache
+from dgs_lightning.models.dit_formats import load_dit
+from dgs_lightning.shipped import ROOT
+
+CONFIGS = sorted(ROOT.glob("minimax/*.yaml"))
+OVERLAYS = sorted(ROOT.glob("trainer/*.yaml"))
+
+
+def command_of(config: Path) -> list[str]:
+    """The words of the command in a config's first line, without the program's name."""
+    words = config.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").split()
+    return words[words.index("dgs") + 1 :]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_opens_with_the_command_that_runs_it(config: Path) -> None:
+    command, *arguments = command_of(config)
+    assert f"minimax/{config.name}" in arguments
+    check(command, arguments)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_an_overlay_goes_on_top_of_a_training(overlay: Path) -> None:
+    check("fit", ["--config", "minimax/imagewoof.yaml", "--config", str(overlay), "--data.cache", "CACHE"])
+
+
+def test_own_images_are_encoded_learnt_and_fine_tuned_by_the_shipped_configs(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(6):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    cache, pretrained = tmp_path / "latents", tmp_path / "pretrain"
+    writer = ["--trainer.callbacks=LatentWriter", f"--trainer.callbacks.output={cache}"]
+    execute("predict", ["--config=minimax/encode_digits.yaml", f"--data.predict={tmp_path / 'images'}", *writer])
+    assert LatentCache(cache).settings.shape == (3, 32, 32)
+    short = [f"--data.cache={cache}", "--trainer.max_steps=2", "--config=trainer/cpu.yaml"]
+    scratch = ["--config=minimax/pretrain_own_images.yaml", f"--trainer.default_root_dir={pretrained}"]
+    execute("fit", [*scratch, *short])
+    fine_tuning = ["--config=minimax/own_images.yaml", f"--model.dit={pretrained / 'weights'}"]
+    execute("fit", [*fine_tuning, f"--trainer.default_root_dir={tmp_path / 'tuned'}", *short])
+    assert load_dit(str(tmp_path / "tuned" / "weights")).labels == ("a", "b")
+    assert len(load_file(tmp_path / "tuned" / "weights" / "model.safetensors")) < len(
+        load_file(pretrained / "weights" / "model.safetensors")
+    )
