@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -31,7 +31,7 @@ def generate(
     dit: Path,
     *,
     images: int = 7,
-    batch: int = 4,
+    batch: int | Literal["auto"] = 4,
     steps: int = 5,
     seed: int = 0,
     devices: int = 1,
@@ -208,6 +208,14 @@ def test_a_folder_made_with_other_settings_is_refused(dit: Path, tmp_path: Path,
     with pytest.raises(InputError, match=r"other settings \(model.steps: 2 -> 3; requests.batch_size: 4 -> 5\)"):
         generate(tmp_path / "pool", dit, steps=3, batch=5)
     assert content(tmp_path / "pool") == before
+
+
+def test_an_automatic_batch_goes_on_with_the_size_of_the_run_before(
+    undisturbed: Path, dit: Path, tmp_path: Path
+) -> None:
+    generate(tmp_path / "pool", dit, limit=2)
+    generate(tmp_path / "pool", dit, batch="auto")
+    assert content(tmp_path / "pool") == content(undisturbed)
 
 
 def test_a_folder_with_other_images_is_refused(dit: Path, tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ from dgs_lightning.seeding import image_seed
 def module(rank: int = 0, devices: int = 1, **settings: Any) -> RequestDataModule:  # noqa: ANN401
     """Datamodule beside a model that knows four classes, on one of several devices."""
     requests = RequestDataModule(**settings)
-    model = SimpleNamespace(labels=("n02096294", "n02093754", "cat", "dog"))
-    requests.trainer = SimpleNamespace(lightning_module=model, global_rank=rank, world_size=devices)  # type: ignore[assignment]
+    model = SimpleNamespace(labels=("n02096294", "n02093754", "cat", "dog"), largest_batch=lambda: 8)
+    strategy = SimpleNamespace(root_device="cpu", reduce=lambda size, reduce_op: min(size, torch.tensor(6)))
+    requests.trainer = SimpleNamespace(  # type: ignore[assignment]
+        lightning_module=model, global_rank=rank, world_size=devices, strategy=strategy
+    )
     return requests
 
 
@@ -70,6 +73,10 @@ def test_there_is_an_image_for_each_centre() -> None:
     assert names(batch) == ["cat/00000.png", "dog/00000.png", "cat/00001.png"]
     assert batch.centers is not None
     assert batch.centers.flatten().tolist() == [1, 3, 2]
+
+
+def test_an_automatic_batch_fits_on_every_device() -> None:
+    assert [len(batch.records) for batch in module(batch_size="auto", images_per_class=3).batches()] == [6, 6]
 
 
 @pytest.mark.parametrize("setting", ["images_per_class", "batch_size"])

@@ -118,6 +118,21 @@ def test_running_out_of_memory_says_what_to_lower(
         task.predict_step(batch_of(("cat", 1)), 0)
 
 
+def test_the_largest_batch_is_the_largest_power_of_two_that_fits(dit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = GenerationTask(dit)
+    assert task.largest_batch() == 64
+    forward = task.model.forward
+
+    def small(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        if len(x) > 2 * 11:  # both branches
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(x, t, y)
+
+    monkeypatch.setattr(task.model, "forward", small)
+    monkeypatch.setattr(GenerationTask, "on_cpu", False)
+    assert (task.largest_batch(), task.largest_batch(most=4)) == (8, 4)
+
+
 @pytest.mark.parametrize("setting", ["steps", "decode_batch"])
 def test_a_number_below_one_is_refused(dit: str, setting: str) -> None:
     with pytest.raises(InputError, match=f"{setting}: found 0"):

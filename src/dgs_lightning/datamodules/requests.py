@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -59,7 +59,8 @@ class RequestDataModule(L.LightningDataModule):
             labels of the model.
         images_per_class: Images of each class. Under guidance towards cluster centres there are as many as centres.
         seed: Seed of the run; another one gives another pool.
-        batch_size: Images denoised at a time by one device.
+        batch_size: Images denoised at a time by one device; ``auto`` for as many as fit in a GPU's memory, a power of
+            two. A set that was begun goes on with the number it was begun with.
     """
 
     def __init__(
@@ -67,15 +68,18 @@ class RequestDataModule(L.LightningDataModule):
         labels: list[str] | str | None = None,
         images_per_class: int = 10,
         seed: int = 0,
-        batch_size: int = 64,
+        batch_size: int | Literal["auto"] = 64,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, least in (("images_per_class", 1), ("seed", 0), ("batch_size", 1)):
-            if self.hparams[name] < least:
-                raise InputError(
-                    name, found=str(self.hparams[name]), expected=f"at least {least}", remedy="Correct the setting"
-                )
+        for name, value, least in (
+            ("images_per_class", images_per_class, 1),
+            ("seed", seed, 0),
+            ("batch_size", 1 if batch_size == "auto" else batch_size, 1),
+        ):
+            if value < least:
+                raise InputError(name, found=str(value), expected=f"at least {least}", remedy="Correct the setting")
+        self.batch_size = None if batch_size == "auto" else batch_size  # None until a device has tried
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.centers: Mapping[str, Tensor] | None = None
         self.finished: Callable[[], Collection[str]] = frozenset
@@ -109,7 +113,7 @@ class RequestDataModule(L.LightningDataModule):
             "labels": list(self.labels),
             "images_per_class": self.hparams["images_per_class"],
             "seed": self.hparams["seed"],
-            "batch_size": self.hparams["batch_size"],
+            "batch_size": self.settled_batch_size(),
         }
 
     def requests(self) -> list[ImageRecord]:
@@ -129,9 +133,18 @@ class RequestDataModule(L.LightningDataModule):
             if index < counts[label]
         ]
 
+    def settled_batch_size(self) -> int:
+        """Images of a batch, the same on all devices."""
+        if self.batch_size is None:
+            trainer = self.trainer
+            assert trainer is not None
+            largest = torch.tensor(trainer.lightning_module.largest_batch(), device=trainer.strategy.root_device)  # type: ignore[operator]
+            self.batch_size = int(trainer.strategy.reduce(largest, reduce_op="min"))
+        return self.batch_size
+
     def batches(self) -> list[RequestBatch]:
         """The request list, cut into batches."""
-        records, size = self.requests(), self.hparams["batch_size"]
+        records, size = self.requests(), self.settled_batch_size()
         groups = [records[start : start + size] for start in range(0, len(records), size)]
         return [RequestBatch(number, group, self._centers_of(group)) for number, group in enumerate(groups)]
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.data.codec import build_codec
+from dgs_lightning.data.manifest import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import Guidance
 from dgs_lightning.diffusion.sampler import Sampler, classifier_free, draw_noise, sample
@@ -79,6 +80,11 @@ class GenerationTask(L.LightningModule):
         return self.model.config.in_channels, side, side
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the images are made on a CPU."""
+        return self.device.type == "cpu"
+
+    @property
     def licences(self) -> list[str]:
         """Terms that the images inherit: only the published DiT-XL/2 has these sizes and timestep frequencies."""
         config = self.model.config
@@ -110,7 +116,7 @@ class GenerationTask(L.LightningModule):
         try:
             return to_pixels(self.decode(self.generate(batch)))
         except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             raise InputError(
                 f"batch_size {len(batch.records)}",
@@ -119,7 +125,26 @@ class GenerationTask(L.LightningModule):
                 remedy="Lower data.batch_size (or model.decode_batch, if decoding needs it) and write to a new folder",
             ) from None
 
-    def generate(self, batch: RequestBatch) -> Tensor:
+    @torch.inference_mode()
+    def largest_batch(self, most: int = 1024) -> int:
+        """Largest power of two up to ``most`` that this GPU has memory for; 64 on a CPU, where more is not faster."""
+        if self.on_cpu:
+            return 64
+        size = 1
+        while size < most:
+            labels = [self.labels[0]] * (2 * size)
+            try:
+                self.decode(
+                    self.generate(RequestBatch(0, [ImageRecord("", label, seed=0) for label in labels]), steps=2)
+                )
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                break
+            size *= 2
+        return size
+
+    def generate(self, batch: RequestBatch, steps: int | None = None) -> Tensor:
         """Latents of a batch of requests, shape ``(B, C, h, w)``."""
         y = self.model.class_indices([record.label for record in batch.records]).to(self.device)
         each = [torch.Generator().manual_seed(record.seed or 0) for record in batch.records]
@@ -135,7 +160,7 @@ class GenerationTask(L.LightningModule):
             draw_noise(each, self.latent_shape).to(self.device),
             each,
             sampler=self.hparams["sampler"],
-            steps=self.hparams["steps"],
+            steps=steps or self.hparams["steps"],
             guidance=self.guidance,
         )
 
@@ -143,6 +168,11 @@ class GenerationTask(L.LightningModule):
         """Images in [-1, 1] of latents, a bounded number at a time."""
         chunks = torch.split(latents.to(self.model.pos_embed.dtype), self.hparams["decode_batch"])
         return torch.cat([self.codec.decode(chunk) for chunk in chunks])
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the machine, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def generation_task(module: L.LightningModule, user: str) -> GenerationTask:
