@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint
+from dgs_lightning.errors import InputError
 
 
 class Counter(pl.LightningModule):
@@ -71,3 +72,15 @@ def test_a_run_can_be_moved_and_extended(tmp_path: Path) -> None:
     train(tmp_path / "here", 4)
     (tmp_path / "here").rename(tmp_path / "there")
     assert train(tmp_path / "there", 6).weight.item() == -6
+
+
+@pytest.mark.parametrize("harm", ["truncated", "pickle"])
+def test_a_checkpoint_that_is_broken_or_could_run_code_is_refused(tmp_path: Path, harm: str) -> None:
+    train(tmp_path, 2)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    if harm == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        torch.save({"state_dict": Path("not plain")}, path)
+    with pytest.raises(InputError, match=r"last\.ckpt: found a file that is broken, or more than tensors"):
+        train(tmp_path, 4)

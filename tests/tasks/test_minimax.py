@@ -216,15 +216,15 @@ def test_a_resume_checkpoint_holds_nothing_that_is_frozen(cache: Path, base: Pat
 def test_without_criteria_it_trains_a_plain_dit(cache: Path, tmp_path: Path) -> None:
     task = MinimaxTask(**SMALL, representativeness=0.0, diversity=0.0)
     fit(task, cache, tmp_path, 2)
-    assert task.real is task.generated is None
+    assert task.criteria is None
     assert load_dit(str(tmp_path / "weights")).labels == LABELS
 
 
 def test_accumulation_steps_once_for_several_batches(cache: Path, tmp_path: Path) -> None:
     task = fit(MinimaxTask(**SMALL, ema_decay=0.0), cache, tmp_path, 2, accumulate_grad_batches=2)
     assert task.trainer.global_step == 2
-    assert task.real is not None
-    assert int(task.real.pushed.sum()) == 4 * 8
+    assert task.criteria is not None
+    assert int(task.criteria.real.pushed.sum()) == 4 * 8
 
 
 @pytest.mark.parametrize("setting", ["checkpointing", pytest.param("compile", marks=pytest.mark.slow)])
@@ -237,8 +237,8 @@ def test_settings_of_speed_and_memory_change_no_number(cache: Path, tmp_path: Pa
 def test_bf16_trains_parameters_that_stay_in_float32(cache: Path, base: Path, tmp_path: Path) -> None:
     task = fit(MinimaxTask(dit=str(base), memory_dtype="bfloat16"), cache, tmp_path, 3, precision="bf16-mixed")
     assert task.dit.y_embedder.embedding_table.weight.dtype == torch.float32
-    assert task.real is not None
-    assert task.real.directions.dtype == torch.bfloat16
+    assert task.criteria is not None
+    assert task.criteria.real.directions.dtype == torch.bfloat16
     assert math.isfinite(task.last_loss)
 
 
@@ -284,11 +284,42 @@ def test_a_loss_that_is_not_a_number_stops_the_run_before_it_is_saved(cache: Pat
     assert not (tmp_path / "weights").exists()
 
 
-def test_a_checkpoint_of_another_model_is_refused(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"train": "bias"}, "parameters of another model, or another way of training"),
+        ({"dit": "other"}, "parameters of another model, or another way of training"),
+        ({"memory_size": 4}, r"a memory of shape \(3, 3, 32\) in place of \(3, 4, 32\)"),
+    ],
+)
+def test_a_checkpoint_made_with_other_settings_is_refused(
+    cache: Path, base: Path, tmp_path: Path, change: dict[str, Any], found: str
+) -> None:
+    other = load_dit(str(base))
+    with torch.no_grad():
+        other.x_embedder.proj.weight[0] += 1
+    save_dit(other, tmp_path / "other")
+    settings: dict[str, Any] = {"dit": str(base), "memory_size": 3}
     callbacks: dict[str, Any] = {"enable_checkpointing": True, "callbacks": [ResumeCheckpoint()]}
-    fit(MinimaxTask(**SMALL), cache, tmp_path, 1, **callbacks)
-    with pytest.raises(InputError, match="found parameters of another model"):
-        fit(MinimaxTask(**{**SMALL, "depth": 1}), cache, tmp_path, 2, **callbacks)
+    fit(MinimaxTask(**settings), cache, tmp_path, 1, **callbacks)
+    if "dit" in change:
+        change = {"dit": str(tmp_path / "other")}
+    with pytest.raises(InputError, match=f"found {found}"):
+        fit(MinimaxTask(**{**settings, **change}), cache, tmp_path, 2, **callbacks)
+
+
+def test_a_checkpoint_without_memories_cannot_go_on_with_criteria(cache: Path, tmp_path: Path) -> None:
+    callbacks: dict[str, Any] = {"enable_checkpointing": True, "callbacks": [ResumeCheckpoint()]}
+    fit(MinimaxTask(**SMALL, representativeness=0, diversity=0), cache, tmp_path, 1, **callbacks)
+    with pytest.raises(InputError, match="found no memories"):
+        fit(MinimaxTask(**SMALL), cache, tmp_path, 2, **callbacks)
+
+
+@pytest.mark.parametrize("setting", ["memory_size", "learning_rate", "diversity"])
+def test_a_setting_out_of_range_is_an_error(setting: str) -> None:
+    below: dict[str, Any] = {setting: -1}
+    with pytest.raises(InputError, match=f"{setting}: found -1"):
+        MinimaxTask(**below)
 
 
 def test_progress_is_logged(cache: Path, tmp_path: Path) -> None:

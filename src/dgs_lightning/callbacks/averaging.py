@@ -26,13 +26,14 @@ class EMA(pl.Callback):
         averages: The averages by parameter name; empty before the run.
 
     Raises:
-        InputError: If ``decay`` or ``horizon`` is not in [0, 1).
+        InputError: If ``decay`` is not in [0, 1), or ``horizon`` not in (0, 1].
     """
 
     def __init__(self, decay: float = 0.9999, horizon: float | None = None) -> None:
-        for name, value in (("ema_decay", decay), ("ema_horizon", horizon or 0.0)):
-            if not 0 <= value < 1:
-                raise InputError(name, found=str(value), expected="a number in [0, 1)", remedy=f"Change {name}")
+        if not 0 <= decay < 1:
+            raise InputError("ema_decay", found=str(decay), expected="a number in [0, 1)", remedy="Lower ema_decay")
+        if horizon is not None and not 0 < horizon <= 1:
+            raise InputError("ema_horizon", found=str(horizon), expected="a share in (0, 1]", remedy="Set it to 0.1")
         self.decay = decay
         self.horizon = horizon
         self.averages: dict[str, Tensor] = {}

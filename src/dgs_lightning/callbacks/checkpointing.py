@@ -1,12 +1,16 @@
 """The checkpoint that a run resumes from."""
 
 import os
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from dgs_lightning.errors import InputError
 
 
 class ResumeCheckpoint(ModelCheckpoint):
@@ -47,7 +51,10 @@ class ResumeCheckpoint(ModelCheckpoint):
         path = self._path(trainer)
         # Lightning wonders at there being none, which is what a first run with `ckpt_path: last` is.
         warnings.filterwarnings("ignore", ".*there is no last checkpoint available")
-        return {str(path)} if path.is_file() else set()
+        if not path.is_file():
+            return set()
+        _check_readable(path)
+        return {str(path)}
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         partial = f"{filepath}.partial"
@@ -55,3 +62,16 @@ class ResumeCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             os.replace(partial, filepath)
         trainer.strategy.barrier("checkpoint in place")
+
+
+def _check_readable(path: Path) -> None:
+    """Check that a checkpoint is whole, and holds nothing but tensors and plain values."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise InputError(
+            path,
+            found=f"a file that is broken, or more than tensors and plain values ({type(error).__name__})",
+            expected="a checkpoint to resume",
+            remedy="Delete it to start from the beginning",
+        ) from None

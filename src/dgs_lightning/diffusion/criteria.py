@@ -1,6 +1,6 @@
 """The Minimax criteria, Eq. 3 and 4: of one class, and of a batch of several classes at once."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,3 +109,53 @@ def _highest_similarity(directions: Tensor, labels: Tensor, memory: Memory) -> T
     highest = similarity.masked_fill(~memory.filled[labels], -torch.inf).amax(1)
     by_class = highest.new_full((memory.classes,), -torch.inf).scatter_reduce(0, labels, highest, "amax")
     return by_class.masked_fill(by_class.isneginf(), torch.nan)
+
+
+class Minimax:
+    """Both criteria over a run's batches, with the two memories that they compare with.
+
+    Args:
+        classes: Number of classes.
+        size: Latents that each memory keeps of a class.
+        dimensions: Elements of a latent.
+        dtype: Type that the memories are stored in.
+
+    Attributes:
+        real: Memory of real latents.
+        generated: Memory of predictions.
+    """
+
+    def __init__(self, classes: int, size: int, dimensions: int, dtype: torch.dtype = torch.float32) -> None:
+        self.real = Memory(classes, size, dimensions, dtype)
+        self.generated = Memory(classes, size, dimensions, dtype)
+
+    def __call__(self, pred: Tensor, latents: Tensor, labels: Tensor) -> Criteria:
+        """Criteria of a batch, which the memories take in afterwards.
+
+        Args:
+            pred: Predicted clean latents, shape ``(B, ...)``.
+            latents: The real ones, of the same shape.
+            labels: Class of each, shape ``(B,)``.
+        """
+        criteria = minimax_criteria(pred, labels, self.real, self.generated)
+        self.real.push(latents, labels)
+        self.generated.push(pred.detach(), labels)
+        return criteria
+
+    def to(self, device: torch.device) -> None:
+        """Move the memories to a device."""
+        self.real.to(device)
+        self.generated.to(device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both memories."""
+        return {"real": self.real.state_dict(), "generated": self.generated.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over both memories.
+
+        Raises:
+            ValueError: If their shape is another one.
+        """
+        self.real.load_state_dict(state["real"])
+        self.generated.load_state_dict(state["generated"])

@@ -88,7 +88,7 @@ class Memory:
         """
         if state["directions"].shape != self.directions.shape:
             raise ValueError(
-                f"memory of shape {tuple(state['directions'].shape)} does not fit {tuple(self.directions.shape)};"
+                f"a memory of shape {tuple(state['directions'].shape)} in place of {tuple(self.directions.shape)};"
                 " resume with the same classes, memory size and latents"
             )
         self.directions.copy_(state["directions"])

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,12 @@ from torch import Tensor
 
 from dgs_lightning.callbacks.averaging import EMA
 from dgs_lightning.datamodules.latents import LatentBatch, LatentDataModule
-from dgs_lightning.diffusion.criteria import Criteria, minimax_criteria
-from dgs_lightning.diffusion.memory import Memory
+from dgs_lightning.diffusion.criteria import Criteria, Minimax
 from dgs_lightning.diffusion.objective import add_noise, linear_alphas_cumprod, training_terms
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit import DiT, DiTConfig, initialise
-from dgs_lightning.models.dit_formats import load_dit, save_dit
+from dgs_lightning.models.dit_formats import hash_state, load_dit, save_dit
 from dgs_lightning.seeding import generator
 
 
@@ -91,8 +91,16 @@ class MinimaxTask(pl.LightningModule):
         self.ema = EMA(ema_decay, ema_horizon)
         self.alphas_cumprod = linear_alphas_cumprod()
         self._last_log: tuple[float, int] | None = None  # time and step
-        self.real: Memory | None = None
-        self.generated: Memory | None = None
+        self.criteria: Minimax | None = None
+        for name, value, least in (
+            ("representativeness", representativeness, 0.0),
+            ("diversity", diversity, 0.0),
+            ("learning_rate", learning_rate, 0.0),
+            ("weight_decay", weight_decay, 0.0),
+            ("memory_size", memory_size, 1),
+        ):
+            if value < least:
+                raise InputError(name, found=str(value), expected=f"at least {least}", remedy="Correct the setting")
 
     # ---- the model -----------------------------------------------------------------------------------------------
 
@@ -103,6 +111,10 @@ class MinimaxTask(pl.LightningModule):
             InputError: If model and data do not fit.
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, LatentDataModule):
+            raise InputError(
+                "data", found=type(data).__name__, expected="LatentDataModule", remedy="Encode the images and use it"
+            )
         self.dit = self._load(data) if self.hparams["dit"] else self._build(data)
         self.dit.train()
         self.dit.checkpointing = self.hparams["checkpointing"]
@@ -112,8 +124,7 @@ class MinimaxTask(pl.LightningModule):
         self.class_indices = self.dit.class_indices(data.labels)
         if self.hparams["representativeness"] or self.hparams["diversity"]:
             size, dtype = self.hparams["memory_size"], getattr(torch, self.hparams["memory_dtype"])
-            dimensions = torch.Size(data.latent_shape).numel()
-            self.real, self.generated = (Memory(len(self.labels), size, dimensions, dtype) for _ in range(2))
+            self.criteria = Minimax(len(self.labels), size, torch.Size(data.latent_shape).numel(), dtype)
 
     def _build(self, data: LatentDataModule) -> DiT:
         channels, side, _ = data.latent_shape
@@ -174,8 +185,10 @@ class MinimaxTask(pl.LightningModule):
             output = output[:, : noise.shape[1]]
         terms = training_terms(output, batch.latents, noise, t, self.alphas_cumprod)
         losses = {"noise": terms.mse.mean(), "bound": terms.bound.mean()}
-        criteria = self._criteria(terms.pred_x0, batch)
-        if criteria is not None:
+        criteria = None
+        if self.criteria is not None:  # over the batches of all devices
+            pred, latents = self._over_devices(terms.pred_x0), self._gather(batch.latents)
+            criteria = self.criteria(pred, latents, self._gather(batch.classes))
             losses["representativeness"] = self.hparams["representativeness"] * criteria.representativeness
             losses["diversity"] = self.hparams["diversity"] * criteria.diversity
         loss = torch.stack(list(losses.values())).sum()
@@ -193,16 +206,6 @@ class MinimaxTask(pl.LightningModule):
         t = torch.randint(len(self.alphas_cumprod), (share * devices,), generator=random)[own]
         drop = torch.rand(share * devices, generator=random)[own] < self.dit.config.class_dropout_prob
         return noise.to(batch.latents), t.to(self.device), drop.to(self.device)
-
-    def _criteria(self, pred_x0: Tensor, batch: LatentBatch) -> Criteria | None:
-        """Criteria over the batches of all devices, which the memories then take in."""
-        if self.real is None or self.generated is None:
-            return None
-        pred, classes, latents = self._over_devices(pred_x0), self._gather(batch.classes), self._gather(batch.latents)
-        criteria = minimax_criteria(pred, classes, self.real, self.generated)
-        self.real.push(latents, classes)
-        self.generated.push(pred.detach(), classes)
-        return criteria
 
     def _gather(self, tensor: Tensor) -> Tensor:
         """The tensors of all devices as one batch, in the order of the devices, without gradient."""
@@ -237,8 +240,8 @@ class MinimaxTask(pl.LightningModule):
             images = batches * share * self.trainer.world_size
             self.log("images_per_second", images / (now - self._last_log[0]))
         self._last_log = now, step
-        if criteria is not None and self.real is not None:
-            self.log("memory_fill", self.real.filled.float().mean())
+        if criteria is not None and self.criteria is not None:
+            self.log("memory_fill", self.criteria.real.filled.float().mean())
             if self.hparams["log_classes"]:
                 self._log_classes(criteria)
 
@@ -263,35 +266,42 @@ class MinimaxTask(pl.LightningModule):
         """Move to the device what is no part of the model: precision plugins and DDP leave it alone so."""
         self.alphas_cumprod = self.alphas_cumprod.to(self.device)
         self.class_indices = self.class_indices.to(self.device)
-        for memory in (self.real, self.generated):
-            if memory is not None:
-                memory.to(self.device)
+        if self.criteria is not None:
+            self.criteria.to(self.device)
+
+    @cached_property
+    def base_hash(self) -> str:
+        """Hash of the parameters that are not trained."""
+        return hash_state({name: p for name, p in self.dit.named_parameters() if not p.requires_grad})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained parameters and the memories, and leave out what is frozen."""
+        """Keep the trained parameters and the memories, and of what is frozen only the hash."""
         self._check_loss()
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in sorted(trained)}
-        if self.real is not None and self.generated is not None:
-            checkpoint["memories"] = {"real": self.real.state_dict(), "generated": self.generated.state_dict()}
+        checkpoint["base"] = self.base_hash
+        checkpoint["memories"] = self.criteria and self.criteria.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the memories.
 
         Raises:
-            InputError: If the checkpoint is of another model.
+            InputError: If the checkpoint is of other settings.
         """
         trained = {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
-        if {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()} != trained:
+        found = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
+        try:
+            if found != trained or checkpoint["base"] != self.base_hash:
+                raise ValueError("parameters of another model, or another way of training")
+            if self.criteria is not None:
+                self.criteria.load_state_dict(checkpoint["memories"] or {})
+        except (KeyError, ValueError) as error:
             raise InputError(
                 "checkpoint to resume",
-                found="parameters of another model, or another way of training",
-                expected="those that these settings train",
+                found="no memories" if isinstance(error, KeyError) else str(error),
+                expected="one made with these settings",
                 remedy="Resume with the old settings, or start in a new folder",
-            )
-        if self.real is not None and self.generated is not None:
-            self.real.load_state_dict(checkpoint["memories"]["real"])
-            self.generated.load_state_dict(checkpoint["memories"]["generated"])
+            ) from None
 
     def on_fit_end(self) -> None:
         """Write the weights, those of a resumed run that had nothing left to do, too."""
