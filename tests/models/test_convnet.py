@@ -1,7 +1,8 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
-from dgs_lightning.models.convnet import ConvNet, instance_norm
+from dgs_lightning.models.convnet import AveragePool, ConvNet, instance_norm
 
 
 def test_instance_norm_centres_every_channel_of_every_image() -> None:
@@ -9,6 +10,12 @@ def test_instance_norm_centres_every_channel_of_every_image() -> None:
     out = instance_norm(5)(x)
     torch.testing.assert_close(out.mean(dim=(2, 3)), torch.zeros(3, 5), atol=1e-5, rtol=0)
     torch.testing.assert_close(out, (x - x.mean((2, 3), True)) / (x.var((2, 3), False, True) + 1e-5).sqrt())
+
+
+@pytest.mark.parametrize(("size", "side"), [(1, 5), (2, 8), (2, 9), (4, 15)])
+def test_the_average_pool_is_torchs(size: int, side: int) -> None:
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(AveragePool(size)(x), F.avg_pool2d(x, size))
 
 
 @pytest.mark.parametrize(("size", "depth", "channels"), [(8, 3, 1), (9, 3, 3), (32, 3, 3), (64, 6, 4), (50, 2, 2)])

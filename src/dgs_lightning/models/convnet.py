@@ -3,12 +3,29 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def instance_norm(channels: int) -> nn.GroupNorm:
     """Affine instance norm as published: group norm with as many groups as channels."""
     return nn.GroupNorm(channels, channels)
+
+
+class AveragePool(nn.Module):
+    """Average pool of side and stride `size`; on a CPU as a depthwise convolution, which is twice as fast there."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Averages ``(B, C, H // size, W // size)`` of images ``(B, C, H, W)``."""
+        if x.device.type != "cpu":
+            return F.avg_pool2d(x, self.size)
+        channels = x.shape[1]
+        weight = x.new_full((channels, 1, self.size, self.size), 1 / self.size**2)
+        return F.conv2d(x, weight, stride=self.size, groups=channels)
 
 
 class ConvNet(nn.Module):
@@ -44,7 +61,7 @@ class ConvNet(nn.Module):
                 "norm": nn.ModuleList(instance_norm(width) for _ in inputs),
             }
         )
-        self.pool = nn.AvgPool2d(2)
+        self.pool = AveragePool(2)
         self.classifier = nn.Linear(width * (image_size // 2**depth) ** 2, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from dgs_lightning.models.convnet import instance_norm
+from dgs_lightning.models.convnet import AveragePool, instance_norm
 
 WIDTHS = (64, 128, 256, 512)
 Block = Callable[[int, int, int], nn.Module]
@@ -47,7 +47,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, pooled: bool = False) -> None:
         super().__init__()
-        step, shrink = (1, [nn.AvgPool2d(stride)]) if pooled else (stride, [])
+        step, shrink = (1, [AveragePool(stride)]) if pooled else (stride, [])
         self.conv1 = nn.Conv2d(inputs, outputs, 3, step, padding=1, bias=False)
         self.bn1 = instance_norm(outputs)
         self.shrink = nn.Sequential(*shrink)

@@ -4,6 +4,7 @@ from functools import partial
 
 from torch import nn
 
+from dgs_lightning.models.convnet import AveragePool
 from dgs_lightning.models.resnet import WIDTHS, BasicBlock, ResidualNetwork, stem_reduction
 
 
@@ -25,4 +26,4 @@ class ResNetAP10(ResidualNetwork):
     def __init__(self, num_classes: int, image_size: int = 224, channels: int = 3) -> None:
         reduction = stem_reduction("ResNetAP-10", image_size, {4: 64, 2: 32, 1: 16})
         stem = nn.Conv2d(channels, WIDTHS[0], 7, padding=3, bias=False)
-        super().__init__(stem, nn.AvgPool2d(reduction), partial(BasicBlock, pooled=True), (1, 1, 1, 1), num_classes)
+        super().__init__(stem, AveragePool(reduction), partial(BasicBlock, pooled=True), (1, 1, 1, 1), num_classes)
