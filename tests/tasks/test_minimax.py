@@ -242,6 +242,18 @@ def test_bf16_trains_parameters_that_stay_in_float32(cache: Path, base: Path, tm
     assert math.isfinite(task.last_loss)
 
 
+def test_weights_trained_in_double_precision_fit_their_base(cache: Path, base: Path, tmp_path: Path) -> None:
+    for steps in (1, 2):  # the second resumes
+        callbacks: dict[str, Any] = {"enable_checkpointing": True, "callbacks": [ResumeCheckpoint()]}
+        fit(MinimaxTask(dit=str(base)), cache, tmp_path, steps, precision="64-true", **callbacks)
+    assert load_dit(str(tmp_path / "weights")).y_embedder.embedding_table.weight.dtype == torch.float32
+
+
+def test_parameters_of_16_bits_are_refused(cache: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found bf16-true, expected 32-true, or bf16-mixed"):
+        fit(MinimaxTask(dit=str(base)), cache, tmp_path, 1, precision="bf16-true")
+
+
 # ---- labels ------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -44,7 +43,7 @@ class EMA(pl.Callback):
         """Start from the parameters as they are, or from the averages of the checkpoint that the run resumes."""
         trained = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
         start = self.averages or trained
-        self.averages = {name: start[name].detach().to(p.device, _precise(p), copy=True) for name, p in trained.items()}
+        self.averages = {name: start[name].detach().to(p, copy=True) for name, p in trained.items()}
         self._trained = list(trained.values())
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -62,7 +61,7 @@ class EMA(pl.Callback):
 
     def update(self) -> None:
         """Move the averages towards the parameters by one step."""
-        self._move(list(self.averages.values()), [p.detach().to(_precise(p)) for p in self._trained], None)
+        self._move(list(self.averages.values()), self._trained, None)
 
     def state_dict(self) -> dict[str, Any]:
         """The averages."""
@@ -71,8 +70,3 @@ class EMA(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Averages of a checkpoint."""
         self.averages = state_dict
-
-
-def _precise(parameter: Tensor) -> torch.dtype:
-    """At least float32: a step's share of the average would be rounded away in bfloat16."""
-    return torch.promote_types(parameter.dtype, torch.float32)

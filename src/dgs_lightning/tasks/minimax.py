@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +90,7 @@ class MinimaxTask(pl.LightningModule):
         self.ema = EMA(ema_decay, ema_horizon)
         self.alphas_cumprod = linear_alphas_cumprod()
         self._last_log: tuple[float, int] | None = None  # time and step
+        self.last_loss = torch.zeros(())
         self.criteria: Minimax | None = None
         for name, value, least in (
             ("representativeness", representativeness, 0.0),
@@ -115,7 +115,15 @@ class MinimaxTask(pl.LightningModule):
             raise InputError(
                 "data", found=type(data).__name__, expected="LatentDataModule", remedy="Encode the images and use it"
             )
+        if self.trainer.precision in ("16-true", "bf16-true"):
+            raise InputError(
+                "precision",
+                found=str(self.trainer.precision),
+                expected="32-true, or bf16-mixed or 16-mixed: the small steps are lost in 16-bit parameters",
+                remedy="Set precision to bf16-mixed",
+            )
         self.dit = self._load(data) if self.hparams["dit"] else self._build(data)
+        self.base_hash = hash_state({name: p for name, p in self.dit.named_parameters() if not p.requires_grad})
         self.dit.train()
         self.dit.checkpointing = self.hparams["checkpointing"]
         if self.hparams["compile"]:
@@ -269,11 +277,6 @@ class MinimaxTask(pl.LightningModule):
         if self.criteria is not None:
             self.criteria.to(self.device)
 
-    @cached_property
-    def base_hash(self) -> str:
-        """Hash of the parameters that are not trained."""
-        return hash_state({name: p for name, p in self.dit.named_parameters() if not p.requires_grad})
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained parameters and the memories, and of what is frozen only the hash."""
         self._check_loss()
@@ -307,7 +310,9 @@ class MinimaxTask(pl.LightningModule):
         """Write the weights, those of a resumed run that had nothing left to do, too."""
         if not self.trainer.is_global_zero:
             return
-        parameters = dict(self.dit.named_parameters())
-        ema = {name: self.ema.averages.get(f"dit.{name}", parameter) for name, parameter in parameters.items()}
+        self._check_loss()
+        model = self.dit.float()
+        averages = {name.removeprefix("dit."): average.float() for name, average in self.ema.averages.items()}
         base = None if self.hparams["train"] == "full" else self.hparams["dit"]
-        save_dit(self.dit, Path(self.trainer.default_root_dir) / "weights", ema=ema, base=base)
+        folder = Path(self.trainer.default_root_dir) / "weights"
+        save_dit(model, folder, ema={**dict(model.named_parameters()), **averages}, base=base)
