@@ -1,3 +1,4 @@
+import fcntl
 import json
 import multiprocessing
 import os
@@ -61,7 +62,9 @@ def pixels(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.asarray(Image.open(folder / name)).astype(int) for name in content(folder) if name[-4:] == ".png"}
 
 
-def in_child(job: Callable[..., None], *args: Path, seconds: float | None = None) -> int | None:
+def in_child(
+    job: Callable[..., None], *args: Path, seconds: float | None = None, by: int = signal.SIGKILL
+) -> int | None:
     """Exit code of a job in a process of its own, which is killed after so many seconds."""
 
     def alone() -> None:
@@ -72,7 +75,7 @@ def in_child(job: Callable[..., None], *args: Path, seconds: float | None = None
     process.start()
     process.join(seconds)
     if process.is_alive() and process.pid:
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(process.pid, by)
         process.join()
     return process.exitcode
 
@@ -166,6 +169,26 @@ def test_twenty_kills_at_random_moments_end_in_the_same_bytes(undisturbed: Path,
         assert in_child(generate, output, dit) == 0
         assert content(output) == content(undisturbed)
     assert exits.count(-signal.SIGKILL) > 0
+
+
+@pytest.mark.fault
+def test_a_terminated_run_stops_after_its_batch_and_goes_on_later(undisturbed: Path, dit: Path, tmp_path: Path) -> None:
+    def slow() -> None:
+        generate(tmp_path / "slow", dit, images=100, steps=200)
+
+    assert in_child(slow, seconds=0.5, by=signal.SIGTERM) == 128 + signal.SIGTERM
+    assert all_valid(tmp_path / "slow")
+    assert not (tmp_path / "slow" / "metadata.jsonl").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused(dit: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "pool" / ".generation"
+    journal.mkdir(parents=True)
+    with (journal / "lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run that writes into it"):
+            generate(tmp_path / "pool", dit)
+    generate(tmp_path / "pool", dit)
 
 
 def test_finished_batches_are_kept_and_broken_ones_made_again_whole(

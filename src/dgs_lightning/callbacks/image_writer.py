@@ -1,17 +1,20 @@
 """Writing of generated images: atomically, off the critical path, and so that a killed run goes on where it was."""
 
+import fcntl
 import io
 import json
 import logging
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -59,6 +62,7 @@ class ImageWriter(BasePredictionWriter):
         self.grid = grid
         self._encoder: ThreadPoolExecutor | None = None  # started by the process that writes
         self._jobs: list[Future[None]] = []
+        self._lock: IO[str] | None = None
 
     # ---- before: what is there already ---------------------------------------------------------------------------
 
@@ -85,10 +89,24 @@ class ImageWriter(BasePredictionWriter):
         trainer.strategy.barrier("settings checked")  # all devices look before one of them writes
         if trainer.is_global_zero:
             write_json(self.output / _JOURNAL / "settings.json", settings)
+            self._hold()
         finished = {record.file_name for record in self._recorded() if _is_whole(self.output / record.file_name)}
         trainer.strategy.barrier("finished images listed")
         self._rate.total = len(datamodule.requests()) - len(finished)
         return finished
+
+    def _hold(self) -> None:
+        """Let no second run write into the folder while this process lives."""
+        self._lock = (self.output / _JOURNAL / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                self.output,
+                found="another run that writes into it",
+                expected="a folder of this run's own",
+                remedy="Wait until that run ends, or choose another output",
+            ) from None
 
     def _earlier_settings(self) -> dict[str, Any] | None:
         """Settings of the images in the folder, finished or not."""
@@ -143,6 +161,8 @@ class ImageWriter(BasePredictionWriter):
         self._rate.advance(len(images) * trainer.world_size, trainer)
         if batch_idx == 0 and trainer.is_global_zero and self.grid:
             _show(images[: self.grid], trainer)
+        if trainer.received_sigterm:  # which Lightning notes, and heeds in training alone
+            raise SIGTERMException(128 + signal.SIGTERM)
 
     def _write_batch(self, images: Tensor, batch: RequestBatch) -> None:
         """Write a batch's images, then its lines: lines stand for images that are there."""
@@ -155,6 +175,8 @@ class ImageWriter(BasePredictionWriter):
         """Let the encoder finish the files it has begun."""
         if self._encoder is not None:
             self._encoder.shutdown(wait=True, cancel_futures=True)
+        if self._lock is not None:
+            self._lock.close()
 
     # ---- after: the image set ------------------------------------------------------------------------------------
 
@@ -163,8 +185,9 @@ class ImageWriter(BasePredictionWriter):
         while self._jobs:
             self._jobs.pop(0).result()
         trainer.strategy.barrier("all images written")
-        if trainer.is_global_zero:
+        if self._lock is not None:
             self._finish(trainer)
+            self._lock.close()
 
     def _finish(self, trainer: L.Trainer) -> None:
         records = {record.file_name: record for record in self._recorded()}
@@ -180,7 +203,7 @@ class ImageWriter(BasePredictionWriter):
         settings, task = _settings(trainer), generation_task(trainer.lightning_module, "ImageWriter")
         return {
             "name": self.output.name,
-            "kind": "distilled" if "guidance" in settings["model"] else "pool",
+            "kind": "distilled" if _datamodule(trainer).centers else "pool",  # an image for each centre is a set
             "labels": {record.label: record.class_name for record in records.values()},
             "images": len(records),
             "settings": settings,
