@@ -1,6 +1,7 @@
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +18,16 @@ TINY = DiTConfig(input_size=4, num_classes=3, in_channels=2, hidden_size=16, dep
 LABELS = ["cat", "dog", "cow"]
 
 
-def random_dit(config: DiTConfig = TINY, labels: list[str] | None = None, difffit: bool = False) -> DiT:
+def random_dit(
+    config: DiTConfig = TINY, labels: list[str] | None = None, difffit: bool = False, spread: float = 0.2
+) -> DiT:
     torch.manual_seed(0)
     model = DiT(config, labels).eval()
     if difffit:
         add_difffit(model, "all")
     for name, parameter in model.named_parameters():
         if name != "pos_embed":
-            torch.nn.init.normal_(parameter, 1.0 if "gamma" in name else 0.0, 0.2)
+            torch.nn.init.normal_(parameter, 1.0 if "gamma" in name else 0.0, spread)
     return model
 
 
@@ -42,19 +45,27 @@ def assert_same(found: DiT, expected: DiT) -> None:
     torch.testing.assert_close(output(found), output(expected), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("learn_sigma", [True, False])
-def test_an_export_gives_the_same_output_in_stock_diffusers(tmp_path: Path, learn_sigma: bool) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        replace(TINY, learn_sigma=False),
+        replace(TINY, hidden_size=1000, depth=1, frequencies="original"),  # wide as the published DiT-XL/2
+    ],
+    ids=["learned sigma", "fixed sigma", "original frequencies"],
+)
+def test_an_export_gives_the_same_output_in_stock_diffusers(tmp_path: Path, config: DiTConfig) -> None:
     from diffusers import DiTTransformer2DModel
 
     stock_class: Any = DiTTransformer2DModel
-    config = DiTConfig(4, 3, in_channels=2, hidden_size=16, depth=2, num_heads=2, learn_sigma=learn_sigma)
-    model = random_dit(config, difffit=True)
+    model = random_dit(config, difffit=True, spread=0.2 * (16 / config.hidden_size) ** 0.5)
     export_diffusers(model, tmp_path)
     stock, info = stock_class.from_pretrained(tmp_path, subfolder="transformer", output_loading_info=True)
     assert not any(info.values())
     x, t, y = torch.randn(4, 2, 4, 4), torch.tensor([0, 1, 500, 999]), torch.tensor([0, 1, 2, 3])
     with torch.no_grad():
         torch.testing.assert_close(stock.eval()(x, t, y).sample, model(x, t, y), rtol=0, atol=1e-5)
+        torch.testing.assert_close(load_dit(str(tmp_path))(x, t, y), model(x, t, y), rtol=0, atol=1e-5)
 
 
 def test_an_export_is_loaded_again_with_its_labels(tmp_path: Path) -> None:
@@ -66,8 +77,8 @@ def test_an_export_is_loaded_again_with_its_labels(tmp_path: Path) -> None:
     assert "blocks.0.gamma1" in model.state_dict()
 
 
-def test_an_export_with_the_original_frequencies_warns_and_comes_back_exactly(tmp_path: Path) -> None:
-    model = random_dit(DiTConfig(4, 3, in_channels=2, hidden_size=16, depth=2, num_heads=2, frequencies="original"))
+def test_an_export_too_narrow_for_its_frequencies_warns_and_comes_back_exactly(tmp_path: Path) -> None:
+    model = random_dit(replace(TINY, frequencies="original"))
     with pytest.warns(UserWarning, match="timestep frequencies"):
         export_diffusers(model, tmp_path)
     assert_same(load_dit(str(tmp_path)), model)

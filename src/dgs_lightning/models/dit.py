@@ -207,12 +207,14 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Timesteps ``(B,)`` to embeddings ``(B, D)``."""
-        index = torch.arange(_FREQUENCIES // 2, device=t.device, dtype=torch.float32)
-        rates = torch.exp(-math.log(10_000) * index / self.divisor)
-        angles = t.float()[:, None] * rates
-        sinusoids = torch.cat([angles.cos(), angles.sin()], 1)
-        embedding: Tensor = self.mlp(sinusoids.to(next(self.parameters()).dtype))
+        embedding: Tensor = self.mlp(self.sinusoids(t).to(next(self.parameters()).dtype))
         return embedding
+
+    def sinusoids(self, t: Tensor) -> Tensor:
+        """Timesteps ``(B,)`` to cosines and sines ``(B, 256)``."""
+        index = torch.arange(_FREQUENCIES // 2, device=t.device, dtype=torch.float32)
+        angles = t.float()[:, None] * torch.exp(-math.log(10_000) * index / self.divisor)
+        return torch.cat([angles.cos(), angles.sin()], 1)
 
 
 class LabelEmbedder(nn.Module):

@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.dit import DiTConfig, position_table
+from dgs_lightning.models.dit import DiTConfig, TimestepEmbedder, position_table
+from dgs_lightning.seeding import generator
 
 State = dict[str, Tensor]
+TIMESTEPS = 1000
 
 # Original naming -> diffusers', within a block, in the embedders of which diffusers keeps a copy in each block, and
 # outside the blocks. Queries, keys and values are one map in the original and three in diffusers.
@@ -89,6 +92,31 @@ def to_original(state: State, config: DiTConfig, where: object) -> State:
         elif inside not in _QKV:
             original[f"{block}{known.get(inside, inside)}.{kind}"] = tensor
     return original
+
+
+@torch.no_grad()
+def with_diffusers_frequencies(original: TimestepEmbedder) -> TimestepEmbedder:
+    """Timestep embedder with diffusers' frequencies and the original's embeddings at each of the 1,000 timesteps.
+
+    Its first layer is random, and its second solves the 1,000 equations.
+
+    Raises:
+        ValueError: If the model is too narrow for that.
+    """
+    t = torch.arange(TIMESTEPS)
+    embeddings = original(t).double()
+    width = embeddings.shape[1]
+    if width < TIMESTEPS:
+        raise ValueError(f"{TIMESTEPS} timesteps need a model at least as wide, not {width}; export it as it is")
+    fitted = TimestepEmbedder(width, "diffusers")
+    sinusoids = fitted.sinusoids(t)
+    first = 0.4 * torch.randn(width, sinusoids.shape[1], generator=generator("frequencies"))  # well conditioned
+    hidden = functional.silu(sinusoids @ first.T).double()
+    equations = torch.cat([hidden, torch.ones(TIMESTEPS, 1)], 1)
+    solution = torch.linalg.lstsq(equations, embeddings, driver="gelsd").solution.float()
+    second = {"mlp.2.weight": solution[:-1].T, "mlp.2.bias": solution[-1]}
+    fitted.load_state_dict({"mlp.0.weight": first, "mlp.0.bias": torch.zeros(width), **second})
+    return fitted
 
 
 def config_of(settings: dict[str, Any]) -> DiTConfig:

@@ -20,7 +20,14 @@ from torch import Tensor
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.difffit import add_scales, merge_difffit
 from dgs_lightning.models.dit import DiT, DiTConfig, default_labels, known_heads
-from dgs_lightning.models.dit_diffusers import config_of, diffusers_settings, to_diffusers, to_original
+from dgs_lightning.models.dit_diffusers import (
+    TIMESTEPS,
+    config_of,
+    diffusers_settings,
+    to_diffusers,
+    to_original,
+    with_diffusers_frequencies,
+)
 
 FORMAT = "dgs-lightning/dit"
 _BESIDE = "dgs.json"  # beside an exported transformer: what diffusers' config has no place for
@@ -89,9 +96,10 @@ def save_dit(
 def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
     """Write a folder that stock diffusers loads, DiffFit's scales merged into the weights.
 
-    ``folder/transformer`` is a ``DiTTransformer2DModel``. With a VAE, ``folder`` is a whole ``DiTPipeline``. Models
-    with the original timestep frequencies, that is, those fine-tuned from the published weights, deviate there as the
-    published weights do, and a warning says so; :func:`load_dit` restores them exactly.
+    ``folder/transformer`` is a ``DiTTransformer2DModel``. With a VAE, ``folder`` is a whole ``DiTPipeline``. Of models
+    with the original timestep frequencies, that is, those fine-tuned from the published weights, the timestep embedder
+    is fitted to those of diffusers. Where the model is too narrow for that, a warning says that stock diffusers
+    deviates; :func:`load_dit` does not.
 
     Args:
         model: The DiT, which stays as it is.
@@ -109,15 +117,18 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
             expected="1000: stock diffusers hard-codes the null label 1000",
             remedy="Export without a VAE and use the transformer",
         )
-    if config.frequencies == "original":
-        warnings.warn(
-            "stock diffusers spaces the timestep frequencies by 1/127 of their range, this model was trained with the "
-            "original 1/128: its output there deviates, as that of the published DiT-XL/2 does",
-            stacklevel=2,
-        )
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     merged = _filled(config, model.labels, state, "model to export")
     merge_difffit(merged)
+    if config.frequencies == "original" and config.hidden_size >= TIMESTEPS:
+        merged.t_embedder = with_diffusers_frequencies(merged.t_embedder)
+        config = replace(config, frequencies="diffusers")
+    elif config.frequencies == "original":
+        warnings.warn(
+            "stock diffusers spaces the timestep frequencies by 1/127 of their range, this model was trained with the "
+            "original 1/128, and its output there deviates",
+            stacklevel=2,
+        )
     transformer = folder / "transformer"
     transformer.mkdir(parents=True, exist_ok=True)
     _save(to_diffusers(merged.state_dict(), config), transformer / "diffusion_pytorch_model.safetensors")
