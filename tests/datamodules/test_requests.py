@@ -49,8 +49,20 @@ def test_labels_may_be_those_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_class_that_the_model_does_not_know_is_named() -> None:
-    with pytest.raises(InputError, match=r"found 8 that the model does not know \(n02111889"):
+    with pytest.raises(InputError, match=r"found 8 that the model does not know \(n02086240"):
         module(labels="imagewoof").labels  # noqa: B018
+
+
+def test_no_label_at_all_is_refused() -> None:
+    with pytest.raises(InputError, match="labels: found none, expected labels among its 4"):
+        module(labels=[]).labels  # noqa: B018
+
+
+def test_a_model_whose_label_leaves_the_folder_is_refused() -> None:
+    requests = module()
+    requests.trainer.lightning_module.labels = ("cat", "../elsewhere")  # type: ignore[union-attr]
+    with pytest.raises(InputError, match=r"labels of the model: found label '\.\./elsewhere'"):
+        requests.requests()
 
 
 def test_devices_share_the_same_batches_and_none_is_served_twice() -> None:

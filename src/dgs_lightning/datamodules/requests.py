@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.data.classes import CLASS_LISTS, class_list, labels_of, readable_name
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.manifest import ImageRecord, check_label
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import image_seed
 
@@ -92,20 +92,26 @@ class RequestDataModule(L.LightningDataModule):
             InputError: If the model does not know one of them.
         """
         known: tuple[str, ...] = self.trainer.lightning_module.labels  # type: ignore[assignment, union-attr]
-        wanted: list[str] | tuple[str, ...] | str | None = self.hparams["labels"]
-        if wanted is None:
-            return known
+        wanted: Sequence[str] | None = self.hparams["labels"]
         if isinstance(wanted, str):
             wanted = class_list(wanted) if wanted in CLASS_LISTS else labels_of(Path(wanted))
-        unknown = [label for label in wanted if label not in set(known)]
-        if unknown:
+        chosen = tuple(dict.fromkeys(known if wanted is None else wanted))
+        unknown = sorted(set(chosen) - set(known))
+        if unknown or not chosen:
             raise InputError(
                 "labels",
-                found=f"{len(unknown)} that the model does not know ({', '.join(unknown[:5])})",
+                found=f"{len(unknown)} that the model does not know ({', '.join(unknown[:5])})" if unknown else "none",
                 expected=f"labels among its {len(known)} ({', '.join(known[:5])}, ...)",
                 remedy="Correct the labels, or choose a model trained on them",
             )
-        return tuple(dict.fromkeys(wanted))
+        for label in chosen:  # a model's labels come from a file, and become folders
+            try:
+                check_label(label)
+            except ValueError as error:
+                raise InputError(
+                    "labels of the model", found=str(error), expected="names of folders", remedy="Rename the class"
+                ) from None
+        return chosen
 
     def settings(self) -> dict[str, Any]:
         """What the request list depends on."""
