@@ -1,6 +1,10 @@
 """What all tests share: where the golden values are."""
 
 import os
+
+# One thread for each test process, before torch is imported: forked processes would miss the other threads and hang.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from pathlib import Path
 
 import pytest

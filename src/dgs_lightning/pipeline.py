@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -174,7 +175,8 @@ class Run:
         """Start each stage as soon as what it needs is done and a worker is free."""
         context = get_context("forkserver")
         context.set_forkserver_preload(["dgs_lightning.cli"])
-        manager = context.Manager()
+        manager = SyncManager(ctx=context)
+        manager.start(_end_with_parent)
         steps: Queue[tuple[str, int, int]] = manager.Queue()
         slots: Queue[int] = manager.Queue()
         for slot in range(self.experiment.jobs):
@@ -251,13 +253,18 @@ def _run_in_worker(command: str, config: str, threads: int, name: str, steps: "Q
 
 
 def _start_worker(slots: "Queue[int]") -> None:
-    """Give a worker a GPU of its own, where there are any, and end it as soon as the run that started it is gone."""
+    """Give a worker a GPU of its own, where there are any, and tie it to the run."""
     import torch
 
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     if gpus:
         os.environ[ALL_GPUS] = gpus
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.split(",")[slots.get() % len(gpus.split(","))]
+    _end_with_parent()
+
+
+def _end_with_parent() -> None:
+    """Leave Ctrl-C to the run, and end this process as soon as the run is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:

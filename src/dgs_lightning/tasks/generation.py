@@ -111,10 +111,18 @@ class GenerationTask(L.LightningModule):
         """Images of a batch of requests, 8-bit, shape ``(B, C, H, W)``.
 
         Raises:
-            InputError: If memory does not suffice for the batch.
+            InputError: If memory does not suffice for the batch, or the denoising diverged.
         """
         try:
-            return to_pixels(self.decode(self.generate(batch)))
+            latents = self.generate(batch)
+            if not latents.isfinite().all():
+                raise InputError(
+                    f"images of batch {batch.number}",
+                    found="latents that are not finite",
+                    expected="a denoising that converges",
+                    remedy="Lower the scale of the guidance, or check the model's weights",
+                )
+            return to_pixels(self.decode(latents))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
