@@ -213,9 +213,14 @@ class Plan:
     def _train_dit(self, name: str, section: Settings, task: Settings) -> Stage:
         section = merge(_classes("MinimaxTask", "LatentDataModule"), section)
         seed = {"seed": self.experiment.seed}
-        config = self._lightning(section, {**task, **seed}, {"cache": self.path("latents"), **seed}, name)
+        data = {"cache": self.path("latents"), **seed, **self._labels()}
+        config = self._lightning(section, {**task, **seed}, data, name)
         needs = [self.latents(), self.pretrain() if name == "finetune" else None]
         return self._add(name, "fit", config, needs, [self._external(self.experiment.dit)])
+
+    def _labels(self) -> Settings:
+        """The class list, where the experiment names one."""
+        return {} if self.experiment.classes is None else {"labels": self.experiment.classes}
 
     def _dit(self, pool: str) -> str:
         """The model that makes a pool, as the settings name it."""
@@ -258,9 +263,7 @@ class Plan:
     def _generation(self, name: str, section: Settings, pool: str, requests: Settings) -> Settings:
         section = merge(_classes("GenerationTask", "RequestDataModule"), section)
         task = {"dit": self._dit(pool), "codec": self.experiment.decoder or self.experiment.codec}
-        data = {"seed": self.experiment.seed, **requests}
-        if self.experiment.classes is not None:
-            data["labels"] = self.experiment.classes
+        data = {"seed": self.experiment.seed, **requests, **self._labels()}
         return self._lightning(section, task, data, name, writer="ImageWriter")
 
     def _pool_folder(self, name: str) -> str:

@@ -1,0 +1,36 @@
+"""Every shipped experiment can be planned, and every kind of stage in it has settings that its command takes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dgs_lightning.cli import check
+from dgs_lightning.experiment import load_experiment
+from dgs_lightning.plan import Plan, Stage
+from dgs_lightning.shipped import ROOT
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+
+
+def kind(stage: Stage) -> tuple[str, str]:
+    """What two stages share that differ in paths and numbers alone."""
+    return stage.command, stage.name.split("/")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_shipped_experiment_has_valid_stages(name: str, tmp_path: Path) -> None:
+    plan = Plan(load_experiment(name, [f"data={tmp_path}", f"pool={tmp_path}"], str(tmp_path / "run")))
+    stages = {kind(stage): stage for stage in plan.everything()}
+    assert ("report", "report") in stages
+    for stage in stages.values():
+        config = tmp_path / "config.yaml"
+        config.write_text(yaml.safe_dump(stage.config))
+        check(stage.command, ["--config", str(config)])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_shipped_config_opens_with_the_command_that_runs_it(name: str) -> None:
+    first = (ROOT / "experiments" / f"{name}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# The published settings" if name == "imagenet" else f"# dgs run {name}")
