@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.managers import SyncManager
@@ -163,10 +164,17 @@ class Run:
     def _one_after_another(self, pending: list[Stage]) -> None:
         for stage in pending:
             self._begin(stage)
-            seconds = run_stage(
-                stage.command, str(self.config_path(stage)), self.experiment.threads, self._listener(stage)
-            )
-            self._finish(stage, seconds)
+            config, listener = str(self.config_path(stage)), self._listener(stage)
+            self._end(stage, partial(run_stage, stage.command, config, self.experiment.threads, listener))
+
+    def _end(self, stage: Stage, outcome: Callable[[], float]) -> None:
+        """Record that a stage is done, or name it where it failed."""
+        try:
+            seconds = outcome()
+        except InputError:
+            self.progress.stop(stage.name)
+            raise
+        self._finish(stage, seconds)
 
     def _listener(self, stage: Stage) -> Callable[[int, int], None]:
         return lambda done, total: self.progress.step(stage.name, done, total)
@@ -190,7 +198,7 @@ class Run:
                     while not steps.empty():
                         self.progress.step(*steps.get())
                     for future in finished:
-                        self._finish(running.pop(future), future.result())
+                        self._end(running.pop(future), future.result)
             except BaseException:
                 workers.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -55,3 +55,9 @@ class Progress:
         self.bars.remove_task(self.tasks.pop(stage))
         self.bars.update(self.total, completed=self.done)
         self.console.print(f"[{self.done}/{self.stages}] {stage}: done in {seconds:.1f} s", markup=False)
+
+    def stop(self, stage: str) -> None:
+        """A stage has failed."""
+        self.console.print(
+            f"{stage}: stopped, and goes on from there when the same command is given again", markup=False
+        )
