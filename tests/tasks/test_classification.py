@@ -136,9 +136,44 @@ def test_a_length_in_steps_is_rounded_up_to_epochs(digits: Path, tmp_path: Path)
     assert fit(digits, tmp_path, steps=24)["epochs"] == 2  # 23 batches of 64
 
 
-def test_two_lengths_are_refused(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="epochs and steps"):
-        fit(digits, tmp_path, steps=24, epochs=2)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"epochs": 2, "steps": 24}, "epochs: found 2, expected a positive number, or steps instead"),
+        ({"epochs": 0}, "epochs: found 0"),
+        ({"steps": 0}, "steps: found 0"),
+        ({"evaluations": 0}, "evaluations"),
+        ({"crop_scale": (0.8, 0.5)}, "crop_scale"),
+        ({"cutmix": -1.0}, "cutmix"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"temperature": 0.0}, "temperature"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        task(**settings)
+
+
+def test_statistics_of_other_channels_are_refused(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mean: found 3 numbers, expected one for each channel, 1"):
+        fit(digits, tmp_path, mean=[0.5, 0.5, 0.5])
+
+
+def test_dropout_depends_on_the_seed_alone(digits: Path, tmp_path: Path) -> None:
+    settings = {"network": "torchvision:squeezenet1_1", "epochs": 1}
+    for root in (tmp_path / "first", tmp_path / "second"):
+        torch.rand(7)  # the global generator is elsewhere
+        data = images(digits, image_size=32, channels=3, batch_size=512)
+        trainer(root, max_epochs=-1, limit_val_batches=1).fit(task(**settings, save_weights=True), data)
+    first, second = (tmp_path / name / "weights" / "model.safetensors" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        fit(digits, tmp_path, epochs=3, seed=1, callbacks=[EpochCheckpoint(minutes=0), Kill(1)])
+    with pytest.raises(InputError, match="one made with seed: 1, epochs: 3"):
+        fit(digits, tmp_path, "last", epochs=4, seed=2, callbacks=[EpochCheckpoint(minutes=0)])
 
 
 def test_the_learning_rate_follows_the_published_steps(digits: Path, tmp_path: Path) -> None:

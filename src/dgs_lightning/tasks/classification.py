@@ -87,6 +87,9 @@ class ClassificationTask(L.LightningModule):
         std: Standard deviation of each channel.
         evaluations: About how often the network is evaluated over the run; always after the last epoch.
         save_weights: Leave the trained network in the run's folder, as ``weights``.
+
+    Raises:
+        InputError: If a number is out of its range.
     """
 
     def __init__(
@@ -117,6 +120,21 @@ class ClassificationTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # Lightning would not log a seed that differs from the datamodule's
+        for name, valid, expected in (
+            ("epochs", epochs is None or (epochs > 0 and steps is None), "a positive number, or steps instead"),
+            ("steps", steps is None or steps > 0, "a positive number"),
+            ("evaluations", evaluations > 0, "a positive number"),
+            (
+                "crop_scale",
+                0 < crop_scale[0] <= crop_scale[1] <= 1,
+                "shares of the area in rising order, such as 0.5, 1",
+            ),
+            ("cutmix", cutmix >= 0, "a positive beta, or 0 for none"),
+            ("label_smoothing", 0 <= label_smoothing < 1, "a share below 1"),
+            ("temperature", temperature > 0, "a positive number"),
+        ):
+            if not valid:
+                raise InputError(name, found=str(self.hparams[name]), expected=expected, remedy="Correct the setting")
         self.augmentation = Augmentation(crop_scale, flip, jitter, lighting)
         self.config: ClassifierConfig
         self.network: nn.Module
@@ -138,12 +156,10 @@ class ClassificationTask(L.LightningModule):
 
     def _epochs(self) -> int:
         """Passes over the training images that the settings ask for."""
-        data, epochs, steps = self.data, self.hparams["epochs"], self.hparams["steps"]
-        if epochs is not None and steps is not None:
-            raise InputError("epochs and steps", found="both", expected="one of them", remedy="Remove the other")
-        if steps is not None:
-            return math.ceil(int(steps) / len(data.train_dataloader()))
-        return int(epochs or published_epochs(data.train_images / len(data.labels), len(data.labels)))
+        data = self.data
+        if self.hparams["steps"] is not None:
+            return math.ceil(int(self.hparams["steps"]) / len(data.train_dataloader()))
+        return int(self.hparams["epochs"] or published_epochs(data.train_images / len(data.labels), len(data.labels)))
 
     @property
     def data(self) -> LabelledImages:
@@ -156,6 +172,10 @@ class ClassificationTask(L.LightningModule):
             return
         data, settings = self.data, self.hparams
         mean, std = channel_statistics(data.channels)
+        for name in ("mean", "std"):
+            if len(settings[name] or mean) != data.channels:
+                found, expected = f"{len(settings[name])} numbers", f"one for each channel, {data.channels}"
+                raise InputError(name, found=found, expected=expected, remedy="Correct it, or leave it to its default")
         self.config = ClassifierConfig(
             network=settings["network"],
             labels=tuple(data.labels),
@@ -201,6 +221,7 @@ class ClassificationTask(L.LightningModule):
         images, classes = batch
         settings, config = self.hparams, self.config
         random = generator("augment", settings["seed"], self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(random.initial_seed())  # for networks with dropout
         draws = self.augmentation.draw(len(images), config.image_size, random)
         images = augment(images, draws.to(images.device), config.mean, config.std)
         partners, own = classes, 1.0
@@ -231,6 +252,22 @@ class ClassificationTask(L.LightningModule):
                 remedy="Lower lr, or use optimizer: adamw",
             )
         self.log("train/loss", loss)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See to it that a run goes on as it began.
+
+        Raises:
+            InputError: If the checkpoint was made with other settings.
+        """
+        begun = checkpoint["hyper_parameters"]
+        changed = [name for name, value in self.hparams.items() if begun.get(name) != value and name != "save_weights"]
+        if changed:
+            raise InputError(
+                "checkpoint to resume",
+                found=f"one made with {', '.join(f'{name}: {begun.get(name)}' for name in changed)}",
+                expected="the settings of this run",
+                remedy="Resume with the old settings, or start in a new folder",
+            )
 
     # ---- evaluation ------------------------------------------------------------------------------------------
 
