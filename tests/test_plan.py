@@ -75,6 +75,29 @@ def test_a_pretrained_dit_is_not_trained_again() -> None:
     assert "finetune" in names
 
 
+def test_local_weights_of_the_estimator_serve_its_scores_and_the_features_of_its_network(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"one")
+    experiment = replace(SMALL, methods=["kcenter"], ipc=10, select={"features": "timm:resnet18"})
+    experiment = replace(experiment, estimator="timm:resnet18", estimator_weights=str(weights))
+    before, by_name = keys(experiment), {stage.name: stage for stage in stages(experiment)}
+    assert by_name["scores/original"].config["model"]["init_args"]["weights"] == str(weights)
+    assert by_name["distilled/kcenter-ipc10"].config["features_weights"] == str(weights)
+    weights.write_bytes(b"three")
+    assert before["scores/original"] != keys(experiment)["scores/original"]
+
+
+def test_another_autoencoder_changes_the_latents_and_what_is_decoded(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text("one")
+    experiment = replace(SMALL, codec=str(tmp_path))
+    before = keys(experiment)
+    config.write_text("three")
+    changed = {name for name, key in keys(experiment).items() if key != before[name]}
+    assert {"latents", "pools/dit"} <= changed
+    assert not {"data", "scores/original"} & changed
+
+
 def test_an_unknown_method_is_named_with_those_that_exist() -> None:
     with pytest.raises(InputError, match=r"'dream'.*minimax_dgs"):
         stages(replace(SMALL, methods=["dream"]))

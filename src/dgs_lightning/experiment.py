@@ -48,6 +48,8 @@ class Experiment:
         dit: Pretrained DiT (folder, checkpoint or hub id); none: one is trained from scratch (``pretrain``).
         guided: Which of ``dit`` and ``minimax`` generates under guidance.
         estimator: Difficulty estimator by name; none: one is trained out of fold (``cross_fit``).
+        estimator_weights: Local file of the named estimator's weights, also where it is the network of
+            ``select.features``; by default they come from its hub.
         folds: Folds of the estimator's cross-fitting.
         trainer: Trainer settings of every stage, for example ``{devices: 8}``.
         jobs: Stages that run side by side.
@@ -87,6 +89,7 @@ class Experiment:
     dit: str | None = None
     guided: str = "dit"
     estimator: str | None = None
+    estimator_weights: str | None = None
     folds: int = 5
     trainer: Settings = field(default_factory=dict)
     jobs: int = 1

@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment import Experiment, Settings, variant_of
@@ -198,7 +197,8 @@ class Plan:
             "latents",
             writer="LatentWriter",
         )
-        return self._add("latents", "predict", config, [self.prepare()], [self._external(self.experiment.data)])
+        inputs = [self._external(self.experiment.data), self._external(self.experiment.codec)]
+        return self._add("latents", "predict", config, [self.prepare()], inputs)
 
     def pretrain(self) -> Stage | None:
         """The DiT before fine-tuning; none where a pretrained one is given."""
@@ -258,11 +258,19 @@ class Plan:
         multiple = max(variant_of(self.experiment, row)[1].pool_multiple for row in self.experiment.methods)
         requests = {"images_per_class": multiple * self.experiment.ipcs[-1]}
         config = self._generation(f"pools/{name}", self.experiment.generate, name, requests)
-        return self._add(f"pools/{name}", "predict", config, [model], [self._external(self.experiment.dit)])
+        return self._add(f"pools/{name}", "predict", config, [model], self._generators())
+
+    def _generators(self) -> list[str | None]:
+        """The given models that images are made with."""
+        return [self._external(self.experiment.dit), self._external(self._decoder)]
+
+    @property
+    def _decoder(self) -> str:
+        return self.experiment.decoder or self.experiment.codec
 
     def _generation(self, name: str, section: Settings, pool: str, requests: Settings) -> Settings:
         section = merge(_classes("GenerationTask", "RequestDataModule"), section)
-        task = {"dit": self._dit(pool), "codec": self.experiment.decoder or self.experiment.codec}
+        task = {"dit": self._dit(pool), "codec": self._decoder}
         data = {"seed": self.experiment.seed, **requests, **self._labels()}
         return self._lightning(section, task, data, name, writer="ImageWriter")
 
@@ -276,14 +284,17 @@ class Plan:
     def scores(self, name: str, folder: str, made_by: Stage | None, external: str | None = None) -> Stage:
         """Difficulties of an image set, into a folder of their own."""
         folds = self.estimator()
-        estimator: Any = self.experiment.estimator or [self.path(fold.name, "weights") for fold in folds]
-        task: Settings = {"estimator": estimator}
+        named, weights = self.experiment.estimator, self.experiment.estimator_weights
+        task: Settings = {"estimator": named or [self.path(fold.name, "weights") for fold in folds]}
         if folds and name == "original":
             task["cross_fit"] = self.experiment.folds
+        if weights is not None:
+            task["weights"] = weights
         section = merge(_classes("ScoringTask", "ImageDataModule"), self.experiment.score)
         data = {"predict": folder}
         config = self._lightning(section, task, data, f"scores/{name}", writer="ScoreWriter")
-        return self._add(f"scores/{name}", "predict", config, [made_by, *folds], [external])
+        inputs = [external, self._external(named), self._external(weights)]
+        return self._add(f"scores/{name}", "predict", config, [made_by, *folds], inputs)
 
     def judged(self, pool: str) -> Stage | None:
         """Which label the judge gives each image of a pool."""
@@ -329,6 +340,8 @@ class Plan:
         has_original = self.experiment.data is not None or self.experiment.original is not None
         original_scores = self.original_scores() if has_original else None
         config: Settings = {**expand(settings.select), "method": rule, "ipc": ipc, "seed": self.experiment.seed}
+        if config.get("features") == self.experiment.estimator and self.experiment.estimator_weights is not None:
+            config.setdefault("features_weights", self.experiment.estimator_weights)
         if original_scores is not None:
             config |= {"original": self._split("train"), "original_scores": self.path("scores", "original")}
         if pool is None:
@@ -358,7 +371,7 @@ class Plan:
         callbacks = [callback, *(generate.get("trainer", {}).get("callbacks") or [])]
         section = merge(generate, {"trainer": {"callbacks": callbacks}})
         config = self._generation(name, section, pool, {"images_per_class": ipc})
-        made_by = self._add(name, "predict", config, needs, [self._external(self.experiment.dit)])
+        made_by = self._add(name, "predict", config, needs, self._generators())
         self.scores(name.removeprefix("distilled/"), self.path(name), made_by)
         return made_by
 

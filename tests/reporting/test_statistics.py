@@ -6,7 +6,6 @@ from dgs_lightning.reporting.statistics import compare_paired, summarize_repeats
 def test_three_repeats_have_the_spread_and_interval_of_the_textbook() -> None:
     repeats = summarize_repeats([1.0, 2.0, 6.0])
     assert (repeats.count, repeats.mean) == (3, 3.0)
-    assert repeats.population_std == pytest.approx((14 / 3) ** 0.5)
     assert repeats.sample_std == pytest.approx(7**0.5)
     half = 4.302653 * (7 / 3) ** 0.5  # t of 2 degrees of freedom, two-sided 95 %
     assert repeats.interval == pytest.approx((3 - half, 3 + half), abs=1e-5)
@@ -14,7 +13,7 @@ def test_three_repeats_have_the_spread_and_interval_of_the_textbook() -> None:
 
 def test_a_single_repeat_has_no_sample_spread() -> None:
     repeats = summarize_repeats([0.4])
-    assert (repeats.mean, repeats.population_std, repeats.sample_std, repeats.interval) == (0.4, 0.0, None, None)
+    assert (repeats.mean, repeats.sample_std, repeats.interval) == (0.4, None, None)
 
 
 def test_no_repeats_have_no_mean() -> None:

@@ -98,7 +98,8 @@ class EstimatorSource:
 def estimator_source(experiment: Experiment) -> EstimatorSource:
     """What the settings of the estimator mean."""
     name = experiment.estimator or ""
-    weights = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
+    in_section = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
+    weights = experiment.estimator_weights or in_section
     source, _, network = name.rpartition(":")
     if Path(name).is_dir() or source not in ("torchvision", "timm"):
         return EstimatorSource("", name, "", name)

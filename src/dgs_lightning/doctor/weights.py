@@ -61,7 +61,7 @@ def _estimator(experiment: Experiment) -> Finding:
         found, fetch = (_of_torchvision if asked.source == "torchvision" else _of_timm)(asked)
     except (ValueError, KeyError):
         return problem(f"{name}: no such network in {asked.source}", "Name another, such as torchvision:resnet50")
-    return ok(f"{name}: on this machine") if found else _to_fetch(name, fetch, "set score.model.init_args.weights=FILE")
+    return ok(f"{name}: on this machine") if found else _to_fetch(name, fetch, "set estimator_weights=FILE")
 
 
 def _of_torchvision(asked: EstimatorSource) -> tuple[bool, str]:

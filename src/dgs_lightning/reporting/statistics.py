@@ -16,14 +16,13 @@ class Repeats:
     Attributes:
         count: Number of repeats.
         mean: Their mean.
-        population_std: Standard deviation with divisor n, as the literature of dataset distillation reports it.
-        sample_std: Standard deviation with divisor n - 1; None for a single repeat.
+        sample_std: Standard deviation with divisor n - 1; None for a single repeat. (The literature of dataset
+            distillation has divisor n.)
         interval: 95 % interval of the mean by Student's t; None for a single repeat.
     """
 
     count: int
     mean: float
-    population_std: float
     sample_std: float | None
     interval: tuple[float, float] | None
 
@@ -52,12 +51,17 @@ def summarize_repeats(values: Sequence[float]) -> Repeats:
     count = len(values)
     if not count:
         raise ValueError("No repeats: a mean needs at least one. Leave out what has not been run.")
-    mean, population = float(np.mean(values)), float(np.std(values))
+    mean = float(np.mean(values))
     if count == 1:
-        return Repeats(count, mean, population, None, None)
+        return Repeats(count, mean, None, None)
     sample = float(np.std(values, ddof=1))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * sample / count**0.5
-    return Repeats(count, mean, population, sample, (mean - half, mean + half))
+    return Repeats(count, mean, sample, confidence_interval(mean, sample, count))
+
+
+def confidence_interval(mean: float, sample_std: float, count: int) -> tuple[float, float]:
+    """95 % interval of the mean of two or more repeats, by Student's t."""
+    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * sample_std / count**0.5
+    return mean - half, mean + half
 
 
 def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison:

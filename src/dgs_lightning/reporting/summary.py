@@ -15,15 +15,17 @@ from dgs_lightning.data.manifest import versions
 from dgs_lightning.reporting.formats import markdown_table
 from dgs_lightning.reporting.names import METHODS, NETWORKS, show_network, show_row, split_variant, table_order
 from dgs_lightning.reporting.runs import FULL, ORIGINAL, Cost, Difficulties, Evaluation, Run
-from dgs_lightning.reporting.statistics import Comparison, compare_paired, summarize_repeats
+from dgs_lightning.reporting.statistics import Comparison, compare_paired, confidence_interval, summarize_repeats
 
 NOTE = (
     "Top-1 accuracy in %: the best of a run's evaluations on the validation set, as the literature reports it, and the "
-    "last; mean ± sample standard deviation over the runs. Difficulty: mean over the set. Distance: Wasserstein-1 "
-    "distance between the difficulties of the set and of the original images of a class, mean over the classes."
+    "last; mean ± sample standard deviation over the runs, and the 95 % interval of the last's mean. Difficulty: mean "
+    "over the set. Distance: Wasserstein-1 distance between the difficulties of the set and of the original images of "
+    "a class, mean over the classes."
 )
-HEADINGS = ("Method", "IPC", "Network", "Runs", "Best", "Last", "Difficulty", "Distance")
-COMPARISON_HEADINGS = ("With", "Without", "IPC", "Network", "Difference", "95 % interval", "Seeds won", "p")
+INTERVAL = "95 % interval"
+HEADINGS = ("Method", "IPC", "Network", "Runs", "Best", "Last", INTERVAL, "Difficulty", "Distance")
+COMPARISON_HEADINGS = ("With", "Without", "IPC", "Network", "Difference", INTERVAL, "Seeds won", "p")
 COST_HEADINGS = ("Stage", "Seconds", "Images", "Images a second", "Device")
 # With difficulty guidance, and what it is measured against: the same images or the same generation without it.
 PAIRS = (("dgs_ori", "random"), ("dit_dgs", "dit"), ("minimax_dgs", "minimax"), ("pool_dgs", "pool"), ("dag", "mgd3"))
@@ -131,6 +133,12 @@ def show_summary_row(row: Mapping[str, Any], variants: Mapping[str, Mapping[str,
         mean, std = row[f"accuracy_{which}_mean"], row[f"accuracy_{which}_std"]
         return "" if mean is None else f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
 
+    def interval() -> str:
+        mean, std = row["accuracy_last_mean"], row["accuracy_last_std"]
+        if std is None:
+            return ""
+        return " to ".join(f"{100 * end:.1f}" for end in confidence_interval(mean, std, row["repeats"]))
+
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.3f}"
 
@@ -141,6 +149,7 @@ def show_summary_row(row: Mapping[str, Any], variants: Mapping[str, Mapping[str,
         str(row["repeats"]),
         accuracy("best"),
         accuracy("last"),
+        interval(),
         number(row["mean_difficulty"]),
         number(row["distribution_distance"]),
     )
@@ -219,10 +228,12 @@ def comparison_cells(key: tuple[str, str, int, str], comparison: Comparison) -> 
 
 
 def summary_table(summary: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> RichTable:
-    """The rows as a table for the terminal."""
+    """The rows as a table for the terminal, in 80 columns: without the intervals."""
     table = RichTable(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for position, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if position < 3 else "right", no_wrap=position > 0)
+    shown = [position for position, heading in enumerate(HEADINGS) if heading != INTERVAL]
+    for position in shown:
+        table.add_column(HEADINGS[position], justify="left" if position < 3 else "right", no_wrap=position > 0)
     for row in summary["rows"]:
-        table.add_row(*show_summary_row(row, variants))
+        cells = show_summary_row(row, variants)
+        table.add_row(*(cells[position] for position in shown))
     return table

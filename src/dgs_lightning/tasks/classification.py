@@ -17,9 +17,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from dgs_lightning.callbacks.results import ClassifierResults
 from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_cutmix, normalise
 from dgs_lightning.errors import InputError
+from dgs_lightning.models.allocator import keep_freed_memory
 from dgs_lightning.models.classifier import ClassifierConfig
 from dgs_lightning.seeding import generator, named_seed
-from dgs_lightning.tasks.allocator import keep_freed_memory
 from dgs_lightning.tasks.protocol import (
     ADAMW,
     MOMENTUM,

@@ -7,7 +7,7 @@ import pytest
 COUNT_FAULTS = """
 import resource
 import torch
-from dgs_lightning.tasks.allocator import keep_freed_memory
+from dgs_lightning.models.allocator import keep_freed_memory
 {call}
 for step in range(8):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
