@@ -78,7 +78,7 @@ class Run:
     def dataset(self) -> str:
         """Slug of the data set: the class list it was checked against, or the name on its card or of its folder."""
         name = self.settings.get("classes") or self._card.get("name") or self.settings.get("data") or self.name
-        return Path(str(name)).name
+        return Path(str(name).removesuffix("/train")).name
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:

@@ -228,12 +228,16 @@ def comparison_cells(key: tuple[str, str, int, str], comparison: Comparison) -> 
 
 
 def summary_table(summary: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> RichTable:
-    """The rows as a table for the terminal, in 80 columns: without the intervals."""
-    table = RichTable(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    shown = [position for position, heading in enumerate(HEADINGS) if heading != INTERVAL]
+    """The rows as a table for the terminal, in 80 columns: what all share is its title, and intervals are left out."""
+    rows = [show_summary_row(row, variants) for row in summary["rows"]]
+    shared = [
+        p for p, name in enumerate(HEADINGS) if name in ("Network", "Runs") and len({row[p] for row in rows}) == 1
+    ]
+    shown = [p for p, name in enumerate(HEADINGS) if name != INTERVAL and p not in shared]
+    title = ", ".join(f"{HEADINGS[p]}: {rows[0][p]}" for p in shared)
+    table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for position in shown:
         table.add_column(HEADINGS[position], justify="left" if position < 3 else "right", no_wrap=position > 0)
-    for row in summary["rows"]:
-        cells = show_summary_row(row, variants)
-        table.add_row(*(cells[position] for position in shown))
+    for row in rows:
+        table.add_row(*(row[position] for position in shown))
     return table
