@@ -12,7 +12,7 @@ from torch import Tensor
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit import DiT, DiTConfig, TimestepEmbedder
-from dgs_lightning.models.dit_formats import export_diffusers, load_dit, save_dit
+from dgs_lightning.models.dit_formats import PUBLISHED_LICENCE, export_diffusers, load_dit, published_licences, save_dit
 
 TINY = DiTConfig(input_size=4, num_classes=3, in_channels=2, hidden_size=16, depth=2, num_heads=2)
 LABELS = ["cat", "dog", "cow"]
@@ -251,3 +251,17 @@ def test_saving_the_same_weights_twice_gives_the_same_bytes(tmp_path: Path) -> N
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert json.loads((tmp_path / "a" / "config.json").read_text())["base"] is None
+
+
+def test_terms_of_data_and_weights_stay_with_the_model(tmp_path: Path) -> None:
+    model = random_dit()
+    model.licences = ("terms of the images",)
+    save_dit(model, tmp_path / "own")
+    assert load_dit(str(tmp_path / "own")).licences == ("terms of the images",)
+
+
+def test_only_the_published_size_carries_the_published_licence() -> None:
+    largest, smallest = (DiTConfig.named(name, input_size=32, num_classes=10) for name in ("DiT-XL/2", "DiT-S/2"))
+    assert published_licences(replace(largest, frequencies="original")) == (PUBLISHED_LICENCE,)
+    assert published_licences(replace(largest, frequencies="diffusers")) == ()
+    assert published_licences(replace(smallest, frequencies="original")) == ()

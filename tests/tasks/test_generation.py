@@ -147,10 +147,6 @@ def test_a_codec_of_another_latent_space_is_refused(dit: str, tmp_path: Path) ->
         GenerationTask(dit, codec=str(tmp_path))
 
 
-def test_only_the_published_weights_carry_their_licence(dit: str) -> None:
-    assert GenerationTask(dit).licences == []
-
-
 @pytest.mark.parametrize("config", sorted((ROOT / "generate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_command_at_the_top_of_a_shipped_config_is_valid(config: Path) -> None:
     program, command, *args = shlex.split(config.read_text().splitlines()[0].removeprefix("# "))

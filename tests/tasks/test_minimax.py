@@ -1,6 +1,8 @@
 import csv
+import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -344,3 +346,11 @@ def test_progress_is_logged(cache: Path, tmp_path: Path) -> None:
     assert float(last["memory_fill"]) == 1.0
     assert float(last["images_per_second"]) > 0
     assert {f"representativeness/{label}" for label in LABELS} <= last.keys()
+
+
+def test_weights_inherit_the_terms_of_the_images(cache: Path, base: Path, tmp_path: Path) -> None:
+    card = json.loads((cache / "latents.json").read_text())
+    shutil.copytree(cache, tmp_path / "cache")
+    (tmp_path / "cache" / "latents.json").write_text(json.dumps({**card, "licences": ["research only"]}))
+    fit(MinimaxTask(dit=str(base)), tmp_path / "cache", tmp_path, 1)
+    assert load_dit(str(tmp_path / "weights")).licences == ("research only",)

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from dgs_lightning.data.latents import check_space, encoded_images, finish_cache, write_shard
+from dgs_lightning.data.licences import licences_of
 from dgs_lightning.data.manifest import hash_files
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
@@ -93,5 +94,6 @@ class LatentWriter(BasePredictionWriter):
         trainer.strategy.barrier("latents written")
         if trainer.is_global_zero:
             data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-            finish_cache(self.output, self.settings, data.predict_records, self.images)
+            licences = licences_of(data.predict_folder, data.labels)
+            finish_cache(self.output, self.settings, data.predict_records, self.images, licences)
         trainer.strategy.barrier("cache finished")

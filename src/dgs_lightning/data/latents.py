@@ -133,7 +133,9 @@ def encoded_images(folder: Path, key: str) -> Tensor:
     return torch.cat([nothing, *(read_shard(path, key)["images"] for path in shard_paths(folder))])
 
 
-def finish_cache(folder: Path, settings: CacheSettings, records: Sequence[ImageRecord], images: str) -> None:
+def finish_cache(
+    folder: Path, settings: CacheSettings, records: Sequence[ImageRecord], images: str, licences: Sequence[str] = ()
+) -> None:
     """Write what makes a folder of shards a cache: the manifest and, last, the card.
 
     Args:
@@ -141,6 +143,7 @@ def finish_cache(folder: Path, settings: CacheSettings, records: Sequence[ImageR
         settings: What it was made with.
         records: The images, sorted by file name: the order that positions count in.
         images: Their hash.
+        licences: Their terms.
 
     Raises:
         InputError: If latents are missing.
@@ -155,7 +158,13 @@ def finish_cache(folder: Path, settings: CacheSettings, records: Sequence[ImageR
             remedy="Run the command again; it goes on where it stopped",
         )
     write_manifest(folder, records)
-    card = {"format": FORMAT, "key": key, "images": images, "settings": asdict(settings)}
+    card = {
+        "format": FORMAT,
+        "key": key,
+        "images": images,
+        "settings": asdict(settings),
+        "licences": list(licences),
+    }
     write_json(folder / CARD, card)
 
 
@@ -192,6 +201,7 @@ class LatentCache:
         labels: The classes, sorted.
         classes: Position in ``labels`` of each image, shape ``(N,)``.
         settings: What the latents were made with.
+        licences: Terms of the images.
         key: Hash of images, transform, codec and form.
 
     Raises:
@@ -210,6 +220,7 @@ class LatentCache:
         self.folder = folder
         self.key = str(card["key"])
         self.settings = CacheSettings(**{**card["settings"], "shape": tuple(card["settings"]["shape"])})
+        self.licences = tuple(card.get("licences", ()))
         self._images = str(card["images"])
         self.records = read_manifest(folder)
         self.labels = tuple(sorted({record.label for record in self.records}))

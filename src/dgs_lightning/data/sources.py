@@ -17,6 +17,7 @@ from PIL import Image
 from dgs_lightning.data.classes import check_labels, imagenet_index, readable_name
 from dgs_lightning.data.datasets import is_grey, load_image
 from dgs_lightning.data.export import finish_set, is_intact
+from dgs_lightning.data.licences import licences_of
 from dgs_lightning.data.manifest import (
     ImageRecord,
     hash_files,
@@ -38,7 +39,6 @@ DIGITS_CARD = {
     ],
     "licences": ["CC BY 4.0"],
 }
-IMAGENET_LICENCE = "ImageNet terms of access: non-commercial research and education"
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _origin(data: str, folder: Path, labels: Sequence[str]) -> dict[str, Any]:
     of_imagenet = all(imagenet_index(label) is not None for label in labels)
     return {
         "provenance": card.get("provenance", ["ImageNet (ILSVRC 2012)" if of_imagenet else Path(data).name]),
-        "licences": card.get("licences", [IMAGENET_LICENCE if of_imagenet else "as the source's"]),
+        "licences": licences_of(folder, labels),
     }
 
 

@@ -174,6 +174,11 @@ class LatentDataModule(pl.LightningDataModule):
         return self.cache.labels
 
     @property
+    def licences(self) -> tuple[str, ...]:
+        """Terms of the images that the latents were made of."""
+        return self.cache.licences
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape ``(C, h, w)`` of a latent."""
         return self.cache.settings.shape

@@ -98,12 +98,16 @@ class DiT(nn.Module):
         config: Architecture.
         labels: Name of each class, in the model's order. By default the 1,000 WordNet ids of ImageNet in rank order
             where there are 1,000 classes, otherwise ``"0", "1", ...``.
+
+    Attributes:
+        licences: Terms that its images inherit from its weights and from the data that it was trained on.
     """
 
     def __init__(self, config: DiTConfig, labels: Sequence[str] | None = None) -> None:
         super().__init__()
         self.config = config
         self.labels = default_labels(config.num_classes) if labels is None else _distinct(labels, config.num_classes)
+        self.licences: tuple[str, ...] = ()
         self.checkpointing = False
         hidden = config.hidden_size
         self.x_embedder = PatchEmbedder(config)

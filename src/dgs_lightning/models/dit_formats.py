@@ -30,6 +30,7 @@ from dgs_lightning.models.dit_diffusers import (
 )
 
 FORMAT = "dgs-lightning/dit"
+PUBLISHED_LICENCE = "DiT weights: CC BY-NC 4.0"
 _BESIDE = "dgs.json"  # beside an exported transformer: what diffusers' config has no place for
 State = dict[str, Tensor]
 Weights = Literal["ema", "raw"]
@@ -58,6 +59,7 @@ def load_dit(
         model = _from_own(path, weights)
     else:
         model = _from_diffusers(path if path.is_dir() else _download(source), labels)
+    model.licences = model.licences or published_licences(model.config)
     if labels is not None and tuple(labels) != model.labels:
         model.relabel(labels)
     return model.eval()
@@ -88,6 +90,7 @@ def save_dit(
         "format": FORMAT,
         "config": asdict(model.config),
         "labels": model.labels,
+        "licences": model.licences,
         "base": source and {"source": source, "hash": hash_state(frozen)},
     }
     _write_json(config, folder / "config.json")
@@ -179,7 +182,15 @@ def _from_own(folder: Path, weights: Weights) -> DiT:
                 remedy="Restore the base",
             )
         state |= frozen
-    return _filled(config, labels, state, folder)
+    model = _filled(config, labels, state, folder)
+    model.licences = tuple(saved.get("licences", ()))
+    return model
+
+
+def published_licences(config: DiTConfig) -> tuple[str, ...]:
+    """Terms of the published weights, DiT-XL/2's: no others have this size and these frequencies."""
+    published = (config.hidden_size, config.depth, config.frequencies) == (1152, 28, "original")
+    return (PUBLISHED_LICENCE,) if published else ()
 
 
 def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_heads: int | None) -> DiT:

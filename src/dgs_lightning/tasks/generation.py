@@ -84,13 +84,6 @@ class GenerationTask(L.LightningModule):
         """Whether the images are made on a CPU."""
         return self.device.type == "cpu"
 
-    @property
-    def licences(self) -> list[str]:
-        """Terms that the images inherit: only the published DiT-XL/2 has these sizes and timestep frequencies."""
-        config = self.model.config
-        published = (config.hidden_size, config.depth, config.frequencies) == (1152, 28, "original")
-        return ["DiT weights: CC BY-NC 4.0"] if published else []
-
     def attach(self, guidance: Guidance | None, settings: dict[str, Any]) -> None:
         """Guide from now on; the settings become part of what the images are known by."""
         self.guidance, self.guidance_settings = guidance, settings

@@ -146,6 +146,7 @@ class MinimaxTask(pl.LightningModule):
         )
         config = replace(named, **{name: value for name, value in changes.items() if value is not None})
         model = DiT(config, data.labels)
+        model.licences = data.licences
         initialise(model, self.hparams["seed"])
         mark_trainable(model, "full")
         return model
@@ -155,6 +156,7 @@ class MinimaxTask(pl.LightningModule):
         model = load_dit(self.hparams["dit"], labels=replaced)
         if self.hparams["label_table"] == "extend":
             model.relabel([*model.labels, *(label for label in data.labels if label not in model.labels)])
+        model.licences = tuple(sorted({*model.licences, *data.licences}))
         expected = (model.config.in_channels, model.config.input_size, model.config.input_size)
         if data.latent_shape != expected:
             raise InputError(
