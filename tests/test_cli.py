@@ -4,6 +4,8 @@ import sys
 import pytest
 
 from dgs_lightning.__main__ import COMMANDS, main
+from dgs_lightning.cli import with_shipped_configs
+from dgs_lightning.shipped import ROOT
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
@@ -27,3 +29,8 @@ def test_bad_input_is_one_line_without_a_traceback(capsys: pytest.CaptureFixture
     assert error.count("\n") == 1
     assert "nowhere.yaml" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("flag", [["-c", "trainer/cpu"], ["--config", "trainer/cpu.yaml"], ["--config=trainer/cpu"]])
+def test_shipped_configs_are_named_like_files(flag: list[str]) -> None:
+    assert with_shipped_configs(flag)[-1].endswith(str(ROOT / "trainer" / "cpu.yaml"))

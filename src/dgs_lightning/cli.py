@@ -128,7 +128,7 @@ class SettingsCheck(DGSCommandLine):
 
 
 def with_shipped_configs(args: list[str]) -> list[str]:
-    """Arguments with the name of each shipped config after ``--config`` replaced by its path."""
+    """Arguments with the name of each shipped config after ``--config`` or ``-c`` replaced by its path."""
     resolved, names_config = [], False
     for arg in args:
         flag, equals, name = arg.partition("=")
@@ -138,7 +138,7 @@ def with_shipped_configs(args: list[str]) -> list[str]:
             resolved.append(f"--config={find_config(name)}")
         else:
             resolved.append(arg)
-        names_config = arg == "--config"
+        names_config = arg in ("-c", "--config")
     return resolved
 
 
@@ -181,17 +181,21 @@ def check(command: str, args: list[str]) -> None:
     SettingsCheck([command, *args]) if command in LIGHTNING_COMMANDS else function_arguments(command, args)
 
 
-def execute(command: str, args: list[str], on_step: OnStep | None = None) -> None:
+def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str:
     """Run one command.
 
     Args:
         command: Name of the command.
         args: Its arguments.
-        on_step: Listener for its progress.
+        on_step: Listener for its progress; without one, what the command says is printed.
+
+    Returns:
+        What it has to say, if anything: ``prepare`` what it read, others where they wrote.
     """
     if command in LIGHTNING_COMMANDS:
         DGSCommandLine([command, *args], on_step)
-        return
-    answer = function_of(command)(**function_arguments(command, args))
-    if answer is not None and on_step is None:
+        return ""
+    answer = str(function_of(command)(**function_arguments(command, args)))
+    if on_step is None:
         print(answer)
+    return answer
