@@ -69,10 +69,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(images: Path) -> Path:
-    output = images.with_name("run")
-    run("own_images", output, f"data={images}", *TINY)
-    return output
+def told(images: Path) -> str:
+    """What the run prints."""
+    return run("own_images", images.with_name("run"), f"data={images}", *TINY)
+
+
+@pytest.fixture(scope="module")
+def finished(images: Path, told: str) -> Path:
+    return images.with_name("run")
+
+
+def test_what_was_read_from_the_data_is_said(images: Path, told: str) -> None:
+    assert f"{images}: 4 classes (digit 0, digit 1, digit 2, digit 3); 16 x 16 pixels, RGB, centre crop" in told
+    assert "data/train: 128 images, 32 to 32 of a class" in told
 
 
 def test_one_tree_is_split_and_distilled_from_scratch(finished: Path) -> None:

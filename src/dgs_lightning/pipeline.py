@@ -30,6 +30,7 @@ from dgs_lightning.progress import Progress
 from dgs_lightning.shipped import load_yaml
 
 DONE, RUNNING = "done", "running"
+Outcome = tuple[float, str]  # seconds of a stage, and what it said
 ALL_GPUS = "DGS_ALL_GPUS"  # set in workers, which see one GPU each, to the GPUs that the run was given
 
 
@@ -167,14 +168,16 @@ class Run:
             config, listener = str(self.config_path(stage)), self._listener(stage)
             self._end(stage, partial(run_stage, stage.command, config, self.experiment.threads, listener))
 
-    def _end(self, stage: Stage, outcome: Callable[[], float]) -> None:
+    def _end(self, stage: Stage, outcome: Callable[[], Outcome]) -> None:
         """Record that a stage is done, or name it where it failed."""
         try:
-            seconds = outcome()
+            seconds, said = outcome()
         except InputError:
             self.progress.stop(stage.name)
             raise
         self._finish(stage, seconds)
+        if stage.command == "prepare":  # what was read from the user's data
+            self.progress.say(said)
 
     def _listener(self, stage: Stage) -> Callable[[int, int], None]:
         return lambda done, total: self.progress.step(stage.name, done, total)
@@ -190,7 +193,7 @@ class Run:
         for slot in range(self.experiment.jobs):
             slots.put(slot)
         with ProcessPoolExecutor(self.experiment.jobs, context, _start_worker, (slots,)) as workers:
-            waiting, running = list(pending), dict[Future[float], Stage]()
+            waiting, running = list(pending), dict[Future[Outcome], Stage]()
             try:
                 while waiting or running:
                     self._start_ready(workers, waiting, running, steps)
@@ -207,7 +210,7 @@ class Run:
         self,
         workers: Executor,
         waiting: list[Stage],
-        running: dict[Future[float], Stage],
+        running: dict[Future[Outcome], Stage],
         steps: "Queue[tuple[str, int, int]]",
     ) -> None:
         unfinished = {stage.name for stage in waiting} | {stage.name for stage in running.values()}
@@ -227,21 +230,21 @@ class Run:
         print_summary(self.output)
 
 
-def run_stage(command: str, config: str, threads: int, on_step: Callable[[int, int], None]) -> float:
+def run_stage(command: str, config: str, threads: int, on_step: Callable[[int, int], None]) -> Outcome:
     """Run one stage: in this process, or where it uses several devices as the command line of its own that it is.
 
     Returns:
-        Seconds it took.
+        Seconds it took, and what it said.
     """
     import torch
 
     from dgs_lightning.cli import execute
 
     torch.set_num_threads(threads)
-    start = time.monotonic()
+    start, said = time.monotonic(), ""
     devices = (load_yaml(Path(config)).get("trainer") or {}).get("devices", 1)
     if devices == 1:
-        execute(command, ["--config", config], on_step)
+        said = execute(command, ["--config", config], on_step)
     else:
         # A strategy of several processes starts this program again for each of them.
         arguments = [sys.executable, "-m", "dgs_lightning", command, "--config", config]
@@ -253,10 +256,10 @@ def run_stage(command: str, config: str, threads: int, on_step: Callable[[int, i
                 expected="an end without one",
                 remedy="Mend its cause and run again; what is done stays",
             )
-    return time.monotonic() - start
+    return time.monotonic() - start, said
 
 
-def _run_in_worker(command: str, config: str, threads: int, name: str, steps: "Queue[tuple[str, int, int]]") -> float:
+def _run_in_worker(command: str, config: str, threads: int, name: str, steps: "Queue[tuple[str, int, int]]") -> Outcome:
     return run_stage(command, config, threads, lambda done, total: steps.put((name, done, total)))
 
 

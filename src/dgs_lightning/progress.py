@@ -56,6 +56,10 @@ class Progress:
         self.bars.update(self.total, completed=self.done)
         self.console.print(f"[{self.done}/{self.stages}] {stage}: done in {seconds:.1f} s", markup=False)
 
+    def say(self, text: str) -> None:
+        """Something for the user to read."""
+        self.console.print(text, markup=False)
+
     def stop(self, stage: str) -> None:
         """A stage has failed."""
         self.console.print(
