@@ -119,6 +119,7 @@ def test_changes_on_the_command_line_reach_nested_settings() -> None:
         (["repeats=many"], "repeats"),
         (["ipc"], "key=value"),
         (["folds=1"], "at least 2"),
+        (["guided=pool"], "guided"),
     ],
 )
 def test_a_wrong_setting_is_named(changes: list[str], message: str) -> None:

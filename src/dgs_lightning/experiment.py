@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -87,7 +87,7 @@ class Experiment:
     codec: str = "pixels"
     decoder: str | None = None
     dit: str | None = None
-    guided: str = "dit"
+    guided: Literal["dit", "minimax"] = "dit"
     estimator: str | None = None
     estimator_weights: str | None = None
     folds: int = 5
