@@ -75,7 +75,7 @@ def _build(folder: Path) -> None:
         generated[label] = model.inverse_transform(draws).clip(0, 1)
     original, pool = scored(real), scored(generated)
     _write_set(folder / "data" / "train", [(label, index, image, {}) for label, index, image, _ in original])
-    card = {"name": "digits", "kind": "original", "labels": {label: f"the {label}" for label in LABELS}}
+    card = {"name": "digits/train", "kind": "original", "labels": {label: f"the {label}" for label in LABELS}}
     write_card(folder / "data" / "train", card)
     _write_set(folder / "pools" / "dit", [(label, index, image, {"seed": 1}) for label, index, image, _ in pool])
     for name, lines in {"original": original, "dit": pool, "judge-dit": pool}.items():

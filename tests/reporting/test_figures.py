@@ -96,6 +96,13 @@ def test_each_sets_shares_are_drawn_on_the_originals_outline() -> None:
     assert list(outline.get_data().values) == [0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0.5]
 
 
+def test_difficulty_figures_have_as_many_intervals_as_the_selection() -> None:
+    (fifths,) = difficulty_by_set(np.array([0.5]), {"DiT": ("dit", np.array([0.1, 0.39, 0.4, 1.0]))}, 5).axes
+    bars = [patch for patch in fifths.patches if hasattr(patch, "get_height")]
+    assert [bar.get_height() for bar in bars] == [0.25, 0.25, 0.25, 0, 0.25]
+    assert heights(predefined_distributions([50], intervals=5).axes[2]) == [20, 12, 10, 6, 2]  # the slope
+
+
 def test_accuracy_bars_tell_mean_deviation_and_the_papers_value() -> None:
     bars = [Bar("dit", "DiT", [60.0, 62.0], 59.0), Bar("dag", "DAG", [70.0])]
     figure = accuracy_bars({"ConvNet-6, IPC 10": bars, "ResNet-18, IPC 10": bars[:1]})

@@ -19,6 +19,13 @@ def test_a_run_knows_its_name_seed_and_data_set(finished_run: Path) -> None:
     assert run.readable("n02086240") == "Shih-Tzu"
 
 
+def test_a_run_has_the_intervals_of_its_selections(run_folder: Path) -> None:
+    assert read_run(run_folder).intervals == 10
+    for path in run_folder.glob("distilled/*/selection.json"):
+        path.write_text(path.read_text().replace('"intervals": 10', '"intervals": 4'))
+    assert read_run(run_folder).intervals == 4
+
+
 def test_evaluations_are_read_with_row_ipc_network_and_seed(finished_run: Path) -> None:
     found = read_run(finished_run).evaluations
     assert len(found) == 10

@@ -106,15 +106,16 @@ def _difficulties(run: Run) -> Iterator[Plate]:
         }
         if sets:
             caption = f"Share of images in each difficulty interval at IPC {ipc}; the outline is the original images'."
-            yield Plate(f"difficulty-ipc{ipc}", caption, partial(figures.difficulty_by_set, original, sets))
+            draw = partial(figures.difficulty_by_set, original, sets, run.intervals)
+            yield Plate(f"difficulty-ipc{ipc}", caption, draw)
     if ipcs:
-        counts = [histogram(scores) for scores in run.difficulties(ORIGINAL).values()]
+        counts = [histogram(scores, run.intervals) for scores in run.difficulties(ORIGINAL).values()]
         scale = {ipc: np.mean([largest_remainder(count, ipc) for count in counts], axis=0) for ipc in ipcs}
         caption = (
             "Pre-defined sampling distributions (Fig. 8), and beside them the one scaled from the original images "
             "without smoothing, mean over the classes."
         )
-        yield Plate("distributions", caption, lambda: figures.predefined_distributions(ipcs, scale))
+        yield Plate("distributions", caption, lambda: figures.predefined_distributions(ipcs, scale, run.intervals))
 
 
 def _guidance(run: Run) -> Iterator[Plate]:

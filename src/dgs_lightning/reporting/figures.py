@@ -169,13 +169,16 @@ def _density_ridges(
 
 
 @styled
-def predefined_distributions(ipcs: Sequence[int], scale: Mapping[int, Floats] | None = None) -> Figure:
+def predefined_distributions(
+    ipcs: Sequence[int], scale: Mapping[int, Floats] | None = None, intervals: int = 10
+) -> Figure:
     """The pre-defined sampling distributions, from left to right with more easy images (Fig. 8).
 
     Args:
         ipcs: Images per class, a row each.
-        scale: For each IPC the distribution scaled from the originals, mean over the classes, shape ``(10,)``; drawn
-            as the first column, if given.
+        scale: For each IPC the distribution scaled from the originals, mean over the classes, shape ``(K,)``; drawn as
+            the first column, if given.
+        intervals: Number K of difficulty intervals.
 
     Returns:
         The figure.
@@ -185,10 +188,10 @@ def predefined_distributions(ipcs: Sequence[int], scale: Mapping[int, Floats] | 
     grid = np.asarray(figure.subplots(len(ipcs), len(names), sharey="row", squeeze=False))
     for row, ipc in zip(grid, ipcs, strict=True):
         for axes, name in zip(row, names, strict=True):
-            own = name == "scale" and scale is not None
-            _interval_bars(
-                axes, scale[ipc] if own and scale else published_distribution(name, ipc), ORIGINAL if own else TARGET
-            )
+            if name == "scale" and scale:
+                _interval_bars(axes, scale[ipc], ORIGINAL)
+            else:
+                _interval_bars(axes, published_distribution(name, ipc, intervals), TARGET)
         row[0].set_ylabel(f"IPC {ipc}", color=INK)
         row[0].set_ylim(0, 1.18 * max(bar.get_height() for axes in row for bar in axes.patches))
     for axes, name in zip(grid[0], names, strict=True):
@@ -199,12 +202,15 @@ def predefined_distributions(ipcs: Sequence[int], scale: Mapping[int, Floats] | 
 
 
 @styled
-def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], columns: int = 4) -> Figure:
+def difficulty_by_set(
+    original: Floats, sets: Mapping[str, tuple[str, Floats]], intervals: int = 10, columns: int = 4
+) -> Figure:
     """Share of images in each difficulty interval, a panel for each set, the original's as an outline on top.
 
     Args:
         original: Difficulties of the original images.
         sets: For each set's name its method and its difficulties.
+        intervals: Number K of difficulty intervals.
         columns: Panels in a row.
 
     Returns:
@@ -215,11 +221,12 @@ def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], 
     figure = new_figure(max(2.5 * columns + 0.4, 4.2), 1.8 * rows + 0.7)
     grid = np.asarray(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
     heading(figure, f"Outline: original images, mean {original.mean():.2f}")
-    outline = histogram(original) / len(original)
+    outline = histogram(original, intervals) / len(original)
     for axes, (name, (method, scores)) in zip(grid.flat, sets.items(), strict=False):
-        shares = histogram(scores) / len(scores)
-        axes.bar((np.arange(10) + 0.5) / 10, shares, width=0.086, color=METHOD_COLORS.get(method, DISTILLED))
-        axes.stairs(outline, np.linspace(0, 1, 11), color=INK, lw=1.1)
+        shares = histogram(scores, intervals) / len(scores)
+        centers, width = (np.arange(intervals) + 0.5) / intervals, 0.86 / intervals
+        axes.bar(centers, shares, width=width, color=METHOD_COLORS.get(method, DISTILLED))
+        axes.stairs(outline, np.linspace(0, 1, intervals + 1), color=INK, lw=1.1)
         _title_with_mean(axes, name, float(scores.mean()))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set(xlim=(-0.02, 1.02), xticks=[0, 0.5, 1])

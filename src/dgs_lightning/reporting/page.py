@@ -168,7 +168,8 @@ def _gallery(runs: Sequence[Run]) -> dict[str, Any]:
             sizes.append(size)
             images.append([position, k, difficulty, f"{path.parent.name}/{path.name}", address])
         name = f"{show_row(row, run.variants)}, IPC {ipc}" + (f" ({run.name})" if len(runs) > 1 else "")
-        names.append({"name": name, "shown": len(chosen), "total": sum(map(len, by_label.values()))})
+        total = sum(map(len, by_label.values()))
+        names.append({"name": name, "shown": len(chosen), "total": total, "intervals": run.intervals})
     readable = [next((run.readable(label) for run in runs if run.readable(label) != label), label) for label in labels]
     return {
         "sets": names,

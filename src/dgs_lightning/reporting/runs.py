@@ -21,6 +21,7 @@ from dgs_lightning.reporting.published import Setting
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
 ORIGINAL, FULL = "original", "full"
+SELECTION = "selection.json"
 _PARTS = ("stages", "evaluation", "distilled", "pools", "scores")
 
 
@@ -190,9 +191,15 @@ class Run:
 
     def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
         """Account of how a distilled set was selected, by label, as ``selection.json`` has it; empty without one."""
-        path = self.folder / "distilled" / name / "selection.json"
+        path = self.folder / "distilled" / name / SELECTION
         accounts: Mapping[str, Mapping[str, Any]] = _read_json(path)["classes"] if path.is_file() else {}
         return accounts
+
+    @cached_property
+    def intervals(self) -> int:
+        """Number of difficulty intervals of the run's selections: that of the first; 10 where there is none."""
+        paths = (self.folder / "distilled" / f"{row}-ipc{ipc}" / SELECTION for row, ipc in self.distilled)
+        return next((int(_read_json(path)["intervals"]) for path in paths if path.is_file()), 10)
 
     def readable(self, label: str) -> str:
         """Name of a class: that on the original set's card, or ImageNet's of a WordNet id, or the label itself."""
