@@ -57,6 +57,20 @@ def test_the_card_tells_settings_sources_and_hashes_without_paths(pool: Path, tm
     assert not [name for name, content in contents(output).items() if str(tmp_path).encode() in content]
 
 
+def test_a_pool_without_a_card_leaves_its_licence_open(pool: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    scores.mkdir()
+    (pool / "metadata.jsonl").rename(scores / "metadata.jsonl")
+    (pool / "dataset.json").unlink()
+    write_card(scores, {"kind": "scores", "licences": [], "scoring": {"note": "not cross-fitted"}})
+    card = read_card(select(output=str(tmp_path / "distilled"), pool=str(pool), pool_scores=str(scores), ipc=4))
+    assert card["licences"] == ["as the source's"]
+    assert {source["role"]: source["card"] for source in card["provenance"]} == {
+        "pool": {},
+        "pool_scores": {"kind": "scores", "licences": [], "scoring": {"note": "not cross-fitted"}},
+    }
+
+
 def test_the_same_seed_gives_the_same_bytes(pool: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "a" / "set", tmp_path / "b" / "set"
     for output in (one, two, one):

@@ -7,11 +7,12 @@ from typing import Any
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.datasets import load_image
 from dgs_lightning.data.export import export_set
+from dgs_lightning.data.licences import UNKNOWN
 from dgs_lightning.data.manifest import hash_json, read_card, versions, write_json
 from dgs_lightning.datamodules.selecting import Selection
 
 REPORT = "selection.json"
-PLACES = ("pool", "original", "pool_scores", "original_scores", "features_weights")
+SOURCES = ("pool", "original", "pool_scores", "original_scores")
 
 
 def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
@@ -36,17 +37,19 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     for record in selected.records:
         record.class_name = record.class_name or readable_name(record.label)
         load_image(pool / record.file_name)  # nothing unreadable is exported
-    sources = {"pool": pool} | ({} if settings.original is None else {"original": Path(settings.original)})
+    sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
     cards = {role: read_card(folder) for role, folder in sources.items()}
     card = {
         "name": Path(output).name,
         "kind": "distilled",
         "labels": {record.label: record.class_name for record in selected.records},
-        "settings": {name: value for name, value in asdict(settings).items() if name not in PLACES},
+        "settings": {
+            name: value for name, value in asdict(settings).items() if name not in (*SOURCES, "features_weights")
+        },
         "versions": versions(),
         "hashes": {"selection": hash_json(selected.report)},
         "provenance": [{"role": role, "folder": sources[role].name, "card": card} for role, card in cards.items()],
-        "licences": sorted({licence for card in cards.values() for licence in card.get("licences", [])}),
+        "licences": sorted({licence for card in cards.values() for licence in card.get("licences", [UNKNOWN])}),
     }
     export_set(pool, selected.records, Path(output), card)
     write_json(Path(output) / REPORT, selected.report)
