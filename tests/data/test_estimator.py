@@ -75,6 +75,13 @@ def test_names_of_nothing_are_input_errors(name: str) -> None:
         load_estimator(name, "none.safetensors")
 
 
+def test_unknown_weights_of_torchvision_are_told_with_those_that_exist() -> None:
+    with pytest.raises(InputError, match=r"no weights IMAGENET1K_V9, only IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT"):
+        load_estimator("torchvision:resnet50", "IMAGENET1K_V9")
+    with pytest.raises(InputError, match=r"no weights IMAGENET1K_V1, only IMAGENET1K_SWAG"):
+        load_estimator("torchvision:vit_h_14")
+
+
 def test_a_network_of_other_classes_than_imagenets_is_refused() -> None:
     with pytest.raises(InputError, match="with 11821 classes"):
         load_estimator("timm:mobilenetv4_conv_medium.e250_r384_in12k")

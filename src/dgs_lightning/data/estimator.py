@@ -111,8 +111,8 @@ def _torchvision(name: str, weights: str | None) -> Estimator:
     from torchvision.models import get_model_weights
 
     network = build_network(f"torchvision:{name}", IMAGENET_CLASSES, 224, pretrained=weights or TORCHVISION_WEIGHTS)
-    known: Any = get_model_weights(name)
-    published = known[weights if weights in known.__members__ else TORCHVISION_WEIGHTS]
+    known: Any = get_model_weights(name).__members__
+    published = known.get(weights) or known.get(TORCHVISION_WEIGHTS) or known["DEFAULT"]
     return _of_imagenet(network, published.transforms(), f"torchvision:{name}")
 
 

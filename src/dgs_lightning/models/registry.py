@@ -149,8 +149,11 @@ def _torchvision(name: str, num_classes: int, image_size: int, channels: int, hu
 
     if channels != 3:
         raise ValueError("torchvision's networks take 3 channels")
+    known = get_model_weights(name).__members__
+    if hub and (wanted := "DEFAULT" if hub is True else hub) not in known:
+        raise ValueError(f"no weights {wanted}, only {', '.join(known)}")
     network: nn.Module = get_model(name, weights=None, num_classes=num_classes)
     if hub:
-        weights = get_model_weights(name)["DEFAULT" if hub is True else hub]
+        weights = known[wanted]
         fill(network, weights.get_state_dict(check_hash=True), f"torchvision's {weights}")
     return network
