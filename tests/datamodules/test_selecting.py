@@ -128,6 +128,17 @@ def test_the_first_images_of_a_larger_pool_make_a_smaller_one(pool: Path) -> Non
     assert [record.index for record in run(pool=pool, ipc=2, method="first").records] == [0, 1, 0, 1]
 
 
+def test_ccs_covers_as_many_strata_as_it_is_set_to(pool: Path) -> None:
+    def hardest(strata: int) -> int:
+        scores = [r.difficulty or 0 for r in run(pool=pool, ipc=1, method="all").records if r.label == "cat"]
+        selected = run(pool=pool, ipc=6, method="ccs", strata=strata, hard_cutoff=0.0).records
+        middle = (min(scores) + max(scores)) / 2
+        return sum((r.difficulty or 0) > middle for r in selected if r.label == "cat")
+
+    assert hardest(2) == 3  # half of the IPC from each half of the range
+    assert hardest(1) < 3  # most images are easy
+
+
 def test_easy_takes_the_easiest(pool: Path) -> None:
     everything = run(pool=pool, ipc=1, method="all").records
     easiest = sorted(r.difficulty or 0 for r in everything if r.label == "cat")[:4]
@@ -184,6 +195,7 @@ def test_scores_of_another_estimator_are_an_error(pool: Path, tmp_path: Path) ->
         ("ipc", 0),
         ("intervals", 0),
         ("pool_images", 0),
+        ("strata", 0),
         ("method", "best"),
         ("smoothing", "rough"),
         ("shortage", "none"),

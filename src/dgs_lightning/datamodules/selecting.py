@@ -69,6 +69,7 @@ class Selection:
         features: What kcenter, herding and kmeans compare: ``pixels``, or the name of a timm network.
         features_weights: Local file with that network's weights; by default they come from timm's hub.
         hard_cutoff: Share of the hardest images that ccs drops.
+        strata: Number of strata of difficulty that ccs covers.
         allow_fewer: Take all images of a class that has fewer than the IPC, instead of stopping.
         seed: Seed of every draw.
     """
@@ -88,6 +89,7 @@ class Selection:
     features: str = "pixels"
     features_weights: str | None = None
     hard_cutoff: float = 0.3
+    strata: int = 50
     allow_fewer: bool = False
     seed: int = 0
 
@@ -97,7 +99,7 @@ class Selection:
         Raises:
             InputError: If one is unknown or out of range.
         """
-        for name in ("ipc", "intervals", "pool_images"):
+        for name in ("ipc", "intervals", "pool_images", "strata"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(name, found=str(value), expected="at least 1", remedy="Raise it")
         for name, kind in (("method", Method), ("smoothing", Smoothing), ("shortage", Shortage)):
@@ -270,7 +272,7 @@ class Selection:
         rules: dict[str, Rule] = {
             "random": lambda records, size, rng: coresets.random_coreset(len(records), size, rng),
             "ccs": lambda records, size, rng: coresets.coverage_centric(
-                difficulties(records), size, rng, hard_cutoff=self.hard_cutoff
+                difficulties(records), size, rng, hard_cutoff=self.hard_cutoff, strata=self.strata
             ),
             "first": lambda records, size, _: _first(records, size),
             "easy": lambda records, size, _: np.argsort(difficulties(records), kind="stable")[:size],

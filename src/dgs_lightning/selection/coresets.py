@@ -112,7 +112,8 @@ def coverage_centric(
     """Coverage-centric coreset selection (CCS): drop the hardest images, share the budget over strata of difficulty.
 
     Strata are of equal width between the smallest and the largest score left. The smallest stratum is served first;
-    what it cannot use goes to the others. Zheng et al., "Coverage-centric Coreset Selection for High Pruning Rates",
+    what it cannot use goes to the others. Published for a whole training set and the area under the margin; here for a
+    class at a time and any difficulty. Zheng et al., "Coverage-centric Coreset Selection for High Pruning Rates",
     ICLR 2023, Algorithm 1.
 
     Args:
