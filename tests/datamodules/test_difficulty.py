@@ -98,6 +98,13 @@ def test_without_originals_a_validation_set_is_named(pool: str, original: str) -
         DifficultyGuidedDataModule(pool, ipc=5).setup("fit")
 
 
+def test_a_module_may_leave_its_own_seed_open(pool: str, original: str) -> None:
+    model, fitted = AnyClassifier(), trainer()
+    model.save_hyperparameters({"seed": None})
+    fitted.fit(model, DifficultyGuidedDataModule(pool, ipc=2, original=original, seed=3))
+    assert fitted.current_epoch == 20
+
+
 def test_coresets_serve_in_the_same_way(pool: str, original: str) -> None:
     data = DifficultyGuidedDataModule(pool, ipc=2, original=original, method="kcenter")
     data.setup("fit")

@@ -82,5 +82,5 @@ class DifficultyGuidedDataModule(ImageDataModule):
 
     def _seed(self) -> int:
         """The order of batches follows the task's seed, so that repeats on one selection differ."""
-        task = self.trainer.lightning_module.hparams if self.trainer else {}
-        return int(task.get("seed", self.selection.seed))
+        seed = self._task_seed()
+        return self.selection.seed if seed is None else seed

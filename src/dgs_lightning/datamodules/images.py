@@ -200,7 +200,12 @@ class ImageDataModule(L.LightningDataModule):
     def _seed(self) -> int:
         if self.hparams["seed"] is not None:
             return int(self.hparams["seed"])
-        return int(self.trainer.lightning_module.hparams.get("seed", 0)) if self.trainer else 0
+        return self._task_seed() or 0
+
+    def _task_seed(self) -> int | None:
+        """The seed among the settings of the module that trains, which may be anybody's."""
+        seed = self.trainer.lightning_module.hparams.get("seed") if self.trainer else None
+        return None if seed is None else int(seed)
 
     def val_dataloader(self) -> BatchLoader:
         """Batches in order, each image once, shared by the devices."""
