@@ -41,7 +41,7 @@ def estimators(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     root = tmp_path_factory.mktemp("estimators")
     for seed, labels in enumerate((CONFIG.labels, CONFIG.labels, CONFIG.labels[::-1])):
         torch.manual_seed(seed)
-        config = replace(CONFIG, labels=labels)
+        config = replace(CONFIG, labels=labels, folds=3, fold=seed)
         network = config.build()
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
@@ -128,6 +128,14 @@ def test_cross_fitted_images_are_scored_by_the_estimator_that_has_not_seen_them(
         assert record.difficulty == pytest.approx(1 - expected[record.label], abs=1e-6)
 
 
+def test_an_estimator_that_has_seen_the_images_may_not_score_them(estimators: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"left out fold 2 of 3, expected one that left out fold 0 of 3"):
+        ScoringTask(estimators[::-1], cross_fit=3)
+    save_classifier(CONFIG.build(), CONFIG, tmp_path)
+    with pytest.raises(InputError, match="left out fold none, expected one that left out fold 2 of 3"):
+        ScoringTask([*estimators[:2], str(tmp_path)], cross_fit=3)
+
+
 def test_folds_are_those_that_training_left_out(images: Path) -> None:
     data = ImageDataModule(train=str(images), val=str(images), folds=3, fold=1)
     data.setup("fit")
@@ -210,7 +218,8 @@ def test_the_shipped_settings_for_cross_fitting_score_out_of_fold(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for fold in range(5):
-        save_classifier(CONFIG.build(), CONFIG, tmp_path / f"estimator/fold{fold}/weights")
+        config = replace(CONFIG, folds=5, fold=fold)
+        save_classifier(config.build(), config, tmp_path / f"estimator/fold{fold}/weights")
     monkeypatch.chdir(tmp_path)
     data = ["--data.predict", str(images), "--trainer.accelerator", "cpu"]
     assert (

@@ -30,16 +30,25 @@ class Estimator(nn.Module):
         labels: Its classes, in the order of its logits.
         preprocess: From an RGB picture to its input ``(C, H, W)``.
         name: What it is called in its identity.
+        left_out: The fold of its training images that it was trained without, and the number of folds.
 
     Attributes:
         identity: Its name and a hash of its weights.
     """
 
-    def __init__(self, network: nn.Module, labels: tuple[str, ...], preprocess: Preprocess, name: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        labels: tuple[str, ...],
+        preprocess: Preprocess,
+        name: str,
+        left_out: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.labels = labels
         self.preprocess = preprocess
+        self.left_out = left_out
         self.identity = f"{name}@{hash_state(network.state_dict())[:12]}"
 
     def train(self, mode: bool = True) -> "Estimator":
@@ -104,7 +113,8 @@ def load_estimator(name: str, weights: str | None = None) -> Estimator:
 def _own(folder: Path) -> Estimator:
     network, config = load_classifier(folder)
     preprocess = ClassifierInput(config.image_size, config.channels, config.mean, config.std)
-    return Estimator(network, config.labels, preprocess, config.network)
+    left_out = None if config.folds is None or config.fold is None else (config.fold, config.folds)
+    return Estimator(network, config.labels, preprocess, config.network, left_out)
 
 
 def _torchvision(name: str, weights: str | None) -> Estimator:

@@ -28,6 +28,8 @@ class ClassifierConfig:
         mean: Mean of each channel, subtracted from images in ``[0, 1]``.
         std: Standard deviation of each channel, divided by.
         width: Channels of a ConvNet.
+        folds: Number of folds of the images it was trained on; none: it was trained on all.
+        fold: The fold that it was trained without.
     """
 
     network: str
@@ -37,6 +39,8 @@ class ClassifierConfig:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     width: int = 128
+    folds: int | None = None
+    fold: int | None = None
 
     def build(self, pretrained: bool | str = False) -> nn.Module:
         """The network, with weights as :func:`~dgs_lightning.models.registry.build_network` has them."""

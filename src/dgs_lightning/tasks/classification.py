@@ -171,6 +171,7 @@ class ClassificationTask(L.LightningModule):
         if hasattr(self, "network"):
             return
         data, settings = self.data, self.hparams
+        images = self.trainer.datamodule.hparams  # type: ignore[attr-defined]
         mean, std = channel_statistics(data.channels)
         for name in ("mean", "std"):
             if len(settings[name] or mean) != data.channels:
@@ -184,6 +185,8 @@ class ClassificationTask(L.LightningModule):
             mean=tuple(settings["mean"] or mean),
             std=tuple(settings["std"] or std),
             width=settings["width"],
+            folds=images.get("folds"),
+            fold=images.get("fold"),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(named_seed("weights", settings["seed"]))

@@ -67,6 +67,8 @@ class ScoringTask(L.LightningModule):
         _check_counts(len(names), len(files), cross_fit)
         self.estimators = nn.ModuleList(load_estimator(*pair) for pair in zip(names, files, strict=True))
         self.members: list[Estimator] = list(self.estimators)  # type: ignore[arg-type]
+        if cross_fit is not None:
+            _check_folds(names, self.members)
         self.identity = _identity([member.identity for member in self.members], definition)
         transforms = {repr(member.preprocess): member.preprocess for member in self.members}
         self.preprocess = PreprocessAll(list(transforms.values()))
@@ -167,6 +169,19 @@ def _check_counts(estimators: int, weights: int, cross_fit: int | None) -> None:
             expected="one estimator for each of at least two folds",
             remedy="List the weights folders of all folds, in their order",
         )
+
+
+def _check_folds(names: Sequence[str], members: Sequence[Estimator]) -> None:
+    """Refuse an estimator that has seen the images it is to score."""
+    for fold, (name, member) in enumerate(zip(names, members, strict=True)):
+        if member.left_out != (fold, len(members)):
+            left_out = "{} of {}".format(*member.left_out) if member.left_out else "none"
+            raise InputError(
+                name,
+                found=f"a classifier that left out fold {left_out}",
+                expected=f"one that left out fold {fold} of {len(members)}",
+                remedy="List the estimators in the order of folds, each trained with data.folds and data.fold",
+            )
 
 
 def _identity(members: Sequence[str], definition: str) -> str:
