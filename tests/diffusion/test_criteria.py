@@ -23,8 +23,8 @@ def test_a_stream_of_batches_gives_the_published_terms(golden: Path) -> None:
         strict=True,
     ):
         terms = minimax(pred, real, label)
-        assert float(terms.representativeness) * stream["lambda_repr"] == pytest.approx(expected_r, abs=1e-6)
-        assert float(terms.diversity) * stream["lambda_div"] == pytest.approx(expected_d, abs=1e-6)
+        assert float(terms.representativeness) * stream["lambda_repr"] == pytest.approx(expected_r, rel=1e-6, abs=1e-9)
+        assert float(terms.diversity) * stream["lambda_div"] == pytest.approx(expected_d, rel=1e-6, abs=1e-9)
 
 
 def remember(latents: Tensor, labels: Tensor, classes: int, size: int) -> Memory:
@@ -68,6 +68,17 @@ def test_a_batch_gives_the_mean_over_its_classes_and_their_gradients() -> None:
     torch.testing.assert_close(terms.diversity, expected_d)
     found = torch.autograd.grad(terms.representativeness + 4 * terms.diversity, pred)[0]
     torch.testing.assert_close(found, torch.autograd.grad(expected_r + 4 * expected_d, pred)[0])
+
+
+def test_mixed_precision_does_not_round_the_criteria() -> None:
+    random = torch.Generator().manual_seed(0)
+    pred, kept, labels = torch.randn(4, 64, generator=random), torch.randn(8, 64, generator=random), torch.arange(8) % 2
+    memory = remember(kept, labels, 2, 4)
+    expected = minimax_criteria(pred, labels[:4], memory, memory)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = minimax_criteria(pred, labels[:4], memory, memory)
+    assert torch.equal(found.representativeness, expected.representativeness)
+    assert torch.equal(found.diversity, expected.diversity)
 
 
 def test_a_class_without_a_value_is_not_a_number() -> None:

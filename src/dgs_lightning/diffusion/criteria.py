@@ -105,7 +105,8 @@ def _highest_similarity(directions: Tensor, labels: Tensor, memory: Memory) -> T
     """Highest cosine within each class, shape ``(classes,)``; NaN where there is none."""
     # b: batch, m: slot of the memory, d: dimension
     remembered = memory.directions.index_select(0, labels).to(directions.dtype)
-    similarity = torch.einsum("bd,bmd->bm", directions, remembered)
+    with torch.autocast(directions.device.type, enabled=False):  # mixed precision would round the cosines, and tie them
+        similarity = torch.einsum("bd,bmd->bm", directions, remembered)
     highest = similarity.masked_fill(~memory.filled[labels], -torch.inf).amax(1)
     by_class = highest.new_full((memory.classes,), -torch.inf).scatter_reduce(0, labels, highest, "amax")
     return by_class.masked_fill(by_class.isneginf(), torch.nan)
