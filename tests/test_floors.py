@@ -9,6 +9,7 @@ import dgs_lightning
 ROOT = Path(dgs_lightning.__file__).parent
 FLOORS = {
     "errors": -1,
+    "files": -1,
     "seeding": -1,
     "selection": 0,
     "diffusion": 0,

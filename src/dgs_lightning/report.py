@@ -8,8 +8,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from dgs_lightning.data.manifest import write_json, write_text
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import album
 from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
 from dgs_lightning.reporting.page import RunReport, build_page

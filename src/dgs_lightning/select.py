@@ -8,8 +8,9 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.datasets import load_image
 from dgs_lightning.data.export import export_set
 from dgs_lightning.data.licences import UNKNOWN
-from dgs_lightning.data.manifest import hash_json, read_card, versions, write_json
+from dgs_lightning.data.manifest import hash_json, read_card, versions
 from dgs_lightning.datamodules.selecting import Selection
+from dgs_lightning.files import write_json
 
 REPORT = "selection.json"
 SOURCES = ("pool", "original", "pool_scores", "original_scores")

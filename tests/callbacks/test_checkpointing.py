@@ -1,4 +1,6 @@
+import resource
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -72,6 +74,26 @@ def test_a_run_can_be_moved_and_extended(tmp_path: Path) -> None:
     train(tmp_path / "here", 4)
     (tmp_path / "here").rename(tmp_path / "there")
     assert train(tmp_path / "there", 6).weight.item() == -6
+
+
+def test_a_full_disk_is_told_in_words_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    def train_without_a_log(steps: int) -> None:
+        quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = pl.Trainer(
+            max_steps=steps, callbacks=[ResumeCheckpoint()], default_root_dir=tmp_path, accelerator="cpu", **quiet
+        )
+        data: DataLoader[Tensor] = DataLoader(torch.zeros(50))  # type: ignore[arg-type]
+        trainer.fit(Counter(), data, ckpt_path="last")
+
+    train_without_a_log(2)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limit[1]))
+    try:
+        with pytest.raises(InputError, match=r"last\.ckpt: found file too large, .*Free space"):
+            train_without_a_log(4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert saved(tmp_path)["global_step"] == 2
 
 
 @pytest.mark.parametrize("harm", ["truncated", "pickle"])

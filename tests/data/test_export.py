@@ -4,16 +4,9 @@ from pathlib import Path
 import pytest
 
 from dgs_lightning.data.export import export_set, is_intact
-from dgs_lightning.data.manifest import (
-    ImageRecord,
-    hash_files,
-    read_card,
-    read_set,
-    scan_images,
-    write_card,
-    write_text,
-)
+from dgs_lightning.data.manifest import ImageRecord, hash_files, read_card, read_set, scan_images, write_card
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_text
 
 MakeSet = Callable[..., Path]
 

@@ -23,14 +23,11 @@ from dgs_lightning.data.manifest import (
     read_card,
     read_manifest,
     read_set,
-    replacing,
     require_scores,
     scan_images,
     versions,
     write_card,
-    write_json,
     write_manifest,
-    write_text,
 )
 from dgs_lightning.errors import InputError
 
@@ -40,12 +37,6 @@ MakeSet = Callable[..., Path]
 
 def names(folder: Path) -> list[str]:
     return [record.file_name for record in scan_images(folder)]
-
-
-def fail_after_half_of(path: Path) -> None:
-    with replacing(path) as partial:
-        partial.write_text("half a fi")
-        raise RuntimeError
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
@@ -339,31 +330,3 @@ def test_the_hash_of_images_depends_on_names_labels_and_bytes_and_not_on_order(m
 
 def test_versions_name_what_results_depend_on() -> None:
     assert {"python", "torch", "lightning", "dgs-lightning", "pillow"} <= versions().keys()
-
-
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "f.json"
-    write_json(path, {"b": 1, "a": "é"})
-    before = path.read_text(encoding="utf-8")
-    assert before == '{\n  "a": "é",\n  "b": 1\n}\n'
-    with pytest.raises(RuntimeError):
-        fail_after_half_of(path)
-    assert files_below(tmp_path) == {"f.json": before.encode()}
-
-
-def test_a_name_at_the_limit_of_the_file_system_can_be_written(tmp_path: Path) -> None:
-    write_text(tmp_path / ("n" * 255), "text")
-    assert (tmp_path / ("n" * 255)).read_text() == "text"
-
-
-def test_a_full_disk_is_told_in_words_and_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "f.txt"
-    write_text(path, "old")
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
-    try:
-        with pytest.raises(InputError, match="Free space"):
-            write_text(path, "x" * 10_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert files_below(tmp_path) == {"f.txt": b"old"}

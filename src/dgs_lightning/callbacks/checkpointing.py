@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import told_in_words
 
 
 class ResumeCheckpoint(ModelCheckpoint):
@@ -58,9 +59,10 @@ class ResumeCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         partial = f"{filepath}.partial"
-        super()._save_checkpoint(trainer, partial)
-        if trainer.is_global_zero:
-            os.replace(partial, filepath)
+        with told_in_words(Path(filepath)):
+            super()._save_checkpoint(trainer, partial)
+            if trainer.is_global_zero:
+                os.replace(partial, filepath)
         trainer.strategy.barrier("checkpoint in place")
 
 

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from dgs_lightning.data.manifest import replacing
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import Guidance, StepState
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_tensors
 from dgs_lightning.reporting.trajectories import FILE
 from dgs_lightning.tasks.generation import generation_task
 
@@ -63,8 +62,9 @@ class TrajectoryRecorder(L.Callback):
                 remedy=f"Name {type(self).__name__} after it",
             )
         task.guidance = self._listener.guidance
-        with replacing(Path(trainer.default_root_dir) / FILE) as partial:
-            save_file(self._listener.tensors(), partial, {"label": batch.records[0].label})
+        write_tensors(
+            Path(trainer.default_root_dir) / FILE, self._listener.tensors(), {"label": batch.records[0].label}
+        )
 
 
 class _Listener:

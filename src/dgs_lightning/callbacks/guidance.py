@@ -9,14 +9,15 @@ import lightning as L
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dgs_lightning.data.latents import LatentCache
-from dgs_lightning.data.manifest import ImageRecord, hash_file, hash_json, read_manifest, replacing, require_scores
+from dgs_lightning.data.manifest import ImageRecord, hash_file, hash_json, read_manifest, require_scores
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_tensors
 from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
 from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
 from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings
@@ -163,8 +164,7 @@ class ModeGuidance(TowardsCenters):
         if trainer.is_global_zero and not path.is_file():
             shape = cache.settings.shape
             centers = {label: torch.from_numpy(self.centers_of(label, cache)).float() for label in labels}
-            with replacing(path) as partial:
-                save_file({label: points.reshape(-1, *shape) for label, points in centers.items()}, partial)
+            write_tensors(path, {label: points.reshape(-1, *shape) for label, points in centers.items()})
         trainer.strategy.barrier("centres computed")
         return path
 

@@ -27,16 +27,14 @@ from dgs_lightning.data.manifest import (
     manifest_line,
     read_card,
     read_manifest,
-    replacing,
     scan_images,
     versions,
     write_card,
-    write_json,
     write_manifest,
-    write_text,
 )
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import replacing, write_json, write_text
 from dgs_lightning.tasks.generation import generation_task
 
 _log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dgs_lightning.data.classes import readable_name
-from dgs_lightning.data.manifest import write_json
+from dgs_lightning.files import write_json
 from dgs_lightning.models.classifier import save_classifier
 
 if TYPE_CHECKING:

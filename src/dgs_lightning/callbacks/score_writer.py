@@ -21,14 +21,13 @@ from dgs_lightning.data.manifest import (
     hash_json,
     read_card,
     read_manifest,
-    told_in_words,
     versions,
     write_card,
     write_manifest,
-    write_text,
 )
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import told_in_words, write_text
 from dgs_lightning.tasks.scoring import Scores, ScoringTask
 
 _log = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from dgs_lightning.data.manifest import (
     hash_files,
     read_card,
     read_manifest,
-    replacing,
     write_card,
     write_manifest,
 )
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import replacing
 
 
 def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:

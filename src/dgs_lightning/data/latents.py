@@ -9,21 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dgs_lightning.data.codec import Posterior
-from dgs_lightning.data.manifest import (
-    ImageRecord,
-    hash_files,
-    hash_json,
-    read_manifest,
-    read_set,
-    replacing,
-    write_json,
-    write_manifest,
-)
+from dgs_lightning.data.manifest import ImageRecord, hash_files, hash_json, read_manifest, read_set, write_manifest
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_json, write_tensors
 
 CARD = "latents.json"
 FORMAT = "dgs-lightning/latents"
@@ -90,8 +81,7 @@ def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: 
         logvars: Log variances of the same, if they are kept.
     """
     tensors = {"images": images, "means": means} | ({} if logvars is None else {"logvars": logvars})
-    with replacing(folder / f"{int(images[0]):08d}.safetensors") as partial:
-        save_file(tensors, partial, metadata={"key": key})
+    write_tensors(folder / f"{int(images[0]):08d}.safetensors", tensors, {"key": key})
 
 
 def shard_paths(folder: Path) -> list[Path]:

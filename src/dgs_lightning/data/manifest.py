@@ -1,13 +1,10 @@
 """Image sets on disk: class folders, one line of metadata an image, and a card that says where they came from."""
 
-import errno
 import hashlib
 import json
 import math
-import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -15,10 +12,10 @@ from typing import Any
 
 from dgs_lightning.data.tree import image_files
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import replacing, write_json
 
 MANIFEST = "metadata.jsonl"
 CARD = "dataset.json"
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 LIBRARIES = (
     "dgs-lightning",
     "diffusers",
@@ -64,60 +61,6 @@ class ImageRecord:
 _NAMES = tuple(f.name for f in fields(ImageRecord) if f.name != "extra")
 _TEXTS = ("class_name", "estimator", "predicted")
 _COUNTS = ("index", "seed", "interval")
-
-
-# ---- files that are whole or not there ---------------------------------------------------------------------------
-
-
-@contextmanager
-def told_in_words(path: Path) -> Iterator[None]:
-    """Turn the refusal of a disk to take a file into an error that says what to do.
-
-    Raises:
-        InputError: If the disk is full, or may not be written to.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in REFUSALS:
-            raise
-        raise InputError(
-            path,
-            found=str(error.strerror).lower(),
-            expected="a disk with space that may be written to",
-            remedy="Free space or choose another folder, and run the same command again: it keeps what is finished",
-        ) from None
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A hidden path beside ``path`` to write to; it takes the place of ``path`` when the block ends without error.
-
-    Raises:
-        InputError: If the disk is full, or may not be written to.
-    """
-    # Hashed: a name at the file system's limit has no room for more.
-    partial = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.partial")
-    with told_in_words(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            os.replace(partial, path)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink()
-            raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically, with sorted keys and all digits of every number."""
-    write_text(path, json.dumps(content, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 # ---- the manifest ------------------------------------------------------------------------------------------------

@@ -1,15 +1,14 @@
 """A trained classifier as a folder: ``config.json`` and ``model.safetensors``."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_json, write_tensors
 from dgs_lightning.models.registry import build_network, fill, read_weights
 
 FORMAT = "dgs-lightning/classifier"
@@ -49,13 +48,8 @@ class ClassifierConfig:
 
 def save_classifier(network: nn.Module, config: ClassifierConfig, folder: Path) -> None:
     """Write a classifier's folder; a reader sees the old one or the new one of each file, never a part."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(state, folder / f"{WEIGHTS}.partial")
-    settings = json.dumps({"format": FORMAT, **asdict(config)}, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / f"{CONFIG}.partial").write_text(settings + "\n", encoding="utf-8")
-    for name in (WEIGHTS, CONFIG):
-        os.replace(folder / f"{name}.partial", folder / name)
+    write_tensors(folder / WEIGHTS, network.state_dict())
+    write_json(folder / CONFIG, {"format": FORMAT, **asdict(config)})
 
 
 def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:

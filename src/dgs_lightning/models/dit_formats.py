@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_json, write_tensors
 from dgs_lightning.models.difffit import add_scales, merge_difffit
 from dgs_lightning.models.dit import DiT, DiTConfig, default_labels, known_heads
 from dgs_lightning.models.dit_diffusers import (
@@ -77,14 +78,13 @@ def save_dit(
         base: Folder, file or hub id that the frozen parameters were loaded from. Only trainable ones are saved then,
             otherwise all.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     own: State = {}
     frozen: State = {}
     for name, parameter in model.named_parameters():
         (own if base is None or parameter.requires_grad else frozen)[name] = parameter.detach()
-    _save(own, folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", own)
     if ema is not None:
-        _save({name: ema[name] for name in own}, folder / "ema.safetensors")
+        write_tensors(folder / "ema.safetensors", {name: ema[name] for name in own})
     source = None if base is None else os.path.relpath(base, folder) if os.path.exists(base) else str(base)
     config = {
         "format": FORMAT,
@@ -93,7 +93,7 @@ def save_dit(
         "licences": model.licences,
         "base": source and {"source": source, "hash": hash_state(frozen)},
     }
-    _write_json(config, folder / "config.json")
+    write_json(folder / "config.json", config)
 
 
 def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
@@ -133,10 +133,9 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
             stacklevel=2,
         )
     transformer = folder / "transformer"
-    transformer.mkdir(parents=True, exist_ok=True)
-    _save(to_diffusers(merged.state_dict(), config), transformer / "diffusion_pytorch_model.safetensors")
-    _write_json(diffusers_settings(config), transformer / "config.json")
-    _write_json({"labels": model.labels, "frequencies": config.frequencies}, folder / _BESIDE)
+    write_tensors(transformer / "diffusion_pytorch_model.safetensors", to_diffusers(merged.state_dict(), config))
+    write_json(transformer / "config.json", diffusers_settings(config))
+    write_json(folder / _BESIDE, {"labels": model.labels, "frequencies": config.frequencies})
     if vae is not None:
         _save_pipeline(folder, vae, model.labels)
 
@@ -152,7 +151,7 @@ def _save_pipeline(folder: Path, vae: str, labels: Sequence[str]) -> None:
         scheduler=stock.DDIMScheduler(clip_sample=False),
     ).save_pretrained(folder)
     index = _read_json(folder / "model_index.json")
-    _write_json(index | {"id2label": dict(enumerate(labels))}, folder / "model_index.json")
+    write_json(folder / "model_index.json", index | {"id2label": dict(enumerate(labels))})
 
 
 def hash_state(state: Mapping[str, Tensor]) -> str:
@@ -332,18 +331,6 @@ def _download(source: str) -> Path:
             expected="weights",
             remedy="Correct the path, or connect once to download it, or give the folder of a copy",
         ) from None
-
-
-def _save(state: Mapping[str, Tensor], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
-    os.replace(temporary, path)
-
-
-def _write_json(content: object, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image, ImageOps
 
-from dgs_lightning.data.manifest import replacing
+from dgs_lightning.files import replacing
 
 INK, MUTED, CLOUD, GRID = "#22303c", "#6b7885", "#c9d1d8", "#e3e7ea"
 ORIGINAL, POOL, TARGET, DISTILLED = "#5f6d7a", "#8db3d4", "#d68a34", "#1f5a92"

@@ -1,0 +1,89 @@
+"""Files that are whole or not there, and a disk's refusal told in words."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+
+from dgs_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def told_in_words(path: Path) -> Iterator[None]:
+    """Turn the refusal of a disk to take a file into an error that says what to do.
+
+    Raises:
+        InputError: If the disk is full, or may not be written to.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = _error_number(error)
+        if number not in REFUSALS:
+            raise
+        raise InputError(
+            path,
+            found=os.strerror(number).lower(),
+            expected="a disk with space that may be written to",
+            remedy="Free space or choose another folder, and run the same command again: it keeps what is finished",
+        ) from None
+
+
+def _error_number(error: OSError | SafetensorError) -> int:
+    """The system's number of an error, which safetensors has in its message alone; 0 for none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    named = re.search(r"os error (\d+)", str(error))
+    return int(named[1]) if named else 0
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden path beside ``path`` to write to; it takes the place of ``path`` when the block ends without error.
+
+    Raises:
+        InputError: If the disk is full, or may not be written to.
+    """
+    # Hashed: a name at the file system's limit has no room for more.
+    partial = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.partial")
+    with told_in_words(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file atomically."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON atomically, with sorted keys and all digits of every number."""
+    write_text(path, json.dumps(content, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically, from any device."""
+    from safetensors.torch import save_file  # only here: torch is slow to import
+
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as partial:
+        save_file(on_cpu, partial, metadata)
