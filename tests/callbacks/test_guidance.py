@@ -195,14 +195,20 @@ def test_a_guidance_needs_a_task_that_generates() -> None:
 
 
 class TowardsWhite(GuidanceCallback):
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0, among: tuple[str, ...] = ("cat", "cow")) -> None:
         self.scale = scale
+        self.among = among
+        self.white = torch.ones(1)
 
     def __call__(self, state: StepState) -> Tensor:
-        return self.scale * state.sigma * (1 - state.latent)
+        return self.scale * state.sigma * (self.white - state.latent)
 
 
 def test_a_guidance_of_ones_own_is_a_class_of_a_few_lines(dit: Path, tmp_path: Path) -> None:
     guided, plain = generate(tmp_path / "guided", dit, TowardsWhite()), generate(tmp_path / "plain", dit)
     assert all(guided[name].mean() > plain[name].mean() + 0.02 for name in plain)
-    assert read_card(tmp_path / "guided")["settings"]["model"]["guidance"] == {"class": "TowardsWhite", "scale": 1.0}
+    settings = {"class": "TowardsWhite", "scale": 1.0, "among": ["cat", "cow"]}
+    assert read_card(tmp_path / "guided")["settings"]["model"]["guidance"] == settings
+    generate(tmp_path / "guided", dit, TowardsWhite())
+    with pytest.raises(InputError, match=r"guidance.among: \['cat', 'cow'\] -> \['cow'\]"):
+        generate(tmp_path / "guided", dit, TowardsWhite(among=("cow",)))

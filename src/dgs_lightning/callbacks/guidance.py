@@ -1,6 +1,8 @@
 """Callbacks that attach guidance to the generation: mode guidance (MGD3), difficulty-aware guidance, or one's own."""
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -44,8 +46,11 @@ class GuidanceCallback(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Attach the guidance to the task."""
         self.task = generation_task(pl_module, type(self).__name__)
-        plain = {name: value for name, value in vars(self).items() if isinstance(value, bool | int | float | str)}
-        self.task.attach(self, {"class": type(self).__qualname__, **plain})
+        settings: dict[str, Any] = {"class": type(self).__qualname__}
+        for name, value in vars(self).items():
+            with suppress(TypeError, ValueError):  # what is no plain value is no setting
+                settings[name] = json.loads(json.dumps(value, allow_nan=False))
+        self.task.attach(self, settings)
 
     def __call__(self, state: StepState) -> Tensor | None:
         """Shift of the mean of a step; ``None`` for none."""
