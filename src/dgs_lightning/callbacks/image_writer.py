@@ -81,7 +81,7 @@ class ImageWriter(BasePredictionWriter):
         """
         earlier, datamodule = self._earlier_settings(), _datamodule(trainer)
         if earlier and datamodule.batch_size is None:
-            datamodule.batch_size = earlier["requests"]["batch_size"]
+            datamodule.batch_size = earlier.get("requests", {}).get("batch_size")
         settings = _settings(trainer)
         self._check(earlier, settings)
         trainer.strategy.barrier("settings checked")  # all devices look before one of them writes
