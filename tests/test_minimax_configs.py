@@ -28,11 +28,14 @@ def test_a_config_opens_with_the_command_that_runs_it(config: Path) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_an_overlay_goes_on_top_of_a_training(overlay: Path) -> None:
+def test_an_overlay_goes_on_top_of_a_training_and_of_a_generation(overlay: Path) -> None:
     check("fit", ["--config", "minimax/imagewoof.yaml", "--config", str(overlay), "--data.cache", "CACHE"])
+    check("predict", ["--config", "generate/dit.yaml", "--config", str(overlay)])
 
 
-def test_own_images_are_encoded_learnt_and_fine_tuned_by_the_shipped_configs(tmp_path: Path) -> None:
+def test_own_images_are_encoded_learnt_and_fine_tuned_by_the_shipped_configs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     random = np.random.default_rng(0)
     for number in range(6):
         path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
@@ -42,6 +45,7 @@ def test_own_images_are_encoded_learnt_and_fine_tuned_by_the_shipped_configs(tmp
     writer = ["--trainer.callbacks=LatentWriter", f"--trainer.callbacks.output={cache}"]
     execute("predict", ["--config=minimax/encode_digits.yaml", f"--data.predict={tmp_path / 'images'}", *writer])
     assert LatentCache(cache).settings.shape == (3, 32, 32)
+    assert "3.69e-05 GB of latents of 6 images to write" in capsys.readouterr().err  # 6 x 3 x 32 x 32 x 2 bytes
     short = [f"--data.cache={cache}", "--trainer.max_steps=2", "--config=trainer/cpu.yaml"]
     scratch = ["--config=minimax/pretrain_own_images.yaml", f"--trainer.default_root_dir={pretrained}"]
     execute("fit", [*scratch, *short])

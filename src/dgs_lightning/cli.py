@@ -6,7 +6,8 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import takewhile
 from typing import Any
 
@@ -181,6 +182,18 @@ def check(command: str, args: list[str]) -> None:
     SettingsCheck([command, *args]) if command in LIGHTNING_COMMANDS else function_arguments(command, args)
 
 
+@contextmanager
+def remarks_on_stderr() -> Iterator[None]:
+    """Show what the commands say of their sizes and rates, which a run's own progress says otherwise."""
+    log, handler = logging.getLogger(dgs_lightning.__name__), logging.StreamHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str:
     """Run one command.
 
@@ -193,7 +206,8 @@ def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str
         What it has to say, if anything: ``prepare`` what it read, others where they wrote.
     """
     if command in LIGHTNING_COMMANDS:
-        DGSCommandLine([command, *args], on_step)
+        with nullcontext() if on_step else remarks_on_stderr():
+            DGSCommandLine([command, *args], on_step)
         return ""
     answer = str(function_of(command)(**function_arguments(command, args)))
     if on_step is None:

@@ -33,7 +33,7 @@ class ImageRate:
             bar.predict_progress_bar.set_postfix_str(f"{rate:.1f} images/s")
         elif isinstance(bar, RichProgressBar) and bar.progress and bar.predict_progress_bar_id is not None:
             bar.progress.update(bar.predict_progress_bar_id, description=f"{rate:.1f} images/s")
-        elif now - self._told >= self._every:
+        elif trainer.is_global_zero and now - self._told >= self._every:
             self._told = now
             left = round((self.total - self._done) / rate)
             _log.info("%d of %d images, %.1f images/s, %d s left", self._done, self.total, rate, left)

@@ -61,7 +61,8 @@ class LatentWriter(BasePredictionWriter):
         done = torch.zeros(len(records), dtype=torch.bool)
         done[encoded_images(self.output, self.key)] = True
         size = self.settings.bytes_for(int((~done).sum()))
-        _log.info("%s: %.3g GB of latents of %d images to write", self.output, size / 1e9, int((~done).sum()))
+        if trainer.is_global_zero:
+            _log.info("%s: %.3g GB of latents of %d images to write", self.output, size / 1e9, int((~done).sum()))
         check_space(self.output, size)
         data.leave_out([number for number, batch in enumerate(data.predict_batches) if done[batch].all()])
         # Lightning wonders at batches that are no DataLoader's, and at there being none, as when all is finished.
