@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.cli import check, execute
+from dgs_lightning.data.classes import CLASS_LISTS
 from dgs_lightning.data.manifest import ImageRecord, read_card, read_set
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import StepState
@@ -153,6 +154,22 @@ def test_the_command_at_the_top_of_a_shipped_config_is_valid(config: Path) -> No
     assert (program, command) == ("dgs", "predict")
     assert f"generate/{config.name}" in args
     check(command, args)
+
+
+@pytest.mark.parametrize("overlay", ["mgd3", "dag"])
+@pytest.mark.parametrize("base", ["digits", "imagewoof128", *(f"dit of {name}" for name in CLASS_LISTS)])
+def test_guidance_goes_on_top_of_every_data_set(base: str, overlay: str) -> None:
+    config, _, labels = base.partition(" of ")
+    of_labels = [f"--data.labels={labels}"] if labels else ["--model.dit=RUN"]
+    writer = ["--trainer.callbacks+=ImageWriter", "--trainer.callbacks.output=FOLDER"]
+    check("predict", [f"--config=generate/{config}.yaml", f"--config=generate/{overlay}.yaml", *of_labels, *writer])
+
+
+def test_weights_are_told_apart_by_their_labels_and_heads(dit: str, tmp_path: Path) -> None:
+    model = GenerationTask(dit, weights="raw").model
+    torch.save(model.state_dict(), tmp_path / "dit.pt")
+    tasks = [GenerationTask(str(tmp_path / "dit.pt"), num_heads=heads) for heads in (1, 2)]
+    assert len({task.settings()["dit"] for task in (GenerationTask(dit, weights="raw"), *tasks)}) == 3
 
 
 def test_the_command_line_generates_with_a_guidance_of_the_users(

@@ -222,6 +222,22 @@ def test_without_criteria_it_trains_a_plain_dit(cache: Path, tmp_path: Path) -> 
     assert load_dit(str(tmp_path / "weights")).labels == LABELS
 
 
+@pytest.mark.parametrize(("setting", "channels"), [("variational", 4), ("learn_sigma", 2)])
+def test_sigma_need_not_be_learnt(cache: Path, tmp_path: Path, setting: str, channels: int) -> None:
+    start = MinimaxTask(**SMALL, **{setting: False})
+    task = fit(start, cache, tmp_path, 2)
+    assert task.dit.config.out_channels == channels
+    of_sigma = task.dit.final_layer.linear.bias.reshape(4, channels)[:, 2:]  # of each of the 4 pixels of a patch
+    assert not of_sigma.any()
+
+
+def test_a_file_of_no_published_size_is_fine_tuned(cache: Path, base: Path, tmp_path: Path) -> None:
+    torch.save(load_dit(str(base)).state_dict(), tmp_path / "base.pt")
+    settings: dict[str, Any] = {"dit": str(tmp_path / "base.pt"), "num_heads": 2, "label_table": "replace"}
+    task = fit(MinimaxTask(**settings), cache, tmp_path, 1)
+    assert (task.dit.config.num_heads, task.dit.labels) == (2, LABELS)
+
+
 def test_accumulation_steps_once_for_several_batches(cache: Path, tmp_path: Path) -> None:
     task = fit(MinimaxTask(**SMALL, ema_decay=0.0), cache, tmp_path, 2, accumulate_grad_batches=2)
     assert task.trainer.global_step == 2
@@ -229,10 +245,14 @@ def test_accumulation_steps_once_for_several_batches(cache: Path, tmp_path: Path
     assert int(task.criteria.real.pushed.sum()) == 4 * 8
 
 
-@pytest.mark.parametrize("setting", ["checkpointing", pytest.param("compile", marks=pytest.mark.slow)])
-def test_settings_of_speed_and_memory_change_no_number(cache: Path, tmp_path: Path, setting: str) -> None:
+@pytest.mark.parametrize(
+    "setting",
+    [{"checkpointing": True}, {"fused": False}, pytest.param({"compile": True}, marks=pytest.mark.slow)],
+    ids=["checkpointing", "not fused", "compile"],
+)
+def test_settings_of_speed_and_memory_change_no_number(cache: Path, tmp_path: Path, setting: dict[str, Any]) -> None:
     plain = fit(MinimaxTask(**SMALL), cache, tmp_path / "plain", 2)
-    other = fit(MinimaxTask(**{**SMALL, setting: True}), cache, tmp_path / "other", 2)
+    other = fit(MinimaxTask(**{**SMALL, **setting}), cache, tmp_path / "other", 2)
     torch.testing.assert_close(other.last_loss, plain.last_loss)
 
 

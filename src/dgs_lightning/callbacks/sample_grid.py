@@ -7,7 +7,7 @@ from torch.func import functional_call
 from torchvision.utils import make_grid
 
 from dgs_lightning.data.codec import build_codec
-from dgs_lightning.diffusion.sampler import classifier_free, draw_noise, sample
+from dgs_lightning.diffusion.sampler import classifier_free, draw_noise, published_channels, sample
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import generator
 from dgs_lightning.tasks.minimax import MinimaxTask
@@ -78,7 +78,7 @@ class SampleGrid(pl.Callback):
                 y,
                 task.dit.null_label,
                 self.guidance_scale,
-                3 if config.in_channels == 4 else config.in_channels,
+                published_channels(config.in_channels),
             ),
             draw_noise(noises, shape).to(task.device),
             noises,

@@ -122,6 +122,11 @@ def classifier_free(
     return denoise
 
 
+def published_channels(channels: int) -> int:
+    """How many latent channels are guided: the first 3 of 4 as published, all of any other number."""
+    return 3 if channels == 4 else channels
+
+
 def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
     """Standard normal noise ``(B, *shape)``, each image's from its own CPU generator."""
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])

@@ -1,5 +1,6 @@
 """Image generation: requests in, images out, through the denoising loop and whatever guidance is attached."""
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 import lightning as L
@@ -7,10 +8,10 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.data.codec import build_codec
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.manifest import ImageRecord, hash_json
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import Guidance
-from dgs_lightning.diffusion.sampler import Sampler, classifier_free, draw_noise, sample
+from dgs_lightning.diffusion.sampler import Sampler, classifier_free, draw_noise, published_channels, sample
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit_formats import hash_state, load_dit
 
@@ -22,6 +23,7 @@ class GenerationTask(L.LightningModule):
         dit: The model: a weights folder, a diffusers folder or hub id, or a checkpoint file.
         codec: What decodes its latents: ``pixels`` for none, or folder or hub id of an autoencoder.
         weights: The average of the training's weights where one was kept, or the raw ones.
+        num_heads: Attention heads, for a checkpoint file that is not of a published size.
         sampler: ``ancestral`` (published), ``ddim`` or ``dpm++``.
         steps: Denoising steps.
         guidance_scale: Scale of classifier-free guidance; 1 for none.
@@ -36,6 +38,7 @@ class GenerationTask(L.LightningModule):
         dit: str,
         codec: str = "pixels",
         weights: Literal["ema", "raw"] = "ema",
+        num_heads: int | None = None,
         sampler: Sampler = "ancestral",
         steps: int = 50,
         guidance_scale: float = 4.0,
@@ -49,7 +52,7 @@ class GenerationTask(L.LightningModule):
             if value < 1 or (most and value > most):
                 expected = f"1 to {most}" if most else "at least 1"
                 raise InputError(name, found=str(value), expected=expected, remedy="Correct the setting")
-        self.model = load_dit(dit, weights=weights)
+        self.model = load_dit(dit, weights=weights, num_heads=num_heads)
         channels = self.model.config.in_channels
         self.codec = build_codec(codec, channels=channels)
         if self.codec.latent_shape(256)[0] != channels:
@@ -59,12 +62,11 @@ class GenerationTask(L.LightningModule):
                 expected=f"{channels}, as the DiT has",
                 remedy="Give the codec that the DiT was trained with",
             )
-        if guided_channels is None:
-            guided_channels = 3 if channels == 4 else channels
-        self.guided_channels = guided_channels
+        self.guided_channels = published_channels(channels) if guided_channels is None else guided_channels
         self.guidance: Guidance | None = None
         self.guidance_settings: dict[str, Any] = {}
-        self._dit_hash = hash_state(self.model.state_dict())
+        architecture = [asdict(self.model.config), self.model.labels]  # the same weights differ by heads and labels
+        self._dit_hash = hash_json([*architecture, hash_state(self.model.state_dict())])
         if compile:
             self.model.compile()
 

@@ -38,7 +38,7 @@ class MinimaxTask(pl.LightningModule):
         size: Size of a model from scratch, ``DiT-{S,B,L,XL}/PATCH``, which the next four change where they are given.
         hidden_size: Width of the model.
         depth: Number of its blocks.
-        num_heads: Attention heads of a block.
+        num_heads: Attention heads of a block; also those of a ``dit`` that is a file of no published size.
         patch_size: Side of a patch of the latent.
         learn_sigma: Whether the model from scratch learns the variance of its steps, too.
         variational: Whether to add the variational-bound term of a learned sigma, which the released weights were
@@ -153,7 +153,7 @@ class MinimaxTask(pl.LightningModule):
 
     def _load(self, data: LatentDataModule) -> DiT:
         replaced = data.labels if self.hparams["label_table"] == "replace" else None
-        model = load_dit(self.hparams["dit"], labels=replaced)
+        model = load_dit(self.hparams["dit"], labels=replaced, num_heads=self.hparams["num_heads"])
         if self.hparams["label_table"] == "extend":
             model.relabel([*model.labels, *(label for label in data.labels if label not in model.labels)])
         model.licences = tuple(sorted({*model.licences, *data.licences}))
