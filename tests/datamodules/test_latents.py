@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,6 +95,21 @@ def test_the_datamodule_knows_classes_and_shape(tmp_path: Path) -> None:
     assert module.labels == LABELS
     assert module.latent_shape == (1, 2, 2)
     assert [batch.number for batch in module.train_dataloader()] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sampled", "flipped"),
+    [({}, True, True), ({"latents": "mean"}, False, True), ({"flip": "never"}, True, False)],
+)
+def test_the_settings_decide_what_is_drawn(
+    tmp_path: Path, settings: dict[str, Any], sampled: bool, flipped: bool
+) -> None:
+    write_cache(tmp_path)
+    module = LatentDataModule(str(tmp_path), batch_size=10, **settings)
+    module.setup("fit")
+    (batch,) = module.train_dataloader()
+    assert (batch.latents != batch.latents.round()).any() == sampled
+    assert (batch.latents > 50).any() == flipped
 
 
 def test_a_cache_of_other_images_is_refused(tmp_path: Path) -> None:

@@ -98,6 +98,18 @@ def test_a_model_that_diffusers_saved_is_loaded(tmp_path: Path) -> None:
         torch.testing.assert_close(found, stock(x, t, y).sample, rtol=0, atol=1e-5)
 
 
+def test_the_published_architecture_keeps_its_original_frequencies_and_wordnet_ids(tmp_path: Path) -> None:
+    from diffusers import DiTTransformer2DModel
+
+    stock_class: Any = DiTTransformer2DModel
+    stock = stock_class(2, 4, in_channels=1, out_channels=2, num_layers=28, sample_size=2)
+    for block in stock.transformer_blocks[1:]:
+        block.norm1.emb.load_state_dict(stock.transformer_blocks[0].norm1.emb.state_dict())
+    stock.save_pretrained(tmp_path)
+    loaded = load_dit(str(tmp_path))
+    assert (loaded.config.frequencies, loaded.labels[193]) == ("original", "n02096294")
+
+
 def test_copies_of_an_embedder_that_drifted_apart_are_refused(tmp_path: Path) -> None:
     from diffusers import DiTTransformer2DModel
 
