@@ -80,6 +80,16 @@ def test_fig_2_shows_all_classes_that_both_sets_have() -> None:
     np.testing.assert_array_equal(first[0].lines[0].get_ydata(), figure.axes[0].lines[0].get_ydata())
 
 
+def test_a_classs_density_is_one_line_without_gaps() -> None:
+    scores = {"a": np.array([0.01] * 40 + [0.9])}
+    ridges = difficulty_densities(scores, scores, "DiT pool", {}).axes[1]
+    for line in ridges.lines:
+        x, y = (np.asarray(values, dtype=np.float64) for values in line.get_data())
+        np.testing.assert_allclose(np.diff(x), 1 / 512)
+        assert np.isfinite(y).all()
+        assert x[-1] > 0.9
+
+
 def test_fig_8_shows_the_published_distributions_beside_ones_own() -> None:
     figure = predefined_distributions([10, 50], {10: np.full(10, 1.0), 50: np.full(10, 5.0)})
     assert titles(figure)[:5] == ["Scale", "Hill", "Ground", "Slope", "Cliff"]

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dgs_lightning.reporting.style import new_figure, picture, place, save, styled
+from dgs_lightning.reporting.style import new_figure, picture, place, save, styled, use_style
 
 
 def draw() -> Figure:
@@ -32,13 +32,22 @@ def test_drawing_leaves_matplotlibs_settings_alone_and_heeds_none_of_them() -> N
     assert mpl.rcParams["lines.linewidth"] == before
 
 
+def test_a_style_in_use_is_that_of_the_projects_own_figures() -> None:
+    with mpl.rc_context():
+        mpl.rcParams["lines.linewidth"] = 9
+        use_style()
+        in_use, own = draw().axes[0], styled(draw)().axes[0]
+        assert in_use.lines[0].get_linewidth() == own.lines[0].get_linewidth()
+        assert in_use.spines["top"].get_visible() == own.spines["top"].get_visible() is False
+
+
 def test_small_images_are_enlarged_in_whole_pixels_and_wide_ones_cropped_to_the_middle() -> None:
     _, axes = picture(0, 2, 1, 1)
     small = np.arange(64, dtype=np.uint8).reshape(8, 8)
     place(axes, Image.fromarray(small), 0, 0)
     enlarged = np.asarray(axes.images[0].get_array())
-    assert enlarged.shape == (96, 96)
-    np.testing.assert_array_equal(enlarged[6::12, 6::12], small)
+    assert enlarged.shape == (96, 96, 3)
+    np.testing.assert_array_equal(enlarged[6::12, 6::12], np.dstack([small] * 3))  # grey stays grey
     wide = np.zeros((100, 300, 3), np.uint8)
     wide[:, 100:200] = 255
     place(axes, Image.fromarray(wide), 1, 0)

@@ -77,14 +77,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def use_style() -> None:
+    """Draw in the project's look from now on, whatever matplotlib was set to."""
+    mpl.rcdefaults()
+    mpl.rcParams.update(_RC)
+
+
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draw in the project's look, whatever matplotlib is set to."""
+    """Draw in the project's look, and leave matplotlib's settings as they were."""
 
     @wraps(draw)
     def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
         with mpl.rc_context():
-            mpl.rcdefaults()
-            mpl.rcParams.update(_RC)
+            use_style()
             return draw(*args, **kwargs)
 
     return in_style
@@ -152,7 +157,7 @@ def picture(left: float, width: float, height: float, unit: float, title: str = 
 def place(axes: Axes, image: Image.Image, x: float, y: float) -> None:
     """Put an image, cropped to a square, into the cell whose upper left corner is at ``(x, y)``."""
     side = min(image.size)
-    square = ImageOps.fit(image, (side, side))
+    square = ImageOps.fit(image.convert("RGB"), (side, side))  # imshow would colour a grey one
     if side < _SMALL:
         enlarged = side * -(-_SMALL // side)
         square = square.resize((enlarged, enlarged), Image.Resampling.NEAREST)
