@@ -7,7 +7,7 @@ from typing import Any
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.datasets import load_image
 from dgs_lightning.data.export import export_set
-from dgs_lightning.data.licences import UNKNOWN
+from dgs_lightning.data.licences import licences_of
 from dgs_lightning.data.manifest import hash_json, read_card, versions
 from dgs_lightning.datamodules.selecting import Selection
 from dgs_lightning.files import write_json
@@ -40,17 +40,18 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         load_image(pool / record.file_name)  # nothing unreadable is exported
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
     cards = {role: read_card(folder) for role, folder in sources.items()}
+    labels = {record.label: record.class_name for record in selected.records}
     card = {
         "name": Path(output).name,
         "kind": "distilled",
-        "labels": {record.label: record.class_name for record in selected.records},
+        "labels": labels,
         "settings": {
             name: value for name, value in asdict(settings).items() if name not in (*SOURCES, "features_weights")
         },
         "versions": versions(),
         "hashes": {"selection": hash_json(selected.report)},
         "provenance": [{"role": role, "folder": sources[role].name, "card": card} for role, card in cards.items()],
-        "licences": sorted({licence for card in cards.values() for licence in card.get("licences", [UNKNOWN])}),
+        "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
     }
     export_set(pool, selected.records, Path(output), card)
     write_json(Path(output) / REPORT, selected.report)

@@ -224,8 +224,8 @@ def test_without_criteria_it_trains_a_plain_dit(cache: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("setting", "channels"), [("variational", 4), ("learn_sigma", 2)])
 def test_sigma_need_not_be_learnt(cache: Path, tmp_path: Path, setting: str, channels: int) -> None:
-    start = MinimaxTask(**SMALL, **{setting: False})
-    task = fit(start, cache, tmp_path, 2)
+    settings = {**SMALL, setting: False}
+    task = fit(MinimaxTask(**settings), cache, tmp_path, 2)
     assert task.dit.config.out_channels == channels
     of_sigma = task.dit.final_layer.linear.bias.reshape(4, channels)[:, 2:]  # of each of the 4 pixels of a patch
     assert not of_sigma.any()
