@@ -94,3 +94,23 @@ def test_the_first_batch_has_no_terms_and_a_finite_gradient() -> None:
     assert terms.representativeness.item() == terms.diversity.item() == 0.0
     assert pred.grad is not None
     assert pred.grad.abs().max() == 0
+
+
+def test_restored_memories_give_the_criteria_of_the_next_batch() -> None:
+    random = torch.Generator().manual_seed(0)
+    batches = torch.randn(3, 2, 6, 5, generator=random)
+    labels = torch.tensor([0, 1, 0, 1, 1, 0])
+    through, restored = Minimax(2, 4, 5), Minimax(2, 4, 5)
+    for pred, latents in batches[:2]:
+        through(pred, latents, labels)
+    restored.load_state_dict(through.state_dict())
+    expected, found = (minimax(*batches[2], labels) for minimax in (through, restored))
+    assert all(map(torch.equal, found, expected))
+    assert not torch.equal(expected.diversity, Minimax(2, 4, 5)(*batches[2], labels).diversity)
+
+
+def test_both_memories_move_to_a_device() -> None:
+    minimax = Minimax(2, 4, 5)
+    minimax.to(torch.device("meta"))
+    held = [tensor for memory in minimax.state_dict().values() for tensor in memory.values()]
+    assert [tensor.device.type for tensor in held] == ["meta"] * 4

@@ -42,3 +42,9 @@ def test_a_restored_memory_goes_on_where_it_was() -> None:
 def test_a_memory_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="resume with the same classes"):
         Memory(2, 4, 5).load_state_dict(Memory(2, 8, 5).state_dict())
+
+
+@pytest.mark.parametrize("sizes", [(0, 4, 5), (2, 0, 5), (2, 4, 0)])
+def test_a_memory_of_nothing_is_refused(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="at least one class, slot and dimension"):
+        Memory(*sizes)

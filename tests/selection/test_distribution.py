@@ -28,6 +28,9 @@ def test_a_score_on_an_edge_belongs_to_the_upper_interval() -> None:
 
 def test_the_number_of_intervals_is_free() -> None:
     assert histogram(np.array([0.0, 0.24, 0.25, 0.5, 1.0]), 4).tolist() == [2, 1, 1, 1]
+    assert histogram(np.array([0.0, 0.5, 1.0]), 1).tolist() == [3]
+    with pytest.raises(ValueError, match="at least one interval, got 0"):
+        histogram(np.array([0.5]), 0)
 
 
 @pytest.mark.parametrize("scores", [[0.5, np.nan], [-0.1], [1.1], [np.inf], [[0.1, 0.2]]])
@@ -105,6 +108,11 @@ def test_own_numbers_are_taken_as_they_are_or_scaled() -> None:
 def test_an_unknown_distribution_lists_the_known() -> None:
     with pytest.raises(ValueError, match="scale, hill, ground, slope, cliff, pool, uniform"):
         sampling_distribution("hills", 3, np.arange(10), np.arange(10))
+
+
+def test_only_the_vectors_of_the_paper_are_published() -> None:
+    with pytest.raises(ValueError, match="unknown distribution 'scale'; choose one of hill, ground, slope, cliff"):
+        published_distribution("scale", 10)
 
 
 def test_distances_agree_with_scipy() -> None:
