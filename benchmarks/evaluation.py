@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -24,10 +23,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from accelerator import DEVICE, now, quiet_trainer
+from noise import write_images
+from program import parser, rates
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -48,19 +48,7 @@ from dgs_lightning.tasks.classification import ClassificationTask
 CLASSES, IPC, BATCH, FILE_SIZE = 10, 10, 64, 256
 NETWORKS = {32: ["convnet3", "resnet_ap10"], 64: ["convnet6"], 224: ["resnet_ap10"]}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CUDA = torch.cuda.is_available()
-
-
-def write_images(folder: Path) -> None:
-    """A set of blurred noise, whose files are about as large as those of photographs."""
-    draw = np.random.default_rng(0)
-    for k in range(CLASSES * IPC):
-        path = folder / f"class{k % CLASSES}" / f"{k // CLASSES:05}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8))
-        pixels = np.asarray(noise.resize((FILE_SIZE, FILE_SIZE), Image.Resampling.BICUBIC), dtype=np.int16)
-        grain = draw.integers(-4, 5, pixels.shape)
-        Image.fromarray(np.clip(pixels + grain, 0, 255).astype(np.uint8)).save(path)
+GPU = DEVICE.type == "cuda"
 
 
 # ---- ours --------------------------------------------------------------------------------------------------------
@@ -83,17 +71,8 @@ class Clock(L.Callback):
 
 def ours(folder: Path, network: str, size: int, epochs: int) -> list[float]:
     clock = Clock()
-    trainer = L.Trainer(
-        accelerator="gpu" if CUDA else "cpu",
-        devices=1,
-        max_epochs=-1,
-        limit_val_batches=0,
-        default_root_dir=folder.parent / "run",
-        callbacks=[clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+    trainer = quiet_trainer(
+        max_epochs=-1, limit_val_batches=0, default_root_dir=folder.parent / "run", callbacks=[clock]
     )
     images = ImageDataModule(train=str(folder), val=str(folder), image_size=size, channels=3, batch_size=BATCH)
     trainer.fit(ClassificationTask(network, epochs=epochs), images)
@@ -127,19 +106,18 @@ def cutmix(images: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 def reference(folder: Path, network: str, size: int, epochs: int, workers: int) -> list[float]:
-    device = torch.device("cuda" if CUDA else "cpu")
     crop = [RandomResizedCrop(size, scale=(0.5, 1), antialias=True), RandomHorizontalFlip()]
     transform = Compose([Resize(size), CenterCrop(size), ToTensor(), *crop, jitter, light, Normalize(MEAN, STD)])
     images = ImageFolder(str(folder), transform)
     loader = DataLoader(images, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
-    model = build_network(network, CLASSES, size).to(device)
+    model = build_network(network, CLASSES, size).to(DEVICE)
     optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
     times = []
     for _ in range(epochs):
         times.append(now())
         for batch, classes in loader:
-            mixed, partners, own = cutmix(batch.to(device))
-            y = classes.to(device)
+            mixed, partners, own = cutmix(batch.to(DEVICE))
+            y = classes.to(DEVICE)
             logits = model(mixed)
             loss = own * F.cross_entropy(logits, y) + (1 - own) * F.cross_entropy(logits, y[partners])
             optimiser.zero_grad()
@@ -149,12 +127,6 @@ def reference(folder: Path, network: str, size: int, epochs: int, workers: int) 
 
 
 # ---- measuring ---------------------------------------------------------------------------------------------------
-
-
-def now() -> float:
-    if CUDA:
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def images_per_second(run: Callable[[], list[float]]) -> float:
@@ -180,23 +152,22 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, fl
             for _ in range(options.repetitions)
         ]
         fast, plain = map(statistics.median, zip(*pairs, strict=True))
-        results[network] = {"images_per_second": fast, "reference_images_per_second": plain, "ratio": fast / plain}
+        results[network] = rates(fast, plain)
     return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, choices=NETWORKS, default=64, help="side of the images in pixels")
-    parser.add_argument("--networks", nargs="+", help="default: " + str(NETWORKS))
-    parser.add_argument(
-        "--epochs", type=int, default=20 if CUDA else 5, help="epochs of two steps, the first unmeasured"
+    command = parser(__doc__)
+    command.add_argument("--size", type=int, choices=NETWORKS, default=64, help="side of the images in pixels")
+    command.add_argument("--networks", nargs="+", help="default: " + str(NETWORKS))
+    command.add_argument(
+        "--epochs", type=int, default=20 if GPU else 5, help="epochs of two steps, the first unmeasured"
     )
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=8 if CUDA else 0, help="of the reference's DataLoader")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--arm", choices=("ours", "reference"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    command.add_argument("--repetitions", type=int, default=3)
+    command.add_argument("--workers", type=int, default=8 if GPU else 0, help="of the reference's DataLoader")
+    command.add_argument("--arm", choices=("ours", "reference"), help=argparse.SUPPRESS)
+    command.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = command.parse_args()
     if options.arm:
         warnings.simplefilter("ignore")
         run = ours if options.arm == "ours" else partial(reference, workers=options.workers)
@@ -204,7 +175,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "images"
-        write_images(folder)
+        write_images(folder, [f"class{k}" for k in range(CLASSES)], CLASSES * IPC, FILE_SIZE)
         results = compare(folder, options)
     slowest = min(results.values(), key=lambda result: result["ratio"])
     if options.json:

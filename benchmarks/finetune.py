@@ -1,6 +1,6 @@
 """Time of an optimiser step of Minimax fine-tuning, beside a plain reference loop in the same run.
 
-    python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--steps N] [--json]
+    python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--memory N] [--steps N] [--json]
 
 Three loops take turns, step by step, and medians are given: ``MinimaxTask`` under Lightning, the same task in a bare
 loop, and the reference. The reference encodes its images at each step, keeps its memories as lists that it
@@ -8,13 +8,8 @@ concatenates for each class, and averages all parameters one by one. Model, imag
 random.
 """
 
-import argparse
-import json
-import logging
 import statistics
 import tempfile
-import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -23,6 +18,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from accelerator import DEVICE, matrix_rate, now, quiet_trainer
+from program import parser, show
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,7 +34,7 @@ from dgs_lightning.models.dit_formats import save_dit
 from dgs_lightning.tasks.minimax import MinimaxTask
 
 CLASSES, WARM_UP = 10, 3
-WEIGHTS, MEMORY, DECAY, LEARNING_RATE = (0.002, 0.008), 64, 0.9999, 1e-3
+WEIGHTS, DECAY, LEARNING_RATE = (0.002, 0.008), 0.9999, 1e-3
 Codec = PixelCodec | AutoencoderCodec
 
 
@@ -83,20 +80,19 @@ SIZES = {
 }
 
 
-def plain_loop(model: DiT, codec: Codec, images: Tensor, labels: Tensor, batch: int) -> Iterator[None]:
+def plain_loop(model: DiT, codec: Codec, images: Tensor, labels: Tensor, batch: int, memory: int) -> Iterator[None]:
     """The reference: one step each time that it is asked for the next."""
-    device = images.device
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
-    alphas = linear_alphas_cumprod().to(device)
+    alphas = linear_alphas_cumprod().to(DEVICE)
     real: list[list[Tensor]] = [[] for _ in range(CLASSES)]
     generated: list[list[Tensor]] = [[] for _ in range(CLASSES)]
     for chosen in chain.from_iterable(torch.split(torch.randperm(len(images)), batch) for _ in repeat(None)):
         y = labels[chosen]
         mean, logvar = codec.encode(images[chosen])
         latents = mean if logvar is None else mean + (logvar / 2).exp() * torch.randn_like(mean)
-        t, noise = torch.randint(0, 1000, (batch,), device=device), torch.randn_like(latents)
+        t, noise = torch.randint(0, 1000, (batch,), device=DEVICE), torch.randn_like(latents)
         terms = training_terms(model(add_noise(latents, noise, alphas[t]), t, y), latents, noise, t, alphas)
         loss = terms.mse.mean() + terms.bound.mean()
         present = set(y.tolist())
@@ -106,8 +102,8 @@ def plain_loop(model: DiT, codec: Codec, images: Tensor, labels: Tensor, batch: 
                 loss = loss + WEIGHTS[0] / len(present) * (1 - cosines(pred, real[c]).min())
                 loss = loss + WEIGHTS[1] / len(present) * cosines(pred, generated[c]).max()
         for c, latent, prediction in zip(y.tolist(), latents, terms.pred_x0.detach(), strict=True):
-            real[c] = [*real[c], latent.flatten()[None]][-MEMORY:]
-            generated[c] = [*generated[c], prediction.flatten()[None]][-MEMORY:]
+            real[c] = [*real[c], latent.flatten()[None]][-memory:]
+            generated[c] = [*generated[c], prediction.flatten()[None]][-memory:]
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -116,8 +112,8 @@ def plain_loop(model: DiT, codec: Codec, images: Tensor, labels: Tensor, batch: 
         yield
 
 
-def cosines(pred: Tensor, memory: list[Tensor]) -> Tensor:
-    return torch.cosine_similarity(pred, torch.cat(memory)[None], dim=2)
+def cosines(pred: Tensor, remembered: list[Tensor]) -> Tensor:
+    return torch.cosine_similarity(pred, torch.cat(remembered)[None], dim=2)
 
 
 def bare_loop(task: MinimaxTask, data: LatentDataModule) -> Iterator[None]:
@@ -146,27 +142,21 @@ class TakeTurns(pl.Callback):
         """Start the other loops and the clock."""
         assert isinstance(pl_module, MinimaxTask)
         self.others = {"bare": bare_loop(pl_module, self.data), "reference": self.reference}
-        self.start = now(pl_module.device)
+        self.start = now()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Stop the clock, let the others take a step each, and start it again."""
-        self.seconds["lightning"].append(now(pl_module.device) - self.start)
+        self.seconds["lightning"].append(now() - self.start)
         # In turns the one and the other first, so that each follows each of the others as often.
         for name, loop in sorted(self.others.items(), reverse=bool(trainer.global_step % 2)):
-            start = now(pl_module.device)
+            start = now()
             next(loop)
-            self.seconds[name].append(now(pl_module.device) - start)
-        self.start = now(pl_module.device)
+            self.seconds[name].append(now() - start)
+        self.start = now()
 
     def median_ms(self, name: str) -> float:
         """Milliseconds of a step of one of the loops."""
         return 1000 * statistics.median(self.seconds[name][WARM_UP:])
-
-
-def now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def write_cache(folder: Path, codec: Codec, images: Tensor, labels: Tensor) -> None:
@@ -188,13 +178,13 @@ def encode_all(codec: Codec, images: Tensor) -> tuple[Tensor, Tensor | None]:
     return torch.cat([p.mean for p in posteriors]), torch.cat(logvars) if logvars else None
 
 
-def measure(size: Size, batch: int, steps: int, precision: str | None) -> dict[str, float]:
+def measure(size: Size, batch: int, memory: int, steps: int, precision: str | None) -> dict[str, float]:
     """Let the loops take turns."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = DEVICE.type == "cuda"
     torch.manual_seed(0)
     labels = torch.arange(8 * batch) % CLASSES
     images = torch.rand(len(labels), size.channels, size.image_size, size.image_size) * 2 - 1
-    images, labels, codec = images.to(device), labels.to(device), size.codec().to(device)
+    images, labels, codec = images.to(DEVICE), labels.to(DEVICE), size.codec().to(DEVICE)
     base = DiT(DiTConfig(num_classes=CLASSES, **size.dit), [str(c) for c in range(CLASSES)])
     initialise(base, 0)
     with tempfile.TemporaryDirectory() as name:
@@ -203,21 +193,17 @@ def measure(size: Size, batch: int, steps: int, precision: str | None) -> dict[s
         save_dit(base, root / "base")
         add_difffit(base)
         mark_trainable(base, "difffit")
-        reference = plain_loop(base.to(device).train(), codec, images, labels, batch)
+        reference = plain_loop(base.to(DEVICE).train(), codec, images, labels, batch, memory)
         data = LatentDataModule(str(root / "cache"), batch_size=batch)
         turns = TakeTurns(reference, data)
-        trainer = pl.Trainer(
+        trainer = quiet_trainer(
             max_steps=WARM_UP + steps,
             default_root_dir=root,
-            precision=precision or ("bf16-mixed" if device.type == "cuda" else "32-true"),  # type: ignore[arg-type]
+            precision=precision or ("bf16-mixed" if gpu else "32-true"),
             callbacks=[turns],
-            logger=False,
             log_every_n_steps=10**9,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
         )
-        task = MinimaxTask(dit=str(root / "base"))
+        task = MinimaxTask(dit=str(root / "base"), memory_size=memory)
         trainer.fit(task, data)
     own, bare, plain = (turns.median_ms(name) for name in ("lightning", "bare", "reference"))
     figures = {
@@ -226,8 +212,8 @@ def measure(size: Size, batch: int, steps: int, precision: str | None) -> dict[s
         "ratio": plain / own,
         "lightning_overhead": own / bare - 1,
     }
-    if device.type == "cuda":
-        figures["model_flop_utilisation"] = step_flops(task, batch) / (own / 1000) / matrix_rate(device)
+    if gpu:
+        figures["model_flop_utilisation"] = step_flops(task, batch) / (own / 1000) / matrix_rate()
     return figures
 
 
@@ -241,33 +227,17 @@ def step_flops(task: MinimaxTask, batch: int) -> float:
     return float(counter.get_total_flops())
 
 
-def matrix_rate(device: torch.device) -> float:
-    """Operations a second of a large bfloat16 matrix product on this card."""
-    matrix = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    for repetition in range(20):
-        if repetition == 10:
-            start = now(device)
-        matrix @ matrix
-    return 10 * 2 * 8192**3 / (now(device) - start)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=list(SIZES), default="imagewoof128")
-    parser.add_argument("--batch", type=int, help="latents of a batch (default: 8, digits: 64)")
-    parser.add_argument("--steps", type=int, help="steps that are timed")
-    parser.add_argument("--precision", help="of the first two loops (default: bf16-mixed on a GPU, else 32-true)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    args = parser.parse_args(argv)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*is deprecated", FutureWarning)
+    options = parser(__doc__)
+    options.add_argument("--size", choices=list(SIZES), default="imagewoof128")
+    options.add_argument("--batch", type=int, help="latents of a batch (default: 8, digits: 64)")
+    options.add_argument("--memory", type=int, default=64, help="latents that are remembered of each class")
+    options.add_argument("--steps", type=int, help="steps that are timed")
+    options.add_argument("--precision", help="of the first two loops (default: bf16-mixed on a GPU, else 32-true)")
+    args = options.parse_args(argv)
     size = SIZES[args.size]
-    figures = measure(size, args.batch or size.batch, args.steps or size.steps, args.precision)
-    if args.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:24} {value:.4g}")
+    batch, steps = args.batch or size.batch, args.steps or size.steps
+    show(measure(size, batch, args.memory, steps, args.precision), args.json)
 
 
 if __name__ == "__main__":

@@ -8,24 +8,19 @@ float32 both must make the same images. On a GPU the generation runs compiled in
 network's operations have of the card's measured bfloat16 matrix rate is given, too.
 """
 
-import argparse
-import json
-import logging
 import statistics
 import tempfile
-import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import lightning as L
 import numpy as np
 import torch
+from accelerator import DEVICE, matrix_rate, quiet_trainer, timed
 from PIL import Image
+from program import parser, rates, show
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -110,52 +105,38 @@ def plain_forward(model: DiT, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
     return model.unpatchify(model.final_layer(tokens, model.t_embedder(t) + model.y_embedder(y)))
 
 
-def measure(size: Size, repetitions: int, batch_size: int, gpu: bool) -> dict[str, float]:
+def measure(size: Size, repetitions: int, batch_size: int) -> dict[str, float]:
     """Images a second of both, alternating.
 
     Raises:
         RuntimeError: If they make different images.
     """
+    gpu = DEVICE.type == "cuda"
     seconds: dict[str, list[float]] = {"own": [], "reference": []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         dit, codec = random_models(size, folder)
         own = GenerationTask(dit, codec, steps=STEPS, guidance_scale=SCALE, compile=gpu)
-        plain = GenerationTask(dit, codec, steps=STEPS).eval().to("cuda" if gpu else "cpu")
+        plain = GenerationTask(dit, codec, steps=STEPS).eval().to(DEVICE)
         each = -(-size.images // size.config.num_classes)
         labels = list(own.labels[: -(-size.images // each)])
         for repetition in range(repetitions + 1):
             data = RequestDataModule(labels, each, seed=repetition, batch_size=batch_size)
-            trainer = L.Trainer(
-                accelerator="gpu" if gpu else "cpu",
-                devices=1,
-                precision="bf16-true" if gpu else "32-true",
-                callbacks=[ImageWriter(str(folder / f"own{repetition}"))],
-                logger=False,
-                enable_progress_bar=False,
+            trainer = quiet_trainer(
+                precision="bf16-true" if gpu else "32-true", callbacks=[ImageWriter(str(folder / f"own{repetition}"))]
             )
-            with timed(seconds["own"], gpu):
+            with timed(seconds["own"]):
                 trainer.predict(own, datamodule=data)
             records = data.requests()[: size.reference_images]
-            with timed(seconds["reference"], gpu), torch.inference_mode():
+            with timed(seconds["reference"]), torch.inference_mode():
                 reference(plain, records, folder / f"reference{repetition}")
             if not gpu:
                 compare(records, folder / f"own{repetition}", folder / f"reference{repetition}")
         utilisation = flops_per_image(plain) / matrix_rate() if gpu else None
     own_seconds, reference_seconds = (statistics.median(times[1:]) for times in seconds.values())  # the first warms up
-    rates = each * len(labels) / own_seconds, size.reference_images / reference_seconds
-    figures = {"images_per_second": rates[0], "reference_images_per_second": rates[1], "ratio": rates[0] / rates[1]}
-    return figures if utilisation is None else figures | {"model_flop_utilisation": utilisation * rates[0]}
-
-
-@contextmanager
-def timed(seconds: list[float], gpu: bool) -> Iterator[None]:
-    """Append the time that a block takes, the GPU's work included."""
-    start = time.perf_counter()
-    yield
-    if gpu:
-        torch.cuda.synchronize()
-    seconds.append(time.perf_counter() - start)
+    images_per_second = each * len(labels) / own_seconds
+    figures = rates(images_per_second, size.reference_images / reference_seconds)
+    return figures if utilisation is None else figures | {"model_flop_utilisation": utilisation * images_per_second}
 
 
 def compare(records: Sequence[ImageRecord], own: Path, plain: Path) -> None:
@@ -174,35 +155,16 @@ def flops_per_image(task: GenerationTask) -> float:
     return STEPS * float(counter.get_total_flops())
 
 
-def matrix_rate(side: int = 8192, repetitions: int = 20) -> float:
-    """Floating-point operations a second of bfloat16 matrix products on this GPU."""
-    a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    times: list[float] = []
-    for _ in range(3):
-        with timed(times, gpu=True):
-            for _ in range(repetitions):
-                a @ b
-    return 2 * side**3 * repetitions / min(times)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=list(SIZES), default="digits")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--images", type=int, help="images in a repetition, by default as many as suit the size")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    args = parser.parse_args(argv)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # Lightning, with torch's newest
+    options = parser(__doc__)
+    options.add_argument("--size", choices=list(SIZES), default="digits")
+    options.add_argument("--batch-size", type=int, default=64)
+    options.add_argument("--images", type=int, help="images in a repetition, by default as many as suit the size")
+    options.add_argument("--repetitions", type=int, default=5)
+    args = options.parse_args(argv)
     size = SIZES[args.size]
     size = replace(size, images=args.images or size.images)
-    figures = measure(size, args.repetitions, args.batch_size, torch.cuda.is_available())
-    if args.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:28} {value:.4g}")
+    show(measure(size, args.repetitions, args.batch_size), args.json)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ The reference tries the pairs of thresholds one by one, each with a histogram of
 in between, and must choose the same images. Per class medians are given.
 """
 
-import argparse
-import json
 import resource
 import time
 from collections.abc import Sequence
 
 import numpy as np
+from program import parser, show
 from scipy.stats import entropy
 
 from dgs_lightning.selection.distribution import Floats
@@ -106,19 +105,13 @@ def measure(classes: int, images: int, references: int, preset: str) -> dict[str
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=list(PRESETS), default="released")
-    parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--originals", type=int, default=1300, help="original images in a class")
-    parser.add_argument("--references", type=int, default=5, help="classes on which the reference is timed")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    args = parser.parse_args(argv)
-    figures = measure(args.classes, args.originals, args.references, args.preset)
-    if args.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:28} {value:.4g}")
+    options = parser(__doc__)
+    options.add_argument("--preset", choices=list(PRESETS), default="released")
+    options.add_argument("--classes", type=int, default=1000)
+    options.add_argument("--originals", type=int, default=1300, help="original images in a class")
+    options.add_argument("--references", type=int, default=5, help="classes on which the reference is timed")
+    args = options.parse_args(argv)
+    show(measure(args.classes, args.originals, args.references, args.preset), args.json)
 
 
 if __name__ == "__main__":

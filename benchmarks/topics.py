@@ -1,0 +1,177 @@
+"""What is measured: each program's cases, the tables that show their figures, and what grows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from program import Figures
+
+Show = Callable[[Figures], str]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What of the figures is drawn.
+
+    Args:
+        unit: Unit of both curves.
+        own: Name of this project's figure.
+        reference: Name of the reference's.
+        factor: From the figures to the unit.
+    """
+
+    unit: str
+    own: str
+    reference: str
+    factor: float = 1
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a program's figures change with one of its options.
+
+    Args:
+        option: The option.
+        values: What it is set to.
+        others: Options that stay the same.
+        curves: What is drawn of it.
+    """
+
+    option: str
+    values: tuple[int, ...]
+    others: str
+    curves: Curves
+
+    @property
+    def name(self) -> str:
+        """What grows, in words."""
+        return self.option.removeprefix("--").replace("-", " ")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What one program measures.
+
+    Args:
+        title: Title of its section.
+        program: Name of its file.
+        columns: The figures of its tables, by their headings.
+        cases: Options by the name of the case.
+        short: Options that leave very little to measure.
+        growth: What is measured over a range.
+    """
+
+    title: str
+    program: str
+    columns: Mapping[str, Show]
+    cases: Mapping[str, str]
+    short: str
+    growth: Growth | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A topic's figures by case, and over the values of its growth."""
+
+    topic: Topic
+    cases: Mapping[str, Figures]
+    growth: Mapping[int, Figures] = field(default_factory=dict)
+
+
+def number(value: float) -> str:
+    """Three digits that count."""
+    return f"{float(f'{value:.3g}'):,g}"
+
+
+def figure(name: str, factor: float = 1) -> Show:
+    """Shows one of the figures."""
+    return lambda figures: number(factor * figures[name])
+
+
+def overhead(figures: Figures) -> str:
+    """Lightning's part of a step over that without it, and in milliseconds."""
+    share = figures["lightning_overhead"]
+    return f"{100 * share:.1f} %, {figures['ms_per_step'] * share / (1 + share):.2f} ms"
+
+
+RATES = {
+    "images/s": figure("images_per_second"),
+    "reference, images/s": figure("reference_images_per_second"),
+    "ratio": figure("ratio"),
+}
+RATE_CURVES = Curves("images/s", "images_per_second", "reference_images_per_second")
+
+TOPICS = (
+    Topic(
+        "Selection",
+        "selection.py",
+        {
+            "all classes, s": figure("seconds"),
+            "a class, ms": figure("seconds_per_class", 1000),
+            "reference, a class, ms": figure("reference_seconds_per_class", 1000),
+            "ratio": figure("ratio"),
+            "peak memory, MB": figure("peak_mb"),
+        },
+        {
+            "as released": "--preset released --classes 1000",
+            "as in the paper": "--preset paper --classes 1000",
+        },
+        "--references 2 --originals 300 --classes 10",
+        Growth(
+            "--classes",
+            (10, 100, 1000),
+            "--preset released",
+            Curves("ms a class", "seconds_per_class", "reference_seconds_per_class", 1000),
+        ),
+    ),
+    Topic(
+        "Fine-tuning",
+        "finetune.py",
+        {
+            "a step, ms": figure("ms_per_step"),
+            "reference, a step, ms": figure("reference_ms_per_step"),
+            "ratio": figure("ratio"),
+            "Lightning's overhead": overhead,
+        },
+        {
+            "DiT-S/2, TAESD, 128 px, batch 8": "--size imagewoof128",
+            "the quickstart's DiT, batch 64": "--size digits",
+        },
+        "--steps 2",
+        Growth(
+            "--memory",
+            (8, 32, 128, 512),
+            "--size digits",
+            Curves("ms a step", "ms_per_step", "reference_ms_per_step"),
+        ),
+    ),
+    Topic(
+        "Generation",
+        "generation.py",
+        RATES,
+        {"the quickstart's DiT": "--size digits"},
+        "--images 10 --repetitions 1",
+        Growth("--batch-size", (1, 8, 64, 256), "--size digits --images 260 --repetitions 3", RATE_CURVES),
+    ),
+    Topic(
+        "Scoring",
+        "scoring.py",
+        RATES,
+        {
+            "the quickstart's estimator, 8 px": "--size digits",
+            "ResNet-50, 224 px": "--size imagenet",
+        },
+        "--images 10 --repetitions 1",
+        Growth("--images", (100, 1000, 10000), "--size digits", RATE_CURVES),
+    ),
+    Topic(
+        "Evaluation",
+        "evaluation.py",
+        RATES,
+        {
+            "ConvNet-3, 32 px": "--size 32 --networks convnet3",
+            "ResNetAP-10, 32 px": "--size 32 --networks resnet_ap10",
+            "ConvNet-6, 64 px": "--size 64 --networks convnet6",
+        },
+        "--epochs 2 --repetitions 1",
+    ),
+)

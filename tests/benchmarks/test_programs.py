@@ -1,0 +1,40 @@
+"""Each program in its smallest form. Where both sides make the same, it stops by itself if they do not."""
+
+import pytest
+from run_all import run
+
+RATES = {"images_per_second", "reference_images_per_second", "ratio"}
+
+
+@pytest.mark.parametrize("preset", ["released", "paper"])
+def test_the_plain_reference_chooses_the_same_images(preset: str) -> None:
+    figures = run("selection.py", f"--preset {preset} --classes 5 --originals 300 --references 2")
+    assert set(figures) == {"seconds", "reference_seconds_per_class", "seconds_per_class", "ratio", "peak_mb"}
+    assert figures["ratio"] > 10
+
+
+def test_the_plain_reference_makes_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # in bfloat16 they are others
+    figures = run("generation.py", "--images 20 --repetitions 1")
+    assert set(figures) == RATES
+    assert figures["ratio"] > 1
+
+
+def test_the_plain_reference_finds_the_same_difficulties() -> None:
+    figures = run("scoring.py", "--images 500 --repetitions 1")
+    assert set(figures) == RATES
+    assert figures["ratio"] > 1
+
+
+def test_steps_of_fine_tuning_are_timed_beside_a_plain_loop() -> None:
+    figures = run("finetune.py", "--size digits --batch 16 --memory 8 --steps 3")
+    assert {"ms_per_step", "reference_ms_per_step", "ratio", "lightning_overhead"} <= figures.keys()
+    assert figures["ratio"] > 0.3
+    assert -0.5 < figures["lightning_overhead"] < 2
+
+
+@pytest.mark.slow
+def test_training_is_timed_beside_a_plain_loader() -> None:
+    figures = run("evaluation.py", "--size 32 --networks convnet1 --epochs 3 --repetitions 1")
+    assert figures.keys() == RATES
+    assert figures["ratio"] > 1
