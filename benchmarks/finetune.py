@@ -19,6 +19,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from accelerator import DEVICE, matrix_rate, now, quiet_trainer
+from models import DIGITS_DIT, STABLE_DIFFUSION_AUTOENCODER
 from program import parser, show
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -59,20 +60,11 @@ def tiny_autoencoder() -> AutoencoderCodec:
 def stable_diffusion_autoencoder() -> AutoencoderCodec:
     from diffusers import AutoencoderKL
 
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
-    channels = [128, 256, 512, 512]
-    return AutoencoderCodec(AutoencoderKL(**blocks, block_out_channels=channels, layers_per_block=2))  # type: ignore[no-untyped-call]
+    return AutoencoderCodec(AutoencoderKL(**STABLE_DIFFUSION_AUTOENCODER))  # type: ignore[no-untyped-call]
 
 
 SIZES = {
-    "digits": Size(
-        {"input_size": 8, "in_channels": 1, "hidden_size": 64, "depth": 3, "num_heads": 4},
-        8,
-        1,
-        64,
-        200,
-        lambda: PixelCodec(1),
-    ),
+    "digits": Size(DIGITS_DIT, 8, 1, 64, 200, lambda: PixelCodec(1)),
     "imagewoof128": Size(
         {"input_size": 16, "hidden_size": 384, "depth": 12, "num_heads": 6}, 128, 3, 8, 20, tiny_autoencoder
     ),

@@ -19,6 +19,7 @@ import diffusers
 import numpy as np
 import torch
 from accelerator import DEVICE, matrix_rate, quiet_trainer, timed
+from models import DIGITS_DIT, STABLE_DIFFUSION_AUTOENCODER
 from PIL import Image
 from program import parser, rates, show
 from torch import Tensor
@@ -45,18 +46,17 @@ class Size:
     reference_images: int
 
 
-VAE = {
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-}
 SIZES = {
-    "digits": Size(DiTConfig(8, 10, in_channels=1, hidden_size=64, depth=3, num_heads=4), None, 250, 5),
+    "digits": Size(DiTConfig(num_classes=10, **DIGITS_DIT), None, 250, 5),
     "imagewoof128": Size(
         DiTConfig.named("DiT-S/2", input_size=16, num_classes=10), ("AutoencoderTiny", {"scaling_factor": 1.0}), 20, 1
     ),
-    "xl2": Size(DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000), ("AutoencoderKL", VAE), 128, 2),
+    "xl2": Size(
+        DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000),
+        ("AutoencoderKL", STABLE_DIFFUSION_AUTOENCODER),
+        128,
+        2,
+    ),
 }
 
 
