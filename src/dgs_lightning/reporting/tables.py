@@ -19,7 +19,7 @@ from dgs_lightning.reporting.names import (
 )
 from dgs_lightning.reporting.published import PUBLISHED, Score, Setting, published
 
-_NOTE = "Top-1 accuracy in %, {accuracy}; mean ± sample standard deviation over {repeats} trainings"
+_NOTE = "Top-1 accuracy in %, {accuracy}; mean ± sample standard deviation (repeats: {repeats})"
 _PAPER = "; in brackets the paper's value and our difference from it"
 _BEST = "; in bold the best of each comparison"
 _ACCURACY = {"best": "best evaluation of each training", "last": "at the end of training"}
