@@ -54,7 +54,8 @@ def _network_features(name: str, weights: str | None) -> Features:
         )
     network = build_network(f"timm:{bare}", config.num_classes, config.input_size[-1], pretrained=weights or True)
     network.reset_classifier(0)  # type: ignore[operator]
-    network.eval().to(memory_format=torch.channels_last)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.eval().to(device, memory_format=torch.channels_last)
     keep_freed_memory()
     transform = create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
 
@@ -63,7 +64,7 @@ def _network_features(name: str, weights: str | None) -> Features:
         rows = []
         for start in range(0, len(paths), BATCH):
             images = torch.stack([transform(load_image(path)) for path in paths[start : start + BATCH]])
-            rows.append(network(images))
+            rows.append(network(images.to(device)).cpu())
         features: NDArray[np.float32] = torch.cat(rows).numpy()
         return features
 
