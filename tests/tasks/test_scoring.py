@@ -10,6 +10,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dgs_lightning.__main__ import main
 from dgs_lightning.callbacks.score_writer import ScoreWriter
@@ -107,6 +108,22 @@ def test_other_definitions_are_settings_and_part_of_the_identity(
             expected(probabilities(estimators[0], images, record), record.label), abs=1e-6
         )
         assert record.estimator == task.identity == f"{ScoringTask(estimators[0]).identity}:{definition}"
+
+
+class Rank(ScoringTask):
+    def difficulty(self, logits: Tensor, labels: Tensor) -> Tensor:
+        likelier = logits > logits.gather(1, labels[:, None])
+        return likelier.double().sum(dim=1) / (logits.shape[1] - 1)
+
+
+def test_a_subclass_is_a_definition_of_ones_own_known_by_its_name(
+    images: Path, estimators: list[str], tmp_path: Path
+) -> None:
+    for record in score(Rank(estimators[0]), images, tmp_path):
+        p = probabilities(estimators[0], images, record)
+        assert record.difficulty == sum(value > p[record.label] for value in p.values()) / 2
+        assert record.estimator == f"{ScoringTask(estimators[0]).identity}:Rank"
+    assert read_card(tmp_path)["scoring"]["definition"] == "Rank"
 
 
 def test_several_estimators_give_their_mean_whatever_the_order_of_their_labels(

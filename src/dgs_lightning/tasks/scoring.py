@@ -21,7 +21,7 @@ from dgs_lightning.selection.difficulty import DIFFICULTIES, ensemble_difficulty
 class Scores(NamedTuple):
     """Scores of a batch.
 
-    Args:
+    Attributes:
         positions: Positions of the records, shape ``(B,)``.
         difficulty: In [0, 1], float64, shape ``(B,)``.
         predicted: The label that the estimator gives each image.
@@ -36,7 +36,8 @@ class ScoringTask(L.LightningModule):
     """Scores images by ``predict`` with :class:`ImageDataModule`: Eq. 6, or another definition of difficulty.
 
     Each estimator prepares the images as it was trained to. Labels are matched by WordNet id, or by the labels that
-    an estimator of one's own was trained on.
+    an estimator of one's own was trained on. A subclass with a method ``difficulty`` of its own is a definition of
+    one's own, known by the name of the class.
 
     Args:
         estimator: ``torchvision:NAME``, ``timm:NAME`` or a weights folder of ``ClassificationTask``; of a list, the
@@ -49,6 +50,7 @@ class ScoringTask(L.LightningModule):
             that has not seen it.
 
     Attributes:
+        definition: Name of the definition: of its function, or of the subclass.
         identity: The estimators by name and hash of weights, and the definition where it is not that of Eq. 6. Scores
             compare where identities are equal; with or without ``cross_fit`` they are.
     """
@@ -69,7 +71,8 @@ class ScoringTask(L.LightningModule):
         self.members: list[Estimator] = list(self.estimators)  # type: ignore[arg-type]
         if cross_fit is not None:
             _check_folds(names, self.members)
-        self.identity = _identity([member.identity for member in self.members], definition)
+        self.definition = definition if type(self) is ScoringTask else type(self).__qualname__
+        self.identity = _identity([member.identity for member in self.members], self.definition)
         transforms = {repr(member.preprocess): member.preprocess for member in self.members}
         self.preprocess = PreprocessAll(list(transforms.values()))
         self._inputs = [list(transforms).index(repr(member.preprocess)) for member in self.members]
@@ -77,7 +80,7 @@ class ScoringTask(L.LightningModule):
 
     def settings(self) -> dict[str, Any]:
         """What the scores depend on, for their card."""
-        return {"estimator": self.identity, **{name: self.hparams[name] for name in ("definition", "cross_fit")}}
+        return {"estimator": self.identity, "definition": self.definition, "cross_fit": self.hparams["cross_fit"]}
 
     def on_predict_start(self) -> None:
         """Match the labels of the images with those of each estimator.
@@ -115,6 +118,10 @@ class ScoringTask(L.LightningModule):
         predicted = [self._labels[place] for place in probabilities.argmax(dim=1).tolist()]
         return Scores(positions, difficulty, predicted)
 
+    def difficulty(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Difficulties ``(B,)`` in [0, 1] of logits ``(B, C)`` and the positions of the true classes ``(B,)``."""
+        return DIFFICULTIES[self.hparams["definition"]](logits, labels)
+
     def _shares(self, positions: Tensor) -> list[tuple[Sequence[int], Tensor]]:
         """Which estimators score which rows of a batch."""
         if self._folds is None:
@@ -126,7 +133,7 @@ class ScoringTask(L.LightningModule):
         """Difficulties ``(B,)`` and probabilities ``(B, all labels)`` by one estimator, on the CPU, float64."""
         logits = self.members[member](images[self._inputs[member]]).cpu()
         try:
-            difficulty = DIFFICULTIES[self.hparams["definition"]](logits, self._columns[member][labels])
+            difficulty = self.difficulty(logits, self._columns[member][labels])
         except ValueError as error:
             raise InputError(
                 f"estimator {self.members[member].identity}",
