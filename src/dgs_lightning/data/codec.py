@@ -17,7 +17,7 @@ PIXELS = "pixels"
 class Posterior(NamedTuple):
     """Gaussian of the latents of each image.
 
-    Args:
+    Attributes:
         mean: Scaled latents, shape ``(B, C, h, w)``.
         logvar: Log variance of the same, or none where the encoder is deterministic.
     """

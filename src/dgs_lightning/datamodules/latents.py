@@ -18,7 +18,7 @@ from dgs_lightning.seeding import generator
 class LatentBatch(NamedTuple):
     """One device's share of a batch.
 
-    Args:
+    Attributes:
         latents: Shape ``(B, C, h, w)``.
         classes: Positions in the datamodule's ``labels``, shape ``(B,)``.
         number: Number of the batch in the run, from 0, across epochs.

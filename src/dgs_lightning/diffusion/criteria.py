@@ -64,7 +64,7 @@ def _require_remembered(memory: Tensor) -> None:
 class Criteria(NamedTuple):
     """Both criteria of a batch.
 
-    Args:
+    Attributes:
         representativeness: Mean over the classes of the batch, scalar; a class with an empty memory counts as 0.
         diversity: The same of the diversity.
         representativeness_by_class: Shape ``(classes,)``, NaN where a class has no value.

@@ -45,7 +45,7 @@ class Row:
         accuracy_best_mean: Mean of the best accuracies of each training.
         accuracy_best_std: Their sample standard deviation.
         mean_difficulty: Mean difficulty of the set's images; None where they are not scored.
-        distribution_distance: See :func:`distribution_distance`.
+        distribution_distance: See :func:`~dgs_lightning.reporting.summary.distribution_distance`.
     """
 
     method: str
@@ -127,7 +127,7 @@ def summarize(run: Run) -> dict[str, Any]:
 
 
 def show_summary_row(row: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Cells of a row of ``summary.json`` under :data:`HEADINGS`."""
+    """Cells of a row of ``summary.json`` under ``HEADINGS``."""
 
     def accuracy(which: str) -> str:
         mean, std = row[f"accuracy_{which}_mean"], row[f"accuracy_{which}_std"]

@@ -41,7 +41,7 @@ _KNOWN: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How one of the paper's tables is laid out, in fields of :class:`~.published.Setting`.
+    """How one of the paper's tables is laid out, in fields of :class:`~dgs_lightning.reporting.published.Setting`.
 
     Attributes:
         title: What it compares.

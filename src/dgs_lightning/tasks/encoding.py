@@ -14,7 +14,7 @@ from dgs_lightning.datamodules.images import ImageDataModule
 class Encoded(NamedTuple):
     """Latents of a batch of images.
 
-    Args:
+    Attributes:
         images: Positions of the images among the records, shape ``(B,)``.
         means: Shape ``(B, flips, C, h, w)``: the image, then its mirror image.
         logvars: Log variances of the same, or none where the codec has no posterior.
