@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help quickstart test coverage wheel-test benchmarks clean
+.PHONY: help quickstart test coverage wheel-test benchmarks docs clean
 
 help:
 	@echo "make quickstart   install, then distil the digits: runs/quickstart/summary.md"
@@ -12,6 +12,7 @@ help:
 	@echo "make coverage     the tests again, and which lines they run: 90 % of all, every one of floor 0"
 	@echo "make wheel-test   build wheel and sdist, install the wheel elsewhere, run the quickstart there at a tiny size"
 	@echo "make benchmarks   measure beside plain references on a quiet machine, about 12 minutes: docs/benchmarks.md"
+	@echo "make docs         install, then the documentation: site/index.html"
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -39,5 +40,8 @@ wheel-test: $(STAMP)
 benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/run_all.py
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site

@@ -1,0 +1,135 @@
+"""The documentation: built without a warning, linked to what there is, its examples run as they stand."""
+
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dgs_lightning.arguments import experiment_parser
+from dgs_lightning.cli import check
+from dgs_lightning.data.manifest import read_card, read_manifest
+from dgs_lightning.experiment import load_experiment
+from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
+from dgs_lightning.models.dit import DiT, DiTConfig, initialise
+from dgs_lightning.models.dit_formats import save_dit
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"^\$ dgs (.*?)(?: +#.*)?$", re.MULTILINE)
+LABELS = ("ant", "bee", "cow")
+
+
+def in_text(command: str) -> str:
+    """A command on one line."""
+    return command.replace("\\\n", "")
+
+
+COMMANDS = sorted({found for page in PAGES for found in COMMAND.findall(in_text(page.read_text()))})
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 7, 8, 9, 10])
+def test_each_equation_is_a_formula_with_a_link_to_the_function_that_says_so(site: Path, number: int) -> None:
+    text = (site / "method" / "index.html").read_text()
+    (section,) = re.findall(rf'id="eq-{number}".*?(?=<h[23])', text, re.DOTALL)
+    assert "<math" in section
+    page, anchor = re.findall(r'href="\.\./reference/(\w+)/#([\w.]+)"', section)[0]
+    assert f'id="{anchor}"' in (site / "reference" / page / "index.html").read_text()
+    module, _, name = anchor.rpartition(".")
+    assert re.search(rf"Eq\. {number}\b", getattr(importlib.import_module(module), name).__doc__)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_page_fetches_anything_from_elsewhere_or_leaves_a_formula_to_a_script(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        assert not re.search(r'(?:<(?:script|img)[^>]* src|<link[^>]* href)="https?:', text), page
+        assert "arithmatex" not in text, page
+        assert not re.search(r":(?:func|class|math|data|attr):", text), page
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_settings_of_each_command_exist(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text()
+    (tmp_path / "photos.yaml").write_text(re.findall(r'```yaml title="photos.yaml"\n(.*?)```', tutorial, re.DOTALL)[0])
+    name, *args = shlex.split(command)
+    if name in ("run", "doctor"):
+        options = experiment_parser(name, "").parse_args([arg for arg in args if arg != "--dry-run"])
+        assert load_experiment(options.experiment, options.set, options.output).title
+    else:
+        check(name, args)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A DiT, a classifier and images, under the names that the examples give them."""
+    model = DiT(DiTConfig(input_size=4, num_classes=3, in_channels=1, hidden_size=16, depth=1, num_heads=2), LABELS)
+    initialise(model, 0)
+    save_dit(model, tmp_path / "model")
+    config = ClassifierConfig("convnet1", LABELS, 4, 3, (0.5,) * 3, (0.25,) * 3, width=4)
+    save_classifier(config.build(), config, tmp_path / "estimator")
+    rng = np.random.default_rng(0)
+    for label in LABELS:
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for index in range(5):
+            pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{index}.png")
+    return tmp_path
+
+
+def run_example(name: str, folder: Path) -> None:
+    """Write an example of the page into a folder, and run the command that follows it."""
+    page = in_text((ROOT / "docs" / "how-to" / "extend.md").read_text())
+    form = rf'```python title="{name}"\n(.*?)```.*?```console\n\$ python (.*?)\n```'
+    ((example, command),) = re.findall(form, page, re.DOTALL)
+    (folder / name).write_text(example)
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command)], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_example_of_a_guidance_guides(folder: Path) -> None:
+    run_example("my_guidance.py", folder)
+    assert len(read_manifest(folder / "white")) == 2 * len(LABELS)
+    guidance = read_card(folder / "white")["settings"]["model"]["guidance"]
+    assert guidance == {"class": "TowardsWhite", "scale": 0.2}
+
+
+@pytest.mark.slow
+def test_the_example_of_a_difficulty_scores(folder: Path) -> None:
+    run_example("my_difficulty.py", folder)
+    records = read_manifest(folder / "ranks")
+    assert {record.difficulty for record in records} <= {0.0, 0.5, 1.0}
+    assert all(record.estimator and record.estimator.endswith(":Rank") for record in records)
+    assert all((record.difficulty == 0) == (record.predicted == record.label) for record in records)
+
+
+@pytest.mark.slow
+def test_the_example_of_a_network_is_trained(folder: Path) -> None:
+    run_example("my_network.py", folder)
+    result = json.loads((folder / "pooled" / "result.json").read_text())
+    assert result["network"] == "timm:pooled"
+    assert result["accuracy_best"] > 1 / len(LABELS)
