@@ -22,7 +22,8 @@ from page import draw_growth, page
 from program import Figures
 from topics import TOPICS, Measured, Topic
 
-from dgs_lightning.data.manifest import versions, write_text
+from dgs_lightning.data.manifest import versions
+from dgs_lightning.files import write_text
 
 PROGRAMS = Path(__file__).parent
 

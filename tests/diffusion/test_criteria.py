@@ -104,9 +104,10 @@ def test_restored_memories_give_the_criteria_of_the_next_batch() -> None:
     for pred, latents in batches[:2]:
         through(pred, latents, labels)
     restored.load_state_dict(through.state_dict())
-    expected, found = (minimax(*batches[2], labels) for minimax in (through, restored))
+    pred, latents = batches[2]
+    expected, found = (minimax(pred, latents, labels) for minimax in (through, restored))
     assert all(map(torch.equal, found, expected))
-    assert not torch.equal(expected.diversity, Minimax(2, 4, 5)(*batches[2], labels).diversity)
+    assert not torch.equal(expected.diversity, Minimax(2, 4, 5)(pred, latents, labels).diversity)
 
 
 def test_both_memories_move_to_a_device() -> None:

@@ -55,7 +55,7 @@ def _network_features(name: str, weights: str | None) -> Features:
     network = build_network(f"timm:{bare}", config.num_classes, config.input_size[-1], pretrained=weights or True)
     network.reset_classifier(0)  # type: ignore[operator]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network.eval().to(device, memory_format=torch.channels_last)
+    network.eval().to(device).to(memory_format=torch.channels_last)
     keep_freed_memory()
     transform = create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
 
