@@ -32,6 +32,8 @@ def test_the_settings_say_what_they_are_in_plain_json(tmp_path: Path) -> None:
         "mean": [0.5],
         "std": [0.25],
         "width": 4,
+        "folds": None,
+        "fold": None,
     }
 
 
