@@ -115,7 +115,7 @@ TOPICS = (
             "as released": "--preset released --classes 1000",
             "as in the paper": "--preset paper --classes 1000",
         },
-        "--references 2 --originals 300 --classes 10",
+        "--classes 2 --originals 300 --references 1",
         Growth(
             "--classes",
             (10, 100, 1000),
