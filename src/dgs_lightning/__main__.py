@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "encode latents, generate images or score difficulty",
     "select": "select a distilled set from an image pool",
     "report": "write tables, figures and a page from finished runs",
+    "export": "write a trained DiT as a folder that stock diffusers loads",
 }
 
 

@@ -25,6 +25,7 @@ FUNCTION_COMMANDS = {
     "prepare": "dgs_lightning.data.sources",
     "select": "dgs_lightning.select",
     "report": "dgs_lightning.report",
+    "export": "dgs_lightning.export",
 }
 OnStep = Callable[[int, int], None]
 
