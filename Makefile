@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help quickstart test coverage wheel-test benchmarks docs clean
+.PHONY: help quickstart test test-fault coverage wheel-test benchmarks docs clean
 
 help:
 	@echo "make quickstart   install, then distil the digits: runs/quickstart/summary.md"
 	@echo "make test         install, then ruff, mypy and all tests that need no GPU"
+	@echo "make test-fault   inject faults into every stage of a run, within 30 minutes: docs/reliability.md"
 	@echo "make coverage     the tests again, and which lines they run: 90 % of all, every one of floor 0"
 	@echo "make wheel-test   build wheel and sdist, install the wheel elsewhere, run the quickstart there at a tiny size"
 	@echo "make benchmarks   measure beside plain references on a quiet machine, about 12 minutes: docs/benchmarks.md"
@@ -28,6 +29,9 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-fault: $(STAMP)
+	$(BIN)/pytest -m fault
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

@@ -1,10 +1,13 @@
 """The command ``dgs``: dispatches to one subcommand and turns bad input into one clear line."""
 
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from dgs_lightning import __version__
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import told_in_words
 
 COMMANDS = {
     "run": "run an experiment: all its stages, skipping what is done",
@@ -48,6 +51,10 @@ def dispatch(command: str, args: list[str]) -> int:
     return 0
 
 
+class Terminated(SystemExit):
+    """A SIGTERM: the end of the process, but with all that ``finally`` and ``with`` see to."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
@@ -55,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process by default.
 
     Returns:
-        Exit status: 0, or 1 where the doctor finds a problem, 2 where a setting or file is at fault, or 130 where the
-        user interrupted.
+        Exit status: 0, or 1 where the doctor finds a problem, 2 where a setting or file is at fault, 130 where the
+        user interrupted, or 143 where it was terminated.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
@@ -68,14 +75,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         sys.stderr.write(f"dgs: no command {args[0]!r}; 'dgs --help' lists {', '.join(COMMANDS)}\n")
         return 2
+    signal.signal(signal.SIGTERM, _terminate)
     try:
-        return dispatch(args[0], args[1:])
+        with told_in_words():
+            return dispatch(args[0], args[1:])
     except InputError as error:
         sys.stderr.write(f"dgs {args[0]}: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"dgs {args[0]}: interrupted; the same command continues\n")
         return 130
+    except Terminated:
+        sys.stderr.write(f"dgs {args[0]}: terminated; the same command continues\n")
+        return 128 + signal.SIGTERM
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(128 + number)
 
 
 if __name__ == "__main__":

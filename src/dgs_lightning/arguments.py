@@ -14,7 +14,7 @@ def experiment_parser(command: str, description: str) -> argparse.ArgumentParser
     return parser
 
 
-def complaint(error: Exception) -> str:
+def complaint(error: BaseException) -> str:
     """What jsonargparse complains about, in one line, without its listings of types and values."""
     lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
     noise = ("Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")

@@ -118,6 +118,17 @@ class DGSCommandLine(LightningCLI):
         """Parse the command line, or say in one line what is wrong with it."""
         self.config = parsed(parser, args, f"dgs {args[0]}")
 
+    def instantiate_classes(self) -> None:
+        """Build what the settings name.
+
+        Raises:
+            InputError: If one refuses its settings, which jsonargparse tells of in words of its own.
+        """
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, ImportError) as error:
+            raise refusal(error) from error
+
 
 class SettingsCheck(DGSCommandLine):
     """Parses and checks the settings of a command, and does nothing else."""
@@ -127,6 +138,16 @@ class SettingsCheck(DGSCommandLine):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run."""
+
+
+def refusal(error: BaseException) -> InputError:
+    """What a class has against its settings: its own words where it has any."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return InputError("settings", found=complaint(error), expected="settings that go together", remedy="Correct them")
 
 
 def with_shipped_configs(args: list[str]) -> list[str]:

@@ -21,8 +21,11 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 
 
 @contextmanager
-def told_in_words(path: Path) -> Iterator[None]:
+def told_in_words(path: Path | None = None) -> Iterator[None]:
     """Turn the refusal of a disk to take a file into an error that says what to do.
+
+    Args:
+        path: The file, where it is known better than to the error.
 
     Raises:
         InputError: If the disk is full, or may not be written to.
@@ -34,7 +37,7 @@ def told_in_words(path: Path) -> Iterator[None]:
         if number not in REFUSALS:
             raise
         raise InputError(
-            path,
+            path or getattr(error, "filename", None) or "output",
             found=os.strerror(number).lower(),
             expected="a disk with space that may be written to",
             remedy="Free space or choose another folder, and run the same command again: it keeps what is finished",

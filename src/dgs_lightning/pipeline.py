@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.managers import SyncManager
 from pathlib import Path
@@ -25,6 +26,7 @@ import yaml
 from dgs_lightning.arguments import experiment_parser
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment import Experiment, load_experiment
+from dgs_lightning.files import write_text
 from dgs_lightning.plan import Plan, Stage, stage_keys
 from dgs_lightning.progress import Progress
 from dgs_lightning.shipped import load_yaml
@@ -70,7 +72,7 @@ class Run:
         """What is on record about a stage; nothing where the record is missing or broken off."""
         try:
             record: dict[str, Any] = json.loads(self._record_path(stage).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return {}
         return record
 
@@ -93,7 +95,7 @@ class Run:
             "status": status,
             "seconds": round(seconds, 3),
         }
-        _write(self._record_path(stage), json.dumps(record, indent=2) + "\n")
+        write_text(self._record_path(stage), json.dumps(record, indent=2) + "\n")
 
     def status(self, stage: Stage) -> str:
         """``done``, ``resume`` (begun with these settings), ``changed`` (done with others) or ``new``."""
@@ -136,10 +138,10 @@ class Run:
         if not pending:
             return
         settings = yaml.safe_dump(vars(self.experiment), sort_keys=False, allow_unicode=True)
-        _write(self.output / "experiment.yaml", settings)
+        write_text(self.output / "experiment.yaml", settings)
         for stage in pending:
-            header = f"# {self.command(stage)}\n"
-            _write(self.config_path(stage), header + yaml.safe_dump(stage.config, sort_keys=False, allow_unicode=True))
+            settings = yaml.safe_dump(stage.config, sort_keys=False, allow_unicode=True)
+            write_text(self.config_path(stage), f"# {self.command(stage)}\n{settings}")
         from dgs_lightning.cli import check
 
         for stage in pending:
@@ -154,6 +156,7 @@ class Run:
     def _begin(self, stage: Stage) -> None:
         """Clear what other settings left, and record that the stage runs."""
         if self.status(stage) in ("changed", "new") and stage.command != "report":
+            self._record_path(stage).unlink(missing_ok=True)  # first: half a folder must not pass for what is on record
             shutil.rmtree(self.output / stage.name, ignore_errors=True)
         self._write_record(stage, RUNNING, 0.0)
         self.progress.begin(stage.name, self.command(stage))
@@ -172,12 +175,21 @@ class Run:
         """Record that a stage is done, or name it where it failed."""
         try:
             seconds, said = outcome()
-        except InputError:
+        except InputError as error:
             self.progress.stop(stage.name)
-            raise
+            raise self._reopened(error, stage) from None
         self._finish(stage, seconds)
         if stage.command == "prepare":  # what was read from the user's data
             self.progress.say(said)
+
+    def _reopened(self, error: InputError, failed: Stage) -> InputError:
+        """The error; an earlier stage that made what is at fault is no longer done, so that the next run mends it."""
+        where, found, expected, remedy = error.parts
+        for maker in self.stages[: self.stages.index(failed)]:
+            if Path(where).is_relative_to(self.output / maker.name):
+                self._write_record(maker, RUNNING, 0.0)
+                remedy += f". Where it was damaged, run the same command again: it goes through {maker.name} once more"
+        return InputError(where, found=found, expected=expected, remedy=remedy)
 
     def _listener(self, stage: Stage) -> Callable[[int, int], None]:
         return lambda done, total: self.progress.step(stage.name, done, total)
@@ -202,7 +214,16 @@ class Run:
                         self.progress.step(*steps.get())
                     for future in finished:
                         self._end(running.pop(future), future.result)
+            except (BrokenProcessPool, ConnectionError, EOFError):
+                raise InputError(
+                    f"jobs={self.experiment.jobs}",
+                    found="a process of the run that was killed from outside, as when memory runs out",
+                    expected="processes that end by themselves",
+                    remedy="Run it again, with fewer jobs where memory is short: it keeps what is finished",
+                ) from None
             except BaseException:
+                for process in active_children():
+                    process.terminate()
                 workers.shutdown(wait=False, cancel_futures=True)
                 raise
 
@@ -249,7 +270,7 @@ def run_stage(command: str, config: str, threads: int, on_step: Callable[[int, i
         # A strategy of several processes starts this program again for each of them.
         arguments = [sys.executable, "-m", "dgs_lightning", command, "--config", config]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": os.environ.get(ALL_GPUS, "")}
-        if subprocess.run(arguments, env=environment if ALL_GPUS in os.environ else None, check=False).returncode:
+        if _run_alone(arguments, environment if ALL_GPUS in os.environ else None):
             raise InputError(
                 f"dgs {command} --config {config}",
                 found="a failure, shown above",
@@ -257,6 +278,16 @@ def run_stage(command: str, config: str, threads: int, on_step: Callable[[int, i
                 remedy="Mend its cause and run again; what is done stays",
             )
     return time.monotonic() - start, said
+
+
+def _run_alone(arguments: list[str], environment: dict[str, str] | None) -> int:
+    """Exit code of a command, of whose processes none is left where this one is ended."""
+    with subprocess.Popen(arguments, env=environment, start_new_session=True) as command:
+        try:
+            return command.wait()
+        except BaseException:
+            os.killpg(command.pid, signal.SIGKILL)
+            raise
 
 
 def _run_in_worker(command: str, config: str, threads: int, name: str, steps: "Queue[tuple[str, int, int]]") -> Outcome:
@@ -277,14 +308,7 @@ def _start_worker(slots: "Queue[int]") -> None:
 def _end_with_parent() -> None:
     """Leave Ctrl-C to the run, and end this process as soon as the run is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (wait_for([parent.sentinel]), os._exit(1)), daemon=True).start()
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

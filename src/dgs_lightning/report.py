@@ -1,6 +1,5 @@
 """``dgs report``: tables, figures and a page from the folders of runs."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from dgs_lightning.reporting.album import album
 from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
 from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Score, Setting
-from dgs_lightning.reporting.runs import Run, read_run
+from dgs_lightning.reporting.runs import Run, read_record, read_run
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import summarize, summary_markdown, summary_table
 from dgs_lightning.reporting.tables import FORMS, Table, build_tables
@@ -117,7 +116,7 @@ def print_summary(folder: str | Path) -> None:
     """Print a run's table and where what it made is."""
     run = read_run(folder)
     written = run.folder / SUMMARY
-    summary = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else summarize(run)
+    summary = read_record(written) if written.is_file() else summarize(run)
     console = Console(highlight=False)
     console.print(summary_table(summary, run.variants))
     made = [SUMMARY, "summary.md", PAGE, "tables", "figures", "distilled"]

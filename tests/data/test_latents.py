@@ -53,6 +53,14 @@ def test_a_cache_with_missing_latents_cannot_be_finished(tmp_path: Path) -> None
         finish_cache(tmp_path, SETTINGS, RECORDS, "images")
 
 
+def test_a_cache_that_lost_a_shard_is_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path, ([0, 1, 2, 3], [4, 5, 6]))
+    finish_cache(tmp_path, SETTINGS, RECORDS, "images")
+    shard_paths(tmp_path)[1].unlink()
+    with pytest.raises(InputError, match="found 3 of 7 images without latents"):
+        LatentCache(tmp_path)
+
+
 def test_shards_with_another_key_are_refused(tmp_path: Path) -> None:
     write_shards(tmp_path, ([0, 1],))
     assert encoded_images(tmp_path, SETTINGS.key("images")).tolist() == [0, 1]

@@ -262,7 +262,10 @@ def read_centers(path: Path, labels: Sequence[str], shape: tuple[int, int, int])
         centers = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            path, found=f"no readable centres ({error})", expected="a safetensors file", remedy="Compute the centres"
+            path,
+            found=f"no readable centres ({error})",
+            expected="a safetensors file",
+            remedy="Delete it; what a run computed, the same command computes again",
         ) from None
     for label in labels:
         if label not in centers or centers[label].shape[1:] != shape or not len(centers[label]):

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -109,10 +110,18 @@ class ImageWriter(BasePredictionWriter):
     def _earlier_settings(self) -> dict[str, Any] | None:
         """Settings of the images in the folder, finished or not."""
         journal = self.output / _JOURNAL / "settings.json"
-        if journal.is_file():
+        if not journal.is_file():
+            return read_card(self.output).get("settings")
+        try:
             earlier: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))
-            return earlier
-        return read_card(self.output).get("settings")
+        except ValueError:
+            raise InputError(
+                journal,
+                found="broken JSON",
+                expected="the settings of unfinished images",
+                remedy=f"Delete {self.output} and run the command again",
+            ) from None
+        return earlier
 
     def _check(self, earlier: dict[str, Any] | None, settings: dict[str, Any]) -> None:
         """Refuse a folder with other images or settings."""
@@ -132,11 +141,10 @@ class ImageWriter(BasePredictionWriter):
             )
 
     def _recorded(self) -> Iterator[ImageRecord]:
-        """Records of all finished batches, of this run and earlier ones."""
-        if (self.output / MANIFEST).is_file():
-            yield from read_manifest(self.output)
-        for part in sorted((self.output / _JOURNAL).glob("*/" + MANIFEST)):
-            yield from read_manifest(part.parent)
+        """Records of all finished batches, of this run and earlier ones; a batch whose lines are broken is none."""
+        for manifest in (self.output / MANIFEST, *sorted((self.output / _JOURNAL).glob("*/" + MANIFEST))):
+            with suppress(InputError):
+                yield from read_manifest(manifest.parent)
 
     # ---- during: a batch -----------------------------------------------------------------------------------------
 

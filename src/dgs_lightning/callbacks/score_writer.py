@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -91,11 +92,12 @@ class ScoreWriter(Callback):
         return hash_files(self._data.predict_folder, self._data.predict_records)
 
     def _is_done(self) -> bool:
-        """Whether these very scores are all written."""
-        card = read_card(self._folder)
-        if card.get("scoring", {}).get("key") != self._key or not (self._folder / MANIFEST).is_file():
+        """Whether these very scores are all written, and still whole."""
+        if read_card(self._folder).get("scoring", {}).get("key") != self._key:
             return False
-        return all(record.estimator == self._task.identity for record in read_manifest(self._folder))
+        with suppress(InputError):
+            return all(record.estimator == self._task.identity for record in read_manifest(self._folder))
+        return False
 
     # ---- journals --------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,8 @@ def _same_file(first: Path, second: Path) -> bool:
 def is_intact(folder: Path) -> bool:
     """Whether an image set has all the images, unchanged, that its card has the hash of."""
     expected = read_card(folder).get("hashes", {}).get("images")
-    if expected is None or not (folder / MANIFEST).is_file():
+    if expected is None:
         return False
-    records = read_manifest(folder)
-    if not all((folder / record.file_name).is_file() for record in records):
-        return False
-    return bool(hash_files(folder, records) == expected)
+    with suppress(InputError, FileNotFoundError):
+        return bool(hash_files(folder, read_manifest(folder)) == expected)
+    return False

@@ -101,7 +101,7 @@ def read_shard(path: Path, key: str) -> dict[str, Tensor]:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
     except SafetensorError as error:
         raise InputError(
-            path, found=f"a broken file ({error})", expected="latents", remedy="Delete it and encode again"
+            path, found=f"a broken file ({error})", expected="latents", remedy="Delete it and encode the images again"
         ) from None
     if found != key:
         raise InputError(
@@ -141,12 +141,7 @@ def finish_cache(
     key = settings.key(images)
     missing = len(records) - len(set(encoded_images(folder, key).tolist()))
     if missing:
-        raise InputError(
-            folder,
-            found=f"{missing} of {len(records)} images without latents",
-            expected="latents of all",
-            remedy="Run the command again; it goes on where it stopped",
-        )
+        raise _missing(folder, missing, len(records))
     write_manifest(folder, records)
     card = {
         "format": FORMAT,
@@ -156,6 +151,15 @@ def finish_cache(
         "licences": list(licences),
     }
     write_json(folder / CARD, card)
+
+
+def _missing(folder: Path, missing: int, images: int) -> InputError:
+    return InputError(
+        folder,
+        found=f"{missing} of {images} images without latents",
+        expected="latents of all",
+        remedy="Run the command that encodes them again; it goes on where it stopped",
+    )
 
 
 def read_cache_card(folder: Path) -> dict[str, Any] | None:
@@ -217,11 +221,14 @@ class LatentCache:
         position = {label: index for index, label in enumerate(self.labels)}
         self.classes = torch.tensor([position[record.label] for record in self.records])
         self._shards = [read_shard(path, self.key) for path in shard_paths(folder)]
-        self._shard_of = torch.zeros(len(self.records), dtype=torch.long)
+        self._shard_of = torch.full((len(self.records),), -1)
         self._row_of = torch.zeros(len(self.records), dtype=torch.long)
         for number, shard in enumerate(self._shards):
             self._shard_of[shard["images"]] = number
             self._row_of[shard["images"]] = torch.arange(len(shard["images"]))
+        missing = int((self._shard_of < 0).sum())
+        if missing:
+            raise _missing(folder, missing, len(self.records))
 
     def __len__(self) -> int:
         return len(self.records)

@@ -117,7 +117,7 @@ class Run:
     @cached_property
     def costs(self) -> list[Cost]:
         """Time of every finished stage, ordered by name."""
-        records = map(_read_json, sorted(self.folder.glob("stages/**/*.json")))
+        records = map(read_record, sorted(self.folder.glob("stages/**/*.json")))
         return [self._cost(record) for record in records if record.get("status") == "done"]
 
     @property
@@ -192,14 +192,14 @@ class Run:
     def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
         """Account of how a distilled set was selected, by label, as ``selection.json`` has it; empty without one."""
         path = self.folder / "distilled" / name / SELECTION
-        accounts: Mapping[str, Mapping[str, Any]] = _read_json(path)["classes"] if path.is_file() else {}
+        accounts: Mapping[str, Mapping[str, Any]] = read_record(path)["classes"] if path.is_file() else {}
         return accounts
 
     @cached_property
     def intervals(self) -> int:
         """Number of difficulty intervals of the run's selections: that of the first; 10 where there is none."""
         paths = (self.folder / "distilled" / f"{row}-ipc{ipc}" / SELECTION for row, ipc in self.distilled)
-        return next((int(_read_json(path)["intervals"]) for path in paths if path.is_file()), 10)
+        return next((int(read_record(path)["intervals"]) for path in paths if path.is_file()), 10)
 
     def readable(self, label: str) -> str:
         """Name of a class: that on the original set's card, or ImageNet's of a WordNet id, or the label itself."""
@@ -225,7 +225,7 @@ class Run:
         stage = self.folder / str(record["name"])
         manifest, timing = stage / MANIFEST, stage / "timing.json"
         images = sum(1 for _ in _lines(manifest)) if manifest.is_file() else None
-        device = _read_json(timing).get("device") if timing.is_file() else None
+        device = read_record(timing).get("device") if timing.is_file() else None
         return Cost(str(record["name"]), float(record["seconds"]), images, device)
 
 
@@ -249,7 +249,7 @@ def read_run(folder: str | Path) -> Run:
 
 def _evaluation(path: Path) -> Evaluation:
     row, ipc = split_ipc(path.parents[2].name)
-    result = _read_json(path)
+    result = read_record(path)
     try:
         last, best = float(result["accuracy_last"]), float(result["accuracy_best"])
         return Evaluation(row, ipc, path.parents[1].name, int(path.parent.name.removeprefix("seed")), last, best)
@@ -274,10 +274,15 @@ def _list_images(folder: Path) -> dict[str, tuple[list[str], NDArray[np.float64]
     return listing
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON object that a run left behind.
+
+    Raises:
+        InputError: If it is broken.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InputError(
             path,
             found=f"broken JSON ({error})",

@@ -1,0 +1,87 @@
+"""A process that has imported everything, and forks a ``dgs`` for each request: a line of JSON in, a line out.
+
+``{"args": [...], "log": FILE, "file_bytes": N or null}`` starts one and answers its process id, which is its process
+group's, too; ``{"wait": PID}`` answers its exit code.
+"""
+
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+import torch
+
+import dgs_lightning
+from dgs_lightning.__main__ import main
+
+SLOW_TO_IMPORT = (
+    "dgs_lightning.cli",
+    "dgs_lightning.pipeline",
+    "dgs_lightning.select",
+    "dgs_lightning.data.sources",
+    "dgs_lightning.report",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_pdf",
+    "sklearn.cluster",
+    "sklearn.datasets",
+    "timm",
+    "torch.utils.tensorboard",
+)
+
+
+def preload() -> None:
+    """Import what any stage needs."""
+    for name in SLOW_TO_IMPORT:
+        importlib.import_module(name)
+    for name in dgs_lightning.__all__:
+        getattr(dgs_lightning, name)
+
+
+def serve() -> list[str]:
+    """Answer requests; returns in a forked process alone, with the arguments of its ``dgs``."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
+            continue
+        child = os.fork()
+        if child == 0:
+            return become(request)
+        os.setpgid(child, child)  # here, too: before anyone asks who is in the group
+        print(child, flush=True)
+    os._exit(0)
+
+
+def become(request: dict[str, Any]) -> list[str]:
+    """Be a process that a shell would have started."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
+    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
+    if request["file_bytes"] is not None:
+        log = through_cat(log)  # which the limit does not concern
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
+    for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
+        os.dup2(descriptor, target)
+    os.close(log)
+    return list(request["args"])
+
+
+def through_cat(log: int) -> int:
+    """A pipe into the log."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.dup2(reader, 0)
+        os.dup2(log, 1)
+        os.close(writer)
+        os.execvp("cat", ["cat"])
+    return writer
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # a forked process would miss the others
+    preload()
+    sys.exit(main(serve()))
