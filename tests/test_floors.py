@@ -10,6 +10,8 @@ ROOT = Path(dgs_lightning.__file__).parent
 FLOORS = {
     "errors": -1,
     "files": -1,
+    "ranges": -1,
+    "shipped": -1,
     "seeding": -1,
     "selection": 0,
     "diffusion": 0,

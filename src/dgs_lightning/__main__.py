@@ -1,5 +1,6 @@
 """The command ``dgs``: dispatches to one subcommand and turns bad input into one clear line."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return dispatch(args[0], args[1:])
     except InputError as error:
         sys.stderr.write(f"dgs {args[0]}: {error}\n")
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        told = InputError(
+            os.fspath(error.filename),
+            found=str(error.strerror).lower(),
+            expected="a file or folder that can be used",
+            remedy="Choose another, or change its permissions",
+        )
+        sys.stderr.write(f"dgs {args[0]}: {told}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"dgs {args[0]}: interrupted; the same command continues\n")

@@ -1,11 +1,28 @@
 """What the command lines share: the options of whatever takes an experiment, and how a parser's complaint reads."""
 
 import argparse
+from typing import NoReturn
+
+from dgs_lightning.errors import InputError
 
 
-def experiment_parser(command: str, description: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            "arguments", found=message, expected=f"what '{self.prog} --help' lists", remedy="Correct the command"
+        )
+
+
+def experiment_parser(command: str, description: str) -> Parser:
     """Parser of ``dgs COMMAND EXPERIMENT [--output DIR] [--set KEY=VALUE ...]``."""
-    parser = argparse.ArgumentParser(prog=f"dgs {command}", description=description)
+    parser = Parser(prog=f"dgs {command}", description=description)
     parser.add_argument("experiment", help="a YAML file, or a shipped experiment such as quickstart")
     parser.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/NAME)")
     parser.add_argument(

@@ -9,15 +9,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import dgs_lightning
 from dgs_lightning.arguments import complaint
 from dgs_lightning.errors import InputError
+from dgs_lightning.ranges import Ranged, check_ranges
 from dgs_lightning.shipped import find_config
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
@@ -27,7 +30,29 @@ FUNCTION_COMMANDS = {
     "report": "dgs_lightning.report",
     "export": "dgs_lightning.export",
 }
+Settings = dict[str, Any]
 OnStep = Callable[[int, int], None]
+SEEDS = "[0, 4294967295]"  # what NumPy and Lightning take
+TRAINER_RANGES = {
+    "devices": "[-1, 1024]",
+    "num_nodes": "[1, 65536]",
+    "max_epochs": "[-1, inf)",
+    "min_epochs": "[0, inf)",
+    "max_steps": "[-1, inf)",
+    "min_steps": "[0, inf)",
+    "limit_train_batches": "[0, inf)",
+    "limit_val_batches": "[0, inf)",
+    "limit_test_batches": "[0, inf)",
+    "limit_predict_batches": "[0, inf)",
+    "overfit_batches": "[0, inf)",
+    "val_check_interval": "(0, inf)",
+    "check_val_every_n_epoch": "[1, inf)",
+    "num_sanity_val_steps": "[-1, inf)",
+    "log_every_n_steps": "[0, inf)",
+    "accumulate_grad_batches": "[1, inf)",
+    "gradient_clip_val": "[0, inf)",
+    "reload_dataloaders_every_n_epochs": "[0, inf)",
+}
 
 # Lightning's remarks on what is meant here: runs measured in steps, few batches, no workers.
 REMARKS = (
@@ -117,6 +142,20 @@ class DGSCommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse the command line, or say in one line what is wrong with it."""
         self.config = parsed(parser, args, f"dgs {args[0]}")
+        settings = self.config[self.config.subcommand]
+        check_ranges(settings, {"seed_everything": SEEDS})
+        check_ranges(settings.trainer, TRAINER_RANGES)
+        for kind, own in named_classes(settings):
+            if issubclass(kind, Ranged):
+                kind.check_settings(own)
+
+    def _parse_ckpt_path(self) -> None:
+        """Look at a checkpoint that is named. Lightning would take settings out of it; here those given count."""
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path not in (None, "last", "best", "hpc"):
+            from dgs_lightning.callbacks.checkpointing import check_readable
+
+            check_readable(Path(path))
 
     def instantiate_classes(self) -> None:
         """Build what the settings name.
@@ -126,7 +165,7 @@ class DGSCommandLine(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, ImportError) as error:
+        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
             raise refusal(error) from error
 
 
@@ -138,6 +177,20 @@ class SettingsCheck(DGSCommandLine):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run."""
+
+
+def named_classes(settings: Any) -> Iterator[tuple[type, Settings]]:  # noqa: ANN401
+    """The classes that settings name, each with its own settings."""
+    if isinstance(settings, list):
+        for value in settings:
+            yield from named_classes(value)
+    elif isinstance(settings, Namespace):
+        if isinstance(path := settings.get("class_path"), str):
+            module, _, name = path.rpartition(".")
+            own = settings.get("init_args")
+            yield getattr(importlib.import_module(module), name), own.as_dict() if own else {}
+        for value in vars(settings).values():
+            yield from named_classes(value)
 
 
 def refusal(error: BaseException) -> InputError:
@@ -179,7 +232,11 @@ def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     folders = list(takewhile(lambda arg: not arg.startswith("-"), args)) if command == "report" else []
     args = [f"--runs={json.dumps(folders)}", *args[len(folders) :]] if folders else args
     arguments: dict[str, Any] = parsed(parser, with_shipped_configs(args), f"dgs {command}").as_dict()
-    return {key: value for key, value in arguments.items() if key != "config"}
+    del arguments["config"]
+    checked = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), "check_settings", None)
+    if checked:
+        checked(arguments)
+    return arguments
 
 
 def parsed(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
@@ -201,7 +258,10 @@ def check(command: str, args: list[str]) -> None:
     Raises:
         InputError: If a setting is unknown, of the wrong type, or missing.
     """
-    SettingsCheck([command, *args]) if command in LIGHTNING_COMMANDS else function_arguments(command, args)
+    if command in LIGHTNING_COMMANDS:
+        SettingsCheck([command, *args])
+    else:
+        function_arguments(command, args)
 
 
 @contextmanager
@@ -228,8 +288,11 @@ def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str
         What it has to say, if anything: ``prepare`` what it read, others where they wrote.
     """
     if command in LIGHTNING_COMMANDS:
-        with nullcontext() if on_step else remarks_on_stderr():
-            DGSCommandLine([command, *args], on_step)
+        try:
+            with nullcontext() if on_step else remarks_on_stderr():
+                DGSCommandLine([command, *args], on_step)
+        except MisconfigurationException as error:
+            raise refusal(error) from error
         return ""
     answer = str(function_of(command)(**function_arguments(command, args)))
     if on_step is None:

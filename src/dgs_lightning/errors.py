@@ -1,5 +1,9 @@
 """The one error a user sees: where, what was found, what was expected, what to do."""
 
+import re
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in names of files and in libraries' words
+
 
 class InputError(ValueError):
     """A file or setting that cannot be used as it is.
@@ -14,12 +18,17 @@ class InputError(ValueError):
     """
 
     def __init__(self, where: object, *, found: str, expected: str, remedy: str) -> None:
+        where, found, expected = (_UNPRINTABLE.sub(_escaped, str(part)) for part in (where, found, expected))
         super().__init__(f"{where}: found {found}, expected {expected}. {remedy}.")
-        self.parts = (str(where), found, expected, remedy)
+        self.parts = (where, found, expected, remedy)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travel between processes by the parts, since they are keywords."""
         return _from_parts, self.parts
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return repr(character[0])[1:-1]
 
 
 def _from_parts(where: str, found: str, expected: str, remedy: str) -> InputError:

@@ -1,6 +1,6 @@
 """An experiment file: what to distil, with which methods, and how each kind of stage is run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dgs_lightning.arguments import complaint
 from dgs_lightning.errors import InputError
+from dgs_lightning.ranges import check_ranges
 from dgs_lightning.shipped import find_config, load_yaml, merge
 
 Settings = dict[str, Any]
@@ -113,6 +114,16 @@ class Experiment:
         return sorted({self.ipc} if isinstance(self.ipc, int) else set(self.ipc))
 
 
+RANGES = {
+    "ipc": "[1, 1000000]",
+    "seed": "[0, 4294967295]",
+    "repeats": "[1, 1000]",
+    "pool_multiple": "[1, 1000]",
+    "image_size": "[1, 16384]",
+    "folds": "[2, 1000]",
+    "jobs": "[1, 1024]",
+    "threads": "[1, 1024]",
+}
 VARIABLE = ("select", "mgd3", "dag", "pool_multiple", "validation")  # what a variant may change
 
 
@@ -165,7 +176,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
             remedy="Correct or remove that key",
         ) from None
     experiment = Experiment(**parsed.as_dict())
-    _check_ranges(experiment, path)
+    _check_values(experiment, path)
     return experiment
 
 
@@ -190,22 +201,20 @@ def _parsed_change(change: str) -> Settings:
     return dict(value)
 
 
-def _check_ranges(experiment: Experiment, path: Path) -> None:
-    """Reject numbers that no stage could work with."""
-    for name, values in {
-        "ipc": experiment.ipcs,
-        "repeats": [experiment.repeats],
-        "pool_multiple": [experiment.pool_multiple],
-        "folds": [experiment.folds - 1],
-        "jobs": [experiment.jobs],
-        "threads": [experiment.threads],
-    }.items():
-        if not values or min(values) < 1:
-            least = 2 if name == "folds" else 1
-            found = getattr(experiment, name)
+def _check_values(experiment: Experiment, path: Path) -> None:
+    """Refuse what no stage could work with: nothing where there must be something, numbers and names."""
+    settings = vars(experiment)
+    for setting in fields(Experiment):
+        if settings[setting.name] is None and setting.default is not None:
             raise InputError(
-                f"{path}: {name}",
-                found=str(found),
-                expected=f"at least {least}",
-                remedy=f"Set {name} to {least} or more",
+                f"{path}: {setting.name}", found="null", expected="a value", remedy="Give one, or remove the key"
             )
+    check_ranges(settings, RANGES, path)
+    if not experiment.ipcs:
+        raise InputError(f"{path}: ipc", found="none", expected="at least one number", remedy="Set ipc to 10")
+    for name in ("methods", "networks"):
+        for value in settings[name]:
+            if value in ("", ".", "..") or "/" in value or "\0" in value:
+                raise InputError(
+                    f"{path}: {name}", found=repr(value), expected="names of folders", remedy="Correct the name"
+                )

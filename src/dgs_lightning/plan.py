@@ -71,11 +71,29 @@ def fingerprint(path: Path) -> list[tuple[str, int, int]]:
 
 def expand(section: Settings) -> Settings:
     """Settings of a section with the files that its ``config`` names merged below them."""
-    names = section.get("config", [])
+    names = section.get("config") or []
     settings: Settings = {}
-    for name in [names] if isinstance(names, str) else names:
-        settings = merge(settings, load_yaml(find_config(name)))
-    return merge(settings, {key: value for key, value in section.items() if key != "config"})
+    for name in names if isinstance(names, list) else [names]:
+        settings = merge(settings, load_yaml(find_config(str(name))))
+    settings = merge(settings, {key: value for key, value in section.items() if key != "config"})
+    _check_shape(settings, "", ("model", "data", "trainer"))
+    for name in ("model", "data"):
+        _check_shape(settings.get(name, {}), f"{name}.", ("init_args",))
+    _check_shape(settings.get("trainer", {}), "trainer.", ("callbacks",), list)
+    return settings
+
+
+def _check_shape(settings: Settings, above: str, names: Sequence[str], shape: type = dict) -> None:
+    """Refuse what cannot be laid over with this run's own."""
+    for name in names:
+        value = settings.get(name)
+        if name in settings and not isinstance(value, shape) and not (value is None and shape is list):
+            raise InputError(
+                f"{above}{name}",
+                found=repr(value),
+                expected="a mapping of settings" if shape is dict else "a list of classes",
+                remedy="Correct the section",
+            )
 
 
 @dataclass

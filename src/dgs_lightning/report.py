@@ -1,9 +1,9 @@
 """``dgs report``: tables, figures and a page from the folders of runs."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -50,10 +50,7 @@ def report(
         InputError: If a folder is not a run, a result or manifest in it is broken, two runs have one name, or there
             is no table of a given number.
     """
-    if unknown := sorted(set(tables or []) - set(FORMS)):
-        raise InputError(
-            "tables", found=str(unknown), expected=f"numbers from {list(FORMS)}", remedy="Correct the list"
-        )
+    check_settings({"tables": tables})
     opened = [read_run(folder) for folder in runs]
     folder, parts = _destinations(opened, output)
     reports = []
@@ -70,6 +67,14 @@ def report(
     _write_tables(built, folder / "tables")
     write_text(folder / PAGE, build_page(reports, built))
     return folder / PAGE
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse numbers of tables that have no form."""
+    if unknown := sorted(set(settings["tables"] or []) - set(FORMS)):
+        raise InputError(
+            "tables", found=str(unknown), expected=f"numbers from {list(FORMS)}", remedy="Correct the list"
+        )
 
 
 def _destinations(runs: Sequence[Run], output: str | None) -> tuple[Path, list[Path]]:

@@ -1,5 +1,6 @@
 """The command ``dgs select``: a distilled set from an image pool."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,8 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     export_set(pool, selected.records, Path(output), card)
     write_json(Path(output) / REPORT, selected.report)
     return Path(output)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that no pool could satisfy, before one is read."""
+    Selection(**{name: value for name, value in settings.items() if name != "output"})

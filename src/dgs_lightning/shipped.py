@@ -36,7 +36,7 @@ def find_config(name: str, folder: str = "") -> Path:
         f"config {name!r}",
         found="no such file",
         expected="a YAML file or a shipped config",
-        remedy=f"Give a path, or one of: {', '.join(near)}",
+        remedy=f"Give a path, or one of: {', '.join(near[:20])}{', ...' if len(near) > 20 else ''}",
     )
 
 

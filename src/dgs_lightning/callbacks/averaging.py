@@ -6,7 +6,9 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dgs_lightning.errors import InputError
+from dgs_lightning.ranges import check_ranges
+
+EMA_RANGES = {"ema_decay": "[0, 1)", "ema_horizon": "(0, 1]"}
 
 
 class EMA(pl.Callback):
@@ -29,10 +31,7 @@ class EMA(pl.Callback):
     """
 
     def __init__(self, decay: float = 0.9999, horizon: float | None = None) -> None:
-        if not 0 <= decay < 1:
-            raise InputError("ema_decay", found=str(decay), expected="a number in [0, 1)", remedy="Lower ema_decay")
-        if horizon is not None and not 0 < horizon <= 1:
-            raise InputError("ema_horizon", found=str(horizon), expected="a share in (0, 1]", remedy="Set it to 0.1")
+        check_ranges({"ema_decay": decay, "ema_horizon": horizon}, EMA_RANGES)
         self.decay = decay
         self.horizon = horizon
         self.averages: dict[str, Tensor] = {}

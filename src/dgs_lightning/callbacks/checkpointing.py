@@ -1,20 +1,31 @@
 """The checkpoint that a run resumes from."""
 
 import os
-import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import told_in_words
+from dgs_lightning.models.weights_file import read_file
+from dgs_lightning.ranges import Ranged
+
+KEYS = (
+    "pytorch-lightning_version",
+    "state_dict",
+    "epoch",
+    "global_step",
+    "loops",
+    "optimizer_states",
+    "hyper_parameters",
+)
 
 
-class ResumeCheckpoint(ModelCheckpoint):
+class ResumeCheckpoint(ModelCheckpoint, Ranged):
     """Keeps one checkpoint, ``ROOT/checkpoints/last.ckpt``, which ``ckpt_path: last`` resumes from.
 
     It is found again whatever logger the run has, and replaced as a whole: a kill while it is written leaves the one
@@ -23,6 +34,8 @@ class ResumeCheckpoint(ModelCheckpoint):
     Args:
         every_n_steps: Steps of the optimiser from one to the next.
     """
+
+    RANGES: ClassVar[Mapping[str, str]] = {"every_n_steps": "[0, inf)"}
 
     def __init__(self, every_n_steps: int = 1000) -> None:
         super().__init__(save_last=True, save_top_k=0, every_n_train_steps=every_n_steps, enable_version_counter=False)
@@ -54,7 +67,7 @@ class ResumeCheckpoint(ModelCheckpoint):
         warnings.filterwarnings("ignore", ".*there is no last checkpoint available")
         if not path.is_file():
             return set()
-        _check_readable(path)
+        check_readable(path)
         return {str(path)}
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
@@ -66,14 +79,22 @@ class ResumeCheckpoint(ModelCheckpoint):
         trainer.strategy.barrier("checkpoint in place")
 
 
-def _check_readable(path: Path) -> None:
-    """Check that a checkpoint is whole, and holds nothing but tensors and plain values."""
+def check_readable(path: Path) -> None:
+    """Check that a checkpoint is whole, and holds nothing but tensors and plain values.
+
+    Raises:
+        InputError: If it is something else.
+    """
     try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        content = read_file(path, mmap=True)
+        missing = [key for key in KEYS if not isinstance(content, dict) or key not in content]
+        found = f"no {', '.join(missing)}" if missing else ""
+    except InputError as error:
+        found = error.parts[1]
+    if found:
         raise InputError(
             path,
-            found=f"a file that is broken, or more than tensors and plain values ({type(error).__name__})",
-            expected="a checkpoint to resume",
+            found=found,
+            expected="a checkpoint to resume, of tensors and plain values alone",
             remedy="Delete it to start from the beginning",
-        ) from None
+        )

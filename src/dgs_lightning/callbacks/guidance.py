@@ -1,17 +1,15 @@
 """Callbacks that attach guidance to the generation: mode guidance (MGD3), difficulty-aware guidance, or one's own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dgs_lightning.data.latents import LatentCache
@@ -20,6 +18,8 @@ from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_tensors
+from dgs_lightning.models.registry import read_weights
+from dgs_lightning.ranges import Ranged
 from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
 from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
 from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings
@@ -57,7 +57,7 @@ class GuidanceCallback(L.Callback):
         raise NotImplementedError
 
 
-class TowardsCenters(L.Callback):
+class TowardsCenters(L.Callback, Ranged):
     """Base of guidance of each image towards a cluster centre of its own (Eq. 10), one image for each centre.
 
     Args:
@@ -67,6 +67,13 @@ class TowardsCenters(L.Callback):
         form: ``x0`` measures the distance to the centre from the predicted clean latent, ``latent`` from the noisy one
             (Eq. 10 read literally).
     """
+
+    RANGES: ClassVar[Mapping[str, str]] = {
+        "scale": "(-inf, inf)",
+        "stop_timestep": "[-1, 1000]",
+        "ipc": "[1, 1000000]",
+        "intervals": "[1, 1000]",
+    }
 
     def __init__(self, scale: float, stop_timestep: int, form: Form) -> None:
         self.scale = scale
@@ -259,12 +266,12 @@ def read_centers(path: Path, labels: Sequence[str], shape: tuple[int, int, int])
         InputError: If the file is broken, or lacks a label, or has centres of another shape than the model's latents.
     """
     try:
-        centers = load_file(path)
-    except (OSError, SafetensorError) as error:
+        centers = read_weights(path)
+    except InputError as error:
         raise InputError(
             path,
-            found=f"no readable centres ({error})",
-            expected="a safetensors file",
+            found=error.parts[1],
+            expected="a safetensors file of centres",
             remedy="Delete it; what a run computed, the same command computes again",
         ) from None
     for label in labels:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -36,6 +36,7 @@ from dgs_lightning.data.manifest import (
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing, write_json, write_text
+from dgs_lightning.ranges import Ranged
 from dgs_lightning.tasks.generation import generation_task
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ _JOURNAL = ".generation"  # in the image set while it is made: settings, and the
 _WAITING = 2  # batches that may wait for the encoder before the device waits for it, too
 
 
-class ImageWriter(BasePredictionWriter):
+class ImageWriter(BasePredictionWriter, Ranged):
     """Writes generated images as an image set: ``LABEL/00000.png``, ``metadata.jsonl`` and ``dataset.json``.
 
     Until all images are there, the manifest lines of each finished batch wait in a file of their own, so that a killed
@@ -54,6 +55,8 @@ class ImageWriter(BasePredictionWriter):
         output: Folder of the image set.
         grid: Images of the sample grid that goes to TensorBoard; 0 for none.
     """
+
+    RANGES: ClassVar[Mapping[str, str]] = {"grid": "[0, inf)"}
 
     def __init__(self, output: str, grid: int = 64) -> None:
         super().__init__("batch")

@@ -2,7 +2,9 @@
 
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -13,12 +15,13 @@ from dgs_lightning.data.licences import licences_of
 from dgs_lightning.data.manifest import hash_files
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
+from dgs_lightning.ranges import Ranged
 from dgs_lightning.tasks.encoding import Encoded, EncodingTask
 
 _log = logging.getLogger(__name__)
 
 
-class LatentWriter(BasePredictionWriter):
+class LatentWriter(BasePredictionWriter, Ranged):
     """Writes the latents of ``EncodingTask`` as a cache, shard by shard, each device its own.
 
     Images whose latents are on disk are not encoded again. A folder with latents of other images, another transform
@@ -28,6 +31,8 @@ class LatentWriter(BasePredictionWriter):
         output: Folder of the cache.
         shard_images: Images of a shard; a kill loses at most one shard of each device.
     """
+
+    RANGES: ClassVar[Mapping[str, str]] = {"shard_images": "[1, inf)"}
 
     def __init__(self, output: str, shard_images: int = 1024) -> None:
         super().__init__("batch")

@@ -1,5 +1,8 @@
 """Sample grids over training."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -9,11 +12,12 @@ from torchvision.utils import make_grid
 from dgs_lightning.data.codec import build_codec
 from dgs_lightning.diffusion.sampler import classifier_free, draw_noise, published_channels, sample
 from dgs_lightning.errors import InputError
+from dgs_lightning.ranges import Ranged
 from dgs_lightning.seeding import generator
 from dgs_lightning.tasks.minimax import MinimaxTask
 
 
-class SampleGrid(pl.Callback):
+class SampleGrid(pl.Callback, Ranged):
     """Puts images of the moving average on TensorBoard every so often, from the same noise each time, a class a row.
 
     Args:
@@ -24,6 +28,14 @@ class SampleGrid(pl.Callback):
         guidance_scale: Scale of classifier-free guidance.
         steps: Denoising steps.
     """
+
+    RANGES: ClassVar[Mapping[str, str]] = {
+        "every_n_steps": "[1, inf)",
+        "classes": "[1, inf)",
+        "images": "[1, 1000]",
+        "guidance_scale": "(-inf, inf)",
+        "steps": "[1, 1000]",
+    }
 
     def __init__(
         self,

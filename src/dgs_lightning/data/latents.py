@@ -99,7 +99,9 @@ def read_shard(path: Path, key: str) -> dict[str, Tensor]:
         with safe_open(path, "pt") as shard:
             found = (shard.metadata() or {}).get("key")
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
-    except SafetensorError as error:
+        if not {"images", "means"} <= tensors.keys() or tensors["images"].ndim != 1:
+            raise ValueError("no latents in it")
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             path, found=f"a broken file ({error})", expected="latents", remedy="Delete it and encode the images again"
         ) from None
@@ -172,9 +174,9 @@ def read_cache_card(folder: Path) -> dict[str, Any] | None:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         card = None
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+    if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("settings"), dict):
         raise InputError(
             folder / CARD, found="something else", expected="a latent cache's card", remedy="Encode the images again"
         )
@@ -212,15 +214,20 @@ class LatentCache:
                 remedy="Make it with 'dgs predict --config minimax/encode.yaml'",
             )
         self.folder = folder
-        self.key = str(card["key"])
-        self.settings = CacheSettings(**{**card["settings"], "shape": tuple(card["settings"]["shape"])})
+        self.key = str(card.get("key"))
+        try:
+            self.settings = CacheSettings(**{**card["settings"], "shape": tuple(card["settings"]["shape"])})
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                folder / CARD, found=str(error), expected="a latent cache's card", remedy="Encode the images again"
+            ) from None
         self.licences = tuple(card.get("licences", ()))
-        self._images = str(card["images"])
+        self._images = str(card.get("images"))
         self.records = read_manifest(folder)
         self.labels = tuple(sorted({record.label for record in self.records}))
         position = {label: index for index, label in enumerate(self.labels)}
         self.classes = torch.tensor([position[record.label] for record in self.records])
-        self._shards = [read_shard(path, self.key) for path in shard_paths(folder)]
+        self._shards = [self._shard(path) for path in shard_paths(folder)]
         self._shard_of = torch.full((len(self.records),), -1)
         self._row_of = torch.zeros(len(self.records), dtype=torch.long)
         for number, shard in enumerate(self._shards):
@@ -229,6 +236,22 @@ class LatentCache:
         missing = int((self._shard_of < 0).sum())
         if missing:
             raise _missing(folder, missing, len(self.records))
+
+    def _shard(self, path: Path) -> dict[str, Tensor]:
+        """A shard, checked to be of this cache's images and form."""
+        shard = read_shard(path, self.key)
+        images = shard["images"]
+        form = (len(images), self.settings.flips, *self.settings.shape)
+        latents = [shard["means"]] + ([shard["logvars"]] if self.settings.posterior else [])
+        known = images.dtype == torch.long and bool(((images >= 0) & (images < len(self.records))).all())
+        if not known or any(tensor.shape != form for tensor in latents):
+            raise InputError(
+                path,
+                found="latents of other images, or of another form",
+                expected=f"shape {form}",
+                remedy="Delete it and encode the images again",
+            )
+        return shard
 
     def __len__(self) -> int:
         return len(self.records)

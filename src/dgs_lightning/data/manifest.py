@@ -16,6 +16,7 @@ from dgs_lightning.files import replacing, write_json
 
 MANIFEST = "metadata.jsonl"
 CARD = "dataset.json"
+LONGEST_PATH, LONGEST_NAME = 4096, 255  # characters that a file system takes
 LIBRARIES = (
     "dgs-lightning",
     "diffusers",
@@ -100,7 +101,7 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
 def _bad_line(path: Path, number: int, found: str) -> InputError:
     return InputError(
         f"{path}, line {number}",
-        found=found,
+        found=found[:300],
         expected="one JSON object an image with 'file_name' and 'label'",
         remedy="Mend or delete the line, or make the file again with the command that wrote it",
     )
@@ -120,6 +121,8 @@ def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
         json.dumps(entry, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
     known = {name: entry.pop(name) for name in _NAMES if entry.get(name) is not None}
     entry = {name: value for name, value in entry.items() if name not in _NAMES}
+    if entry:
+        json.dumps(entry, allow_nan=False)  # what is not finite could not be written again
     record = ImageRecord(**{"file_name": "", "label": "", **known}, extra=entry)
     record.file_name = _inside(record.file_name)
     check_label(record.label)
@@ -140,8 +143,8 @@ def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
 
 def _inside(name: object) -> str:
     """A relative path in its shortest form, checked to stay below the folder."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise ValueError(f"file_name {name!r}")
+    if not isinstance(name, str) or not name or "\0" in name or len(name) > LONGEST_PATH:
+        raise ValueError(f"file_name {repr(name)[:100]}")
     if "/." not in name and "//" not in name and name[0] not in "./" and name[-1] != "/":
         return name  # as nearly all are, and a million of them take their time
     path = PurePosixPath(name)
@@ -156,8 +159,8 @@ def check_label(label: object) -> None:
     Raises:
         ValueError: If it cannot.
     """
-    if not isinstance(label, str) or label in ("", ".", "..") or "/" in label or "\0" in label:
-        raise ValueError(f"label {label!r}, which is no name of a class folder")
+    if not isinstance(label, str) or label in ("", ".", "..") or {"/", "\0"} & set(label) or len(label) > LONGEST_NAME:
+        raise ValueError(f"label {repr(label)[:100]}, which is no name of a class folder")
 
 
 def _check_difficulty(record: ImageRecord) -> None:
@@ -312,13 +315,21 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, IsADirectoryError):
         card = None
-    if not isinstance(card, dict):
-        raise InputError(
-            path, found="broken JSON", expected="a JSON object", remedy="Make the set again, or delete the card"
-        )
-    return card
+    problem = "broken JSON" if not isinstance(card, dict) else _misshapen(card)
+    if problem:
+        raise InputError(path, found=problem, expected="a JSON object", remedy="Make the set again, or delete the card")
+    return dict(card)
+
+
+def _misshapen(card: Mapping[str, Any]) -> str | None:
+    """A part of a card that is not of the kind that its readers expect."""
+    for kind, names in ((dict, ("labels", "settings", "hashes", "scoring")), (list, ("provenance", "licences"))):
+        for name in names:
+            if not isinstance(card.get(name, kind()), kind):
+                return f"{name} that are no {'object' if kind is dict else 'list'}"
+    return None if all(isinstance(text, str) for text in card.get("licences", [])) else "licences that are no texts"
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:

@@ -23,9 +23,11 @@ from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.transforms import adm_center_crop
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing
+from dgs_lightning.ranges import check_ranges
 
 DIGITS = "digits"
 SPLITS = ("train", "val")
+RANGES = {"image_size": "[1, 16384]", "val_fraction": "(0, 1)"}
 DIGITS_CARD = {
     "provenance": [
         "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI), as bundled with scikit-learn"
@@ -73,13 +75,7 @@ def prepare(
     Raises:
         InputError: If images or classes are missing or unreadable, or ``output`` was made with other settings.
     """
-    for name, valid, expected in (
-        ("image_size", image_size is None or image_size > 0, "a positive number"),
-        ("channels", channels in (None, 1, 3), "1 or 3"),
-        ("val_fraction", 0 < val_fraction < 1, "a number between 0 and 1"),
-    ):
-        if not valid:
-            raise InputError(name, found=str(locals()[name]), expected=expected, remedy="Correct the setting")
+    check_settings({"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
     with _source(data) as folder:
         splits = _splits(folder, val_fraction, seed)
         labels = _checked_labels(splits, classes)
@@ -98,6 +94,17 @@ def prepare(
         for split, records in [(split, _png_records(split)) for split in splits]:
             _write_split(split, records, card, Path(output) / split.name, resize=image_size is not None)
     return _summary(data, output, splits, labels, size, channels)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse numbers that no images could go with.
+
+    Raises:
+        InputError: If one is out of its range.
+    """
+    check_ranges(settings, RANGES)
+    if settings["channels"] not in (None, 1, 3):
+        raise InputError("channels", found=str(settings["channels"]), expected="1 or 3", remedy="Correct the setting")
 
 
 @contextmanager
@@ -240,7 +247,7 @@ def _made_by(destination: Path, card: Mapping[str, Any]) -> bool:
     """Whether a set is this command's, from the same sources with the same settings."""
     existing = read_card(destination)
     same = all(existing.get(key) == value for key, value in card.items() if key not in ("versions", "hashes"))
-    return same and existing["hashes"].get("sources") == card["hashes"]["sources"]
+    return same and existing.get("hashes", {}).get("sources") == card["hashes"]["sources"]
 
 
 def _png_records(split: Split) -> list[ImageRecord]:

@@ -13,7 +13,8 @@ def image_files(folder: Path) -> Iterator[str]:
     """POSIX paths of the image files below a folder, without hidden ones, relative to it, in no order.
 
     Raises:
-        InputError: If there is no such folder, a link in it leads to a folder or out of it, or a name is not UTF-8.
+        InputError: If there is no such folder, a link in it leads to a folder or out of it, or an image is no file
+            or has a name that is not UTF-8.
     """
     if not folder.is_dir():
         raise InputError(
@@ -33,6 +34,13 @@ def image_files(folder: Path) -> Iterator[str]:
                     waiting.append(f"{below}{entry.name}/")
                     continue
                 if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    if not entry.is_file():
+                        raise InputError(
+                            entry.path,
+                            found="a pipe, a socket or a device",
+                            expected="an image file",
+                            remedy="Remove it",
+                        )
                     yield _encodable(folder, below + entry.name)
 
 

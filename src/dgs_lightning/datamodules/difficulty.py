@@ -1,5 +1,7 @@
 """Difficulty-guided sampling as a datamodule: from an image pool to loaders for any LightningModule."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +71,12 @@ class DifficultyGuidedDataModule(ImageDataModule):
         for inherited in ("predict", "folds", "fold"):  # LightningCLI saves only what this class itself takes
             self.hparams.setdefault(inherited, None)
         self.selection = Selection(pool=pool, ipc=ipc, original=original, **selection)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that no images could go with, those of the selection among them."""
+        super().check_settings(settings)
+        Selection(**{field.name: settings[field.name] for field in fields(Selection) if field.name in settings})
 
     def _read(self, name: str) -> tuple[Path, list[ImageRecord]]:
         """Folder and records of a set: those to train on are selected, and the originals stand in for ``val``."""

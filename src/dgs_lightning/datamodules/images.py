@@ -2,9 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -17,12 +17,13 @@ from dgs_lightning.data.splits import folds_of
 from dgs_lightning.data.transforms import CropToBytes
 from dgs_lightning.datamodules.batches import BatchLoader, Decoded, Streamed, shuffled_batches
 from dgs_lightning.errors import InputError
+from dgs_lightning.ranges import Ranged
 
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # bytes
 MEMORY_SHARE = 0.25  # of it that a set which is kept decoded may take
 
 
-class ImageDataModule(L.LightningDataModule):
+class ImageDataModule(L.LightningDataModule, Ranged):
     """Images of class folders.
 
     ``fit`` and ``validate`` serve ``(images, label positions)``: float32 ``(B, C, S, S)`` in [0, 1], the same picture
@@ -62,6 +63,14 @@ class ImageDataModule(L.LightningDataModule):
     predict_folder: Path
     predict_records: list[ImageRecord]
 
+    RANGES: ClassVar[Mapping[str, str]] = {
+        "image_size": "[1, 16384]",
+        "batch_size": "[1, 1000000]",
+        "val_batch_size": "[1, 1000000]",
+        "folds": "[2, 1000]",
+        "num_workers": "[0, 1024]",
+    }
+
     def __init__(
         self,
         train: str | None = None,
@@ -83,15 +92,23 @@ class ImageDataModule(L.LightningDataModule):
         self.save_hyperparameters()
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._finished: set[int] = set()
+        self.check_settings(self.hparams)
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that no images could go with.
+
+        Raises:
+            InputError: If a number is out of its range.
+        """
+        super().check_settings(settings)
+        channels, folds, fold = (settings.get(name) for name in ("channels", "folds", "fold"))
         for name, valid, expected in (
-            ("image_size", image_size is None or image_size > 0, "a positive number"),
             ("channels", channels in (None, 1, 3), "1 or 3"),
-            ("batch_size", batch_size > 0 and val_batch_size > 0, "positive numbers"),
-            ("folds", folds is None or folds > 1, "at least 2"),
             ("fold", (fold is None) == (folds is None) and 0 <= (fold or 0) < (folds or 1), "one of the folds"),
         ):
             if not valid:
-                raise InputError(name, found=str(self.hparams[name]), expected=expected, remedy="Correct the setting")
+                raise InputError(name, found=str(settings[name]), expected=expected, remedy="Correct the setting")
 
     # ---- what there is ---------------------------------------------------------------------------------------
 
@@ -132,12 +149,21 @@ class ImageDataModule(L.LightningDataModule):
         first = load_image(folder / records[0].file_name)
         self.image_size = self.hparams["image_size"] or prepared.get("image_size") or min(first.size)
         self.channels = self.hparams["channels"] or prepared.get("channels") or _channels(folder, records)
+        self.check_settings({"image_size": self.image_size, "channels": self.channels})
 
     def _without_fold(self, records: list[ImageRecord]) -> list[ImageRecord]:
         if self.hparams["folds"] is None:
             return records
         folds = folds_of(records, self.hparams["folds"])
-        return [record for record, fold in zip(records, folds, strict=True) if fold != self.hparams["fold"]]
+        left = [record for record, fold in zip(records, folds, strict=True) if fold != self.hparams["fold"]]
+        if gone := sorted(set(self.labels) - {record.label for record in left}):
+            raise InputError(
+                self.hparams["train"],
+                found=f"one image only of {', '.join(gone[:10])}",
+                expected="images of every class, whichever fold is left out",
+                remedy="Add images, or remove these classes",
+            )
+        return left
 
     @property
     def train_images(self) -> int:

@@ -1,8 +1,8 @@
 """Training batches from a latent cache, the same whatever the number of devices and wherever a run was stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.errors import InputError
+from dgs_lightning.ranges import Ranged
 from dgs_lightning.seeding import generator
 
 
@@ -139,7 +140,7 @@ class ResumableLoader:
         self.position = state["position"]
 
 
-class LatentDataModule(pl.LightningDataModule):
+class LatentDataModule(pl.LightningDataModule, Ranged):
     """Training batches of cached latents.
 
     Args:
@@ -152,6 +153,8 @@ class LatentDataModule(pl.LightningDataModule):
         seed: Seed of the order, of flips and of samples.
         num_workers: Worker processes; 0 is faster for a cache that fits in memory.
     """
+
+    RANGES: ClassVar[Mapping[str, str]] = {"batch_size": "[1, 1000000]", "num_workers": "[0, 1024]"}
 
     def __init__(
         self,
@@ -166,6 +169,7 @@ class LatentDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.check_settings(self.hparams)
         self.cache_folder = Path(cache)
 
     @property
@@ -195,11 +199,11 @@ class LatentDataModule(pl.LightningDataModule):
         if self.hparams["images"] is not None:
             self.cache.check_images(Path(self.hparams["images"]))
         devices = self.trainer.world_size if self.trainer else 1
-        if self.hparams["batch_size"] < 1 or self.hparams["batch_size"] % devices:
+        if self.hparams["batch_size"] % devices:
             raise InputError(
                 "batch_size",
                 found=str(self.hparams["batch_size"]),
-                expected=f"a positive multiple of the {devices} devices that share it",
+                expected=f"a multiple of the {devices} devices that share it",
                 remedy="Change batch_size or devices",
             )
 

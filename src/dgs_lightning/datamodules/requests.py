@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from dgs_lightning.data.classes import CLASS_LISTS, class_list, labels_of, readable_name
 from dgs_lightning.data.manifest import ImageRecord, check_label
 from dgs_lightning.errors import InputError
+from dgs_lightning.ranges import Ranged
 from dgs_lightning.seeding import image_seed
 
 
@@ -48,7 +49,7 @@ class RequestBatches:
         return iter(self.batches)
 
 
-class RequestDataModule(L.LightningDataModule):
+class RequestDataModule(L.LightningDataModule, Ranged):
     """Requests for so many images of each class.
 
     Image ``i`` of a class has a seed of its own, derived from ``seed``, the label and ``i``. The batches depend on
@@ -63,6 +64,12 @@ class RequestDataModule(L.LightningDataModule):
             two. A set that was begun goes on with the number it was begun with.
     """
 
+    RANGES: ClassVar[Mapping[str, str]] = {
+        "images_per_class": "[1, 1000000]",
+        "seed": "[0, inf)",
+        "batch_size": "[1, inf)",
+    }
+
     def __init__(
         self,
         labels: list[str] | str | None = None,
@@ -72,13 +79,7 @@ class RequestDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, value, least in (
-            ("images_per_class", images_per_class, 1),
-            ("seed", seed, 0),
-            ("batch_size", 1 if batch_size == "auto" else batch_size, 1),
-        ):
-            if value < least:
-                raise InputError(name, found=str(value), expected=f"at least {least}", remedy="Correct the setting")
+        self.check_settings(self.hparams)
         self.batch_size = None if batch_size == "auto" else batch_size  # None until a device has tried
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.centers: Mapping[str, Tensor] | None = None

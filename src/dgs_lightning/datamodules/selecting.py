@@ -12,6 +12,7 @@ import numpy as np
 from dgs_lightning.data.manifest import ImageRecord, read_set, require_scores
 from dgs_lightning.datamodules.features import build_features
 from dgs_lightning.errors import InputError
+from dgs_lightning.ranges import check_ranges
 from dgs_lightning.seeding import named_seed
 from dgs_lightning.selection import coresets
 from dgs_lightning.selection.distribution import Counts, Floats, histogram, interval_of, sampling_distribution
@@ -23,6 +24,14 @@ Smoothing = Literal["paper", "released", "none"]
 Classes = Mapping[str, list[ImageRecord]]
 Rule = Callable[[list[ImageRecord], int, np.random.Generator], Counts]
 
+RANGES = {
+    "ipc": "[1, 1000000000]",
+    "intervals": "[1, 1000]",
+    "pool_images": "[1, inf)",
+    "strata": "[1, inf)",
+    "hard_cutoff": "[0, 1)",
+    "distribution": "[0, inf)",
+}
 BY_DIFFICULTY = ("dgs", "ccs", "easy")
 BY_FEATURES: Mapping[str, Callable[[coresets.Features, int], Counts]] = {
     "kcenter": coresets.k_center_greedy,
@@ -99,17 +108,11 @@ class Selection:
         Raises:
             InputError: If one is unknown or out of range.
         """
-        for name in ("ipc", "intervals", "pool_images", "strata"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(name, found=str(value), expected="at least 1", remedy="Raise it")
+        check_ranges(vars(self), RANGES)
         for name, kind in (("method", Method), ("smoothing", Smoothing), ("shortage", Shortage)):
             if (value := getattr(self, name)) not in get_args(kind):
                 known = f"one of {', '.join(get_args(kind))}"
                 raise InputError(name, found=repr(value), expected=known, remedy="Correct it")
-        if not 0 <= self.hard_cutoff < 1:
-            raise InputError(
-                "hard_cutoff", found=str(self.hard_cutoff), expected="a share in [0, 1)", remedy="Lower it"
-            )
         plenty = np.full(self.intervals, self.ipc)
         for name, use in (
             ("distribution", lambda: sampling_distribution(self.distribution, self.ipc, plenty, plenty)),
@@ -117,7 +120,7 @@ class Selection:
         ):
             try:
                 use()
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 found = repr(getattr(self, name))
                 raise InputError(
                     name, found=found, expected="a setting in range", remedy=f"Correct it: {error}"

@@ -1,7 +1,9 @@
-"""Memory of networks on a CPU."""
+"""Memory: what is kept of it on a CPU, and when there is none left."""
 
 import ctypes
 import sys
+
+import torch
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of glibc's mallopt
 MOST = 2**31 - 1  # bytes; what a parameter can hold
@@ -16,3 +18,8 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(MMAP_THRESHOLD, MOST)
         library.mallopt(TRIM_THRESHOLD, MOST)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the machine, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

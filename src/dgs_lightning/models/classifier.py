@@ -41,6 +41,20 @@ class ClassifierConfig:
     folds: int | None = None
     fold: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what no classifier is built of.
+
+        Raises:
+            ValueError: If a setting is of another type or length.
+        """
+        if not all(isinstance(text, str) for text in (self.network, *self.labels)) or not self.labels:
+            raise ValueError("names that are no texts")
+        if any(type(size) is not int or size < 1 for size in (self.image_size, self.channels, self.width)):
+            raise ValueError("sizes that are no whole numbers from 1 on")
+        numbers = all(isinstance(number, int | float) for number in (*self.mean, *self.std))
+        if not numbers or not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError("other than one number of mean and std for each channel")
+
     def build(self, pretrained: bool | str = False) -> nn.Module:
         """The network, with weights as :func:`~dgs_lightning.models.registry.build_network` has them."""
         return build_network(self.network, len(self.labels), self.image_size, self.channels, pretrained, self.width)
@@ -63,6 +77,8 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if settings.pop("format", None) != FORMAT:
             raise ValueError(f"no format {FORMAT!r}")
+        if not all(isinstance(settings[key], list) for key in ("labels", "mean", "std")):
+            raise ValueError("labels, mean or std that are no lists")
         lists = {key: tuple(settings[key]) for key in ("labels", "mean", "std")}
         config = ClassifierConfig(**{**settings, **lists})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -39,6 +39,12 @@ class DiTConfig:
     frequencies: Literal["original", "diffusers"] = "diffusers"
 
     def __post_init__(self) -> None:
+        for part in fields(self):
+            value, least = getattr(self, part.name), 0 if part.name == "input_size" else 1
+            if part.type is int and (type(value) is not int or value < least):
+                raise InputError(
+                    f"DiT {part.name}", found=repr(value), expected=f"at least {least}", remedy="Correct it"
+                )
         for size, divisor in (("input_size", "patch_size"), ("hidden_size", "num_heads")):
             if getattr(self, size) % getattr(self, divisor):
                 raise InputError(
@@ -63,7 +69,7 @@ class DiTConfig:
             InputError: If the name is of another form.
         """
         size, _, patch = name.removeprefix("DiT-").partition("/")
-        if size not in _SIZES or not patch.isdigit():
+        if size not in _SIZES or not patch.isdecimal() or int(patch) == 0:
             raise InputError(
                 f"DiT {name!r}",
                 found="no such size",

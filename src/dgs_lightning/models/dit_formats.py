@@ -4,17 +4,15 @@ import argparse
 import hashlib
 import json
 import os
-import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dgs_lightning.errors import InputError
@@ -29,6 +27,7 @@ from dgs_lightning.models.dit_diffusers import (
     to_original,
     with_diffusers_frequencies,
 )
+from dgs_lightning.models.weights_file import read_file
 
 FORMAT = "dgs-lightning/dit"
 PUBLISHED_LICENCE = "DiT weights: CC BY-NC 4.0"
@@ -55,7 +54,7 @@ def load_dit(
     """
     path = Path(source)
     if path.is_file():
-        model = _from_state(_select(_read(path), weights, path), path, labels, num_heads)
+        model = _from_state(_select(read_file(path, [argparse.Namespace]), weights, path), path, labels, num_heads)
     elif (path / "config.json").is_file() and _read_json(path / "config.json").get("format") == FORMAT:
         model = _from_own(path, weights)
     else:
@@ -166,10 +165,12 @@ def hash_state(state: Mapping[str, Tensor]) -> str:
 def _from_own(folder: Path, weights: Weights) -> DiT:
     """DiT of one of this project's weights folders, and of the base it refers to."""
     saved = _read_json(folder / "config.json")
-    config, labels, base = DiTConfig(**saved["config"]), saved["labels"], saved["base"]
+    with _understood(folder / "config.json"):
+        config, labels = DiTConfig(**saved["config"]), _texts(saved["labels"])
+        base = saved["base"] and {name: str(saved["base"][name]) for name in ("source", "hash")}
     averaged = weights == "ema" and (folder / "ema.safetensors").is_file()
-    state = _read(folder / ("ema.safetensors" if averaged else "model.safetensors"))
-    if base is not None:
+    state = read_file(folder / ("ema.safetensors" if averaged else "model.safetensors"))
+    if base:
         source = folder / base["source"]
         model = load_dit(str(source) if source.exists() else base["source"], labels=labels, num_heads=config.num_heads)
         frozen = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
@@ -200,9 +201,10 @@ def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_hea
         classes = len(state["y_embedder.embedding_table.weight"]) - 1
         out = len(state["final_layer.linear.bias"]) // patch**2
         inner = len(state["blocks.0.mlp.fc1.bias"])
-    except KeyError as error:
+    except (KeyError, ValueError, IndexError) as error:  # nothing of the name, or of another shape
+        found = f"no {error.args[0]}" if isinstance(error, KeyError) else "tensors of other shapes"
         raise InputError(
-            where, found=f"no {error.args[0]}", expected="the state dict of a DiT", remedy="Give a DiT's weights"
+            where, found=found, expected="the state dict of a DiT", remedy="Give a DiT's weights"
         ) from None
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     heads = num_heads or known_heads(hidden, depth)
@@ -243,12 +245,14 @@ def _from_diffusers(folder: Path, labels: Sequence[str] | None) -> DiT:
     files = [f for f in files if f.suffix == ".safetensors"] or [f for f in files if f.suffix == ".bin"]
     state: State = {}
     for file in files:
-        state |= _read(file)
-    config = config_of(saved)
+        state |= read_file(file)
+    with _understood(transformer / "config.json"):
+        config = config_of(saved)
     names: Sequence[str] = _names(config.num_classes, labels)
     if (folder / _BESIDE).is_file():
         beside = _read_json(folder / _BESIDE)
-        config, names = replace(config, frequencies=beside["frequencies"]), beside["labels"]
+        with _understood(folder / _BESIDE):
+            config, names = replace(config, frequencies=beside["frequencies"]), _texts(beside["labels"])
     return _filled(config, names, to_original(state, config, transformer), transformer)
 
 
@@ -277,28 +281,6 @@ def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: objec
         )
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return model
-
-
-def _read(path: Path) -> Any:  # noqa: ANN401
-    """Content of a weights file: a state dict, or the dictionary of a training checkpoint."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(path, found="no such file", expected="weights", remedy="Restore the file") from None
-    except pickle.UnpicklingError:
-        raise InputError(
-            path,
-            found="a pickle with more in it than a plain checkpoint",
-            expected="tensors, containers and argparse.Namespace alone, since anything else could run code",
-            remedy="Give a file from its original publisher, or convert it to .safetensors where you trust it",
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(
-            path, found=f"a broken file ({error})", expected="whole weights", remedy="Copy or download it again"
-        ) from None
 
 
 def _select(content: Any, weights: Weights, path: Path) -> State:  # noqa: ANN401
@@ -331,6 +313,28 @@ def _download(source: str) -> Path:
             expected="weights",
             remedy="Correct the path, or connect once to download it, or give the folder of a copy",
         ) from None
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Turn settings of other names, types or ranges than a DiT has into an error that says so."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = " with ".join(error.parts[:2]) if isinstance(error, InputError) else str(error)
+        raise InputError(
+            path,
+            found=f"no {found}" if isinstance(error, KeyError) else found,
+            expected="the settings of a DiT that this version knows",
+            remedy="Give a model's folder as it was written, or the version of dgs that wrote it",
+        ) from None
+
+
+def _texts(labels: object) -> list[str]:
+    """Labels of a file, checked to be texts."""
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise TypeError("labels that are no list of texts")
+    return labels
 
 
 def _read_json(path: Path) -> dict[str, Any]:

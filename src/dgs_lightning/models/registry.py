@@ -1,21 +1,20 @@
 """One name for every classifier: the published networks, and any of timm's and torchvision's."""
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.convnet import ConvNet
 from dgs_lightning.models.resnet import ResNet18
 from dgs_lightning.models.resnet_ap import ResNetAP10
+from dgs_lightning.models.weights_file import read_file
 
+NAMES = "convnetD, resnet18, resnet_ap10, timm:NAME or torchvision:NAME"
+DEEPEST = 16  # layers of a ConvNet, each of which halves its images
 HUB_WEIGHTS = re.compile(r"IMAGENET1K_\w+")  # torchvision's names of weights
 
 
@@ -57,7 +56,7 @@ def build_network(
         raise InputError(
             f"network '{name}'",
             found=f"{error} (images of {image_size} px, {channels} channels, pretrained: {pretrained})",
-            expected="convnetD, resnet18, resnet_ap10, timm:NAME or torchvision:NAME, with settings that it can have",
+            expected=f"{NAMES}, with settings that it can have",
             remedy="Correct the setting; where weights could not be fetched, set pretrained to a local file",
         ) from error
     if local:
@@ -71,18 +70,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: If the file is missing, truncated or something else.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-            return state
-        found = f"a checkpoint of {type(state).__name__}"
-    except (OSError, EOFError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
-        found = f"no readable weights ({error})"
+    state = read_file(path)
+    if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
+        return state
     raise InputError(
         path,
-        found=found,
+        found=f"a checkpoint of {type(state).__name__}",
         expected="a safetensors file, or a checkpoint of tensors by name",
         remedy="Check the path, or fetch the file again",
     )
@@ -106,6 +99,33 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
             remedy="Name the network, image size and channels that they were made for",
         )
     network.load_state_dict(fitting, strict=False)
+
+
+def check_name(name: str) -> None:
+    """Check that a network has this name, without building it.
+
+    Raises:
+        InputError: If none has.
+    """
+    try:
+        source, bare = _resolve(name)
+        depth = bare.removeprefix("convnet")
+        if depth.isdecimal() and not 1 <= int(depth) <= DEEPEST:
+            raise ValueError(f"{depth} layers, where a ConvNet has 1 to {DEEPEST}")
+        if source != "published" and not _exists(source, bare):
+            raise ValueError("no such network")
+    except ValueError as error:
+        raise InputError(f"network {name!r}", found=str(error), expected=NAMES, remedy="Correct the name") from None
+
+
+def _exists(source: str, name: str) -> bool:
+    if source == "timm":
+        import timm
+
+        return bool(timm.is_model(name))
+    from torchvision.models import list_models
+
+    return name in list_models()
 
 
 def _resolve(name: str) -> tuple[str, str]:

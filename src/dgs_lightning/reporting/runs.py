@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from dgs_lightning.data.classes import readable_name
@@ -18,10 +17,12 @@ from dgs_lightning.data.manifest import MANIFEST, read_card, read_manifest, scan
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import split_ipc, split_variant
 from dgs_lightning.reporting.published import Setting
+from dgs_lightning.shipped import load_yaml
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
 ORIGINAL, FULL = "original", "full"
 SELECTION = "selection.json"
+_KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "repeats": int, "variants": dict}
 _PARTS = ("stages", "evaluation", "distilled", "pools", "scores")
 
 
@@ -118,7 +119,7 @@ class Run:
     def costs(self) -> list[Cost]:
         """Time of every finished stage, ordered by name."""
         records = map(read_record, sorted(self.folder.glob("stages/**/*.json")))
-        return [self._cost(record) for record in records if record.get("status") == "done"]
+        return [self._cost(record) for record in records if record.get("status") == "done" and "name" in record]
 
     @property
     def unfinished(self) -> list[str]:
@@ -144,8 +145,12 @@ class Run:
         config = self.folder / "stages" / "scores" / f"{name}.yaml"  # made elsewhere: what was scored says where it is
         if not config.is_file():
             return None
-        outside = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]["init_args"]["predict"]
-        return Path(outside) if Path(outside).is_dir() else None
+        settings = load_yaml(config)
+        try:
+            outside = Path(settings["data"]["init_args"]["predict"])
+        except (KeyError, TypeError):
+            return None
+        return outside if outside.is_dir() else None
 
     def scores_folder(self, name: str) -> Path | None:
         """Folder of the scores of a set where they are kept apart from it."""
@@ -226,7 +231,7 @@ class Run:
         manifest, timing = stage / MANIFEST, stage / "timing.json"
         images = sum(1 for _ in _lines(manifest)) if manifest.is_file() else None
         device = read_record(timing).get("device") if timing.is_file() else None
-        return Cost(str(record["name"]), float(record["seconds"]), images, device)
+        return Cost(str(record["name"]), float(record.get("seconds", 0)), images, device)
 
 
 def read_run(folder: str | Path) -> Run:
@@ -243,8 +248,18 @@ def read_run(folder: str | Path) -> Run:
             expected=f"the folder of a run, with {', '.join(_PARTS[:-1])} or {_PARTS[-1]} in it",
             remedy="Give the folder that 'dgs run' wrote, runs/NAME by default",
         )
-    settings = folder / "experiment.yaml"
-    return Run(folder, yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {})
+    path = folder / "experiment.yaml"
+    settings = load_yaml(path) if path.is_file() else {}
+    for name, kind in _KINDS.items():
+        value = settings.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise InputError(
+                f"{path}: {name}",
+                found=repr(value),
+                expected="what 'dgs run' wrote",
+                remedy="Delete the file and run the experiment again",
+            )
+    return Run(folder, settings)
 
 
 def _evaluation(path: Path) -> Evaluation:
@@ -281,15 +296,15 @@ def read_record(path: Path) -> dict[str, Any]:
         InputError: If it is broken.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
             path,
             found=f"broken JSON ({error})",
             expected="a record",
             remedy="Delete the file and run the experiment again",
         ) from None
-    return dict(content)
+    return content
 
 
 def _lines(path: Path) -> Iterator[str]:

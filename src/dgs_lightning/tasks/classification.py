@@ -1,8 +1,8 @@
 """Downstream training: a network from scratch on a (distilled) set, judged on real images."""
 
 import math
-from collections.abc import Callable, Sequence, Sized
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any, ClassVar, Literal, Protocol
 
 import lightning as L
 import torch
@@ -19,6 +19,8 @@ from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.allocator import keep_freed_memory
 from dgs_lightning.models.classifier import ClassifierConfig
+from dgs_lightning.models.registry import check_name
+from dgs_lightning.ranges import Ranged
 from dgs_lightning.seeding import generator, named_seed
 from dgs_lightning.tasks.protocol import (
     ADAMW,
@@ -54,7 +56,7 @@ class LabelledImages(Protocol):
         """Batches of one epoch."""
 
 
-class ClassificationTask(L.LightningModule):
+class ClassificationTask(L.LightningModule, Ranged):
     """Trains and tests a classifier by the downstream protocol of Minimax, MGD3 and DGS (Section 4.1).
 
     Batches are images ``(B, C, S, S)`` in ``[0, 1]`` and the positions of their classes in the datamodule's
@@ -92,6 +94,23 @@ class ClassificationTask(L.LightningModule):
         InputError: If a number is out of its range.
     """
 
+    RANGES: ClassVar[Mapping[str, str]] = {
+        "width": "[1, 65536]",
+        "epochs": "[1, inf)",
+        "steps": "[1, inf)",
+        "lr": "[0, inf)",
+        "weight_decay": "[0, inf)",
+        "crop_scale": "(0, 1]",
+        "jitter": "[0, inf)",
+        "lighting": "[0, inf)",
+        "cutmix": "[0, inf)",
+        "label_smoothing": "[0, 1)",
+        "temperature": "(0, inf)",
+        "mean": "(-inf, inf)",
+        "std": "(0, inf)",
+        "evaluations": "[1, inf)",
+    }
+
     def __init__(
         self,
         network: str = "resnet_ap10",
@@ -120,25 +139,28 @@ class ClassificationTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # Lightning would not log a seed that differs from the datamodule's
-        for name, valid, expected in (
-            ("epochs", epochs is None or (epochs > 0 and steps is None), "a positive number, or steps instead"),
-            ("steps", steps is None or steps > 0, "a positive number"),
-            ("evaluations", evaluations > 0, "a positive number"),
-            (
-                "crop_scale",
-                0 < crop_scale[0] <= crop_scale[1] <= 1,
-                "shares of the area in rising order, such as 0.5, 1",
-            ),
-            ("cutmix", cutmix >= 0, "a positive beta, or 0 for none"),
-            ("label_smoothing", 0 <= label_smoothing < 1, "a share below 1"),
-            ("temperature", temperature > 0, "a positive number"),
-        ):
-            if not valid:
-                raise InputError(name, found=str(self.hparams[name]), expected=expected, remedy="Correct the setting")
+        self.check_settings(self.hparams)
         self.augmentation = Augmentation(crop_scale, flip, jitter, lighting)
         self.config: ClassifierConfig
         self.network: nn.Module
         self.soft_labels: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that no data could go with.
+
+        Raises:
+            InputError: If a number is out of its range, the length is given twice, or no network has the name.
+        """
+        super().check_settings(settings)
+        check_name(settings["network"])
+        (least, most), both = settings["crop_scale"], None not in (settings["epochs"], settings["steps"])
+        for name, valid, expected in (
+            ("epochs", not both, "a positive number, or steps instead"),
+            ("crop_scale", least <= most, "shares of the area in rising order, such as 0.5, 1"),
+        ):
+            if not valid:
+                raise InputError(name, found=str(settings[name]), expected=expected, remedy="Correct the setting")
 
     # ---- what is trained, and how long -----------------------------------------------------------------------
 
@@ -264,10 +286,13 @@ class ClassificationTask(L.LightningModule):
         """
         begun = checkpoint["hyper_parameters"]
         changed = [name for name, value in self.hparams.items() if begun.get(name) != value and name != "save_weights"]
-        if changed:
+        states = (checkpoint["state_dict"], self.state_dict())
+        shapes = [{name: value.shape for name, value in state.items()} for state in states]
+        if changed or shapes[0] != shapes[1]:
+            settings = ", ".join(f"{name}: {begun.get(name)}" for name in changed)
             raise InputError(
                 "checkpoint to resume",
-                found=f"one made with {', '.join(f'{name}: {begun.get(name)}' for name in changed)}",
+                found=f"one made with {settings or 'other classes or images'}",
                 expected="the settings of this run",
                 remedy="Resume with the old settings, or start in a new folder",
             )

@@ -1,7 +1,8 @@
 """Image generation: requests in, images out, through the denoising loop and whatever guidance is attached."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -13,10 +14,12 @@ from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import Guidance
 from dgs_lightning.diffusion.sampler import Sampler, classifier_free, draw_noise, published_channels, sample
 from dgs_lightning.errors import InputError
+from dgs_lightning.models.allocator import is_out_of_memory
 from dgs_lightning.models.dit_formats import hash_state, load_dit
+from dgs_lightning.ranges import Ranged
 
 
-class GenerationTask(L.LightningModule):
+class GenerationTask(L.LightningModule, Ranged):
     """Generates images with a DiT (``dgs predict``).
 
     Args:
@@ -33,6 +36,13 @@ class GenerationTask(L.LightningModule):
         compile: Compile the network with ``torch.compile``.
     """
 
+    RANGES: ClassVar[Mapping[str, str]] = {
+        "steps": "[1, 1000]",
+        "guidance_scale": "(-inf, inf)",
+        "guided_channels": "[0, inf)",
+        "decode_batch": "[1, inf)",
+    }
+
     def __init__(
         self,
         dit: str,
@@ -48,10 +58,7 @@ class GenerationTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, value, most in (("steps", steps, 1000), ("decode_batch", decode_batch, None)):
-            if value < 1 or (most and value > most):
-                expected = f"1 to {most}" if most else "at least 1"
-                raise InputError(name, found=str(value), expected=expected, remedy="Correct the setting")
+        self.check_settings(self.hparams)
         self.model = load_dit(dit, weights=weights, num_heads=num_heads)
         channels = self.model.config.in_channels
         self.codec = build_codec(codec, channels=channels)
@@ -171,11 +178,6 @@ class GenerationTask(L.LightningModule):
         """Images in [-1, 1] of latents, a bounded number at a time."""
         chunks = torch.split(latents.to(self.model.pos_embed.dtype), self.hparams["decode_batch"])
         return torch.cat([self.codec.decode(chunk) for chunk in chunks])
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the machine, had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def generation_task(module: L.LightningModule, user: str) -> GenerationTask:

@@ -1,26 +1,29 @@
 """Training of a DiT: Minimax fine-tuning, or from scratch."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from dgs_lightning.callbacks.averaging import EMA
+from dgs_lightning.callbacks.averaging import EMA, EMA_RANGES
 from dgs_lightning.datamodules.latents import LatentBatch, LatentDataModule
 from dgs_lightning.diffusion.criteria import Criteria, Minimax
 from dgs_lightning.diffusion.objective import add_noise, linear_alphas_cumprod, training_terms
 from dgs_lightning.errors import InputError
+from dgs_lightning.models.allocator import is_out_of_memory
 from dgs_lightning.models.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit import DiT, DiTConfig, initialise
 from dgs_lightning.models.dit_formats import hash_state, load_dit, save_dit
+from dgs_lightning.ranges import Ranged
 from dgs_lightning.seeding import generator
 
 
-class MinimaxTask(pl.LightningModule):
+class MinimaxTask(pl.LightningModule, Ranged):
     """Trains a DiT on cached latents with the diffusion loss and the Minimax criteria (Section 3.1, Eq. 1 to 4).
 
     With ``dit``, that model is fine-tuned; without, one of the given size is trained from scratch, with both weights
@@ -58,6 +61,19 @@ class MinimaxTask(pl.LightningModule):
         seed: Seed of start values, noise, timesteps and label drops.
     """
 
+    RANGES: ClassVar[Mapping[str, str]] = {
+        "hidden_size": "[1, 65536]",
+        "depth": "[1, 1024]",
+        "num_heads": "[1, 65536]",
+        "patch_size": "[1, 1024]",
+        "representativeness": "[0, inf)",
+        "diversity": "[0, inf)",
+        "memory_size": "[1, 1000000]",
+        "learning_rate": "[0, inf)",
+        "weight_decay": "[0, inf)",
+        **EMA_RANGES,
+    }
+
     def __init__(
         self,
         dit: str | None = None,
@@ -86,21 +102,24 @@ class MinimaxTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.check_settings(self.hparams)
         self.strict_loading = False  # a resume checkpoint holds the trained parameters alone
         self.ema = EMA(ema_decay, ema_horizon)
         self.alphas_cumprod = linear_alphas_cumprod()
         self._last_log: tuple[float, int] | None = None  # time and step
         self.last_loss = torch.zeros(())
         self.criteria: Minimax | None = None
-        for name, value, least in (
-            ("representativeness", representativeness, 0.0),
-            ("diversity", diversity, 0.0),
-            ("learning_rate", learning_rate, 0.0),
-            ("weight_decay", weight_decay, 0.0),
-            ("memory_size", memory_size, 1),
-        ):
-            if value < least:
-                raise InputError(name, found=str(value), expected=f"at least {least}", remedy="Correct the setting")
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that no data could go with.
+
+        Raises:
+            InputError: If a number is out of its range, or a model from scratch has no possible size.
+        """
+        super().check_settings(settings)
+        if not settings["dit"]:
+            config_of(settings, (1, 0, 0), 1)  # a side that every patch divides
 
     # ---- the model -----------------------------------------------------------------------------------------------
 
@@ -132,20 +151,17 @@ class MinimaxTask(pl.LightningModule):
         self.class_indices = self.dit.class_indices(data.labels)
         if self.hparams["representativeness"] or self.hparams["diversity"]:
             size, dtype = self.hparams["memory_size"], getattr(torch, self.hparams["memory_dtype"])
-            self.criteria = Minimax(len(self.labels), size, torch.Size(data.latent_shape).numel(), dtype)
+            try:
+                self.criteria = Minimax(len(self.labels), size, torch.Size(data.latent_shape).numel(), dtype)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise InputError(
+                    "memory_size", found=f"{size}, more than fits in memory", expected="less", remedy="Lower it"
+                ) from None
 
     def _build(self, data: LatentDataModule) -> DiT:
-        channels, side, _ = data.latent_shape
-        changes = {name: self.hparams[name] for name in ("hidden_size", "depth", "num_heads", "patch_size")}
-        named = DiTConfig.named(
-            self.hparams["size"],
-            input_size=side,
-            num_classes=len(data.labels),
-            in_channels=channels,
-            learn_sigma=self.hparams["learn_sigma"],
-        )
-        config = replace(named, **{name: value for name, value in changes.items() if value is not None})
-        model = DiT(config, data.labels)
+        model = DiT(config_of(self.hparams, data.latent_shape, len(data.labels)), data.labels)
         model.licences = data.licences
         initialise(model, self.hparams["seed"])
         mark_trainable(model, "full")
@@ -318,3 +334,15 @@ class MinimaxTask(pl.LightningModule):
         base = None if self.hparams["train"] == "full" else self.hparams["dit"]
         folder = Path(self.trainer.default_root_dir) / "weights"
         save_dit(model, folder, ema={**dict(model.named_parameters()), **averages}, base=base)
+
+
+def config_of(settings: Mapping[str, Any], latent_shape: tuple[int, int, int], classes: int) -> DiTConfig:
+    """Architecture of a model from scratch: that of its name, with what the settings change in it."""
+    channels, side, _ = latent_shape
+    changes = {name: settings[name] for name in ("hidden_size", "depth", "num_heads", "patch_size")}
+    given = {name: value for name, value in changes.items() if value is not None}
+    learn_sigma = settings["learn_sigma"]
+    named = DiTConfig.named(
+        settings["size"], input_size=0, num_classes=classes, in_channels=channels, learn_sigma=learn_sigma
+    )
+    return replace(named, **given, input_size=side)

@@ -1,7 +1,7 @@
 """Scoring: how hard each image is for a classifier, or for several."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning as L
 import torch
@@ -15,6 +15,7 @@ from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.allocator import keep_freed_memory
+from dgs_lightning.ranges import Ranged
 from dgs_lightning.selection.difficulty import DIFFICULTIES, ensemble_difficulty
 
 
@@ -32,7 +33,7 @@ class Scores(NamedTuple):
     predicted: list[str]
 
 
-class ScoringTask(L.LightningModule):
+class ScoringTask(L.LightningModule, Ranged):
     """Scores images by ``predict`` with :class:`ImageDataModule`: Eq. 6, or another definition of difficulty.
 
     Each estimator prepares the images as it was trained to. Labels are matched by WordNet id, or by the labels that
@@ -55,6 +56,8 @@ class ScoringTask(L.LightningModule):
             compare where identities are equal; with or without ``cross_fit`` they are.
     """
 
+    RANGES: ClassVar[Mapping[str, str]] = {"cross_fit": "[2, 1000]"}
+
     def __init__(
         self,
         estimator: str | list[str] = "torchvision:resnet50",
@@ -64,9 +67,8 @@ class ScoringTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        names = [estimator] if isinstance(estimator, str) else estimator
-        files: Sequence[str | None] = [weights] if isinstance(weights, str) else weights or [None] * len(names)
-        _check_counts(len(names), len(files), cross_fit)
+        self.check_settings(self.hparams)
+        names, files = _estimators(self.hparams)
         self.estimators = nn.ModuleList(load_estimator(*pair) for pair in zip(names, files, strict=True))
         self.members: list[Estimator] = list(self.estimators)  # type: ignore[arg-type]
         if cross_fit is not None:
@@ -77,6 +79,13 @@ class ScoringTask(L.LightningModule):
         self.preprocess = PreprocessAll(list(transforms.values()))
         self._inputs = [list(transforms).index(repr(member.preprocess)) for member in self.members]
         self._labels = sorted({label for member in self.members for label in member.labels})
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse lists that do not belong together."""
+        super().check_settings(settings)
+        names, files = _estimators(settings)
+        _check_counts(len(names), len(files), settings["cross_fit"])
 
     def settings(self) -> dict[str, Any]:
         """What the scores depend on, for their card."""
@@ -160,8 +169,17 @@ class PreprocessAll:
         return tuple(prepare(image) for prepare in self.ways)
 
 
+def _estimators(settings: Mapping[str, Any]) -> tuple[list[str], Sequence[str | None]]:
+    """Names of the estimators and file of each one's weights, none for its own."""
+    estimator, weights = settings["estimator"], settings["weights"]
+    names = [estimator] if isinstance(estimator, str) else estimator
+    return names, [weights] if isinstance(weights, str) else weights or [None] * len(names)
+
+
 def _check_counts(estimators: int, weights: int, cross_fit: int | None) -> None:
-    """Refuse lists that do not belong together."""
+    """Refuse numbers of estimators, weights and folds that do not belong together."""
+    if not estimators:
+        raise InputError("estimator", found="none", expected="at least one", remedy="Name one")
     if weights != estimators:
         raise InputError(
             "weights",
@@ -169,7 +187,7 @@ def _check_counts(estimators: int, weights: int, cross_fit: int | None) -> None:
             expected="one for each",
             remedy="Correct the lists",
         )
-    if cross_fit is not None and (cross_fit != estimators or cross_fit < 2):
+    if cross_fit is not None and cross_fit != estimators:
         raise InputError(
             "cross_fit",
             found=f"{cross_fit} folds and {estimators} estimators",
