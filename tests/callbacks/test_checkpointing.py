@@ -96,13 +96,15 @@ def test_a_full_disk_is_told_in_words_and_leaves_the_checkpoint_before(tmp_path:
     assert saved(tmp_path)["global_step"] == 2
 
 
-@pytest.mark.parametrize("harm", ["truncated", "pickle"])
-def test_a_checkpoint_that_is_broken_or_could_run_code_is_refused(tmp_path: Path, harm: str) -> None:
+@pytest.mark.parametrize(
+    ("harm", "found"), [("truncated", "a broken file"), ("pickle", "a pickle with more in it than a plain checkpoint")]
+)
+def test_a_checkpoint_that_is_broken_or_could_run_code_is_refused(tmp_path: Path, harm: str, found: str) -> None:
     train(tmp_path, 2)
     path = tmp_path / "checkpoints" / "last.ckpt"
     if harm == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
     else:
         torch.save({"state_dict": Path("not plain")}, path)
-    with pytest.raises(InputError, match=r"last\.ckpt: found a file that is broken, or more than tensors"):
+    with pytest.raises(InputError, match=rf"last\.ckpt: found {found}"):
         train(tmp_path, 4)

@@ -21,7 +21,6 @@ KEYS = (
     "global_step",
     "loops",
     "optimizer_states",
-    "hyper_parameters",
 )
 
 

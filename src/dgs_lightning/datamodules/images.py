@@ -149,7 +149,7 @@ class ImageDataModule(L.LightningDataModule, Ranged):
         first = load_image(folder / records[0].file_name)
         self.image_size = self.hparams["image_size"] or prepared.get("image_size") or min(first.size)
         self.channels = self.hparams["channels"] or prepared.get("channels") or _channels(folder, records)
-        self.check_settings({"image_size": self.image_size, "channels": self.channels})
+        ImageDataModule.check_settings({"image_size": self.image_size, "channels": self.channels})
 
     def _without_fold(self, records: list[ImageRecord]) -> list[ImageRecord]:
         if self.hparams["folds"] is None:

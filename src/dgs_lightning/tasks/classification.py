@@ -284,7 +284,7 @@ class ClassificationTask(L.LightningModule, Ranged):
         Raises:
             InputError: If the checkpoint was made with other settings.
         """
-        begun = checkpoint["hyper_parameters"]
+        begun = checkpoint.get("hyper_parameters", {})
         changed = [name for name, value in self.hparams.items() if begun.get(name) != value and name != "save_weights"]
         states = (checkpoint["state_dict"], self.state_dict())
         shapes = [{name: value.shape for name, value in state.items()} for state in states]
