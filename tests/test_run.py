@@ -71,7 +71,9 @@ def test_the_summary_has_a_row_for_each_method(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert {"experiment", "seed", "rows", "seconds", "versions", "pool_legible"} <= set(summary)
     assert len(summary["rows"]) == 8
-    assert all(0 <= row["accuracy_last_mean"] <= row["accuracy_best_mean"] <= 100 for row in summary["rows"])
+    assert all(0 < row["accuracy_last_mean"] <= row["accuracy_best_mean"] <= 1 for row in summary["rows"])
+    assert "| evaluation, 8 runs |" in (finished / "summary.md").read_text()
+    assert {json.loads(path.read_text())["device"] for path in (finished / "stages").rglob("*.json")} == {"cpu"}
     assert set(summary["pool_legible"]) == {"dit", "minimax"}
 
 
@@ -79,6 +81,7 @@ def test_the_distilled_sets_load_as_image_folders_that_agree_with_their_metadata
     sets = sorted((finished / "distilled").iterdir())
     assert len(sets) == 7
     for folder in sets:
+        assert all(record.difficulty is not None for record in read_manifest(folder))
         images = ImageFolder(str(folder))
         manifest = {record.file_name: record.label for record in read_manifest(folder)}
         found = {str(Path(path).relative_to(folder)): images.classes[label] for path, label in images.samples}

@@ -19,7 +19,7 @@ from multiprocessing.connection import wait as wait_for
 from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -32,7 +32,6 @@ from dgs_lightning.progress import Progress
 from dgs_lightning.shipped import load_yaml
 
 DONE, RUNNING = "done", "running"
-Outcome = tuple[float, str]  # seconds of a stage, and what it said
 ALL_GPUS = "DGS_ALL_GPUS"  # set in workers, which see one GPU each, to the GPUs that the run was given
 
 
@@ -49,6 +48,20 @@ def main(args: list[str]) -> None:
     with run.lock():
         run.execute()
     run.print_table()
+
+
+class Outcome(NamedTuple):
+    """How a stage went.
+
+    Attributes:
+        seconds: Its time.
+        device: What it ran on: a GPU by its name, with the number where there are several, or ``cpu``.
+        said: What its command had to say.
+    """
+
+    seconds: float
+    device: str
+    said: str
 
 
 class Run:
@@ -87,14 +100,11 @@ class Run:
         """The command that runs the stage alone."""
         return f"dgs {stage.command} --config {self.config_path(stage)}"
 
-    def _write_record(self, stage: Stage, status: str, seconds: float) -> None:
-        record = {
-            "name": stage.name,
-            "command": stage.command,
-            "key": self.keys[stage.name],
-            "status": status,
-            "seconds": round(seconds, 3),
-        }
+    def _write_record(self, stage: Stage, status: str, outcome: Outcome | None = None) -> None:
+        key = self.keys[stage.name]
+        record: dict[str, Any] = {"name": stage.name, "command": stage.command, "key": key, "status": status}
+        if outcome is not None:
+            record |= {"seconds": round(outcome.seconds, 3), "device": outcome.device}
         write_text(self._record_path(stage), json.dumps(record, indent=2) + "\n")
 
     def status(self, stage: Stage) -> str:
@@ -158,12 +168,8 @@ class Run:
         if self.status(stage) in ("changed", "new") and stage.command != "report":
             self._record_path(stage).unlink(missing_ok=True)  # first: half a folder must not pass for what is on record
             shutil.rmtree(self.output / stage.name, ignore_errors=True)
-        self._write_record(stage, RUNNING, 0.0)
+        self._write_record(stage, RUNNING)
         self.progress.begin(stage.name, self.command(stage))
-
-    def _finish(self, stage: Stage, seconds: float) -> None:
-        self._write_record(stage, DONE, seconds)
-        self.progress.finish(stage.name, seconds)
 
     def _one_after_another(self, pending: list[Stage]) -> None:
         for stage in pending:
@@ -171,23 +177,24 @@ class Run:
             config, listener = str(self.config_path(stage)), self._listener(stage)
             self._end(stage, partial(run_stage, stage.command, config, self.experiment.threads, listener))
 
-    def _end(self, stage: Stage, outcome: Callable[[], Outcome]) -> None:
+    def _end(self, stage: Stage, run: Callable[[], Outcome]) -> None:
         """Record that a stage is done, or name it where it failed."""
         try:
-            seconds, said = outcome()
+            outcome = run()
         except InputError as error:
             self.progress.stop(stage.name)
             raise self._reopened(error, stage) from None
-        self._finish(stage, seconds)
+        self._write_record(stage, DONE, outcome)
+        self.progress.finish(stage.name, outcome.seconds)
         if stage.command == "prepare":  # what was read from the user's data
-            self.progress.say(said)
+            self.progress.say(outcome.said)
 
     def _reopened(self, error: InputError, failed: Stage) -> InputError:
         """The error; an earlier stage that made what is at fault is no longer done, so that the next run mends it."""
         where, found, expected, remedy = error.parts
         for maker in self.stages[: self.stages.index(failed)]:
             if Path(where).is_relative_to(self.output / maker.name):
-                self._write_record(maker, RUNNING, 0.0)
+                self._write_record(maker, RUNNING)
                 remedy += f". Where it was damaged, run the same command again: it goes through {maker.name} once more"
         return InputError(where, found=found, expected=expected, remedy=remedy)
 
@@ -252,19 +259,15 @@ class Run:
 
 
 def run_stage(command: str, config: str, threads: int, on_step: Callable[[int, int], None]) -> Outcome:
-    """Run one stage: in this process, or where it uses several devices as the command line of its own that it is.
-
-    Returns:
-        Seconds it took, and what it said.
-    """
+    """Run one stage: in this process, or where it uses several devices as the command line of its own that it is."""
     import torch
 
     from dgs_lightning.cli import execute
 
     torch.set_num_threads(threads)
     start, said = time.monotonic(), ""
-    devices = (load_yaml(Path(config)).get("trainer") or {}).get("devices", 1)
-    if devices == 1:
+    trainer = load_yaml(Path(config)).get("trainer")
+    if (trainer or {}).get("devices", 1) == 1:
         said = execute(command, ["--config", config], on_step)
     else:
         # A strategy of several processes starts this program again for each of them.
@@ -277,7 +280,17 @@ def run_stage(command: str, config: str, threads: int, on_step: Callable[[int, i
                 expected="an end without one",
                 remedy="Mend its cause and run again; what is done stays",
             )
-    return time.monotonic() - start, said
+    return Outcome(time.monotonic() - start, device_of(trainer), said)
+
+
+def device_of(trainer: dict[str, Any] | None) -> str:
+    """What a stage with these settings of its trainer, if it has one, runs on."""
+    import torch
+
+    if trainer is None or trainer.get("accelerator") == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    number = trainer.get("devices", 1)
+    return torch.cuda.get_device_name() if number == 1 else f"{number} x {torch.cuda.get_device_name()}"
 
 
 def _run_alone(arguments: list[str], environment: dict[str, str] | None) -> int:

@@ -269,9 +269,11 @@ class Plan:
     # ---- images ----------------------------------------------------------------------------------------------
 
     def pool(self, name: str) -> Stage | None:
-        """An image pool; none where the user gives it."""
+        """An image pool, or the images of a guided generation; none where the user gives it."""
         if name == "pool":
             return None
+        if guided := self.stages.get(f"guided/{name}"):
+            return guided
         model = self.finetune() if name == "minimax" else self.pretrain()
         multiple = max(variant_of(self.experiment, row)[1].pool_multiple for row in self.experiment.methods)
         requests = {"images_per_class": multiple * self.experiment.ipcs[-1]}
@@ -293,6 +295,8 @@ class Plan:
         return self._lightning(section, task, data, name, writer="ImageWriter")
 
     def _pool_folder(self, name: str) -> str:
+        if f"guided/{name}" in self.stages:
+            return self.path("guided", name)
         if name != "pool":
             return self.path("pools", name)
         if self.experiment.pool is None:
@@ -345,7 +349,8 @@ class Plan:
         if method in FROM_ORIGINALS:
             return self._selected(name, ipc, settings, FROM_ORIGINALS[method], None)
         if method in GUIDANCE:
-            return self._guided(name, ipc, settings, method)
+            self._generate_guided(f"{row}-ipc{ipc}", ipc, settings, method)
+            return self._selected(name, ipc, settings, "all", f"{row}-ipc{ipc}")
         if base in POOLS:
             return self._selected(name, ipc, settings, "first" if method == base else "dgs", base)
         known = [*FROM_ORIGINALS, *(p + s for p in POOLS for s in ("", "_dgs")), *GUIDANCE, "full"]
@@ -375,8 +380,8 @@ class Plan:
         config["output"] = self.path(name)
         return self._add(name, "select", config, [made_by, scores, original_scores])
 
-    def _guided(self, name: str, ipc: int, settings: Experiment, method: str) -> Stage:
-        """A set generated under guidance towards cluster centres of the originals' latents."""
+    def _generate_guided(self, name: str, ipc: int, settings: Experiment, method: str) -> None:
+        """Images generated under guidance towards cluster centres of the originals' latents, one for each centre."""
         pool = self.experiment.guided
         model = self.finetune() if pool == "minimax" else self.pretrain()
         guidance: Settings = {"latents": self.path("latents"), "ipc": ipc, "store": self.path("centers")}
@@ -388,10 +393,8 @@ class Plan:
         generate = expand(self.experiment.generate)
         callbacks = [callback, *(generate.get("trainer", {}).get("callbacks") or [])]
         section = merge(generate, {"trainer": {"callbacks": callbacks}})
-        config = self._generation(name, section, pool, {"images_per_class": ipc})
-        made_by = self._add(name, "predict", config, needs, self._generators())
-        self.scores(name.removeprefix("distilled/"), self.path(name), made_by)
-        return made_by
+        config = self._generation(f"guided/{name}", section, pool, {"images_per_class": ipc})
+        self._add(f"guided/{name}", "predict", config, needs, self._generators())
 
     def evaluation(self, row: str, ipc: int, network: str, repeat: int) -> Stage:
         """One network trained from scratch on one distilled set."""

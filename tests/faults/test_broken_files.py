@@ -26,7 +26,7 @@ BROKEN = [
     ("finetune", "finetune", "pretrain/weights/config.json", 0.5),
     ("generation", "pools/minimax", "finetune/weights/ema.safetensors", 0.9),
     ("generation", "pools/minimax", "pretrain/weights/ema.safetensors", 0.0),
-    ("generation", "distilled/dag-ipc2", "scores/original/metadata.jsonl", 0.5),
+    ("generation", "guided/dag-ipc2", "scores/original/metadata.jsonl", 0.5),
     ("scores", "scores/original", "estimator/fold1/weights/model.safetensors", 0.5),
     ("scores", "scores/minimax", "pools/minimax/1/*.png", 0.5),
     ("scores", "scores/minimax", "pools/minimax/metadata.jsonl", 0.5),

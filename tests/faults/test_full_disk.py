@@ -20,7 +20,7 @@ STAGES = {
     "pretrain": "pretrain",
     "finetune": "finetune",
     "pools/minimax": "generation",
-    "distilled/dag-ipc2": "generation",
+    "guided/dag-ipc2": "generation",
     "scores/minimax": "scores",
     "distilled/minimax_dgs-ipc2": "select",
     "evaluation/minimax_dgs-ipc2/convnet2/seed0": "evaluation",

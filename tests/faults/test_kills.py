@@ -19,7 +19,7 @@ STAGES = {
     "latents": ["latents"],
     "pretrain": ["pretrain"],
     "finetune": ["finetune"],
-    "generation": ["pools/minimax", "distilled/dag-ipc2"],
+    "generation": ["pools/minimax", "guided/dag-ipc2"],
     "scores": ["scores/original", "scores/minimax"],
     "select": ["distilled/minimax_dgs-ipc2"],
     "evaluation": ["evaluation/minimax_dgs-ipc2/convnet2/seed0"],

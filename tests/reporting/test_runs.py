@@ -110,7 +110,8 @@ def test_legible_is_the_share_of_images_that_the_judge_gives_their_label(run_fol
 
 
 def test_costs_are_of_finished_stages_with_the_images_they_wrote(run_folder: Path) -> None:
-    (run_folder / "pools" / "dit" / "timing.json").write_text('{"seconds": 6.0, "device": "H200"}')
+    record = run_folder / "stages" / "pools" / "dit.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "device": "H200"}))
     costs = {cost.stage: cost for cost in read_run(run_folder).costs}
     assert (costs["pools/dit"].seconds, costs["pools/dit"].images, costs["pools/dit"].device) == (6.0, 60, "H200")
     assert (costs["data"].seconds, costs["data"].images, costs["data"].device) == (1.5, None, None)

@@ -93,9 +93,6 @@ def test_a_small_network_learns_the_digits_and_leaves_its_account(digits: Path, 
     assert result["top5_last"] > result["accuracy_last"]
     assert (result["network"], result["seed"], result["epochs"], result["images"]) == ("convnet2", 0, 6, 1438)
     assert list(result["accuracy_per_class"]) == [str(digit) for digit in range(10)]
-    timing = json.loads((tmp_path / "timing.json").read_text())
-    assert timing["device"] == "cpu"
-    assert 0 < timing["seconds"] < 60
 
 
 def test_a_repeat_depends_on_its_seed_alone(digits: Path, tmp_path: Path) -> None:

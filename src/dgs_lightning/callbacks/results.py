@@ -1,12 +1,10 @@
-"""What a downstream training leaves behind: its result, its time, and its weights if asked for."""
+"""What a downstream training leaves behind: its result, and its weights if asked for."""
 
-import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
@@ -24,7 +22,7 @@ MOST_NUMBERED = 20  # classes up to which a confusion matrix shows its counts
 
 
 class ClassifierResults(Callback):
-    """Writes ``result.json``, ``timing.json`` and, where the task says so, ``weights/`` into the run's folder.
+    """Writes ``result.json`` and, where the task says so, ``weights/`` into the run's folder.
 
     ``result.json`` is the same byte for byte when the run is repeated or was interrupted; accuracies are in [0, 1],
     the best of all evaluations, as the literature reports it, and the last.
@@ -37,21 +35,14 @@ class ClassifierResults(Callback):
         self.task = task
         self.history: list[dict[str, float]] = []
         self.per_class: dict[str, float] = {}
-        self.seconds = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """What is known so far, so that a resumed run goes on with it."""
-        seconds = self.seconds + time.monotonic() - self.start
-        return {"history": self.history, "per_class": self.per_class, "seconds": seconds}
+        return {"history": self.history, "per_class": self.per_class}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with it."""
         self.history, self.per_class = state_dict["history"], state_dict["per_class"]
-        self.seconds = state_dict["seconds"]
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
-        self.start = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember an evaluation."""
@@ -67,11 +58,9 @@ class ClassifierResults(Callback):
         """Write everything; the result comes last, as the sign that all is there."""
         if not trainer.is_global_zero:
             return
-        folder, task, device = Path(trainer.default_root_dir), self.task, self.task.device
+        folder, task = Path(trainer.default_root_dir), self.task
         if task.hparams["save_weights"]:
             save_classifier(task.network, task.config, folder / "weights")
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        write_json(folder / "timing.json", {"device": name, "seconds": self.state_dict()["seconds"]})
         write_json(folder / "result.json", self._result(trainer))
 
     def _result(self, trainer: L.Trainer) -> dict[str, Any]:

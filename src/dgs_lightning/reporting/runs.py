@@ -139,7 +139,7 @@ class Run:
         Args:
             name: ``original``, or the name of a pool or distilled set.
         """
-        for inside in ("data/train",) if name == ORIGINAL else (f"pools/{name}", f"distilled/{name}"):
+        for inside in ("data/train",) if name == ORIGINAL else (f"pools/{name}", f"guided/{name}", f"distilled/{name}"):
             if (self.folder / inside).is_dir():
                 return self.folder / inside
         config = self.folder / "stages" / "scores" / f"{name}.yaml"  # made elsewhere: what was scored says where it is
@@ -227,11 +227,9 @@ class Run:
         return sorted(path.name for path in (self.folder / part).glob("[!.]*") if path.is_dir())
 
     def _cost(self, record: Mapping[str, Any]) -> Cost:
-        stage = self.folder / str(record["name"])
-        manifest, timing = stage / MANIFEST, stage / "timing.json"
+        manifest = self.folder / str(record["name"]) / MANIFEST
         images = sum(1 for _ in _lines(manifest)) if manifest.is_file() else None
-        device = read_record(timing).get("device") if timing.is_file() else None
-        return Cost(str(record["name"]), float(record.get("seconds", 0)), images, device)
+        return Cost(str(record["name"]), float(record.get("seconds", 0)), images, record.get("device"))
 
 
 def read_run(folder: str | Path) -> Run:
