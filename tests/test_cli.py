@@ -34,3 +34,13 @@ def test_bad_input_is_one_line_without_a_traceback(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("flag", [["-c", "trainer/cpu"], ["--config", "trainer/cpu.yaml"], ["--config=trainer/cpu"]])
 def test_shipped_configs_are_named_like_files(flag: list[str]) -> None:
     assert with_shipped_configs(flag)[-1].endswith(str(ROOT / "trainer" / "cpu.yaml"))
+
+
+def test_help_of_a_command_says_what_it_does_and_each_setting_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["select", "--help"])
+    text = capsys.readouterr().out
+    assert "Select a distilled set from an image pool." in text
+    assert "  --ipc IPC" in text
+    assert "Args:" not in text
+    assert "Raises:" not in text

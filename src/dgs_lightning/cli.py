@@ -1,6 +1,7 @@
 """The commands that work on one thing: LightningCLI for tasks, plain functions for the rest."""
 
 import importlib
+import inspect
 import json
 import logging
 import sys
@@ -226,7 +227,8 @@ def function_of(command: str) -> Callable[..., Any]:
 
 def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     """Arguments of such a command, parsed and checked."""
-    parser = ArgumentParser(prog=f"dgs {command}", description=function_of(command).__doc__, exit_on_error=False)
+    description = (inspect.getdoc(function_of(command)) or "").partition("\n\nArgs:")[0]
+    parser = ArgumentParser(prog=f"dgs {command}", description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
     parser.add_function_arguments(function_of(command), fail_untyped=True)
     folders = list(takewhile(lambda arg: not arg.startswith("-"), args)) if command == "report" else []
