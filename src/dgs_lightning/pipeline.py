@@ -19,6 +19,7 @@ from multiprocessing.connection import wait as wait_for
 from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Queue
+from types import FrameType
 from typing import Any, NamedTuple
 
 import yaml
@@ -32,6 +33,7 @@ from dgs_lightning.progress import Progress
 from dgs_lightning.shipped import load_yaml
 
 DONE, RUNNING = "done", "running"
+_alone: list[int] = []  # process groups of the commands that this process waits for
 ALL_GPUS = "DGS_ALL_GPUS"  # set in workers, which see one GPU each, to the GPUs that the run was given
 
 
@@ -296,11 +298,14 @@ def device_of(trainer: dict[str, Any] | None) -> str:
 def _run_alone(arguments: list[str], environment: dict[str, str] | None) -> int:
     """Exit code of a command, of whose processes none is left where this one is ended."""
     with subprocess.Popen(arguments, env=environment, start_new_session=True) as command:
+        _alone.append(command.pid)
         try:
             return command.wait()
         except BaseException:
             os.killpg(command.pid, signal.SIGKILL)
             raise
+        finally:
+            _alone.remove(command.pid)
 
 
 def _run_in_worker(command: str, config: str, threads: int, name: str, steps: "Queue[tuple[str, int, int]]") -> Outcome:
@@ -318,10 +323,17 @@ def _start_worker(slots: "Queue[int]") -> None:
     _end_with_parent()
 
 
+def _end_worker(number: int, frame: FrameType | None) -> None:
+    """End without an exception, which the pool would take for a stage's outcome, and wait for the next."""
+    for group in _alone:
+        os.killpg(group, signal.SIGKILL)
+    os._exit(128 + number)
+
+
 def _end_with_parent() -> None:
     """Leave Ctrl-C to the run, and end this process as soon as the run is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _end_worker)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (wait_for([parent.sentinel]), os._exit(1)), daemon=True).start()

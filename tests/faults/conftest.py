@@ -145,10 +145,11 @@ class Child:
             return None
         return status
 
-    def workers(self) -> list[int]:
-        """Processes that work on the stages of a run of several jobs: those that the fork server started."""
+    def largest_worker(self) -> int:
+        """The process with most memory of those that the fork server of a run of several jobs started."""
         parents = {pid: int(stat_of(pid)[1]) for pid in living(self.pid)}
-        return [pid for pid, parent in parents.items() if parent in parents and parents[parent] == self.pid]
+        workers = [pid for pid, parent in parents.items() if parents.get(parent) == self.pid]
+        return max(workers, key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
 
     def reach(self, stage: str, seconds: float = 0.0) -> bool:
         """Wait until so long after the beginning of a stage; false where it is done by then."""

@@ -80,9 +80,8 @@ def test_a_worker_that_is_killed_is_told_in_one_line(
 ) -> None:
     """As the system does it when memory runs out."""
     child = laboratory.start(laboratory.before("finetune", output), "jobs=2")
-    child.reach("finetune")
-    for worker in child.workers():
-        os.kill(worker, signal.SIGKILL)
+    child.reach("finetune", 0.5 * laboratory.seconds["finetune"])
+    os.kill(child.largest_worker(), signal.SIGKILL)
     code, log = child.end()
     assert code == 2, log
     assert "Traceback" not in log
