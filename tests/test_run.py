@@ -133,3 +133,17 @@ def test_a_killed_run_ends_in_the_same_bytes(finished: Path, tmp_path: Path, mom
     run(output)
     assert hashes(output) == hashes(finished)
     assert not [path.name for path in output.rglob("*.part*") if path.is_file()]
+
+
+def test_an_interrupted_run_says_that_it_can_go_on(tmp_path: Path) -> None:
+    output = tmp_path / "interrupted"
+    process = subprocess.Popen(command(output, "jobs=1"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not (output / "pretrain" / "lightning_logs").exists():
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.endswith("dgs run: interrupted; the same command continues\n")

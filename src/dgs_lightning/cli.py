@@ -295,6 +295,10 @@ def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str
                 DGSCommandLine([command, *args], on_step)
         except MisconfigurationException as error:
             raise refusal(error) from error
+        except SystemExit as end:
+            if end.code == 1:  # Lightning's answer to Ctrl-C
+                raise KeyboardInterrupt from None
+            raise
         return ""
     answer = str(function_of(command)(**function_arguments(command, args)))
     if on_step is None:
