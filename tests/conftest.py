@@ -1,4 +1,4 @@
-"""What all tests share: where the golden values are."""
+"""What all tests share: where the golden values are, and which tests are run on request alone."""
 
 import os
 
@@ -8,6 +8,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long and finds little, unless faults were asked for."""
+    if config.getoption("-m") != "fault":
+        left_out = [item for item in items if item.get_closest_marker("matrix")]
+        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

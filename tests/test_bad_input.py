@@ -182,6 +182,8 @@ def test_a_wrong_experiment_is_refused_before_it_is_planned(change: str, says: s
         ("data", "prepare.val_fraction=.nan", "val_fraction: found nan"),
         ("data", "prepare.channels=2", "channels: found 2"),
         ("latents", "trainer.devices=-5", "devices: found -5"),
+        ("pools", "generate.model.init_args.num_heads=0", "num_heads: found 0"),
+        ("distilled/dit", "select.strata=1000000000000", "strata: found 1000000000000"),
     ],
 )
 def test_a_stage_refuses_a_setting_before_the_run_begins(stage: str, change: str, says: str, tmp_path: Path) -> None:
@@ -276,6 +278,14 @@ def test_every_command_refuses_in_one_line(command: str, says: str, tmp_path: Pa
     with contextlib.chdir(tmp_path):
         assert says in answer(*command.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe: 1", b"[" * 100_000, b"a: [", b"3"], ids=["bytes", "deep", "open", "no keys"]
+)
+def test_a_file_that_is_no_mapping_in_yaml_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    assert "mine.yaml" in answer("run", str(tmp_path / "mine.yaml"))
 
 
 # ---- trees of images ---------------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ LINKS = 30_000  # names that one file may have, on file systems that allow few
 CLASSES = ("cat", "dog")
 CONFIG = DiTConfig(input_size=4, num_classes=2, in_channels=3, hidden_size=8, depth=1, num_heads=1)
 ESTIMATOR = ClassifierConfig("convnet1", CLASSES, 4, 3, (0.5,) * 3, (0.2,) * 3, width=4)
-LENGTHS = pytest.mark.parametrize("steps", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.fault])])
+FULL = (pytest.mark.fault, pytest.mark.matrix, pytest.mark.timeout(1800))
+LENGTHS = pytest.mark.parametrize("steps", [300, pytest.param(10_000, marks=FULL)])
 
 
 class Growth(L.Callback):
@@ -184,9 +185,7 @@ def scored(records: list[ImageRecord]) -> Iterator[str]:
         yield manifest_line(record)
 
 
-@pytest.mark.parametrize(
-    "images", [20_000, pytest.param(1_000_000, marks=[pytest.mark.slow, pytest.mark.fault, pytest.mark.timeout(1800)])]
-)
+@pytest.mark.parametrize("images", [20_000, pytest.param(1_000_000, marks=FULL)])
 def test_a_pool_is_selected_from_and_reported_in_two_gigabytes(images: int, tmp_path: Path) -> None:
     run, pool = tmp_path / "run", tmp_path / "run" / "data" / "train"
     records = hard_linked(pool, images)

@@ -53,14 +53,6 @@ UNSTABLE = ("lightning_logs", "checkpoints", "stages", "experiment.yaml", ".lock
 # ---- the matrix and its counts -----------------------------------------------------------------------------------
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the larger part of the matrix, unless faults were asked for."""
-    if config.getoption("-m") != "fault":
-        left_out = [item for item in items if item.get_closest_marker("matrix")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Count in the last line the faults that were injected and overcome, by stage."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")

@@ -28,7 +28,7 @@ RANGES = {
     "ipc": "[1, 1000000000]",
     "intervals": "[1, 1000]",
     "pool_images": "[1, inf)",
-    "strata": "[1, inf)",
+    "strata": "[1, 1000000]",
     "hard_cutoff": "[0, 1)",
     "distribution": "[0, inf)",
 }

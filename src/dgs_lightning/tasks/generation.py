@@ -37,6 +37,7 @@ class GenerationTask(L.LightningModule, Ranged):
     """
 
     RANGES: ClassVar[Mapping[str, str]] = {
+        "num_heads": "[1, 65536]",
         "steps": "[1, 1000]",
         "guidance_scale": "(-inf, inf)",
         "guided_channels": "[0, inf)",
