@@ -5,7 +5,7 @@ import pytest
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment import Experiment, load_experiment
-from dgs_lightning.plan import Plan, Stage, stage_keys
+from dgs_lightning.plan import Plan, Stage, one_of_each_kind, stage_keys
 
 SMALL = Experiment(
     title="small",
@@ -146,3 +146,15 @@ def test_a_variant_may_not_change_what_it_shares() -> None:
     variants = {"longer": {"method": "minimax", "finetune": {"trainer": {"max_steps": 7}}}}
     with pytest.raises(InputError, match=r"variants\.longer"):
         stages(replace(SMALL, methods=["longer"], variants=variants))
+
+
+def test_of_stages_that_differ_in_numbers_and_own_paths_alone_one_stands_for_all() -> None:
+    experiment = replace(SMALL, variants={"hill": {"method": "dit_dgs", "select": {"distribution": "hill"}}})
+    everything = stages(replace(experiment, methods=[*SMALL.methods, "hill"]))
+    kinds = one_of_each_kind(everything, Path(SMALL.output or ""))
+    assert [stage.name for stage in kinds if stage.name.startswith("evaluation/")] == [
+        "evaluation/random-ipc10/convnet2/seed0",  # trained on a distilled set
+    ]
+    chosen = {stage.config["distribution"] for stage in kinds if "distribution" in stage.config}
+    assert chosen == {"hill"}
+    assert len(kinds) < len(everything) / 3

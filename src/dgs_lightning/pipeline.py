@@ -28,7 +28,7 @@ from dgs_lightning.arguments import experiment_parser
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment import Experiment, load_experiment
 from dgs_lightning.files import write_text
-from dgs_lightning.plan import Plan, Stage, stage_keys
+from dgs_lightning.plan import Plan, Stage, one_of_each_kind, stage_keys
 from dgs_lightning.progress import Progress
 from dgs_lightning.shipped import load_yaml
 
@@ -156,7 +156,7 @@ class Run:
             write_text(self.config_path(stage), f"# {self.command(stage)}\n{settings}")
         from dgs_lightning.cli import check
 
-        for stage in pending:
+        for stage in one_of_each_kind(pending, self.output):
             check(stage.command, ["--config", str(self.config_path(stage))])
         with self.progress:
             self.progress.skip(len(self.stages) - len(pending))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,17 @@ def stage_keys(stages: Sequence[Stage], output: Path) -> dict[str, str]:
         }
         keys[stage.name] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return keys
+
+
+def one_of_each_kind(stages: Sequence[Stage], output: Path) -> list[Stage]:
+    """Of stages that differ in numbers and in the run's own paths alone, the first."""
+
+    def kind(stage: Stage) -> tuple[str, str]:
+        settings = json.dumps(stage.config, sort_keys=True)
+        without_paths = re.sub(rf'{re.escape(output.as_posix())}[^"]*', "PATH", settings)
+        return stage.command, re.sub(r"\d+", "0", without_paths)
+
+    return list({kind(stage): stage for stage in reversed(stages)}.values())
 
 
 def fingerprint(path: Path) -> list[tuple[str, int, int]]:

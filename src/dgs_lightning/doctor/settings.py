@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,18 +12,17 @@ import yaml
 import dgs_lightning
 from dgs_lightning.doctor.finding import Finding, of_error, ok, problem
 from dgs_lightning.errors import InputError
-from dgs_lightning.plan import Stage
+from dgs_lightning.plan import Stage, one_of_each_kind
 
 
 def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
     """Parse the settings of each stage as its command would; of stages that differ in numbers alone, one."""
     from dgs_lightning.cli import check
 
-    kinds = {_kind(stage, output): stage for stage in reversed(stages)}
     valid = True
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.yaml")
-        for stage in kinds.values():
+        for stage in one_of_each_kind(stages, output):
             config.write_text(yaml.safe_dump(stage.config, allow_unicode=True), encoding="utf-8")
             try:
                 check(stage.command, ["--config", str(config)])
@@ -34,12 +32,6 @@ def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
                 yield problem(f"stage {stage.name}: {found.what}", found.remedy)
     if valid and stages:
         yield ok(f"settings of all {len(stages)} stages are valid")
-
-
-def _kind(stage: Stage, output: Path) -> tuple[str, str]:
-    """Command and settings without the run's own paths and without numbers."""
-    settings = re.sub(rf'{re.escape(output.as_posix())}[^"]*', "PATH", json.dumps(stage.config, sort_keys=True))
-    return stage.command, re.sub(r"\d+", "0", settings)
 
 
 def is_used(value: str, stages: Sequence[Stage]) -> bool:
