@@ -31,7 +31,7 @@ test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-fault: $(STAMP)
-	$(BIN)/pytest -m fault
+	$(BIN)/pytest -m fault -n 2
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

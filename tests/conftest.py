@@ -5,6 +5,7 @@ import os
 # One thread for each test process, before torch is imported: forked processes would miss the other threads and hang.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("matrix")]
         items[:] = [item for item in items if not item.get_closest_marker("matrix")]
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Count in the last line the faults that were injected and overcome, by stage."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    faults = Counter(
+        value for report in reporter.getreports("passed") for name, value in report.user_properties if name == "fault"
+    )
+    if faults:
+        counts = ", ".join(f"{stage} {count}" for stage, count in sorted(faults.items()))
+        reporter.write_line(f"faults injected: {counts}; {faults.total()} in all")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -48,22 +47,6 @@ DIGITS, IMAGES = 4, 30  # classes, and images of each
 SERVER = Path(__file__).with_name("server.py")
 REPORT = ("figures", "tables", "summary.json", "summary.md", "index.html")
 UNSTABLE = ("lightning_logs", "checkpoints", "stages", "experiment.yaml", ".lock")  # times, or no result
-
-
-# ---- the matrix and its counts -----------------------------------------------------------------------------------
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Count in the last line the faults that were injected and overcome, by stage."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None:
-        return
-    faults = Counter(
-        value for report in reporter.getreports("passed") for name, value in report.user_properties if name == "fault"
-    )
-    if faults:
-        counts = ", ".join(f"{stage} {count}" for stage, count in sorted(faults.items()))
-        reporter.write_line(f"faults injected: {counts}; {faults.total()} in all")
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------
