@@ -1,10 +1,16 @@
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 
 import pytest
 
+from dgs_lightning import __main__
 from dgs_lightning.__main__ import COMMANDS, main
 from dgs_lightning.cli import with_shipped_configs
+from dgs_lightning.errors import InputError
 from dgs_lightning.shipped import ROOT
 
 
@@ -44,3 +50,63 @@ def test_help_of_a_command_says_what_it_does_and_each_setting_once(capsys: pytes
     assert "  --ipc IPC" in text
     assert "Args:" not in text
     assert "Raises:" not in text
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The test's own answers to signals, given back afterwards."""
+    before = {number: signal.getsignal(number) for number in __main__.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize(
+    "made_of_it",
+    [None, ImportError("half a module"), InputError("a", found="b", expected="c", remedy="D"), SystemExit(1)],
+)
+def test_a_signal_ends_a_command_in_words_whatever_a_library_makes_of_it(
+    number: int,
+    status: int,
+    word: str,
+    made_of_it: BaseException | None,
+    handlers: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(command: str, args: list[str]) -> int:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        except BaseException as signalled:
+            raise made_of_it or signalled from None
+        raise AssertionError("no signal came")
+
+    monkeypatch.setattr(__main__, "dispatch", run)
+    assert main(["fit"]) == status
+    assert capsys.readouterr().err == f"dgs fit: {word}; the same command continues\n"
+
+
+def test_a_signal_that_the_shell_has_set_to_be_ignored_stays_so(
+    handlers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def run(command: str, args: list[str]) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr(__main__, "dispatch", run)
+    assert main(["fit"]) == 0
+
+
+def test_an_error_of_the_program_itself_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, handlers: None) -> None:
+    def run(command: str, args: list[str]) -> int:
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr(__main__, "dispatch", run)
+    with pytest.raises(KeyError, match="a fault of ours"):
+        main(["fit"])

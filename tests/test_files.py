@@ -1,4 +1,6 @@
+import errno
 import resource
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import replacing, write_json, write_tensors, write_text
+from dgs_lightning.files import refusals_told_once, replacing, write_json, write_tensors, write_text
 
 
 def fail_after_half_of(path: Path) -> None:
@@ -66,3 +68,19 @@ def test_tensors_come_back_whatever_their_layout(tmp_path: Path) -> None:
     tensor = torch.arange(6.0, requires_grad=True).reshape(2, 3).T
     write_tensors(tmp_path / "folder" / "t.safetensors", {"t": tensor}, {"key": "k"})
     assert torch.equal(load_file(tmp_path / "folder" / "t.safetensors")["t"], tensor)
+
+
+@pytest.mark.parametrize(("number", "printed"), [(errno.ENOSPC, False), (errno.EIO, True)])
+def test_a_thread_leaves_a_full_disk_to_who_waits_for_it(
+    number: int, printed: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write() -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # without pytest's own
+    with refusals_told_once():
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+    assert ("Traceback" in capsys.readouterr().err) is printed
+    assert threading.excepthook is threading.__excepthook__

@@ -145,5 +145,5 @@ def test_an_interrupted_run_says_that_it_can_go_on(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said.endswith("dgs run: interrupted; the same command continues\n")

@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "write tables, figures and a page from finished runs",
     "export": "write a trained DiT as a folder that stock diffusers loads",
 }
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 def usage() -> str:
@@ -52,8 +53,8 @@ def dispatch(command: str, args: list[str]) -> int:
     return 0
 
 
-class Terminated(SystemExit):
-    """A SIGTERM: the end of the process, but with all that ``finally`` and ``with`` see to."""
+class Stopped(SystemExit):
+    """A signal's end of the process, with all that ``finally`` and ``with`` see to."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,34 +77,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         sys.stderr.write(f"dgs: no command {args[0]!r}; 'dgs --help' lists {', '.join(COMMANDS)}\n")
         return 2
-    signal.signal(signal.SIGTERM, _terminate)
+    stopped: list[signal.Signals] = []  # those that came
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(signal.Signals(number))
+        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(128 + number)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background jobs do with Ctrl-C
+            signal.signal(number, stop)
     try:
         with told_in_words():
             return dispatch(args[0], args[1:])
-    except InputError as error:
-        sys.stderr.write(f"dgs {args[0]}: {error}\n")
-        return 2
-    except OSError as error:
-        if error.filename is None:
+    except BaseException as error:
+        if stopped:  # whatever a library has made of the signal
+            sys.stderr.write(f"dgs {args[0]}: {SIGNALS[stopped[0]]}; the same command continues\n")
+            return 128 + stopped[0]
+        told = _in_words(error)
+        if told is None:
             raise
-        told = InputError(
+        sys.stderr.write(f"dgs {args[0]}: {told}\n")
+        return 2
+
+
+def _in_words(error: BaseException) -> InputError | None:
+    """What the user is told of an error; None for one of the program's own."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, OSError) and error.filename is not None:
+        return InputError(
             os.fspath(error.filename),
             found=str(error.strerror).lower(),
             expected="a file or folder that can be used",
             remedy="Choose another, or change its permissions",
         )
-        sys.stderr.write(f"dgs {args[0]}: {told}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write(f"dgs {args[0]}: interrupted; the same command continues\n")
-        return 130
-    except Terminated:
-        sys.stderr.write(f"dgs {args[0]}: terminated; the same command continues\n")
-        return 128 + signal.SIGTERM
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated(128 + number)
+    return None
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 import dgs_lightning
 from dgs_lightning.arguments import complaint
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import refusals_told_once
 from dgs_lightning.ranges import Ranged, check_ranges
 from dgs_lightning.shipped import find_config
 
@@ -291,14 +292,10 @@ def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str
     """
     if command in LIGHTNING_COMMANDS:
         try:
-            with nullcontext() if on_step else remarks_on_stderr():
+            with refusals_told_once(), nullcontext() if on_step else remarks_on_stderr():
                 DGSCommandLine([command, *args], on_step)
         except MisconfigurationException as error:
             raise refusal(error) from error
-        except SystemExit as end:
-            if end.code == 1:  # Lightning's answer to Ctrl-C
-                raise KeyboardInterrupt from None
-            raise
         return ""
     answer = str(function_of(command)(**function_arguments(command, args)))
     if on_step is None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +43,22 @@ def told_in_words(path: Path | None = None) -> Iterator[None]:
             expected="a disk with space that may be written to",
             remedy="Free space or choose another folder, and run the same command again: it keeps what is finished",
         ) from None
+
+
+@contextmanager
+def refusals_told_once() -> Iterator[None]:
+    """Keep a thread that the disk refuses a file from printing a traceback: who waits for it gets the error, too."""
+    before = threading.excepthook
+
+    def hook(thread: threading.ExceptHookArgs) -> None:
+        if not isinstance(thread.exc_value, OSError) or _error_number(thread.exc_value) not in REFUSALS:
+            before(thread)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _error_number(error: OSError | SafetensorError) -> int:
