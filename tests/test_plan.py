@@ -148,13 +148,14 @@ def test_a_variant_may_not_change_what_it_shares() -> None:
         stages(replace(SMALL, methods=["longer"], variants=variants))
 
 
-def test_of_stages_that_differ_in_numbers_and_own_paths_alone_one_stands_for_all() -> None:
-    experiment = replace(SMALL, variants={"hill": {"method": "dit_dgs", "select": {"distribution": "hill"}}})
-    everything = stages(replace(experiment, methods=[*SMALL.methods, "hill"]))
+def test_of_stages_that_differ_in_what_the_plan_counts_up_and_own_paths_alone_one_stands_for_all() -> None:
+    later = {"method": "dag", "dag": {"stop_timestep": 30}}
+    experiment = replace(SMALL, ipc=[1, 10], methods=[*SMALL.methods, "dag", "later"], variants={"later": later})
+    everything = stages(experiment)
     kinds = one_of_each_kind(everything, Path(SMALL.output or ""))
     assert [stage.name for stage in kinds if stage.name.startswith("evaluation/")] == [
-        "evaluation/random-ipc10/convnet2/seed0",  # trained on a distilled set
+        "evaluation/random-ipc1/convnet2/seed0",  # trained on a distilled set
     ]
-    chosen = {stage.config["distribution"] for stage in kinds if "distribution" in stage.config}
-    assert chosen == {"hill"}
+    guided = [stage.config["trainer"]["callbacks"][0] for stage in kinds if stage.name.startswith("guided/")]
+    assert [callback["init_args"].get("stop_timestep") for callback in guided] == [30, None]
     assert len(kinds) < len(everything) / 3

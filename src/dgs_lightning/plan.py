@@ -22,6 +22,7 @@ FROM_ORIGINALS = {
 }
 GUIDANCE = {"mgd3": "ModeGuidance", "dag": "DifficultyAwareGuidance"}
 POOLS = ("dit", "minimax", "pool")
+NUMBERS = ("seed", "seed_everything", "fold", "ipc", "pool_images", "images_per_class")  # which a plan counts up
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ def stage_keys(stages: Sequence[Stage], output: Path) -> dict[str, str]:
 
 
 def one_of_each_kind(stages: Sequence[Stage], output: Path) -> list[Stage]:
-    """Of stages that differ in numbers and in the run's own paths alone, the first."""
+    """Of stages that differ in the run's own paths and ``NUMBERS`` alone, the first."""
 
     def kind(stage: Stage) -> tuple[str, str]:
         settings = json.dumps(stage.config, sort_keys=True)
         without_paths = re.sub(rf'{re.escape(output.as_posix())}[^"]*', "PATH", settings)
-        return stage.command, re.sub(r"\d+", "0", without_paths)
+        return stage.command, re.sub(rf'("(?:{"|".join(NUMBERS)})": )\d+', r"\g<1>0", without_paths)
 
     return list({kind(stage): stage for stage in reversed(stages)}.values())
 
