@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
@@ -109,6 +110,36 @@ def test_every_sampler_finds_the_distribution_of_an_exact_denoiser(sampler: Samp
     assert drawn.shape == (16, 2, 16, 16)
     assert abs(drawn.mean() - 2) < 0.03
     assert abs(drawn.std() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("steps", [61, 334, 1000])
+def test_steps_need_not_divide_the_thousand_of_training(sampler: Sampler, steps: int) -> None:
+    each = generators(*range(16))
+    drawn = sample(exact_denoiser, draw_noise(each, (2, 16, 16)), each, sampler=sampler, steps=steps)
+    assert abs(drawn.mean() - 2) < 0.07
+    assert abs(drawn.std() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])
+@pytest.mark.parametrize("steps", [1, 61, 122, 999, 1000])
+def test_every_step_has_a_timestep_of_its_own(sampler: Sampler, steps: int) -> None:
+    timesteps = build_scheduler(sampler, steps).timesteps.tolist()
+    assert sorted(set(timesteps), reverse=True) == timesteps
+    assert len(timesteps) == steps
+    assert min(timesteps) >= 0
+    assert max(timesteps) < 1000
+
+
+def test_ddim_is_that_of_diffusers_where_the_steps_divide_the_thousand() -> None:
+    scheduler = DDIMScheduler(beta_schedule="linear", timestep_spacing="trailing", clip_sample=False)
+    scheduler.set_timesteps(20)
+    each = generators(0)
+    latent = draw_noise(each, (2, 4, 4))
+    found = sample(exact_denoiser, latent, each, sampler="ddim", steps=20)
+    for timestep in scheduler.timesteps:
+        latent = scheduler.step(exact_denoiser(latent, timestep[None]), timestep, latent).prev_sample
+    torch.testing.assert_close(found, latent, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])

@@ -1,10 +1,9 @@
 """From noise to latents: one denoising loop, whatever the scheduler and the guidance."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
@@ -44,6 +43,9 @@ def sample(
 
     Returns:
         Clean latents, shape ``(B, C, h, w)``.
+
+    Raises:
+        ValueError: If there is no such sampler.
     """
     scheduler = build_scheduler(sampler, steps)
     timesteps = scheduler.timesteps.tolist()
@@ -61,19 +63,24 @@ def sample(
 
 
 def build_scheduler(sampler: Sampler, steps: int) -> Any:  # noqa: ANN401
-    """Diffusers' scheduler for a sampler, set to a number of steps; the schedule is that of training."""
+    """Diffusers' scheduler for a sampler, set to a number of steps; the schedule is that of training.
+
+    Raises:
+        ValueError: If there is no such sampler.
+    """
+    if sampler not in get_args(Sampler):
+        raise ValueError(f"no sampler {sampler!r}: choose one of {', '.join(get_args(Sampler))}")
     schedule: dict[str, Any] = {"num_train_timesteps": 1000, "beta_schedule": "linear"}
-    kinds: dict[str, Callable[[], Any]] = {
-        "ancestral": lambda: DDPMScheduler(
+    if sampler == "ancestral":
+        scheduler = DDPMScheduler(
             **schedule, variance_type="learned_range", timestep_spacing="linspace", clip_sample=False
-        ),
-        "ddim": lambda: DDIMScheduler(**schedule, timestep_spacing="trailing", clip_sample=False),
-        "dpm++": lambda: DPMSolverMultistepScheduler(**schedule),
-    }
-    if sampler not in kinds:
-        raise ValueError(f"no sampler {sampler!r}: choose one of {', '.join(kinds)}")
-    scheduler = kinds[sampler]()
-    scheduler.set_timesteps(steps)
+        )
+    else:  # DDIM is the first order of DPM-Solver++; diffusers' own steps right only where the steps divide the 1,000
+        scheduler = DPMSolverMultistepScheduler(**schedule, solver_order=1 if sampler == "ddim" else 2)
+    if sampler == "ddim" or (sampler == "dpm++" and steps == 1000):  # where dpm++'s own spacing repeats a timestep
+        scheduler.set_timesteps(timesteps=[round(1000 * (steps - taken) / steps) - 1 for taken in range(steps)])
+    else:
+        scheduler.set_timesteps(steps)
     return scheduler
 
 
