@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,3 +151,18 @@ def test_an_unknown_size_is_refused(name: str) -> None:
 def test_a_patch_that_does_not_divide_the_input_is_refused() -> None:
     with pytest.raises(InputError, match="a patch_size that divides it"):
         DiTConfig(input_size=9, num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("depth", 0, "at least 1"),
+        ("depth", 2.0, "at least 1"),
+        ("hidden_size", 18, "a multiple of 4"),
+        ("mlp_ratio", "4", "a number"),
+        ("frequencies", "other", "original or diffusers"),
+    ],
+)
+def test_what_no_dit_is_built_of_is_refused(setting: str, value: Any, expected: str) -> None:  # noqa: ANN401
+    with pytest.raises(InputError, match=f"DiT {setting}: found {value!r}, expected {expected}"):
+        replace(TINY, **{setting: value})

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import generator
 
-_FREQUENCIES = 256  # length of the sinusoidal timestep embedding
-_SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
+_SINUSOIDS = 256  # of a timestep: a cosine and a sine of each frequency
+_SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # width, depth, heads
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,24 @@ class DiTConfig:
     frequencies: Literal["original", "diffusers"] = "diffusers"
 
     def __post_init__(self) -> None:
+        """Refuse what no DiT is built of.
+
+        Raises:
+            InputError: If a setting is of another type, or too small, or two do not fit.
+        """
         for part in fields(self):
             value, least = getattr(self, part.name), 0 if part.name == "input_size" else 1
             if part.type is int and (type(value) is not int or value < least):
-                raise InputError(
-                    f"DiT {part.name}", found=repr(value), expected=f"at least {least}", remedy="Correct it"
-                )
+                expected = f"at least {least}"
+            elif part.type is float and not isinstance(value, int | float):
+                expected = "a number"
+            elif part.name == "frequencies" and value not in ("original", "diffusers"):
+                expected = "original or diffusers"
+            elif part.name == "hidden_size" and value % 4:
+                expected = "a multiple of 4, for sines and cosines of column and row"
+            else:
+                continue
+            raise InputError(f"DiT {part.name}", found=repr(value), expected=expected, remedy="Correct it")
         for size, divisor in (("input_size", "patch_size"), ("hidden_size", "num_heads")):
             if getattr(self, size) % getattr(self, divisor):
                 raise InputError(
@@ -106,7 +118,9 @@ class DiT(nn.Module):
             where there are 1,000 classes, otherwise ``"0", "1", ...``.
 
     Attributes:
+        labels: Name of each class, in the order of the label table.
         licences: Terms that its images inherit from its weights and from the data that it was trained on.
+        checkpointing: Whether the backward pass computes the activations of each block again, to save memory.
     """
 
     def __init__(self, config: DiTConfig, labels: Sequence[str] | None = None) -> None:
@@ -212,8 +226,8 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, hidden_size: int, frequencies: Literal["original", "diffusers"]) -> None:
         super().__init__()
-        self.divisor = _FREQUENCIES // 2 - (frequencies == "diffusers")
-        self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
+        self.divisor = _SINUSOIDS // 2 - (frequencies == "diffusers")
+        self.mlp = nn.Sequential(nn.Linear(_SINUSOIDS, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
 
     def forward(self, t: Tensor) -> Tensor:
         """Timesteps ``(B,)`` to embeddings ``(B, D)``."""
@@ -222,7 +236,7 @@ class TimestepEmbedder(nn.Module):
 
     def sinusoids(self, t: Tensor) -> Tensor:
         """Timesteps ``(B,)`` to cosines and sines ``(B, 256)``."""
-        index = torch.arange(_FREQUENCIES // 2, device=t.device, dtype=torch.float32)
+        index = torch.arange(_SINUSOIDS // 2, device=t.device, dtype=torch.float32)
         angles = t.float()[:, None] * torch.exp(-math.log(10_000) * index / self.divisor)
         return torch.cat([angles.cos(), angles.sin()], 1)
 
@@ -346,14 +360,15 @@ def default_labels(num_classes: int) -> tuple[str, ...]:
 def position_table(hidden_size: int, side: int) -> Tensor:
     """Fixed 2D sine-cosine position table of a square grid, shape ``(1, side * side, hidden_size)``.
 
-    The first half of a row encodes the column, the second the row of the grid, each as sines, then cosines.
+    The width is a multiple of 4. The first half of a row encodes the column, the second the row of the grid, each as
+    sines, then cosines.
     """
     quarter = hidden_size // 4
     rates = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
     angles = torch.arange(side, dtype=torch.float64)[:, None] * rates
     line = torch.cat([angles.sin(), angles.cos()], 1)
     column, row = line[None].expand(side, -1, -1), line[:, None].expand(-1, side, -1)
-    return torch.cat([column, row], 2).reshape(1, side * side, 4 * quarter).float()
+    return torch.cat([column, row], 2).reshape(1, side * side, hidden_size).float()
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from dgs_lightning.models.difffit import add_scales, merge_difffit
 from dgs_lightning.models.dit import DiT, DiTConfig, default_labels, known_heads
 from dgs_lightning.models.dit_diffusers import (
     TIMESTEPS,
+    State,
     config_of,
     diffusers_settings,
     to_diffusers,
@@ -32,7 +33,6 @@ from dgs_lightning.models.weights_file import read_file
 FORMAT = "dgs-lightning/dit"
 PUBLISHED_LICENCE = "DiT weights: CC BY-NC 4.0"
 _BESIDE = "dgs.json"  # beside an exported transformer: what diffusers' config has no place for
-State = dict[str, Tensor]
 Weights = Literal["ema", "raw"]
 
 
@@ -168,6 +168,7 @@ def _from_own(folder: Path, weights: Weights) -> DiT:
     with _understood(folder / "config.json"):
         config, labels = DiTConfig(**saved["config"]), _texts(saved["labels"])
         base = saved["base"] and {name: str(saved["base"][name]) for name in ("source", "hash")}
+        licences = tuple(_texts(saved.get("licences", [])))
     averaged = weights == "ema" and (folder / "ema.safetensors").is_file()
     state = read_file(folder / ("ema.safetensors" if averaged else "model.safetensors"))
     if base:
@@ -183,7 +184,7 @@ def _from_own(folder: Path, weights: Weights) -> DiT:
             )
         state |= frozen
     model = _filled(config, labels, state, folder)
-    model.licences = tuple(saved.get("licences", ()))
+    model.licences = licences
     return model
 
 
@@ -257,9 +258,13 @@ def _from_diffusers(folder: Path, labels: Sequence[str] | None) -> DiT:
 
 
 def _names(count: int, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Names for classes that the source leaves unnamed: the labels asked for, where they are as many."""
-    named = labels is not None and len(labels) == count and count != 1000
-    return tuple(labels) if named and labels else default_labels(count)
+    """Names for classes that the source leaves unnamed: the labels asked for, where they are as many.
+
+    A source of 1,000 classes is one of ImageNet's.
+    """
+    if labels is not None and len(labels) == count != 1000:
+        return tuple(labels)
+    return default_labels(count)
 
 
 def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: object) -> DiT:
@@ -330,11 +335,11 @@ def _understood(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _texts(labels: object) -> list[str]:
-    """Labels of a file, checked to be texts."""
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise TypeError("labels that are no list of texts")
-    return labels
+def _texts(texts: object) -> list[str]:
+    """Labels or licences of a file, checked to be texts."""
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("labels or licences that are no list of texts")
+    return texts
 
 
 def _read_json(path: Path) -> dict[str, Any]:
