@@ -5,8 +5,9 @@ import sys
 
 import torch
 
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of glibc's mallopt
-MOST = 2**31 - 1  # bytes; what a parameter can hold
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of glibc's mallopt, in bytes
+LARGEST = 2**31 - 1
+LARGEST_MMAP_THRESHOLD_BEFORE = 2**25  # in older versions, which refuse more and would then stay at their 2**17
 
 
 def keep_freed_memory() -> None:
@@ -16,8 +17,9 @@ def keep_freed_memory() -> None:
     a third of the time of training a ConvNet, and half of that of scoring with an EfficientNet.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        library.mallopt(MMAP_THRESHOLD, MOST)
-        library.mallopt(TRIM_THRESHOLD, MOST)
+        if not library.mallopt(MMAP_THRESHOLD, LARGEST):
+            library.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD_BEFORE)
+        library.mallopt(TRIM_THRESHOLD, LARGEST)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
