@@ -65,11 +65,17 @@ def test_bare_names_mean_the_published_network_first_then_timm_then_torchvision(
         ("no_such_network", 32, 3, "no_such_network"),
         ("hub:resnet18", 32, 3, "source 'hub'"),
         ("torchvision:resnet18", 32, 1, "1 channels"),
+        ("convnet0", 32, 3, "0 layers, where a ConvNet has 1 to 16"),
     ],
 )
 def test_what_cannot_be_built_is_named(name: str, size: int, channels: int, says: str) -> None:
     with pytest.raises(InputError, match=says):
         build_network(name, 10, size, channels)
+
+
+def test_weights_of_torchvision_are_not_taken_for_timms() -> None:
+    with pytest.raises(InputError, match="weights IMAGENET1K_V1, which are torchvision's"):
+        build_network("resnet50", 1000, 224, pretrained="IMAGENET1K_V1")
 
 
 def test_local_weights_fill_all_but_a_head_for_other_classes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dgs_lightning.models.resnet_ap import ResNetAP10
 from dgs_lightning.models.weights_file import read_file
 
 NAMES = "convnetD, resnet18, resnet_ap10, timm:NAME or torchvision:NAME"
-DEEPEST = 16  # layers of a ConvNet, each of which halves its images
+MAX_CONVNET_DEPTH = 16
 HUB_WEIGHTS = re.compile(r"IMAGENET1K_\w+")  # torchvision's names of weights
 
 
@@ -29,15 +29,15 @@ def build_network(
     """Build a classifier by name; initial weights are drawn from torch's global generator: seed and fork it around.
 
     Args:
-        name: ``convnetD`` of any depth D, ``resnet18`` or ``resnet_ap10``, all as published with instance norm
+        name: ``convnetD`` of depth D from 1 to 16, ``resnet18`` or ``resnet_ap10``, all as published with instance norm
             (hyphens, underscores and capitals do not matter); ``timm:NAME``; ``torchvision:NAME``; or a bare name,
             looked up in timm first.
         num_classes: Number of classes.
         image_size: Side of the square input in pixels.
         channels: Channels of the input.
         pretrained: A local file for :func:`read_weights`; true for timm's or torchvision's own weights, from their
-            hub; or torchvision's name of weights, such as ``IMAGENET1K_V1``. A head for another number of classes
-            stays as drawn.
+            hub; or torchvision's name of weights for a network of its own, such as ``IMAGENET1K_V1``. A head for
+            another number of classes stays as drawn.
         width: Channels of a ConvNet, published 128; other networks have widths of their own.
 
     Raises:
@@ -109,9 +109,6 @@ def check_name(name: str) -> None:
     """
     try:
         source, bare = _resolve(name)
-        depth = bare.removeprefix("convnet")
-        if depth.isdecimal() and not 1 <= int(depth) <= DEEPEST:
-            raise ValueError(f"{depth} layers, where a ConvNet has 1 to {DEEPEST}")
         if source != "published" and not _exists(source, bare):
             raise ValueError("no such network")
     except ValueError as error:
@@ -132,7 +129,9 @@ def _resolve(name: str) -> tuple[str, str]:
     """Source and name within it."""
     source, _, bare = name.rpartition(":")
     plain = re.sub(r"[-_]", "", bare.lower())
-    if not source and re.fullmatch(r"convnet\d+|resnet18|resnetap10", plain):
+    if not source and (published := re.fullmatch(r"convnet(\d+)|resnet18|resnetap10", plain)):
+        if (depth := published[1]) is not None and not 1 <= int(depth) <= MAX_CONVNET_DEPTH:
+            raise ValueError(f"{depth} layers, where a ConvNet has 1 to {MAX_CONVNET_DEPTH}")
         return "published", plain
     if source in ("timm", "torchvision"):
         return source, bare
@@ -156,11 +155,13 @@ def _published(plain: str, num_classes: int, image_size: int, channels: int, hub
 def _timm(name: str, num_classes: int, image_size: int, channels: int, hub: bool | str) -> nn.Module:
     import timm
 
+    if isinstance(hub, str):
+        raise ValueError(f"weights {hub}, which are torchvision's: timm names weights with the network, NAME.TAG")
     config = timm.get_pretrained_cfg(name)
     settings: dict[str, Any] = {"num_classes": num_classes, "in_chans": channels}
     if config is not None and config.fixed_input_size:
         settings["img_size"] = image_size
-    network: nn.Module = timm.create_model(name, pretrained=bool(hub), **settings)
+    network: nn.Module = timm.create_model(name, pretrained=hub, **settings)
     return network
 
 
