@@ -24,7 +24,7 @@ def test_a_memory_holds_the_last_latents_of_each_class() -> None:
 
 def test_a_thousand_classes_fit_in_half_a_gigabyte_each_way() -> None:
     with torch.device("meta"):
-        memory = Memory(1000, 64, 4 * 32 * 32, torch.bfloat16, "meta")
+        memory = Memory(1000, 64, 4 * 32 * 32, torch.bfloat16)
     assert 2 * memory.directions.nbytes < 1.1e9
 
 

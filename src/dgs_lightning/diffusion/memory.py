@@ -19,25 +19,20 @@ class Memory:
         size: Latents remembered of each class.
         dimensions: Elements of a latent.
         dtype: Type that the directions are stored in.
-        device: Where they are stored.
 
     Attributes:
         directions: Unit vectors, shape ``(classes, size, dimensions)``.
         pushed: Latents pushed so far of each class, shape ``(classes,)``.
+
+    Raises:
+        ValueError: If a size is below 1.
     """
 
-    def __init__(
-        self,
-        classes: int,
-        size: int,
-        dimensions: int,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, classes: int, size: int, dimensions: int, dtype: torch.dtype = torch.float32) -> None:
         if min(classes, size, dimensions) < 1:
             raise ValueError("a memory needs at least one class, slot and dimension; give sizes of 1 or more")
-        self.directions = torch.zeros(classes, size, dimensions, dtype=dtype, device=device)
-        self.pushed = torch.zeros(classes, dtype=torch.long, device=device)
+        self.directions = torch.zeros(classes, size, dimensions, dtype=dtype)
+        self.pushed = torch.zeros(classes, dtype=torch.long)
 
     @property
     def classes(self) -> int:

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 
-def linear_alphas_cumprod(steps: int = 1000, start: float = 1e-4, end: float = 2e-2) -> Tensor:
-    r"""Signal left after each step of a linear schedule, :math:`\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)`.
+def linear_alphas_cumprod() -> Tensor:
+    r"""Signal left after each of the 1,000 steps of training, :math:`\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)`.
+
+    Their variances :math:`\beta` rise linearly from 1e-4 to 0.02 (Ho et al. 2020, Section 4).
 
     Returns:
-        Shape ``(steps,)``, float64: variances of single steps are differences of neighbours.
+        Shape ``(1000,)``, float64: variances of single steps are differences of neighbours.
     """
-    return (1 - torch.linspace(start, end, steps, dtype=torch.float64)).cumprod(0)
+    return (1 - torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)).cumprod(0)
 
 
 def add_noise(x0: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
@@ -90,6 +92,9 @@ def training_terms(output: Tensor, x0: Tensor, noise: Tensor, t: Tensor, alphas_
         noise: Noise that was added.
         t: Timesteps, integers of shape ``(B,)``.
         alphas_cumprod: :func:`linear_alphas_cumprod`, on the device of ``t``.
+
+    Returns:
+        The terms, in single precision or that of the output, whichever is finer.
     """
     precision = torch.promote_types(output.dtype, torch.float32)
     output, x0, noise = output.to(precision), x0.to(precision), noise.to(precision)
