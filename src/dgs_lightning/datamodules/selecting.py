@@ -15,6 +15,7 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.ranges import check_ranges
 from dgs_lightning.seeding import named_seed
 from dgs_lightning.selection import coresets
+from dgs_lightning.selection.clustering import Points
 from dgs_lightning.selection.distribution import Counts, Floats, histogram, interval_of, sampling_distribution
 from dgs_lightning.selection.sampler import ClassSelection, Shortage, select_class
 from dgs_lightning.selection.smoothing import SmoothingSettings, smoothing_settings
@@ -33,7 +34,7 @@ RANGES = {
     "distribution": "[0, inf)",
 }
 BY_DIFFICULTY = ("dgs", "ccs", "easy")
-BY_FEATURES: Mapping[str, Callable[[coresets.Features, int], Counts]] = {
+BY_FEATURES: Mapping[str, Callable[[Points, int], Counts]] = {
     "kcenter": coresets.k_center_greedy,
     "herding": coresets.herding,
     "kmeans": coresets.kmeans_coreset,

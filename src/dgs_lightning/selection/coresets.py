@@ -4,12 +4,9 @@ Images come in the order of their names, so that ties do not depend on how files
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dgs_lightning.selection.clustering import kmeans_centers
+from dgs_lightning.selection.clustering import Points, kmeans_centers
 from dgs_lightning.selection.distribution import Counts, Floats, interval_of
-
-Features = NDArray[np.floating]
 
 
 def random_coreset(count: int, ipc: int, rng: np.random.Generator) -> Counts:
@@ -24,13 +21,13 @@ def random_coreset(count: int, ipc: int, rng: np.random.Generator) -> Counts:
         Positions of the selected images, ascending, shape ``(ipc,)``.
 
     Raises:
-        ValueError: If there are fewer images than ``ipc``.
+        ValueError: If ``ipc`` is below 1 or above N.
     """
     _check(count, ipc)
     return np.sort(rng.permutation(count)[:ipc])
 
 
-def k_center_greedy(features: Features, ipc: int) -> Counts:
+def k_center_greedy(features: Points, ipc: int) -> Counts:
     """Greedy k-center: each further image is the one farthest from all that were selected.
 
     Starts at the image nearest to the mean, so that no draw is needed. Sener and Savarese, "Active Learning for
@@ -44,7 +41,7 @@ def k_center_greedy(features: Features, ipc: int) -> Counts:
         Positions in the order of selection, shape ``(ipc,)``.
 
     Raises:
-        ValueError: If there are fewer images than ``ipc``.
+        ValueError: If ``ipc`` is below 1 or above N.
     """
     points = _points(features, ipc)
     distance = _square_distances(points, points.mean(axis=0))
@@ -57,7 +54,7 @@ def k_center_greedy(features: Features, ipc: int) -> Counts:
     return np.array(chosen)
 
 
-def herding(features: Features, ipc: int) -> Counts:
+def herding(features: Points, ipc: int) -> Counts:
     """Herding: each further image brings the mean of the selected ones nearest to the class's mean.
 
     Welling, "Herding Dynamical Weights to Learn", ICML 2009, as Rebuffi et al., CVPR 2017, pick exemplars.
@@ -70,7 +67,7 @@ def herding(features: Features, ipc: int) -> Counts:
         Positions in the order of selection, shape ``(ipc,)``.
 
     Raises:
-        ValueError: If there are fewer images than ``ipc``.
+        ValueError: If ``ipc`` is below 1 or above N.
     """
     points = _points(features, ipc)
     mean, total = points.mean(axis=0), np.zeros(points.shape[1])
@@ -83,7 +80,7 @@ def herding(features: Features, ipc: int) -> Counts:
     return np.array(chosen)
 
 
-def kmeans_coreset(features: Features, ipc: int, seed: int = 0) -> Counts:
+def kmeans_coreset(features: Points, ipc: int, seed: int = 0) -> Counts:
     """The images nearest to k-means centres, one to each; of two centres with the same image the later takes its next.
 
     Args:
@@ -95,7 +92,7 @@ def kmeans_coreset(features: Features, ipc: int, seed: int = 0) -> Counts:
         Positions in the order of the centres, shape ``(ipc,)``.
 
     Raises:
-        ValueError: If there are fewer images than ``ipc``.
+        ValueError: If ``ipc`` is below 1 or above N.
     """
     points = _points(features, ipc)
     free = np.ones(len(points), dtype=bool)
@@ -127,7 +124,7 @@ def coverage_centric(
         Positions, ascending, shape ``(ipc,)``.
 
     Raises:
-        ValueError: If there are fewer images than ``ipc``, or ``hard_cutoff`` is not in ``[0, 1)``.
+        ValueError: If ``ipc`` is below 1 or above N, or ``hard_cutoff`` is not in ``[0, 1)``.
     """
     _check(len(scores), ipc)
     if not 0 <= hard_cutoff < 1:
@@ -152,7 +149,7 @@ def _check(count: int, ipc: int) -> None:
         raise ValueError(f"cannot select {ipc} of {count} images; give an IPC from 1 to the size of the class")
 
 
-def _points(features: Features, ipc: int) -> Floats:
+def _points(features: Points, ipc: int) -> Floats:
     _check(len(features), ipc)
     return features.reshape(len(features), -1).astype(np.float64)
 
