@@ -18,7 +18,7 @@ def check_ranges(settings: Mapping[str, Any], ranges: Mapping[str, str], where: 
         where: The file that they are in.
 
     Raises:
-        InputError: If a number is outside, or not a number.
+        InputError: If a number is outside its range, as NaN always is.
     """
     for name, interval in ranges.items():
         value = settings.get(name)

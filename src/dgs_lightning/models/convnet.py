@@ -13,7 +13,7 @@ def instance_norm(channels: int) -> nn.GroupNorm:
 
 
 class AveragePool(nn.Module):
-    """Average pool of side and stride `size`; on a CPU as a depthwise convolution, which is twice as fast there."""
+    """Average pool of side and stride ``size``; on a CPU as a depthwise convolution, which is twice as fast there."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class AveragePool(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """ConvNet-d: `depth` times [3x3 convolution, instance norm, ReLU, 2x2 average pool], then a linear layer.
+    """ConvNet-d: ``depth`` times [3x3 convolution, instance norm, ReLU, 2x2 average pool], then a linear layer.
 
     Gidaris and Komodakis, CVPR 2018; the form used by Zhao et al., "Dataset Condensation with Gradient Matching",
     ICLR 2021. Published: depth 6 and width 128 at 224 px; depth 3 is usual at 32 px.

@@ -47,13 +47,12 @@ def mark_trainable(model: DiT, mode: FineTuning) -> None:
         mode: ``difffit``: biases, scale vectors and the label table. ``bias``: without the scale vectors.
             ``full``: everything but the position table.
     """
+    kinds = ("bias", "gamma1", "gamma2") if mode == "difffit" else ("bias",)
     for name, parameter in model.named_parameters():
         if mode == "full":
             parameter.requires_grad_(name != "pos_embed")
         else:
-            kind = name.rpartition(".")[2]
-            scale = kind in ("gamma1", "gamma2") and mode == "difffit"
-            parameter.requires_grad_(kind == "bias" or scale or name.startswith("y_embedder."))
+            parameter.requires_grad_(name.endswith(kinds) or name.startswith("y_embedder."))
 
 
 @torch.no_grad()

@@ -49,7 +49,11 @@ def check_scores(scores: Floats) -> None:
 
 
 def interval_edges(intervals: int) -> Floats:
-    """Inner edges ``1/K ... (K-1)/K`` of ``K`` intervals of equal width, shape ``(K - 1,)``."""
+    """Inner edges ``1/K ... (K-1)/K`` of K intervals of equal width, shape ``(K - 1,)``.
+
+    Raises:
+        ValueError: If there is no interval.
+    """
     if intervals < 1:
         raise ValueError(f"need at least one interval, got {intervals}")
     return np.arange(1, intervals) / intervals
@@ -73,7 +77,7 @@ def interval_of(scores: Floats, intervals: int = 10) -> Counts:
 
 
 def histogram(scores: Floats, intervals: int = 10) -> Counts:
-    """Number of scores in each interval, shape ``(K,)``."""
+    """Number of scores in each interval, shape ``(K,)``; arguments and errors as of :func:`interval_of`."""
     return np.bincount(interval_of(scores, intervals), minlength=intervals).astype(np.int64)
 
 

@@ -117,7 +117,8 @@ def select_class(
         The selection with its account.
 
     Raises:
-        ValueError: If the IPC is below 1 or above the pool's size, a set is empty, or a score not in ``[0, 1]``.
+        ValueError: If the IPC is below 1 or above the pool's size, a set is empty, a score not in ``[0, 1]``, or the
+            distribution none.
     """
     if not 1 <= ipc <= len(pool):
         raise ValueError(f"cannot select {ipc} of {len(pool)} images; give an IPC from 1 to the size of the pool")

@@ -123,7 +123,14 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Smoothed:
-    """Pool and originals of a class after smoothing, with what smoothed them."""
+    """Pool and originals of a class after smoothing, with what smoothed them.
+
+    Attributes:
+        pool: Difficulties of the pool, in ``[0, 1]``, shape ``(N,)``.
+        original: Difficulties of the originals, likewise, shape ``(M,)``.
+        pool_thresholds: The pair that smoothed the pool.
+        original_thresholds: The pair that smoothed the originals.
+    """
 
     pool: Floats
     original: Floats
@@ -191,6 +198,9 @@ def smooth(scores: Floats, thresholds: Thresholds, settings: SmoothingSettings) 
 
     Returns:
         Values in ``[0, 1]``, shape ``(N,)``, in the order of ``scores``.
+
+    Raises:
+        ValueError: If a score is not in ``[0, 1]``.
     """
     check_scores(scores)
     if thresholds.bottom + thresholds.top >= len(scores):
@@ -246,6 +256,9 @@ def smooth_pair(pool: Floats, original: Floats, ipc: int, settings: SmoothingSet
 
     Returns:
         Both sets smoothed, in their own order.
+
+    Raises:
+        ValueError: As :func:`fit_thresholds` does.
     """
     of_pool = fit_thresholds(pool, ipc, settings, intervals)
     if settings.thresholds == "separate":
