@@ -7,8 +7,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dgs_lightning.models.dit import DiT
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,3 +42,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def golden() -> Path:
     """Folder of the golden values: the environment variable ``DGS_GOLDEN``, or ``tests/golden``."""
     return Path(os.environ.get("DGS_GOLDEN", Path(__file__).parent / "golden"))
+
+
+@pytest.fixture
+def golden_diffusion(golden: Path) -> "dict[str, Tensor]":
+    """Published values of the diffusion, by name."""
+    import numpy as np
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in np.load(golden / "diffusion.npz").items()}
+
+
+@pytest.fixture
+def golden_dit(golden: Path) -> "DiT":
+    """The model that gave them."""
+    from dgs_lightning.models.dit_formats import load_dit
+
+    return load_dit(str(golden / "dit_minimax_state.safetensors"), num_heads=2)

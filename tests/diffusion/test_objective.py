@@ -1,9 +1,8 @@
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from dgs_lightning.diffusion.objective import (
@@ -17,18 +16,19 @@ from dgs_lightning.diffusion.objective import (
     predict_x0,
     training_terms,
 )
-from dgs_lightning.models.dit_formats import load_dit
+from dgs_lightning.models.dit import DiT
 
 ALPHAS = linear_alphas_cumprod()
 
 
 @pytest.mark.golden
-def test_training_terms_equal_the_published_implementation(golden: Path) -> None:
-    values = {name: torch.from_numpy(array) for name, array in np.load(golden / "diffusion.npz").items()}
-    model = load_dit(str(golden / "dit_minimax_state.safetensors"), num_heads=2)
+def test_training_terms_equal_the_published_implementation(
+    golden_diffusion: dict[str, Tensor], golden_dit: DiT
+) -> None:
+    values = golden_diffusion
     x0, noise, t = values["train_x0"], values["train_noise"], values["t"]
     with torch.no_grad():
-        output = model(add_noise(x0, noise, ALPHAS[t]), t, values["y"])
+        output = golden_dit(add_noise(x0, noise, ALPHAS[t]), t, values["y"])
     terms = training_terms(output, x0, noise, t, ALPHAS)
     torch.testing.assert_close(terms.mse, values["train_mse"], rtol=1e-4, atol=0)
     torch.testing.assert_close(terms.bound, values["train_vb"], rtol=1e-4, atol=0)

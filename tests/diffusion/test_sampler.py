@@ -1,8 +1,6 @@
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -11,7 +9,7 @@ from torch import Tensor
 from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
 from dgs_lightning.diffusion.objective import linear_alphas_cumprod
 from dgs_lightning.diffusion.sampler import Sampler, build_scheduler, classifier_free, draw_noise, sample
-from dgs_lightning.models.dit_formats import load_dit
+from dgs_lightning.models.dit import DiT
 
 ALPHAS = linear_alphas_cumprod()
 
@@ -30,9 +28,8 @@ def exact_denoiser(x: Tensor, t: Tensor) -> Tensor:
 class Golden:
     """The published trajectories, and the sampler run with the noises that were recorded with them."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.values = {name: torch.from_numpy(array) for name, array in np.load(folder / "diffusion.npz").items()}
-        self.model = load_dit(str(folder / "dit_minimax_state.safetensors"), num_heads=2)
+    def __init__(self, values: dict[str, Tensor], model: DiT, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.values, self.model = values, model
         self.noises: Iterator[Tensor] = iter(self.values["sample_noises"])
         name = "diffusers.schedulers.scheduling_ddpm.randn_tensor"
         monkeypatch.setattr(name, lambda *_, **__: next(self.noises))
@@ -40,6 +37,11 @@ class Golden:
     def run(self, guidance: "Recorder") -> Tensor:
         denoise = classifier_free(self.model, self.values["sample_y"], self.model.null_label, scale=4.0, channels=3)
         return sample(denoise, self.values["sample_xT"], generators(0, 0), guidance=guidance)
+
+
+@pytest.fixture
+def published(golden_diffusion: dict[str, Tensor], golden_dit: DiT, monkeypatch: pytest.MonkeyPatch) -> Golden:
+    return Golden(golden_diffusion, golden_dit, monkeypatch)
 
 
 class Recorder:
@@ -60,41 +62,40 @@ def assert_relative(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.golden
-def test_classifier_free_guidance_equals_the_published_one(golden: Path) -> None:
-    values = {name: torch.from_numpy(array) for name, array in np.load(golden / "diffusion.npz").items()}
-    model = load_dit(str(golden / "dit_minimax_state.safetensors"), num_heads=2)
+def test_classifier_free_guidance_equals_the_published_one(
+    golden_diffusion: dict[str, Tensor], golden_dit: DiT
+) -> None:
+    values = golden_diffusion
     images = len(values["cfg_out"]) // 2
-    denoise = classifier_free(model, torch.tensor([0, 3, 9]), model.null_label, scale=4.0, channels=3)
+    denoise = classifier_free(golden_dit, torch.tensor([0, 3, 9]), golden_dit.null_label, scale=4.0, channels=3)
     with torch.no_grad():
         found = denoise(values["x"][:images], values["t"][:images])
     torch.testing.assert_close(found, values["cfg_out"][:images], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.golden
-def test_the_steps_are_the_published_ones(golden: Path) -> None:
-    published = np.load(golden / "diffusion.npz")["timesteps_50"]
-    assert build_scheduler("ancestral", 50).timesteps.tolist() == published[::-1].tolist()
+def test_the_steps_are_the_published_ones(golden_diffusion: dict[str, Tensor]) -> None:
+    assert build_scheduler("ancestral", 50).timesteps.tolist() == golden_diffusion["timesteps_50"].flip(0).tolist()
 
 
 @pytest.mark.golden
-def test_the_trajectory_equals_the_published_one(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, seen = Golden(golden, monkeypatch), Recorder()
-    final = run.run(seen)
-    assert_relative(final, run.values["sample_final"])
+def test_the_trajectory_equals_the_published_one(published: Golden) -> None:
+    seen = Recorder()
+    final = published.run(seen)
+    assert_relative(final, published.values["sample_final"])
     after = [*seen.latents[1:], final]
-    assert_relative(torch.stack([after[0], after[24], after[48]]), run.values["sample_step_0_24_48"])
+    assert_relative(torch.stack([after[0], after[24], after[48]]), published.values["sample_step_0_24_48"])
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("form", ["x0", "latent"])
 @pytest.mark.parametrize(("stop", "guided"), [(0, 49), (25, 24), (50, 0)])
 def test_guided_trajectories_equal_the_published_ones(
-    golden: Path, monkeypatch: pytest.MonkeyPatch, form: Literal["x0", "latent"], stop: int, guided: int
+    published: Golden, form: Literal["x0", "latent"], stop: int, guided: int
 ) -> None:
-    run = Golden(golden, monkeypatch)
-    scale = float(run.values["guided_scale"])
-    guidance = Recorder(ClusterGuidance(run.values["guided_centers"], scale, stop, form))
-    assert_relative(run.run(guidance), run.values[f"guided_{form}_stop{stop}"])
+    scale = float(published.values["guided_scale"])
+    guidance = Recorder(ClusterGuidance(published.values["guided_centers"], scale, stop, form))
+    assert_relative(published.run(guidance), published.values[f"guided_{form}_stop{stop}"])
     assert guidance.guided == guided
 
 

@@ -3,15 +3,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.difffit import add_difffit
 from dgs_lightning.models.dit import DiT, DiTConfig, initialise, position_table
-from dgs_lightning.models.dit_formats import load_dit
 
 TINY = DiTConfig(input_size=4, num_classes=3, in_channels=2, hidden_size=16, depth=2, num_heads=2)
 
@@ -26,11 +25,9 @@ def random_dit(config: DiTConfig = TINY, seed: int = 0) -> DiT:
 
 
 @pytest.mark.golden
-def test_forward_equals_the_published_implementation(golden: Path) -> None:
-    values = {name: torch.from_numpy(array) for name, array in np.load(golden / "diffusion.npz").items()}
-    model = load_dit(str(golden / "dit_minimax_state.safetensors"), num_heads=2)
-    out = model(values["x"], values["t"], values["y"])
-    torch.testing.assert_close(out, values["forward_out"], rtol=1e-4, atol=1e-5)
+def test_forward_equals_the_published_implementation(golden_diffusion: dict[str, Tensor], golden_dit: DiT) -> None:
+    out = golden_dit(*(golden_diffusion[name] for name in ("x", "t", "y")))
+    torch.testing.assert_close(out, golden_diffusion["forward_out"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.golden

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dgs_lightning.errors import InputError
@@ -38,6 +39,22 @@ def output(model: DiT) -> Tensor:
     with torch.no_grad():
         out: Tensor = model(x, torch.tensor([0, 1, 500, 999]), torch.tensor([0, 1, 2, model.null_label]))
     return out
+
+
+def stock_dit(num_layers: int = 2, num_embeds_ada_norm: int = 3) -> Any:  # noqa: ANN401
+    """A ``DiTTransformer2DModel``, whose blocks start with different copies of the embedders."""
+    from diffusers import DiTTransformer2DModel
+
+    stock_class: Any = DiTTransformer2DModel
+    sizes = {"in_channels": 2, "out_channels": 4, "sample_size": 4}
+    return stock_class(2, 8, num_layers=num_layers, num_embeds_ada_norm=num_embeds_ada_norm, **sizes).eval()
+
+
+def tied(stock: Any) -> Any:  # noqa: ANN401
+    first, *others = (block.norm1.emb for block in stock.transformer_blocks)
+    for embedders in others:
+        embedders.load_state_dict(first.state_dict())
+    return stock
 
 
 def assert_same(found: DiT, expected: DiT) -> None:
@@ -85,12 +102,7 @@ def test_an_export_too_narrow_for_its_frequencies_warns_and_comes_back_exactly(t
 
 
 def test_a_model_that_diffusers_saved_is_loaded(tmp_path: Path) -> None:
-    from diffusers import DiTTransformer2DModel
-
-    stock_class: Any = DiTTransformer2DModel
-    stock = stock_class(2, 8, in_channels=2, out_channels=4, num_layers=2, sample_size=4, num_embeds_ada_norm=3).eval()
-    for block in stock.transformer_blocks[1:]:
-        block.norm1.emb.load_state_dict(stock.transformer_blocks[0].norm1.emb.state_dict())
+    stock = tied(stock_dit())
     stock.save_pretrained(tmp_path)
     x, t, y = torch.randn(4, 2, 4, 4), torch.tensor([0, 1, 500, 999]), torch.tensor([0, 1, 2, 3])
     with torch.no_grad():
@@ -99,24 +111,13 @@ def test_a_model_that_diffusers_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def test_the_published_architecture_keeps_its_original_frequencies_and_wordnet_ids(tmp_path: Path) -> None:
-    from diffusers import DiTTransformer2DModel
-
-    stock_class: Any = DiTTransformer2DModel
-    stock = stock_class(2, 4, in_channels=1, out_channels=2, num_layers=28, sample_size=2)
-    for block in stock.transformer_blocks[1:]:
-        block.norm1.emb.load_state_dict(stock.transformer_blocks[0].norm1.emb.state_dict())
-    stock.save_pretrained(tmp_path)
+    tied(stock_dit(num_layers=28, num_embeds_ada_norm=1000)).save_pretrained(tmp_path)
     loaded = load_dit(str(tmp_path))
     assert (loaded.config.frequencies, loaded.labels[193]) == ("original", "n02096294")
 
 
 def test_copies_of_an_embedder_that_drifted_apart_are_refused(tmp_path: Path) -> None:
-    from diffusers import DiTTransformer2DModel
-
-    stock_class: Any = DiTTransformer2DModel
-    stock_class(
-        2, 8, in_channels=2, out_channels=4, num_layers=2, sample_size=4, num_embeds_ada_norm=3
-    ).save_pretrained(tmp_path)
+    stock_dit().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="different copies of"):
         load_dit(str(tmp_path))
 
@@ -177,13 +178,9 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
-    for name, save in (("a.pt", torch.save), ("b.safetensors", None)):
+    for name, save in (("a.pt", torch.save), ("b.safetensors", save_file)):
         file = tmp_path / name
-        if save is None:
-            save_dit(random_dit(), tmp_path)
-            (tmp_path / "model.safetensors").rename(file)
-        else:
-            save(random_dit().state_dict(), file)
+        save(random_dit().state_dict(), file)
         file.write_bytes(file.read_bytes()[:2000])
         with pytest.raises(InputError, match=rf"{name}: found a broken file"):
             load_dit(str(file))

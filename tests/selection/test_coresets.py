@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
-from numpy.typing import NDArray
 
 from dgs_lightning.selection.coresets import (
     coverage_centric,
@@ -14,12 +13,12 @@ from dgs_lightning.selection.coresets import (
     kmeans_coreset,
     random_coreset,
 )
+from dgs_lightning.selection.distribution import Counts, Floats
 
-Floats = NDArray[np.float64]
 LINE = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=60).map(lambda values: np.array(values, dtype=np.float64))
 
-METHODS: dict[str, Callable[[Floats, int], NDArray[np.int64]]] = {
+METHODS: dict[str, Callable[[Floats, int], Counts]] = {
     "random": lambda x, ipc: random_coreset(len(x), ipc, default_rng(0)),
     "kcenter": k_center_greedy,
     "herding": herding,
@@ -51,7 +50,7 @@ def test_k_center_starts_at_the_middle_and_goes_to_the_extremes() -> None:
 def test_k_center_covers_better_than_chance() -> None:
     points = default_rng(0).normal(size=(200, 2))
 
-    def radius(chosen: NDArray[np.int64]) -> float:
+    def radius(chosen: Counts) -> float:
         return float(np.linalg.norm(points[:, None] - points[chosen], axis=2).min(axis=1).max())
 
     assert radius(k_center_greedy(points, 10)) < radius(random_coreset(200, 10, default_rng(0)))

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.stats import entropy
 
-from dgs_lightning.selection.distribution import histogram, largest_remainder
+from dgs_lightning.selection.distribution import Floats, histogram, largest_remainder
 from dgs_lightning.selection.smoothing import (
     PRESETS,
     SmoothingSettings,
@@ -23,7 +22,6 @@ from dgs_lightning.selection.smoothing import (
     threshold_histograms,
 )
 
-Floats = NDArray[np.float64]
 # Values that meet in the transform's bin edges (powers of ten between 1e-4 and 1) beside arbitrary ones.
 SCORE = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1e-4, 1e-3, 0.01, 0.09, 0.1, 0.25, 0.5, 1.0]))
 SCORES = st.lists(SCORE, min_size=1, max_size=60).map(lambda values: np.array(values, dtype=np.float64))
