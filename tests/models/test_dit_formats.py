@@ -195,6 +195,9 @@ def test_a_file_of_another_architecture_is_refused(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "odd.pt")
     with pytest.raises(InputError, match=r"found blocks.1.attn.qkv.weight \(48, 3\), expected \(48, 16\)"):
         load_dit(str(tmp_path / "odd.pt"), num_heads=2)
+    torch.save(random_dit().state_dict() | {"attn.gamma1": torch.ones(16)}, tmp_path / "outside.pt")
+    with pytest.raises(InputError, match=r"found attn.gamma1 \(16,\), expected nothing"):
+        load_dit(str(tmp_path / "outside.pt"), num_heads=2)
 
 
 def test_a_file_of_no_published_size_needs_its_number_of_heads(tmp_path: Path) -> None:

@@ -271,9 +271,9 @@ def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: objec
     """DiT of an architecture holding the tensors of a state dict, in float32."""
     with torch.device("meta"):
         model = DiT(config, labels)
-        for index in {int(name.split(".")[1]) for name in state if name.endswith("attn.gamma1")}:
-            if index < config.depth:
-                add_scales(model.blocks[index])
+        for index, block in enumerate(model.blocks):
+            if f"blocks.{index}.attn.gamma1" in state:
+                add_scales(block)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {name: tensor.shape for name, tensor in state.items()}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
