@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dgs_lightning.data.export import export_set
 from dgs_lightning.data.manifest import (
     CARD,
     MANIFEST,
@@ -29,6 +28,7 @@ from dgs_lightning.data.manifest import (
     write_card,
     write_manifest,
 )
+from dgs_lightning.data.writing import write_set
 from dgs_lightning.errors import InputError
 
 FIELDS = [field.name for field in fields(ImageRecord)]
@@ -191,7 +191,7 @@ def test_unicode_and_very_long_names_are_names_like_others(make_set: MakeSet, tm
     records = read_set(folder)
     write_manifest(folder, records)
     assert read_set(folder) == records
-    export_set(folder, records, tmp_path / "out", {"kind": "distilled"})
+    write_set(folder, records, tmp_path / "out", {"kind": "distilled"})
     assert names(tmp_path / "out") == names(folder)
 
 

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dgs_lightning.data.export import is_intact
 from dgs_lightning.data.manifest import MANIFEST, read_card, read_set, scan_images
 from dgs_lightning.data.sources import prepare
 from dgs_lightning.data.transforms import adm_center_crop
+from dgs_lightning.data.writing import is_intact
 from dgs_lightning.errors import InputError
 
 MakeSet = Callable[..., Path]

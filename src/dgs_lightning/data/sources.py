@@ -16,11 +16,11 @@ from PIL import Image
 
 from dgs_lightning.data.classes import check_labels, imagenet_index, readable_name
 from dgs_lightning.data.datasets import is_grey, load_image
-from dgs_lightning.data.export import finish_set, is_intact
 from dgs_lightning.data.licences import licences_of
 from dgs_lightning.data.manifest import ImageRecord, hash_files, read_card, read_set, versions, write_card
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.transforms import adm_center_crop
+from dgs_lightning.data.writing import finish_set, is_intact
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing
 from dgs_lightning.ranges import check_ranges
