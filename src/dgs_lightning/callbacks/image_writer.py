@@ -33,7 +33,7 @@ from dgs_lightning.data.manifest import (
     write_card,
     write_manifest,
 )
-from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule, request_datamodule
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing, write_json, write_text
 from dgs_lightning.ranges import Ranged
@@ -266,15 +266,7 @@ def _settings(trainer: L.Trainer) -> dict[str, Any]:
 
 
 def _datamodule(trainer: L.Trainer) -> RequestDataModule:
-    datamodule = trainer.datamodule  # type: ignore[attr-defined]
-    if not isinstance(datamodule, RequestDataModule):
-        raise InputError(
-            "ImageWriter",
-            found=type(datamodule).__name__,
-            expected="RequestDataModule",
-            remedy="Set data to RequestDataModule",
-        )
-    return datamodule
+    return request_datamodule(trainer.datamodule, "ImageWriter")  # type: ignore[attr-defined]
 
 
 def _show(images: Tensor, trainer: L.Trainer) -> None:

@@ -169,3 +169,19 @@ class RequestDataModule(L.LightningDataModule, Ranged):
         for message in ("Couldn't infer the batch indices", "Total length of `RequestBatches`"):
             warnings.filterwarnings("ignore", message)
         return RequestBatches(share)
+
+
+def request_datamodule(datamodule: object, user: str) -> RequestDataModule:
+    """The datamodule as the one that a callback named ``user`` works with.
+
+    Raises:
+        InputError: If it is another one.
+    """
+    if not isinstance(datamodule, RequestDataModule):
+        raise InputError(
+            user,
+            found=type(datamodule).__name__,
+            expected="RequestDataModule",
+            remedy="Set data to RequestDataModule",
+        )
+    return datamodule
