@@ -181,6 +181,17 @@ def test_scores_that_are_there_are_left_alone(images: Path, estimator: Callable[
     assert contents(tmp_path / "scores") == before
 
 
+def test_scores_that_lost_lines_are_written_again(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path
+) -> None:
+    name, manifest = estimator(0), tmp_path / "scores" / "metadata.jsonl"
+    score(name, images, tmp_path / "scores")
+    whole = manifest.read_text()
+    manifest.write_text(whole[: whole.index("\n") + 1])
+    score(name, images, tmp_path / "scores")
+    assert manifest.read_text() == whole
+
+
 @pytest.mark.parametrize("change", ["estimator", "image", "label"])
 def test_scores_of_another_estimator_or_other_images_are_replaced_as_a_whole(
     images: Path, estimator: Callable[[int], str], tmp_path: Path, change: str

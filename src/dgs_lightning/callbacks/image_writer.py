@@ -193,6 +193,8 @@ class ImageWriter(BasePredictionWriter, Ranged):
         """Merge what all devices recorded into one manifest, and write the card."""
         while self._jobs:
             self._jobs.pop(0).result()
+        if self._encoder is not None:
+            self._encoder.shutdown()
         trainer.strategy.barrier("all images written")
         if self._lock is not None:
             self._finish(trainer)
