@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from dgs_lightning.data.classes import check_labels, imagenet_index, readable_name
-from dgs_lightning.data.datasets import is_grey, load_image
+from dgs_lightning.data.datasets import channels_of, load_image
 from dgs_lightning.data.licences import licences_of
 from dgs_lightning.data.manifest import ImageRecord, hash_files, read_card, read_set, versions, write_card
 from dgs_lightning.data.splits import validation_part
@@ -79,7 +79,7 @@ def prepare(
     with _source(data) as folder:
         splits = _splits(folder, val_fraction, seed)
         labels = _checked_labels(splits, classes)
-        channels = channels or _channels(splits)
+        channels = channels or channels_of(image for _, image in _readable(splits))
         size = image_size or _common_size(splits)
         card = {
             "name": Path(data).name,
@@ -164,11 +164,6 @@ def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
             path = split.folder / record.file_name
             with suppress(InputError):
                 yield path, load_image(path)
-
-
-def _channels(splits: Sequence[Split]) -> int:
-    """1 where all images are grey, else 3; the first image in colour decides."""
-    return 1 if all(is_grey(image) for _, image in _readable(splits)) else 3
 
 
 def _common_size(splits: Sequence[Split]) -> int:
