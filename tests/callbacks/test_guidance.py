@@ -231,3 +231,9 @@ def test_a_second_guidance_is_refused(dit: Path, tmp_path: Path, first: str) -> 
     names = " and ".join(type(guidance).__name__ for guidance in both)
     with pytest.raises(InputError, match=f"trainer.callbacks: found {names}, expected one guidance"):
         generate(tmp_path / "set", dit, *both)
+
+
+@pytest.mark.parametrize("setting", ["ipc", "intervals"])
+def test_a_number_below_one_is_refused(setting: str) -> None:
+    with pytest.raises(InputError, match=f"{setting}: found 0"):
+        DifficultyAwareGuidance("latents", "scores", **{setting: 0})  # type: ignore[arg-type]

@@ -75,14 +75,13 @@ class TowardsCenters(L.Callback, Ranged):
     RANGES: ClassVar[Mapping[str, str]] = {
         "scale": "(-inf, inf)",
         "stop_timestep": "[-1, 1000]",
-        "ipc": "[1, 1000000]",
-        "intervals": "[1, 1000]",
     }
 
     def __init__(self, scale: float, stop_timestep: int, form: Form) -> None:
         self.scale = scale
         self.stop_timestep = stop_timestep
         self.form = form
+        self.check_settings(vars(self))
 
     def center_file(self, trainer: L.Trainer, labels: Sequence[str]) -> Path:
         """Safetensors file with the centres of each label, shape ``(n, C, h, w)``."""
@@ -148,6 +147,8 @@ class ModeGuidance(TowardsCenters):
             latents and settings are found there again.
     """
 
+    RANGES: ClassVar[Mapping[str, str]] = {**TowardsCenters.RANGES, "ipc": "[1, 1000000]"}
+
     def __init__(
         self,
         latents: str,
@@ -158,11 +159,11 @@ class ModeGuidance(TowardsCenters):
         seed: int = 0,
         store: str | None = None,
     ) -> None:
-        super().__init__(scale, stop_timestep, form)
         self.latents = Path(latents)
         self.ipc = ipc
         self.seed = seed
         self.store = store
+        super().__init__(scale, stop_timestep, form)
 
     def center_file(self, trainer: L.Trainer, labels: Sequence[str]) -> Path:
         """File with the centres, computed by the first device where it is not there yet.
@@ -217,6 +218,8 @@ class DifficultyAwareGuidance(ModeGuidance):
         store: Folder for the centres, as in :class:`ModeGuidance`.
     """
 
+    RANGES: ClassVar[Mapping[str, str]] = {**ModeGuidance.RANGES, "intervals": "[1, 1000]"}
+
     def __init__(
         self,
         latents: str,
@@ -230,10 +233,10 @@ class DifficultyAwareGuidance(ModeGuidance):
         seed: int = 0,
         store: str | None = None,
     ) -> None:
-        super().__init__(latents, ipc, scale, stop_timestep, form, seed, store)
         self.scores = Path(scores)
         self.smoothing = smoothing
         self.intervals = intervals
+        super().__init__(latents, ipc, scale, stop_timestep, form, seed, store)
 
     @cached_property
     def scored(self) -> dict[str, ImageRecord]:

@@ -62,6 +62,7 @@ class ImageWriter(BasePredictionWriter, Ranged):
         super().__init__("batch")
         self.output = Path(output)
         self.grid = grid
+        self.check_settings(vars(self))
         self._encoder: ThreadPoolExecutor | None = None  # started by the process that writes
         self._jobs: list[Future[None]] = []
         self._lock: IO[str] | None = None

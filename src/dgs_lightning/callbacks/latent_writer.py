@@ -38,6 +38,7 @@ class LatentWriter(BasePredictionWriter, Ranged):
         super().__init__("batch")
         self.output = Path(output)
         self.shard_images = shard_images
+        self.check_settings(vars(self))
         self._waiting: list[Encoded] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
