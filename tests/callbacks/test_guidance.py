@@ -61,13 +61,20 @@ def generate(
     output: Path, dit: Path, *guidance: L.Callback, images: int = 4, labels: list[str] | None = None
 ) -> dict[str, Tensor]:
     """Images in [-1, 1] by file name."""
+    data = RequestDataModule(images_per_class=images, labels=labels)
+    return generate_with(GenerationTask(str(dit)), data, output, *guidance)
+
+
+def generate_with(
+    task: GenerationTask, data: RequestDataModule, output: Path, *guidance: L.Callback
+) -> dict[str, Tensor]:
     L.Trainer(
         accelerator="cpu",
         callbacks=[ImageWriter(str(output)), *guidance],
         default_root_dir=output.parent,
         logger=False,
         enable_progress_bar=False,
-    ).predict(GenerationTask(str(dit)), datamodule=RequestDataModule(images_per_class=images, labels=labels))
+    ).predict(task, datamodule=data)
     return {
         record.file_name: torch.from_numpy(np.array(Image.open(output / record.file_name))) / 127.5 - 1
         for record in read_set(output)
@@ -221,6 +228,18 @@ def test_a_guidance_of_ones_own_is_a_class_of_a_few_lines(dit: Path, tmp_path: P
     generate(tmp_path / "guided", dit, TowardsWhite())
     with pytest.raises(InputError, match=r"guidance.among: \['cat', 'cow'\] -> \['cow'\]"):
         generate(tmp_path / "guided", dit, TowardsWhite(among=("cow",)))
+
+
+@pytest.mark.parametrize("kind", ["modes", "one's own"])
+def test_a_run_after_a_guided_one_is_not_guided(latents: Path, dit: Path, tmp_path: Path, kind: str) -> None:
+    task, data = GenerationTask(str(dit)), RequestDataModule(images_per_class=3)
+    guidance = ModeGuidance(str(latents), ipc=2, stop_timestep=0) if kind == "modes" else TowardsWhite()
+    generate_with(task, data, tmp_path / "guided", guidance)
+    after = generate_with(task, data, tmp_path / "after")
+    plain = generate(tmp_path / "plain", dit, images=3)
+    assert after.keys() == plain.keys()
+    assert all(torch.equal(after[name], plain[name]) for name in plain)
+    assert "guidance" not in read_card(tmp_path / "after")["settings"]["model"]
 
 
 @pytest.mark.parametrize("first", ["modes", "one's own"])

@@ -85,6 +85,10 @@ class RequestDataModule(L.LightningDataModule, Ranged):
         self.centers: Mapping[str, Tensor] | None = None
         self.finished: Callable[[], Collection[str]] = frozenset
 
+    def setup(self, stage: str) -> None:
+        """Forget the centres and the writer of an earlier run; callbacks set those of this one."""
+        self.centers, self.finished = None, frozenset
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Labels to generate, in order.
