@@ -1,4 +1,4 @@
-"""What all tests share: where the golden values are, and which tests are run on request alone."""
+"""What all tests share: golden values, small image sets, and which tests are run on request alone."""
 
 import os
 
@@ -6,9 +6,14 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+MakeSet = Callable[..., Path]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,3 +41,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def golden() -> Path:
     """Folder of the golden values: the environment variable ``DGS_GOLDEN``, or ``tests/golden``."""
     return Path(os.environ.get("DGS_GOLDEN", Path(__file__).parent / "golden"))
+
+
+@pytest.fixture
+def make_set(tmp_path: Path) -> MakeSet:
+    """Writes a set of random images: ``make_set("name", {"cat": ["a.png", ...]}, size=8, mode="RGB")``."""
+
+    def make(name: str, files: dict[str, Sequence[str]], size: int = 8, mode: str = "RGB") -> Path:
+        rng = np.random.default_rng(0)
+        shape = (size, size) if mode == "L" else (size, size, 3)
+        for label, names in files.items():
+            (tmp_path / name / label).mkdir(parents=True, exist_ok=True)
+            for file in names:
+                pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / label / file)
+        return tmp_path / name
+
+    return make

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import DemoModel
-from PIL import Image
 
 from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.data.manifest import (
@@ -46,14 +44,8 @@ class Counting(L.Callback):
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder, rng = tmp_path / "images", np.random.default_rng(0)
-    for label in CONFIG.labels:
-        (folder / label).mkdir(parents=True)
-        for index in range(7):
-            pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / label / f"{index}.png")
-    return folder
+def images(make_set: Callable[..., Path]) -> Path:
+    return make_set("images", {label: [f"{i}.png" for i in range(7)] for label in CONFIG.labels}, size=4)
 
 
 @pytest.fixture

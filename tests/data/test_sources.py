@@ -137,6 +137,15 @@ def test_a_finished_preparation_is_left_alone_and_a_damaged_one_mended(make_set:
     assert contents(out) == before
 
 
+@pytest.mark.parametrize("output", ["tree", "tree/prepared"])
+def test_a_preparation_among_its_own_images_is_refused(make_set: MakeSet, tmp_path: Path, output: str) -> None:
+    data = make_set("tree", {"cat": ["1.png", "2.png"], "dog": ["1.png", "2.png"]})
+    before = contents(data)
+    with pytest.raises(InputError, match="expected a folder outside it"):
+        prepare(str(data), str(tmp_path / output))
+    assert contents(data) == before
+
+
 @pytest.mark.parametrize("change", ["settings", "sources"])
 def test_a_folder_made_with_other_settings_or_images_is_not_overwritten(
     make_set: MakeSet, tmp_path: Path, change: str

@@ -73,11 +73,13 @@ def prepare(
         What was read and written, in a few lines.
 
     Raises:
-        InputError: If images or classes are missing or unreadable, or ``output`` was made with other settings.
+        InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or was made with
+            other settings.
     """
     check_settings({"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
     with _source(data) as folder:
         splits = _splits(folder, val_fraction, seed)
+        _check_apart(Path(output), splits)
         labels = _checked_labels(splits, classes)
         channels = channels or channels_of(image for _, image in _readable(splits))
         size = image_size or _common_size(splits)
@@ -140,6 +142,18 @@ def _splits(folder: Path, val_fraction: float, seed: int) -> list[Split]:
     in_val = validation_part(records, val_fraction, seed)
     parts = [[record for record, val in zip(records, in_val, strict=True) if val == wanted] for wanted in (False, True)]
     return [Split(name, folder, part) for name, part in zip(SPLITS, parts, strict=True)]
+
+
+def _check_apart(output: Path, splits: Sequence[Split]) -> None:
+    """Refuse an output among the images, where the next run would take it for some of them."""
+    for split in splits:
+        if output.resolve().is_relative_to(split.folder.resolve()):
+            raise InputError(
+                output,
+                found=f"a folder in {split.folder}, whose images are read",
+                expected="a folder outside it",
+                remedy="Give another output",
+            )
 
 
 def _checked_labels(splits: Sequence[Split], classes: str | None) -> tuple[str, ...]:
