@@ -70,7 +70,11 @@ class ImageWriter(BasePredictionWriter, Ranged):
     # ---- before: what is there already ---------------------------------------------------------------------------
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Tell the datamodule to leave out what is finished, and Lightning not to keep the images in memory."""
+        """Tell the datamodule to leave out what is finished, and Lightning not to keep the images in memory.
+
+        Raises:
+            InputError: If the data are no requests.
+        """
         super().setup(trainer, pl_module, stage)
         trainer.predict_loop.return_predictions = False
         datamodule = _datamodule(trainer)
@@ -191,7 +195,11 @@ class ImageWriter(BasePredictionWriter, Ranged):
     # ---- after: the image set ------------------------------------------------------------------------------------
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Merge what all devices recorded into one manifest, and write the card."""
+        """Merge what all devices recorded into one manifest, and write the card.
+
+        Raises:
+            InputError: If the disk refuses an image that waited to be written.
+        """
         while self._jobs:
             self._jobs.pop(0).result()
         if self._encoder is not None:
