@@ -24,7 +24,7 @@ from program import parser, show
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dgs_lightning.data.codec import AutoencoderCodec, PixelCodec
+from dgs_lightning.data.codec import AutoencoderCodec, Codec, PixelCodec
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
 from dgs_lightning.data.manifest import ImageRecord
 from dgs_lightning.datamodules.latents import LatentDataModule
@@ -36,7 +36,6 @@ from dgs_lightning.tasks.minimax import MinimaxTask
 
 CLASSES, WARM_UP = 10, 3
 WEIGHTS, DECAY, LEARNING_RATE = (0.002, 0.008), 0.9999, 1e-3
-Codec = PixelCodec | AutoencoderCodec
 
 
 @dataclass(frozen=True)

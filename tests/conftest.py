@@ -1,4 +1,4 @@
-"""What all tests share: where the golden values are, and which tests are run on request alone."""
+"""What all tests share: golden values, small image sets, and which tests are run on request alone."""
 
 import os
 
@@ -6,10 +6,15 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
+
+MakeSet = Callable[..., Path]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +52,6 @@ def golden() -> Path:
 @pytest.fixture
 def golden_diffusion(golden: Path) -> "dict[str, Tensor]":
     """Published values of the diffusion, by name."""
-    import numpy as np
     import torch
 
     return {name: torch.from_numpy(array) for name, array in np.load(golden / "diffusion.npz").items()}
@@ -59,3 +63,20 @@ def golden_dit(golden: Path) -> "DiT":
     from dgs_lightning.models.dit_formats import load_dit
 
     return load_dit(str(golden / "dit_minimax_state.safetensors"), num_heads=2)
+
+
+@pytest.fixture
+def make_set(tmp_path: Path) -> MakeSet:
+    """Writes a set of random images: ``make_set("name", {"cat": ["a.png", ...]}, size=8, mode="RGB")``."""
+
+    def make(name: str, files: dict[str, Sequence[str]], size: int = 8, mode: str = "RGB") -> Path:
+        rng = np.random.default_rng(0)
+        shape = (size, size) if mode == "L" else (size, size, 3)
+        for label, names in files.items():
+            (tmp_path / name / label).mkdir(parents=True, exist_ok=True)
+            for file in names:
+                pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / label / file)
+        return tmp_path / name
+
+    return make

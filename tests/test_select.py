@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_bytes(pool: Path, tmp_path: Path) -> None:
     assert contents(one) != contents(two)
 
 
-def test_an_unreadable_image_is_not_exported(pool: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_not_written(pool: Path, tmp_path: Path) -> None:
     broken = pool / "mine" / "00003.png"
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(InputError, match=r"00003\.png"):

@@ -19,7 +19,7 @@ _MODULES = {
     "RequestDataModule": "datamodules.requests",
     "CenterGuidance": "callbacks.guidance",
     "DifficultyAwareGuidance": "callbacks.guidance",
-    "EpochCheckpoint": "callbacks.epochs",
+    "EpochCheckpoint": "callbacks.checkpointing",
     "GuidanceCallback": "callbacks.guidance",
     "ModeGuidance": "callbacks.guidance",
     "ImageWriter": "callbacks.image_writer",
@@ -27,7 +27,7 @@ _MODULES = {
     "ResumeCheckpoint": "callbacks.checkpointing",
     "SampleGrid": "callbacks.sample_grid",
     "ScoreWriter": "callbacks.score_writer",
-    "TrajectoryRecorder": "callbacks.figures",
+    "TrajectoryRecorder": "callbacks.trajectory_recorder",
 }
 
 __all__ = list(_MODULES)

@@ -7,9 +7,9 @@ from typing import Any
 
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.datasets import load_image
-from dgs_lightning.data.export import export_set
 from dgs_lightning.data.licences import licences_of
 from dgs_lightning.data.manifest import hash_json, read_card, versions
+from dgs_lightning.data.writing import write_set
 from dgs_lightning.datamodules.selecting import Selection
 from dgs_lightning.files import write_json
 
@@ -38,7 +38,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     pool = Path(settings.pool)
     for record in selected.records:
         record.class_name = record.class_name or readable_name(record.label)
-        load_image(pool / record.file_name)  # nothing unreadable is exported
+        load_image(pool / record.file_name)  # nothing unreadable is written
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
     cards = {role: read_card(folder) for role, folder in sources.items()}
     labels = {record.label: record.class_name for record in selected.records}
@@ -54,7 +54,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         "provenance": [{"role": role, "folder": sources[role].name, "card": card} for role, card in cards.items()],
         "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
     }
-    export_set(pool, selected.records, Path(output), card)
+    write_set(pool, selected.records, Path(output), card)
     write_json(Path(output) / REPORT, selected.report)
     return Path(output)
 

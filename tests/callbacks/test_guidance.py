@@ -18,6 +18,7 @@ from dgs_lightning.callbacks.guidance import (
 from dgs_lightning.callbacks.image_writer import ImageWriter
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
 from dgs_lightning.data.manifest import ImageRecord, read_card, read_set, write_manifest
+from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.diffusion.guidance import StepState
 from dgs_lightning.errors import InputError
@@ -57,16 +58,23 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def generate(
-    output: Path, dit: Path, guidance: L.Callback | None = None, *, images: int = 4, labels: list[str] | None = None
+    output: Path, dit: Path, *guidance: L.Callback, images: int = 4, labels: list[str] | None = None
 ) -> dict[str, Tensor]:
     """Images in [-1, 1] by file name."""
+    data = RequestDataModule(images_per_class=images, labels=labels)
+    return generate_with(GenerationTask(str(dit)), data, output, *guidance)
+
+
+def generate_with(
+    task: GenerationTask, data: RequestDataModule, output: Path, *guidance: L.Callback
+) -> dict[str, Tensor]:
     L.Trainer(
         accelerator="cpu",
-        callbacks=[ImageWriter(str(output)), *([guidance] if guidance else [])],
+        callbacks=[ImageWriter(str(output)), *guidance],
         default_root_dir=output.parent,
         logger=False,
         enable_progress_bar=False,
-    ).predict(GenerationTask(str(dit)), datamodule=RequestDataModule(images_per_class=images, labels=labels))
+    ).predict(task, datamodule=data)
     return {
         record.file_name: torch.from_numpy(np.array(Image.open(output / record.file_name))) / 127.5 - 1
         for record in read_set(output)
@@ -194,6 +202,14 @@ def test_a_guidance_needs_a_task_that_generates() -> None:
         CenterGuidance("centers").setup(L.Trainer(logger=False), L.LightningModule(), "predict")
 
 
+def test_centres_need_a_datamodule_of_requests(dit: Path, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "cat" / "1.png")
+    trainer = L.Trainer(accelerator="cpu", callbacks=[CenterGuidance("centers")], logger=False)
+    with pytest.raises(InputError, match="CenterGuidance: found ImageDataModule, expected RequestDataModule"):
+        trainer.predict(GenerationTask(str(dit)), datamodule=ImageDataModule(predict=str(tmp_path)))
+
+
 class TowardsWhite(GuidanceCallback):
     def __init__(self, scale: float = 1.0, among: tuple[str, ...] = ("cat", "cow")) -> None:
         self.scale = scale
@@ -212,3 +228,31 @@ def test_a_guidance_of_ones_own_is_a_class_of_a_few_lines(dit: Path, tmp_path: P
     generate(tmp_path / "guided", dit, TowardsWhite())
     with pytest.raises(InputError, match=r"guidance.among: \['cat', 'cow'\] -> \['cow'\]"):
         generate(tmp_path / "guided", dit, TowardsWhite(among=("cow",)))
+
+
+@pytest.mark.parametrize("kind", ["modes", "one's own"])
+def test_a_run_after_a_guided_one_is_not_guided(latents: Path, dit: Path, tmp_path: Path, kind: str) -> None:
+    task, data = GenerationTask(str(dit)), RequestDataModule(images_per_class=3)
+    guidance = ModeGuidance(str(latents), ipc=2, stop_timestep=0) if kind == "modes" else TowardsWhite()
+    generate_with(task, data, tmp_path / "guided", guidance)
+    after = generate_with(task, data, tmp_path / "after")
+    plain = generate(tmp_path / "plain", dit, images=3)
+    assert after.keys() == plain.keys()
+    assert all(torch.equal(after[name], plain[name]) for name in plain)
+    assert "guidance" not in read_card(tmp_path / "after")["settings"]["model"]
+
+
+@pytest.mark.parametrize("first", ["modes", "one's own"])
+def test_a_second_guidance_is_refused(dit: Path, tmp_path: Path, first: str) -> None:
+    centers, own = CenterGuidance(str(tmp_path / "mine.safetensors")), TowardsWhite()
+    save_file({label: torch.zeros(1, 1, 4, 4) for label in CLASSES}, tmp_path / "mine.safetensors")
+    both = [centers, own] if first == "modes" else [own, centers]
+    names = " and ".join(type(guidance).__name__ for guidance in both)
+    with pytest.raises(InputError, match=f"trainer.callbacks: found {names}, expected one guidance"):
+        generate(tmp_path / "set", dit, *both)
+
+
+@pytest.mark.parametrize("setting", ["ipc", "intervals"])
+def test_a_number_below_one_is_refused(setting: str) -> None:
+    with pytest.raises(InputError, match=f"{setting}: found 0"):
+        DifficultyAwareGuidance("latents", "scores", **{setting: 0})  # type: ignore[arg-type]

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import DemoModel
-from PIL import Image
 
 from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.data.manifest import (
@@ -46,14 +44,8 @@ class Counting(L.Callback):
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder, rng = tmp_path / "images", np.random.default_rng(0)
-    for label in CONFIG.labels:
-        (folder / label).mkdir(parents=True)
-        for index in range(7):
-            pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / label / f"{index}.png")
-    return folder
+def images(make_set: Callable[..., Path]) -> Path:
+    return make_set("images", {label: [f"{i}.png" for i in range(7)] for label in CONFIG.labels}, size=4)
 
 
 @pytest.fixture
@@ -179,6 +171,17 @@ def test_scores_that_are_there_are_left_alone(images: Path, estimator: Callable[
     (tmp_path / "scores" / ".scores-1.jsonl").write_text("left by a run that was killed as it cleaned up")
     assert score(name, images, tmp_path / "scores") == 0
     assert contents(tmp_path / "scores") == before
+
+
+def test_scores_that_lost_lines_are_written_again(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path
+) -> None:
+    name, manifest = estimator(0), tmp_path / "scores" / "metadata.jsonl"
+    score(name, images, tmp_path / "scores")
+    whole = manifest.read_text()
+    manifest.write_text(whole[: whole.index("\n") + 1])
+    score(name, images, tmp_path / "scores")
+    assert manifest.read_text() == whole
 
 
 @pytest.mark.parametrize("change", ["estimator", "image", "label"])

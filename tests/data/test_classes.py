@@ -4,7 +4,14 @@ from pathlib import Path
 import pytest
 from timm.data.imagenet_info import ImageNetInfo
 
-from dgs_lightning.data.classes import CLASS_LISTS, class_list, imagenet_index, labels_of, readable_name
+from dgs_lightning.data.classes import (
+    CLASS_LISTS,
+    check_labels,
+    class_list,
+    imagenet_index,
+    labels_of,
+    readable_name,
+)
 from dgs_lightning.errors import InputError
 
 MakeSet = Callable[..., Path]
@@ -49,14 +56,18 @@ def test_readable_names_are_the_first_english_ones() -> None:
     assert readable_name("7") == "7"
 
 
-def test_labels_are_sorted_unless_a_list_says_their_order(make_set: MakeSet) -> None:
-    folder = make_set("tree", {label: ["1.png"] for label in class_list("imagewoof")})
-    assert labels_of(folder) == tuple(sorted(class_list("imagewoof")))
-    assert labels_of(folder, "imagewoof") == class_list("imagewoof")
-    assert labels_of(folder, sorted(class_list("imagewoof"), reverse=True))[0] == "n02115641"
+def test_labels_of_a_folder_are_sorted(make_set: MakeSet) -> None:
+    assert labels_of(make_set("tree", {"dog": ["1.png"], "cat": ["1.png", "2.png"]})) == ("cat", "dog")
 
 
-def test_classes_that_do_not_match_are_listed(make_set: MakeSet) -> None:
-    folder = make_set("tree", {label: ["1.png"] for label in (*class_list("imagewoof")[1:], "cat")})
+def test_labels_are_sorted_unless_a_list_says_their_order() -> None:
+    found = set(class_list("imagewoof"))
+    assert check_labels(found, None, "tree") == tuple(sorted(found))
+    assert check_labels(found, "imagewoof", "tree") == class_list("imagewoof")
+    assert check_labels(found, sorted(found, reverse=True), "tree")[0] == "n02115641"
+
+
+def test_classes_that_do_not_match_are_listed() -> None:
+    found = {*class_list("imagewoof")[1:], "cat"}
     with pytest.raises(InputError, match=r"1 classes missing \(n02096294\); 1 classes not in the list \(cat\)"):
-        labels_of(folder, "imagewoof")
+        check_labels(found, "imagewoof", "tree")

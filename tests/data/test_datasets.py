@@ -112,7 +112,7 @@ def test_an_image_is_grey_when_no_pixel_has_a_colour() -> None:
     assert not is_grey(image)
 
 
-def test_a_set_yields_pictures_with_the_positions_of_label_and_record(make_set: MakeSet) -> None:
+def test_a_set_yields_pictures_with_the_positions_of_their_labels(make_set: MakeSet) -> None:
     folder = make_set("tree", {"cat": ["1.png"], "dog": ["1.png", "2.png"]})
     images = ImageSet(folder, scan_images(folder), ("dog", "cat"), lambda image: image.size, channels=1)
-    assert [images[i] for i in range(len(images))] == [((8, 8), 1, 0), ((8, 8), 0, 1), ((8, 8), 0, 2)]
+    assert [images[i] for i in range(len(images))] == [((8, 8), 1), ((8, 8), 0), ((8, 8), 0)]

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import resource
@@ -12,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dgs_lightning.data.export import export_set
 from dgs_lightning.data.manifest import (
     CARD,
     MANIFEST,
@@ -29,6 +29,7 @@ from dgs_lightning.data.manifest import (
     write_card,
     write_manifest,
 )
+from dgs_lightning.data.writing import write_set
 from dgs_lightning.errors import InputError
 
 FIELDS = [field.name for field in fields(ImageRecord)]
@@ -37,10 +38,6 @@ MakeSet = Callable[..., Path]
 
 def names(folder: Path) -> list[str]:
     return [record.file_name for record in scan_images(folder)]
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 # ---- the manifest ------------------------------------------------------------------------------------------------
@@ -145,9 +142,10 @@ def test_a_folder_without_a_manifest_is_an_input_error(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
-def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")]])
+def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path, value: object) -> None:
     with pytest.raises(ValueError, match="finite"):
-        write_manifest(tmp_path, [ImageRecord("a/1.png", "a", extra={"x": float("nan")})])
+        write_manifest(tmp_path, [ImageRecord("a/1.png", "a", extra={"x": value})])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +189,7 @@ def test_unicode_and_very_long_names_are_names_like_others(make_set: MakeSet, tm
     records = read_set(folder)
     write_manifest(folder, records)
     assert read_set(folder) == records
-    export_set(folder, records, tmp_path / "out", {"kind": "distilled"})
+    write_set(folder, records, tmp_path / "out", {"kind": "distilled"})
     assert names(tmp_path / "out") == names(folder)
 
 
@@ -315,6 +313,16 @@ def test_hashes_are_those_of_sha256(tmp_path: Path) -> None:
     path.write_bytes(b"abc")
     assert hash_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert hash_json({"b": 1, "a": [2]}) == hash_json({"a": [2], "b": 1}) != hash_json({"a": [2], "b": 2})
+
+
+def test_the_hash_of_images_is_that_of_their_lines_in_order_of_names(
+    make_set: MakeSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dgs_lightning.data.manifest.HASHED_AT_ONCE", 2)
+    folder = make_set("tree", {"cat": ["3.png", "1.png"], "dog": ["4.png", "2.png", "0.png"]})
+    records = scan_images(folder)
+    lines = [json.dumps([r.file_name, r.label, hash_file(folder / r.file_name)]) for r in records]
+    assert hash_files(folder, records) == hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def test_the_hash_of_images_depends_on_names_labels_and_bytes_and_not_on_order(make_set: MakeSet) -> None:

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dgs_lightning.data.export import is_intact
 from dgs_lightning.data.manifest import MANIFEST, read_card, read_set, scan_images
 from dgs_lightning.data.sources import prepare
 from dgs_lightning.data.transforms import adm_center_crop
+from dgs_lightning.data.writing import is_intact
 from dgs_lightning.errors import InputError
 
 MakeSet = Callable[..., Path]
@@ -135,6 +135,15 @@ def test_a_finished_preparation_is_left_alone_and_a_damaged_one_mended(make_set:
     next((out / "train" / "cat").glob("*.png")).unlink()
     prepare(str(data), str(out))
     assert contents(out) == before
+
+
+@pytest.mark.parametrize("output", ["tree", "tree/prepared"])
+def test_a_preparation_among_its_own_images_is_refused(make_set: MakeSet, tmp_path: Path, output: str) -> None:
+    data = make_set("tree", {"cat": ["1.png", "2.png"], "dog": ["1.png", "2.png"]})
+    before = contents(data)
+    with pytest.raises(InputError, match="expected a folder outside it"):
+        prepare(str(data), str(tmp_path / output))
+    assert contents(data) == before
 
 
 @pytest.mark.parametrize("change", ["settings", "sources"])

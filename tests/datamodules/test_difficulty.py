@@ -78,14 +78,14 @@ def test_three_lines_train_and_test_any_module(pool: str, original: str) -> None
     assert len(data.val_records) == 80
 
 
-def test_it_serves_the_images_that_select_exports(pool: str, original: str, tmp_path: Path) -> None:
+def test_it_serves_the_images_that_select_writes(pool: str, original: str, tmp_path: Path) -> None:
     data = DifficultyGuidedDataModule(pool, ipc=5, original=original, seed=3)
     data.setup("fit")
     images = torch.cat([batch for batch, _ in data.train_dataloader()])
     output = select(output=str(tmp_path / "set"), pool=pool, original=original, ipc=5, seed=3)
-    exported = [np.asarray(Image.open(path)) for path in output.glob("*/*.png")]
+    written = [np.asarray(Image.open(path)) for path in output.glob("*/*.png")]
     assert images.shape == (10, 3, 6, 6)
-    assert sorted(images.mean(dim=(1, 2, 3)).tolist()) == pytest.approx(sorted(x.mean() / 255 for x in exported))
+    assert sorted(images.mean(dim=(1, 2, 3)).tolist()) == pytest.approx(sorted(x.mean() / 255 for x in written))
     assert data.labels == ("bright", "dark")
     assert data.report["classes"]["dark"]["selected"] == 5
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dgs_lightning.data.manifest import write_card
 from dgs_lightning.data.splits import folds_of
-from dgs_lightning.datamodules.batches import shuffled_batches
+from dgs_lightning.datamodules.batches import check_shareable, shuffled_batches
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 
@@ -73,6 +73,17 @@ def test_devices_share_each_batch() -> None:
     assert [len(batch) for batch in first] == [len(batch) for batch in second] == [2, 2, 2]
     for whole, left, right in zip(alone, first, second, strict=True):
         assert set(whole.tolist()) <= {*left.tolist(), *right.tolist()}
+
+
+def test_every_device_has_an_image_however_few_there_are() -> None:
+    shares = [shuffled_batches(1, 4, 0, 0, rank, 4) for rank in range(4)]
+    assert [batch.tolist() for share in shares for batch in share] == [[0]] * 4
+
+
+def test_a_batch_that_devices_cannot_share_equally_is_refused() -> None:
+    check_shareable(64, 4)
+    with pytest.raises(InputError, match="batch_size: found 64, expected a multiple of the 3 devices"):
+        check_shareable(64, 3)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

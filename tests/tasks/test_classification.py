@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import save_file
 
-from dgs_lightning.callbacks.epochs import EpochCheckpoint
+from dgs_lightning.callbacks.checkpointing import EpochCheckpoint
 from dgs_lightning.cli import check
 from dgs_lightning.data.augmentation import normalise
 from dgs_lightning.data.datasets import load_image
@@ -143,6 +143,7 @@ def test_a_length_in_steps_is_rounded_up_to_epochs(digits: Path, tmp_path: Path)
         ({"crop_scale": (0.8, 0.5)}, "crop_scale"),
         ({"cutmix": -1.0}, "cutmix"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"label_smoothing": 0.1, "teacher": "timm:resnet18"}, "label_smoothing: found 0.1, expected 0 with soft"),
         ({"temperature": 0.0}, "temperature"),
     ],
 )

@@ -276,6 +276,14 @@ def test_parameters_of_16_bits_are_refused(cache: Path, base: Path, tmp_path: Pa
         fit(MinimaxTask(dit=str(base)), cache, tmp_path, 1, precision="bf16-true")
 
 
+def test_a_task_that_is_fitted_again_starts_its_average_anew(cache: Path, base: Path, tmp_path: Path) -> None:
+    task = MinimaxTask(dit=str(base))
+    for name in ("first", "second"):
+        fit(task, cache, tmp_path / name, 3)
+    first, second = (load_file(tmp_path / name / "weights" / "ema.safetensors") for name in ("first", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 # ---- labels ------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
-"""The checkpoint that a run resumes from."""
+"""The checkpoint that a run resumes from: every so many steps, or at the ends of epochs."""
 
 import os
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ class ResumeCheckpoint(ModelCheckpoint, Ranged):
     RANGES: ClassVar[Mapping[str, str]] = {"every_n_steps": "[0, inf)"}
 
     def __init__(self, every_n_steps: int = 1000) -> None:
+        self.check_settings({"every_n_steps": every_n_steps})
         super().__init__(save_last=True, save_top_k=0, every_n_train_steps=every_n_steps, enable_version_counter=False)
 
     @staticmethod
@@ -76,6 +78,40 @@ class ResumeCheckpoint(ModelCheckpoint, Ranged):
             if trainer.is_global_zero:
                 os.replace(partial, filepath)
         trainer.strategy.barrier("checkpoint in place")
+
+
+class EpochCheckpoint(ResumeCheckpoint):
+    """Keeps a checkpoint of the end of an epoch, for runs whose data are in order there alone.
+
+    A finished run has its results and needs none.
+
+    Args:
+        minutes: Least time from one checkpoint to the next.
+    """
+
+    def __init__(self, minutes: float = 2.0) -> None:
+        super().__init__(every_n_steps=0)
+        self.minutes = minutes
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self.last_time = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, if it is time to."""
+        due = time.monotonic() - self.last_time >= 60 * self.minutes
+        if trainer.strategy.broadcast(due) and not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, {})
+            self.last_time = time.monotonic()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing more to save."""
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the checkpoint."""
+        if trainer.is_global_zero:
+            self._path(trainer).unlink(missing_ok=True)
 
 
 def check_readable(path: Path) -> None:

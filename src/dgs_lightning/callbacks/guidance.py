@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.data.manifest import ImageRecord, hash_file, hash_json, read_manifest, require_scores
-from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
+from dgs_lightning.datamodules.requests import RequestBatch, request_datamodule
 from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_tensors
@@ -23,7 +23,7 @@ from dgs_lightning.ranges import Ranged
 from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
 from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
 from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings
-from dgs_lightning.tasks.generation import generation_task
+from dgs_lightning.tasks.generation import GenerationTask, generation_task
 
 Form = Literal["x0", "latent"]
 
@@ -44,8 +44,12 @@ class GuidanceCallback(L.Callback):
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Attach the guidance to the task."""
-        self.task = generation_task(pl_module, type(self).__name__)
+        """Attach the guidance to the task.
+
+        Raises:
+            InputError: If the task is another than ``GenerationTask``, or another callback guides it.
+        """
+        self.task = task_to_guide(trainer, pl_module, self)
         settings: dict[str, Any] = {"class": type(self).__qualname__}
         for name, value in vars(self).items():
             with suppress(TypeError, ValueError):  # what is no plain value is no setting
@@ -71,23 +75,26 @@ class TowardsCenters(L.Callback, Ranged):
     RANGES: ClassVar[Mapping[str, str]] = {
         "scale": "(-inf, inf)",
         "stop_timestep": "[-1, 1000]",
-        "ipc": "[1, 1000000]",
-        "intervals": "[1, 1000]",
     }
 
     def __init__(self, scale: float, stop_timestep: int, form: Form) -> None:
         self.scale = scale
         self.stop_timestep = stop_timestep
         self.form = form
+        self.check_settings(vars(self))
 
     def center_file(self, trainer: L.Trainer, labels: Sequence[str]) -> Path:
         """Safetensors file with the centres of each label, shape ``(n, C, h, w)``."""
         raise NotImplementedError
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Hand the centres to the datamodule, which requests an image for each."""
-        task = generation_task(pl_module, type(self).__name__)
-        datamodule: RequestDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        """Hand the centres to the datamodule, which requests an image for each.
+
+        Raises:
+            InputError: If task or data are of another kind, another callback guides, or the centres do not fit.
+        """
+        task = task_to_guide(trainer, pl_module, self)
+        datamodule = request_datamodule(trainer.datamodule, type(self).__name__)  # type: ignore[attr-defined]
         path = self.center_file(trainer, datamodule.labels)
         datamodule.centers = read_centers(path, datamodule.labels, task.latent_shape)
         settings = {"scale": self.scale, "stop_timestep": self.stop_timestep, "form": self.form}
@@ -140,6 +147,8 @@ class ModeGuidance(TowardsCenters):
             latents and settings are found there again.
     """
 
+    RANGES: ClassVar[Mapping[str, str]] = {**TowardsCenters.RANGES, "ipc": "[1, 1000000]"}
+
     def __init__(
         self,
         latents: str,
@@ -150,11 +159,11 @@ class ModeGuidance(TowardsCenters):
         seed: int = 0,
         store: str | None = None,
     ) -> None:
-        super().__init__(scale, stop_timestep, form)
         self.latents = Path(latents)
         self.ipc = ipc
         self.seed = seed
         self.store = store
+        super().__init__(scale, stop_timestep, form)
 
     def center_file(self, trainer: L.Trainer, labels: Sequence[str]) -> Path:
         """File with the centres, computed by the first device where it is not there yet.
@@ -209,6 +218,8 @@ class DifficultyAwareGuidance(ModeGuidance):
         store: Folder for the centres, as in :class:`ModeGuidance`.
     """
 
+    RANGES: ClassVar[Mapping[str, str]] = {**ModeGuidance.RANGES, "intervals": "[1, 1000]"}
+
     def __init__(
         self,
         latents: str,
@@ -222,10 +233,10 @@ class DifficultyAwareGuidance(ModeGuidance):
         seed: int = 0,
         store: str | None = None,
     ) -> None:
-        super().__init__(latents, ipc, scale, stop_timestep, form, seed, store)
         self.scores = Path(scores)
         self.smoothing = smoothing
         self.intervals = intervals
+        super().__init__(latents, ipc, scale, stop_timestep, form, seed, store)
 
     @cached_property
     def scored(self) -> dict[str, ImageRecord]:
@@ -257,6 +268,24 @@ class DifficultyAwareGuidance(ModeGuidance):
             return scores
         settings = smoothing_settings(self.smoothing)
         return smooth(scores, fit_thresholds(scores, self.ipc, settings, self.intervals), settings)
+
+
+def task_to_guide(trainer: L.Trainer, module: L.LightningModule, guidance: L.Callback) -> GenerationTask:
+    """The module as the task that a callback may guide.
+
+    Raises:
+        InputError: If it is another task, or another callback guides it, too.
+    """
+    name = type(guidance).__name__
+    for other in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(other, GuidanceCallback | TowardsCenters) and other is not guidance:
+            raise InputError(
+                "trainer.callbacks",
+                found=f"{name} and {type(other).__name__}",
+                expected="one guidance",
+                remedy="Remove one of them",
+            )
+    return generation_task(module, name)
 
 
 def read_centers(path: Path, labels: Sequence[str], shape: tuple[int, int, int]) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from dgs_lightning.data.manifest import (
     write_card,
     write_manifest,
 )
-from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule, request_datamodule
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing, write_json, write_text
 from dgs_lightning.ranges import Ranged
@@ -62,6 +62,7 @@ class ImageWriter(BasePredictionWriter, Ranged):
         super().__init__("batch")
         self.output = Path(output)
         self.grid = grid
+        self.check_settings(vars(self))
         self._encoder: ThreadPoolExecutor | None = None  # started by the process that writes
         self._jobs: list[Future[None]] = []
         self._lock: IO[str] | None = None
@@ -69,7 +70,11 @@ class ImageWriter(BasePredictionWriter, Ranged):
     # ---- before: what is there already ---------------------------------------------------------------------------
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Tell the datamodule to leave out what is finished, and Lightning not to keep the images in memory."""
+        """Tell the datamodule to leave out what is finished, and Lightning not to keep the images in memory.
+
+        Raises:
+            InputError: If the data are no requests.
+        """
         super().setup(trainer, pl_module, stage)
         trainer.predict_loop.return_predictions = False
         datamodule = _datamodule(trainer)
@@ -190,9 +195,15 @@ class ImageWriter(BasePredictionWriter, Ranged):
     # ---- after: the image set ------------------------------------------------------------------------------------
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Merge what all devices recorded into one manifest, and write the card."""
+        """Merge what all devices recorded into one manifest, and write the card.
+
+        Raises:
+            InputError: If the disk refuses an image that waited to be written.
+        """
         while self._jobs:
             self._jobs.pop(0).result()
+        if self._encoder is not None:
+            self._encoder.shutdown()
         trainer.strategy.barrier("all images written")
         if self._lock is not None:
             self._finish(trainer)
@@ -266,15 +277,7 @@ def _settings(trainer: L.Trainer) -> dict[str, Any]:
 
 
 def _datamodule(trainer: L.Trainer) -> RequestDataModule:
-    datamodule = trainer.datamodule  # type: ignore[attr-defined]
-    if not isinstance(datamodule, RequestDataModule):
-        raise InputError(
-            "ImageWriter",
-            found=type(datamodule).__name__,
-            expected="RequestDataModule",
-            remedy="Set data to RequestDataModule",
-        )
-    return datamodule
+    return request_datamodule(trainer.datamodule, "ImageWriter")  # type: ignore[attr-defined]
 
 
 def _show(images: Tensor, trainer: L.Trainer) -> None:

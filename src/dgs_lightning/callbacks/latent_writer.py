@@ -38,6 +38,7 @@ class LatentWriter(BasePredictionWriter, Ranged):
         super().__init__("batch")
         self.output = Path(output)
         self.shard_images = shard_images
+        self.check_settings(vars(self))
         self._waiting: list[Encoded] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -70,9 +71,8 @@ class LatentWriter(BasePredictionWriter, Ranged):
             _log.info("%s: %.3g GB of latents of %d images to write", self.output, size / 1e9, int((~done).sum()))
         check_space(self.output, size)
         data.leave_out([number for number, batch in enumerate(data.predict_batches) if done[batch].all()])
-        # Lightning wonders at batches that are no DataLoader's, and at there being none, as when all is finished.
-        for message in ("Couldn't infer the batch indices", "Total length of `BatchLoader`"):
-            warnings.filterwarnings("ignore", message)
+        # Lightning wonders at batches that are no DataLoader's.
+        warnings.filterwarnings("ignore", "Couldn't infer the batch indices")
         trainer.strategy.barrier("cache looked at")
 
     def write_on_batch_end(

@@ -52,6 +52,7 @@ class SampleGrid(pl.Callback, Ranged):
         self.images = images
         self.guidance_scale = guidance_scale
         self.steps = steps
+        self.check_settings(vars(self))
         self._shown = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

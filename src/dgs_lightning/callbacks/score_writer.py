@@ -67,7 +67,9 @@ class ScoreWriter(Callback):
         self._folder = Path(self.output) if self.output else self._data.predict_folder
         self._in_place = self._folder.resolve() == self._data.predict_folder.resolve()
         self._check_output()
-        self._images = trainer.strategy.broadcast(self._hash_images() if trainer.is_global_zero else "")
+        self._images = trainer.strategy.broadcast(
+            hash_files(self._data.predict_folder, self._data.predict_records) if trainer.is_global_zero else ""
+        )
         settings = [self._task.settings(), self._data.hparams["val_batch_size"], str(trainer.precision)]
         self._key = hash_json([*settings, self._images])
         self._done = self._is_done()
@@ -88,15 +90,15 @@ class ScoreWriter(Callback):
                 remedy="Name another output, or the set itself to write into its metadata",
             )
 
-    def _hash_images(self) -> str:
-        return hash_files(self._data.predict_folder, self._data.predict_records)
-
     def _is_done(self) -> bool:
         """Whether these very scores are all written, and still whole."""
         if read_card(self._folder).get("scoring", {}).get("key") != self._key:
             return False
         with suppress(InputError):
-            return all(record.estimator == self._task.identity for record in read_manifest(self._folder))
+            scored = {
+                record.file_name for record in read_manifest(self._folder) if record.estimator == self._task.identity
+            }
+            return scored == {record.file_name for record in self._data.predict_records}
         return False
 
     # ---- journals --------------------------------------------------------------------------------------------

@@ -168,7 +168,14 @@ def jittered(means: Tensor, order: Tensor, strengths: Tensor) -> Tensor:
 
 
 def lit(colours: Tensor, lighting: Tensor) -> Tensor:
-    """Colour maps with PCA lighting added; those of images without three channels stay as they are."""
+    """Colour maps ``(B, C, C + 1)`` with PCA lighting added; those of other than three channels stay as they are.
+
+    Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012, Section 4.1.
+
+    Args:
+        colours: Affine map of each image's colours ``(B, C, C + 1)``.
+        lighting: Weights of the principal components ``(B, 3)``.
+    """
     if colours.shape[1] != 3:
         return colours
     vectors, values = colours.new_tensor(LIGHTING_VECTORS), colours.new_tensor(LIGHTING_VALUES)
@@ -176,7 +183,7 @@ def lit(colours: Tensor, lighting: Tensor) -> Tensor:
 
 
 def normalised(colours: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Colour maps with a normalisation behind them."""
+    """Colour maps ``(B, C, C + 1)`` with a normalisation behind them."""
     channels = colours.shape[1]
     return (colours - F.pad(colours.new_tensor(mean)[:, None], (channels, 0))) / colours.new_tensor(std)[:, None]
 

@@ -62,22 +62,26 @@ def readable_name(label: str) -> str:
     return description.split(",", 1)[0]
 
 
-def labels_of(folder: Path, expected: str | Sequence[str] | None = None) -> tuple[str, ...]:
-    """Labels of a tree of class folders: in the order of the list that is expected, else sorted.
-
-    Args:
-        folder: An image set.
-        expected: The labels that it must have, or the name of a class list.
+def labels_of(folder: Path) -> tuple[str, ...]:
+    """Labels of a tree of class folders, sorted.
 
     Raises:
-        InputError: If the folder has no images, or other classes than expected; the message lists the differences.
+        InputError: If the folder has no images.
     """
-    found = {record.label for record in scan_images(folder)}
-    return check_labels(found, expected, folder)
+    return tuple(sorted({record.label for record in scan_images(folder)}))
 
 
 def check_labels(found: set[str], expected: str | Sequence[str] | None, where: object) -> tuple[str, ...]:
-    """Labels in the order of the list that is expected, else sorted; arguments and errors as of :func:`labels_of`."""
+    """Labels in the order of the list that is expected, else sorted.
+
+    Args:
+        found: Labels of an image set.
+        expected: The labels that it must have, or the name of a class list; none for any.
+        where: The set, for the message.
+
+    Raises:
+        InputError: If the labels are others than expected; the message lists the differences.
+    """
     if expected is None:
         return tuple(sorted(found))
     labels = class_list(expected) if isinstance(expected, str) else tuple(expected)

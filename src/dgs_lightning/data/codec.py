@@ -1,10 +1,14 @@
-"""Between images and the latents that a DiT works on: an autoencoder, or none."""
+"""Between images and the latents that a DiT works on: an autoencoder, or none.
+
+Images are in [-1, 1], shape ``(B, C, H, W)``. The identity of a codec is what its latents depend on: equal for equal
+architecture and weights, wherever they came from.
+"""
 
 import hashlib
 import json
 import logging
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,26 +32,6 @@ class Posterior(NamedTuple):
     def sample(self, noise: Tensor) -> Tensor:
         """Latents at standard normal ``noise``; the mean where there is no variance."""
         return self.mean if self.logvar is None else self.mean + (self.logvar / 2).exp() * noise
-
-
-class Codec(Protocol):
-    """Frozen map between images in [-1, 1], shape ``(B, C, H, W)``, and scaled latents."""
-
-    def encode(self, images: Tensor) -> Posterior:
-        """Images to latents."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents to images."""
-
-    def latent_shape(self, image_size: int) -> tuple[int, int, int]:
-        """Shape ``(C, h, w)`` of the latents of square images.
-
-        Raises:
-            InputError: If the codec cannot work on this size.
-        """
-
-    def identity(self) -> str:
-        """What the latents depend on: equal for equal architecture and weights, wherever they came from."""
 
 
 class PixelCodec(nn.Module):
@@ -101,7 +85,11 @@ class AutoencoderCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Posterior:
-        """Images to the posterior of their scaled latents."""
+        """Images to the posterior of their scaled latents.
+
+        Raises:
+            InputError: If their size is no multiple of the autoencoder's factor.
+        """
         self.latent_shape(images.shape[-1])
         encoded = self.autoencoder.encode(images)
         if hasattr(encoded, "latents"):
@@ -119,7 +107,11 @@ class AutoencoderCodec(nn.Module):
         return images
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
-        """Shape ``(C, h, w)`` of the latents of square images."""
+        """Shape ``(C, h, w)`` of the latents of square images.
+
+        Raises:
+            InputError: If the size is no multiple of the autoencoder's factor.
+        """
         stages = self._settings.get("encoder_block_out_channels") or self._settings["block_out_channels"]
         factor = 2 ** (len(stages) - 1)
         if image_size % factor:
@@ -146,7 +138,10 @@ def _identity_of(autoencoder: nn.Module, settings: dict[str, Any]) -> str:
     return f"{type(autoencoder).__name__}:{digest.hexdigest()[:16]}"
 
 
-def build_codec(source: str, channels: int = 3) -> PixelCodec | AutoencoderCodec:
+Codec = PixelCodec | AutoencoderCodec
+
+
+def build_codec(source: str, channels: int = 3) -> Codec:
     """The codec that a setting names.
 
     Published choice: ``stabilityai/sd-vae-ft-ema`` encodes for fine-tuning, ``stabilityai/sd-vae-ft-mse`` decodes.

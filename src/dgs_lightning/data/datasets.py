@@ -1,6 +1,6 @@
 """Images in memory: files of any kind as 8-bit pictures, and sets of them as a dataset."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,13 @@ def is_grey(image: Image.Image) -> bool:
     return bool((pixels == pixels[..., :1]).all())
 
 
-class ImageSet(Dataset[tuple[Any, int, int]]):
-    """Images with the positions of their labels and of their records.
+def channels_of(images: Iterable[Image.Image]) -> int:
+    """1 where all of the RGB images are grey, else 3; none is read after the first in colour."""
+    return 1 if all(is_grey(image) for image in images) else 3
+
+
+class ImageSet(Dataset[tuple[Any, int]]):
+    """Images with the positions of their labels.
 
     Args:
         folder: Folder that the records' file names are relative to.
@@ -85,12 +90,12 @@ class ImageSet(Dataset[tuple[Any, int, int]]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> tuple[Any, int, int]:
-        """The transformed image, its label's position, and ``index``.
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """The transformed image and its label's position.
 
         Raises:
             InputError: If the file cannot be read.
         """
         record = self.records[index]
         image = load_image(self.folder / record.file_name, self.channels)
-        return self.transform(image), self.positions[record.label], index
+        return self.transform(image), self.positions[record.label]

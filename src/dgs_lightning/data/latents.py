@@ -119,7 +119,7 @@ def encoded_images(folder: Path, key: str) -> Tensor:
     """Positions of the images whose latents are on disk, shape ``(n,)``.
 
     Raises:
-        InputError: If the folder holds latents with another key.
+        InputError: If the folder holds latents with another key, or a broken shard.
     """
     nothing = torch.empty(0, dtype=torch.long)
     return torch.cat([nothing, *(read_shard(path, key)["images"] for path in shard_paths(folder))])

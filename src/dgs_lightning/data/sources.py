@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from dgs_lightning.data.classes import check_labels, imagenet_index, readable_name
-from dgs_lightning.data.datasets import is_grey, load_image
-from dgs_lightning.data.export import finish_set, is_intact
+from dgs_lightning.data.datasets import channels_of, load_image
 from dgs_lightning.data.licences import licences_of
 from dgs_lightning.data.manifest import ImageRecord, hash_files, read_card, read_set, versions, write_card
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.transforms import adm_center_crop
+from dgs_lightning.data.writing import finish_set, is_intact
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing
 from dgs_lightning.ranges import check_ranges
@@ -73,13 +73,15 @@ def prepare(
         What was read and written, in a few lines.
 
     Raises:
-        InputError: If images or classes are missing or unreadable, or ``output`` was made with other settings.
+        InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or was made with
+            other settings.
     """
     check_settings({"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
     with _source(data) as folder:
         splits = _splits(folder, val_fraction, seed)
+        _check_apart(Path(output), splits)
         labels = _checked_labels(splits, classes)
-        channels = channels or _channels(splits)
+        channels = channels or channels_of(image for _, image in _readable(splits))
         size = image_size or _common_size(splits)
         card = {
             "name": Path(data).name,
@@ -142,6 +144,18 @@ def _splits(folder: Path, val_fraction: float, seed: int) -> list[Split]:
     return [Split(name, folder, part) for name, part in zip(SPLITS, parts, strict=True)]
 
 
+def _check_apart(output: Path, splits: Sequence[Split]) -> None:
+    """Refuse an output among the images, where the next run would take it for some of them."""
+    for split in splits:
+        if output.resolve().is_relative_to(split.folder.resolve()):
+            raise InputError(
+                output,
+                found=f"a folder in {split.folder}, whose images are read",
+                expected="a folder outside it",
+                remedy="Give another output",
+            )
+
+
 def _checked_labels(splits: Sequence[Split], classes: str | None) -> tuple[str, ...]:
     """The classes, at least two and the same in both sets."""
     train, val = splits
@@ -164,11 +178,6 @@ def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
             path = split.folder / record.file_name
             with suppress(InputError):
                 yield path, load_image(path)
-
-
-def _channels(splits: Sequence[Split]) -> int:
-    """1 where all images are grey, else 3; the first image in colour decides."""
-    return 1 if all(is_grey(image) for _, image in _readable(splits)) else 3
 
 
 def _common_size(splits: Sequence[Split]) -> int:

@@ -34,7 +34,7 @@ class Streamed(Dataset[tuple[Any, Tensor] | InputError]):
     def __getitem__(self, positions: Tensor) -> tuple[Any, Tensor] | InputError:
         """Images and positions of their labels."""
         try:
-            images, labels, _ = default_collate([self.images[position] for position in positions.tolist()])
+            images, labels = default_collate([self.images[position] for position in positions.tolist()])
         except InputError as error:
             return error
         return images, labels
@@ -49,12 +49,12 @@ class Decoded(Dataset[tuple[Any, Tensor]]):
     """
 
     def __init__(self, images: ImageSet, device: torch.device) -> None:
-        first, _, _ = images[0]
+        first, _ = images[0]
         pixels = torch.empty(len(images), *first.shape, dtype=torch.uint8)
         labels = torch.empty(len(images), dtype=torch.int64)
 
         def decode(position: int) -> None:
-            pixels[position], labels[position], _ = images[position]
+            pixels[position], labels[position] = images[position]
 
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
             for _ in threads.map(decode, range(len(images))):
@@ -116,6 +116,21 @@ def _raised(batch: tuple[Any, Tensor] | InputError) -> tuple[Any, Tensor]:
     return batch
 
 
+def check_shareable(batch_size: int, devices: int) -> None:
+    """Check that devices can share a batch equally.
+
+    Raises:
+        InputError: If they cannot.
+    """
+    if batch_size % devices:
+        raise InputError(
+            "batch_size",
+            found=str(batch_size),
+            expected=f"a multiple of the {devices} devices that share it",
+            remedy="Change batch_size or devices",
+        )
+
+
 def shuffled_batches(
     count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, devices: int = 1
 ) -> list[Tensor]:
@@ -130,5 +145,5 @@ def shuffled_batches(
         devices: Number of devices, a divisor of ``batch_size``.
     """
     order = torch.randperm(count, generator=generator("order", seed, epoch))
-    order = order.repeat(2)[: -(-count // devices) * devices] if count % devices else order
+    order = order[torch.arange(-(-count // devices) * devices) % count]
     return [batch[rank::devices] for batch in torch.split(order, batch_size)]

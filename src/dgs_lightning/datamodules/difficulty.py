@@ -74,7 +74,11 @@ class DifficultyGuidedDataModule(ImageDataModule):
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse settings that no images could go with, those of the selection among them."""
+        """Refuse settings that no images could go with, those of the selection among them.
+
+        Raises:
+            InputError: If one is unknown or out of its range.
+        """
         super().check_settings(settings)
         Selection(**{field.name: settings[field.name] for field in fields(Selection) if field.name in settings})
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.data.classes import check_labels
-from dgs_lightning.data.datasets import ImageSet, is_grey, load_image
+from dgs_lightning.data.datasets import ImageSet, channels_of, load_image
 from dgs_lightning.data.manifest import ImageRecord, read_card, read_set
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.data.transforms import CropToBytes
-from dgs_lightning.datamodules.batches import BatchLoader, Decoded, Streamed, shuffled_batches
+from dgs_lightning.datamodules.batches import BatchLoader, Decoded, Streamed, check_shareable, shuffled_batches
 from dgs_lightning.errors import InputError
 from dgs_lightning.ranges import Ranged
 
@@ -148,7 +148,8 @@ class ImageDataModule(L.LightningDataModule, Ranged):
         prepared = read_card(folder).get("settings", {})
         first = load_image(folder / records[0].file_name)
         self.image_size = self.hparams["image_size"] or prepared.get("image_size") or min(first.size)
-        self.channels = self.hparams["channels"] or prepared.get("channels") or _channels(folder, records)
+        pictures = (load_image(folder / record.file_name) for record in records)
+        self.channels = self.hparams["channels"] or prepared.get("channels") or channels_of(pictures)
         ImageDataModule.check_settings({"image_size": self.image_size, "channels": self.channels})
 
     def _without_fold(self, records: list[ImageRecord]) -> list[ImageRecord]:
@@ -207,13 +208,7 @@ class ImageDataModule(L.LightningDataModule, Ranged):
         """
         rank, devices = self._place
         count, size = len(self.train_records), self.hparams["batch_size"]
-        if size % devices:
-            raise InputError(
-                "batch_size",
-                found=str(size),
-                expected=f"a multiple of the {devices} devices that share it",
-                remedy="Change batch_size or devices",
-            )
+        check_shareable(size, devices)
         seed = self._seed()
         return BatchLoader(
             self._train,
@@ -267,8 +262,3 @@ class ImageDataModule(L.LightningDataModule, Ranged):
         return BatchLoader(
             Streamed(images), lambda: batches[rank::devices], self.hparams["num_workers"], with_positions=True
         )
-
-
-def _channels(folder: Path, records: list[ImageRecord]) -> int:
-    """1 where all images are grey, else 3."""
-    return 1 if all(is_grey(load_image(folder / record.file_name)) for record in records) else 3

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.latents import LatentCache
+from dgs_lightning.datamodules.batches import check_shareable
 from dgs_lightning.errors import InputError
 from dgs_lightning.ranges import Ranged
 from dgs_lightning.seeding import generator
@@ -198,14 +199,7 @@ class LatentDataModule(pl.LightningDataModule, Ranged):
         check_labels(set(self.cache.labels), self.hparams["labels"], self.cache_folder)
         if self.hparams["images"] is not None:
             self.cache.check_images(Path(self.hparams["images"]))
-        devices = self.trainer.world_size if self.trainer else 1
-        if self.hparams["batch_size"] % devices:
-            raise InputError(
-                "batch_size",
-                found=str(self.hparams["batch_size"]),
-                expected=f"a multiple of the {devices} devices that share it",
-                remedy="Change batch_size or devices",
-            )
+        check_shareable(self.hparams["batch_size"], self.trainer.world_size if self.trainer else 1)
 
     def train_dataloader(self) -> ResumableLoader:
         """Batches of this device."""

@@ -85,6 +85,10 @@ class RequestDataModule(L.LightningDataModule, Ranged):
         self.centers: Mapping[str, Tensor] | None = None
         self.finished: Callable[[], Collection[str]] = frozenset
 
+    def setup(self, stage: str) -> None:
+        """Forget the centres and the writer of an earlier run; callbacks set those of this one."""
+        self.centers, self.finished = None, frozenset
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Labels to generate, in order.
@@ -169,3 +173,19 @@ class RequestDataModule(L.LightningDataModule, Ranged):
         for message in ("Couldn't infer the batch indices", "Total length of `RequestBatches`"):
             warnings.filterwarnings("ignore", message)
         return RequestBatches(share)
+
+
+def request_datamodule(datamodule: object, user: str) -> RequestDataModule:
+    """The datamodule as the one that a callback named ``user`` works with.
+
+    Raises:
+        InputError: If it is another one.
+    """
+    if not isinstance(datamodule, RequestDataModule):
+        raise InputError(
+            user,
+            found=type(datamodule).__name__,
+            expected="RequestDataModule",
+            remedy="Set data to RequestDataModule",
+        )
+    return datamodule

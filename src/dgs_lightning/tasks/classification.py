@@ -80,11 +80,11 @@ class ClassificationTask(L.LightningModule, Ranged):
         jitter: Strength of the changes of brightness, contrast and saturation.
         lighting: Strength of the PCA lighting.
         cutmix: Beta of CutMix, on every batch; 0 for none.
-        label_smoothing: Share of the target that all classes have in common.
+        label_smoothing: Share of the target that all classes have in common; without a teacher.
         teacher: Classifier whose soft labels replace the images' labels: the folder of weights of one of this
             project's, or ``torchvision:NAME`` or ``timm:NAME`` of ImageNet-1K.
         teacher_weights: Local file of a named teacher's weights; by default they come from its hub.
-        temperature: Temperature of the soft labels.
+        temperature: Temperature of a teacher's soft labels.
         mean: Mean of each channel that images are normalised with; ImageNet's by default.
         std: Standard deviation of each channel.
         evaluations: About how often the network is evaluated over the run; always after the last epoch.
@@ -150,13 +150,15 @@ class ClassificationTask(L.LightningModule, Ranged):
         """Refuse settings that no data could go with.
 
         Raises:
-            InputError: If a number is out of its range, the length is given twice, or no network has the name.
+            InputError: If a number is out of its range, the length is given twice, labels that a teacher makes soft are
+                to be smoothed, or no network has the name.
         """
         super().check_settings(settings)
         check_name(settings["network"])
         (least, most), both = settings["crop_scale"], None not in (settings["epochs"], settings["steps"])
         for name, valid, expected in (
             ("epochs", not both, "a positive number, or steps instead"),
+            ("label_smoothing", not (settings["teacher"] and settings["label_smoothing"]), "0 with soft labels"),
             ("crop_scale", least <= most, "shares of the area in rising order, such as 0.5, 1"),
         ):
             if not valid:

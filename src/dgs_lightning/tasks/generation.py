@@ -95,8 +95,12 @@ class GenerationTask(L.LightningModule, Ranged):
         return self.device.type == "cpu"
 
     def attach(self, guidance: Guidance | None, settings: dict[str, Any]) -> None:
-        """Guide from now on; the settings become part of what the images are known by."""
+        """Guide this run; the settings become part of what the images are known by."""
         self.guidance, self.guidance_settings = guidance, settings
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the guidance: the next run may have another, or none."""
+        self.attach(None, {})
 
     def settings(self) -> dict[str, Any]:
         """What the images of a request depend on."""

@@ -142,6 +142,7 @@ class MinimaxTask(pl.LightningModule, Ranged):
                 remedy="Set precision to bf16-mixed",
             )
         self.dit = self._load(data) if self.hparams["dit"] else self._build(data)
+        self.ema.averages = {}  # of an earlier fit; those of a checkpoint are loaded later
         self.base_hash = hash_state({name: p for name, p in self.dit.named_parameters() if not p.requires_grad})
         self.dit.train()
         self.dit.checkpointing = self.hparams["checkpointing"]

@@ -1,4 +1,4 @@
-"""The downstream protocol's numbers: how long, how fast and against which targets a network is trained."""
+"""The downstream protocol (Section 4.1) in numbers: how long, how fast, and against which targets to train."""
 
 import math
 from collections.abc import Callable

@@ -82,7 +82,11 @@ class ScoringTask(L.LightningModule, Ranged):
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse lists that do not belong together."""
+        """Refuse lists that do not belong together.
+
+        Raises:
+            InputError: If a number is out of its range, or the lists are not of one length.
+        """
         super().check_settings(settings)
         names, files = _estimators(settings)
         _check_counts(len(names), len(files), settings["cross_fit"])

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from dgs_lightning.data.export import export_set, is_intact
 from dgs_lightning.data.manifest import ImageRecord, hash_files, read_card, read_set, scan_images, write_card
+from dgs_lightning.data.writing import is_intact, write_set
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_text
 
@@ -19,51 +19,51 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_an_exported_set_has_the_same_bytes_in_class_folders(make_set: MakeSet, tmp_path: Path) -> None:
+def test_a_written_set_has_the_same_bytes_in_class_folders(make_set: MakeSet, tmp_path: Path) -> None:
     source = make_set("flat", {"images": ["1.png", "2.jpg"]})
     records = [ImageRecord("images/1.png", "cat", index=4), ImageRecord("images/2.jpg", "dog", difficulty=0.25)]
-    export_set(source, records, tmp_path / "out", {"kind": "distilled", "hashes": {"pool": "abc"}})
-    exported = read_set(tmp_path / "out")
-    assert exported == [
+    write_set(source, records, tmp_path / "out", {"kind": "distilled", "hashes": {"pool": "abc"}})
+    written = read_set(tmp_path / "out")
+    assert written == [
         ImageRecord("cat/images/1.png", "cat", index=4),
         ImageRecord("dog/images/2.jpg", "dog", difficulty=0.25),
     ]
-    for before, after in zip(records, exported, strict=True):
+    for before, after in zip(records, written, strict=True):
         assert (source / before.file_name).read_bytes() == (tmp_path / "out" / after.file_name).read_bytes()
-    hashes = {"images": hash_files(tmp_path / "out", exported), "pool": "abc"}
+    hashes = {"images": hash_files(tmp_path / "out", written), "pool": "abc"}
     assert read_card(tmp_path / "out") == {"kind": "distilled", "images": 2, "hashes": hashes}
     assert is_intact(tmp_path / "out")
 
 
-def test_the_same_export_leaves_the_folder_alone_and_another_replaces_it(make_set: MakeSet, tmp_path: Path) -> None:
+def test_the_same_set_again_leaves_the_folder_alone_and_another_replaces_it(make_set: MakeSet, tmp_path: Path) -> None:
     source, out = make_set("tree", {"cat": ["1.png", "2.png"]}), tmp_path / "out"
     records = scan_images(source)
-    export_set(source, records, out, {"kind": "distilled"})
+    write_set(source, records, out, {"kind": "distilled"})
     first, inode = files_below(out), out.stat().st_ino
-    export_set(source, records[::-1], out, {"kind": "distilled"})
+    write_set(source, records[::-1], out, {"kind": "distilled"})
     assert (files_below(out), out.stat().st_ino) == (first, inode)
-    export_set(source, records[:1], out, {"kind": "distilled"})
+    write_set(source, records[:1], out, {"kind": "distilled"})
     assert names(out) == ["cat/1.png"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "tree"]
 
 
-def test_a_damaged_export_is_made_again(make_set: MakeSet, tmp_path: Path) -> None:
+def test_a_damaged_set_is_written_again(make_set: MakeSet, tmp_path: Path) -> None:
     source, out = make_set("tree", {"cat": ["1.png"]}), tmp_path / "out"
-    export_set(source, scan_images(source), out, {"kind": "distilled"})
+    write_set(source, scan_images(source), out, {"kind": "distilled"})
     before = files_below(out)
     (out / "cat" / "1.png").write_bytes(b"broken")
     assert not is_intact(out)
-    export_set(source, scan_images(source), out, {"kind": "distilled"})
+    write_set(source, scan_images(source), out, {"kind": "distilled"})
     assert files_below(out) == before
 
 
-def test_an_interrupted_export_leaves_nothing_in_the_way(make_set: MakeSet, tmp_path: Path) -> None:
+def test_an_interrupted_writing_leaves_nothing_in_the_way(make_set: MakeSet, tmp_path: Path) -> None:
     source, out = make_set("tree", {"cat": ["1.png"]}), tmp_path / "out"
     missing = [*scan_images(source), ImageRecord("cat/gone.png", "cat")]
     with pytest.raises(FileNotFoundError):
-        export_set(source, missing, out, {"kind": "distilled"})
+        write_set(source, missing, out, {"kind": "distilled"})
     assert not out.exists()
-    export_set(source, scan_images(source), out, {"kind": "distilled"})
+    write_set(source, scan_images(source), out, {"kind": "distilled"})
     assert names(out) == ["cat/1.png"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "tree"]
 
@@ -71,7 +71,7 @@ def test_an_interrupted_export_leaves_nothing_in_the_way(make_set: MakeSet, tmp_
 @pytest.mark.parametrize(
     "place", ["other files", "a file", "another kind", "the source", "above the source", "in the source"]
 )
-def test_an_export_never_replaces_what_it_did_not_make(make_set: MakeSet, tmp_path: Path, place: str) -> None:
+def test_writing_never_replaces_what_it_did_not_make(make_set: MakeSet, tmp_path: Path, place: str) -> None:
     source = make_set("data/tree", {"cat": ["1.png"]})
     write_card(source, {"kind": "distilled"})
     other = tmp_path / "other"
@@ -85,12 +85,12 @@ def test_an_export_never_replaces_what_it_did_not_make(make_set: MakeSet, tmp_pa
     out = around.get(place, other)
     before = files_below(tmp_path)
     with pytest.raises(InputError, match="Name another folder"):
-        export_set(source, scan_images(source), out, {"kind": "distilled"})
+        write_set(source, scan_images(source), out, {"kind": "distilled"})
     assert files_below(tmp_path) == before
 
 
-def test_two_images_of_one_name_in_a_class_are_not_exported(make_set: MakeSet, tmp_path: Path) -> None:
+def test_two_images_of_one_name_in_a_class_are_not_written(make_set: MakeSet, tmp_path: Path) -> None:
     source = make_set("tree", {"cat": ["1.png"]})
     records = [ImageRecord("cat/1.png", "cat"), ImageRecord("1.png", "cat")]
     with pytest.raises(InputError, match="Rename"):
-        export_set(source, records, tmp_path / "out", {"kind": "distilled"})
+        write_set(source, records, tmp_path / "out", {"kind": "distilled"})

@@ -1,4 +1,4 @@
-"""Image sets as results: written whole or not at all, and known to be intact."""
+"""Writing of image sets: whole or not at all, and known to be intact."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing
 
 
-def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:
+def write_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:
     """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
 
     A destination that already holds exactly this is left alone; an earlier set of the same kind is replaced.
@@ -37,11 +37,11 @@ def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, 
         InputError: If two images would get one name, or the destination holds something else.
     """
     destination = destination.absolute()
-    exported = [
+    written = [
         replace(record, file_name=f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}")
         for record in records
     ]
-    if len({record.file_name for record in exported}) < len(exported):
+    if len({record.file_name for record in written}) < len(written):
         raise InputError(
             source,
             found="images whose names in one class folder would be equal",
@@ -51,10 +51,10 @@ def export_set(source: Path, records: Sequence[ImageRecord], destination: Path, 
     _check_destination(source, destination, card)
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for record, copy in zip(records, exported, strict=True):
+    for record, copy in zip(records, written, strict=True):
         with replacing(partial / copy.file_name) as path:
             shutil.copyfile(source / record.file_name, path)
-    finish_set(partial, exported, card, destination)
+    finish_set(partial, written, card, destination)
 
 
 def _check_destination(source: Path, destination: Path, card: Mapping[str, Any]) -> None:

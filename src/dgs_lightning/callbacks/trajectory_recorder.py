@@ -1,4 +1,4 @@
-"""Material for figures that only the generation itself can give."""
+"""Recording of the way that images take through the denoising."""
 
 from pathlib import Path
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dgs_lightning.callbacks.figures import TrajectoryRecorder
 from dgs_lightning.callbacks.guidance import CenterGuidance
+from dgs_lightning.callbacks.trajectory_recorder import TrajectoryRecorder
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit import DiT, DiTConfig
