@@ -75,7 +75,7 @@ def split_variant(row: str, variants: Mapping[str, Mapping[str, Any]]) -> tuple[
         method, _, variant = row.partition("-")
         return method, variant
     changes = variants[row]
-    method: str = changes["method"]
+    method = str(changes["method"])
     distribution = changes.get("select", {}).get("distribution")
     stop = {**changes.get("mgd3", {}), **changes.get("dag", {})}.get("stop_timestep")
     if isinstance(distribution, str):
