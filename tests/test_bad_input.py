@@ -137,6 +137,10 @@ def test_nothing_is_no_value_of_a_setting_that_needs_one(name: str) -> None:
         ("guided=dream", "guided"),
         ("variants={../x: {method: random}}\nmethods=[../x]", "'../x', expected names of folders"),
         ("networks=[../x]", "'../x', expected names of folders"),
+        ("variants={a: {method: dit, select: 3}}", "variants.a: found"),
+        ("variants={a: {method: dit, dag: null}}", "variants.a: "),
+        ("variants={a: {method: dit, pool_multiple: many}}", "variants.a: found"),
+        ("variants={a: {method: dit, pool_multiple: -3}}", "variants.a: pool_multiple: found -3, expected at least 1"),
         ("latents.trainer=3", "trainer: found 3"),
         ("latents.model.init_args=3", "model.init_args: found 3"),
         ("generate.trainer.callbacks=3", "trainer.callbacks: found 3"),
@@ -224,7 +228,7 @@ CLASSIFY = "fit --model ClassificationTask --data ImageDataModule --trainer.logg
 TRAIN = "fit --model MinimaxTask --data LatentDataModule --data.cache=nowhere --trainer.logger=false"
 GENERATE = "predict --model GenerationTask --data RequestDataModule --model.dit=nowhere"
 SCORE = "predict --model ScoringTask --data ImageDataModule"
-ENCODE = "predict --model EncodingTask --data ImageDataModule --trainer.logger=false"
+ENCODE = "predict --model EncodingTask --data ImageDataModule"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ import yaml
 from dgs_lightning.cli import check
 from dgs_lightning.experiment import load_experiment
 from dgs_lightning.plan import Plan, Stage
+from dgs_lightning.reporting.names import split_variant
+from dgs_lightning.reporting.published import PUBLISHED
+from dgs_lightning.reporting.tables import FORMS
 from dgs_lightning.shipped import ROOT
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
@@ -34,3 +37,15 @@ def test_a_shipped_experiment_has_valid_stages(name: str, tmp_path: Path) -> Non
 def test_a_shipped_config_opens_with_the_command_that_runs_it(name: str) -> None:
     first = (ROOT / "experiments" / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith("# The published settings" if name == "imagenet" else f"# dgs run {name}")
+
+
+@pytest.mark.parametrize("number", FORMS)
+def test_the_rows_of_a_tables_experiment_are_those_of_the_table(number: int) -> None:
+    experiment = load_experiment(f"table{number}", [])
+    rows = [split_variant(row, experiment.variants) for row in experiment.methods]
+    ours = {(method, variant or FORMS[number].plain) for method, variant in rows}
+    elsewhere = {"dm", "idc1", "d4m"}  # methods of other authors, which stand in Table 2 by their published numbers
+    assert ours == {(s.method, s.variant) for s in PUBLISHED[number] if s.method not in elsewhere}
+    assert set(experiment.networks) == {s.network for s in PUBLISHED[number]}
+    assert set(experiment.ipcs) == {s.ipc for s in PUBLISHED[number]}
+    assert experiment.classes in {s.dataset for s in PUBLISHED[number]}

@@ -98,6 +98,22 @@ def test_another_autoencoder_changes_the_latents_and_what_is_decoded(tmp_path: P
     assert not {"data", "scores/original"} & changed
 
 
+def test_a_class_that_a_sections_file_names_takes_the_place_of_the_usual_one(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {class_path: MyTask}\ndata: {init_args: {batch_size: 7}}")
+    by_name = {stage.name: stage for stage in stages(replace(SMALL, evaluate={"config": str(file)}))}
+    config = by_name["evaluation/full/convnet2/seed0"].config
+    assert (config["model"]["class_path"], config["data"]["class_path"]) == ("MyTask", "ImageDataModule")
+    assert config["data"]["init_args"]["batch_size"] == 7
+
+
+def test_more_than_100_classes_are_trained_on_in_batches_of_128() -> None:
+    for name, batch in (("imagenet100", 64), ("imagenet1k", 128)):
+        by_name = {stage.name: stage for stage in stages(load_experiment(name, ["data=FOLDER"]))}
+        data = by_name["evaluation/random-ipc10/resnet_ap10/seed0"].config["data"]["init_args"]
+        assert data["batch_size"] == batch
+
+
 def test_an_unknown_method_is_named_with_those_that_exist() -> None:
     with pytest.raises(InputError, match=r"'dream'.*minimax_dgs"):
         stages(replace(SMALL, methods=["dream"]))

@@ -147,6 +147,10 @@ class DGSCommandLine(LightningCLI):
         settings = self.config[self.config.subcommand]
         check_ranges(settings, {"seed_everything": SEEDS})
         check_ranges(settings.trainer, TRAINER_RANGES)
+        if self.config.subcommand == "predict" and settings.trainer.logger is None:
+            settings.trainer.logger = (
+                False  # Lightning's would begin a folder in the current one, and have nothing to log
+            )
         for kind, own in named_classes(settings):
             if issubclass(kind, Ranged):
                 kind.check_settings(own)
@@ -221,13 +225,17 @@ def with_shipped_configs(args: list[str]) -> list[str]:
 
 
 def function_of(command: str) -> Callable[..., Any]:
-    """The function behind ``dgs prepare``, ``dgs select`` or ``dgs report``."""
+    """The function behind ``dgs prepare``, ``select``, ``report`` or ``export``."""
     function: Callable[..., Any] = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), command)
     return function
 
 
 def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
-    """Arguments of such a command, parsed and checked."""
+    """Arguments of such a command, parsed and checked.
+
+    Raises:
+        InputError: If a setting is unknown, of the wrong type, missing or out of its range.
+    """
     description = (inspect.getdoc(function_of(command)) or "").partition("\n\nArgs:")[0]
     parser = ArgumentParser(prog=f"dgs {command}", description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file with these settings")

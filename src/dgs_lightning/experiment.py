@@ -164,19 +164,27 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
         settings = merge(settings, _parsed_change(change))
     settings = {"name": path.stem, **settings}
     settings["output"] = output or settings.get("output") or f"runs/{settings['name']}"
+    experiment = _experiment(settings, str(path))
+    for row in experiment.variants:
+        _experiment(vars(variant_of(experiment, row)[1]), f"{path}: variants.{row}")
+    return experiment
+
+
+def _experiment(settings: Settings, where: str) -> Experiment:
+    """The experiment of these settings, each of its type and in its range."""
     parser = ArgumentParser(exit_on_error=False, parser_mode="yaml")
     parser.add_class_arguments(Experiment)
     try:
         parsed: Namespace = parser.parse_object(settings)
     except ArgumentError as error:
         raise InputError(
-            path,
+            where,
             found=complaint(error),
             expected="the settings of an experiment",
             remedy="Correct or remove that key",
         ) from None
     experiment = Experiment(**parsed.as_dict())
-    _check_values(experiment, path)
+    _check_values(experiment, where)
     return experiment
 
 
@@ -201,20 +209,20 @@ def _parsed_change(change: str) -> Settings:
     return dict(value)
 
 
-def _check_values(experiment: Experiment, path: Path) -> None:
+def _check_values(experiment: Experiment, where: str) -> None:
     """Refuse what no stage could work with: nothing where there must be something, numbers and names."""
     settings = vars(experiment)
     for setting in fields(Experiment):
         if settings[setting.name] is None and setting.default is not None:
             raise InputError(
-                f"{path}: {setting.name}", found="null", expected="a value", remedy="Give one, or remove the key"
+                f"{where}: {setting.name}", found="null", expected="a value", remedy="Give one, or remove the key"
             )
-    check_ranges(settings, RANGES, path)
+    check_ranges(settings, RANGES, where)
     if not experiment.ipcs:
-        raise InputError(f"{path}: ipc", found="none", expected="at least one number", remedy="Set ipc to 10")
+        raise InputError(f"{where}: ipc", found="none", expected="at least one number", remedy="Set ipc to 10")
     for name in ("methods", "networks"):
         for value in settings[name]:
             if value in ("", ".", "..") or "/" in value or "\0" in value:
                 raise InputError(
-                    f"{path}: {name}", found=repr(value), expected="names of folders", remedy="Correct the name"
+                    f"{where}: {name}", found=repr(value), expected="names of folders", remedy="Correct the name"
                 )

@@ -27,7 +27,7 @@ import yaml
 from dgs_lightning.arguments import experiment_parser
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment import Experiment, load_experiment
-from dgs_lightning.files import write_text
+from dgs_lightning.files import write_json, write_text
 from dgs_lightning.plan import Plan, Stage, one_of_each_kind, stage_keys
 from dgs_lightning.progress import Progress
 from dgs_lightning.shipped import load_yaml
@@ -107,7 +107,7 @@ class Run:
         record: dict[str, Any] = {"name": stage.name, "command": stage.command, "key": key, "status": status}
         if outcome is not None:
             record |= {"seconds": round(outcome.seconds, 3), "device": outcome.device}
-        write_text(self._record_path(stage), json.dumps(record, indent=2) + "\n")
+        write_json(self._record_path(stage), record)
 
     def status(self, stage: Stage) -> str:
         """``done``, ``resume`` (begun with these settings), ``changed`` (done with others) or ``new``."""

@@ -155,11 +155,10 @@ class Plan:
         writer: str | None = None,
         single: bool = False,
     ) -> Settings:
-        """Config of a LightningCLI command: the section's settings, wired to this run's folders.
+        """Config of a LightningCLI command: the settings of a section, wired to this run's folders.
 
         A ``single`` stage runs on one device whatever the experiment's trainer has: ``jobs`` spreads such stages.
         """
-        own = expand(section)
         everywhere = {"devices": 1, **self.experiment.trainer, **({"devices": 1, "strategy": "auto"} if single else {})}
         wired: Settings = {
             "seed_everything": self.experiment.seed,
@@ -167,7 +166,7 @@ class Plan:
             "data": {"init_args": data},
             "trainer": {"default_root_dir": self.path(name)},
         }
-        settings = merge(merge(own, {"trainer": merge(own.get("trainer", {}), everywhere)}), wired)
+        settings = merge(merge(section, {"trainer": merge(section.get("trainer", {}), everywhere)}), wired)
         if writer:
             callback = {"class_path": writer, "init_args": {"output": self.path(name)}}
             settings["trainer"]["callbacks"] = [*(settings["trainer"].get("callbacks") or []), callback]
@@ -220,7 +219,7 @@ class Plan:
 
     def latents(self) -> Stage:
         """Cache of the training images' latents."""
-        section = merge(_classes("EncodingTask", "ImageDataModule"), self.experiment.latents)
+        section = _section("EncodingTask", "ImageDataModule", self.experiment.latents)
         config = self._lightning(
             section,
             {"codec": self.experiment.codec},
@@ -242,7 +241,7 @@ class Plan:
         return self._train_dit("finetune", self.experiment.finetune, {"dit": self._dit("dit")})
 
     def _train_dit(self, name: str, section: Settings, task: Settings) -> Stage:
-        section = merge(_classes("MinimaxTask", "LatentDataModule"), section)
+        section = _section("MinimaxTask", "LatentDataModule", section)
         seed = {"seed": self.experiment.seed}
         data = {"cache": self.path("latents"), **seed, **self._labels()}
         config = self._lightning(section, {**task, **seed}, data, name)
@@ -260,7 +259,7 @@ class Plan:
         return self.experiment.dit or self.path("pretrain", "weights")
 
     def _fit_classifier(self, name: str, section: Settings, data: Settings) -> Stage:
-        section = merge(_classes("ClassificationTask", "ImageDataModule"), section)
+        section = _section("ClassificationTask", "ImageDataModule", section)
         data = {"train": self._split("train"), "val": self._split("val"), **data}
         config = self._lightning(section, {"save_weights": True, "seed": self.experiment.seed}, data, name, single=True)
         return self._add(name, "fit", config, [self.prepare()], [self._external(self.experiment.data)])
@@ -302,7 +301,7 @@ class Plan:
         return self.experiment.decoder or self.experiment.codec
 
     def _generation(self, name: str, section: Settings, pool: str, requests: Settings) -> Settings:
-        section = merge(_classes("GenerationTask", "RequestDataModule"), section)
+        section = _section("GenerationTask", "RequestDataModule", section)
         task = {"dit": self._dit(pool), "codec": self._decoder}
         data = {"seed": self.experiment.seed, **requests, **self._labels()}
         return self._lightning(section, task, data, name, writer="ImageWriter")
@@ -325,7 +324,7 @@ class Plan:
             task["cross_fit"] = self.experiment.folds
         if weights is not None:
             task["weights"] = weights
-        section = merge(_classes("ScoringTask", "ImageDataModule"), self.experiment.score)
+        section = _section("ScoringTask", "ImageDataModule", self.experiment.score)
         data = {"predict": folder}
         config = self._lightning(section, task, data, f"scores/{name}", writer="ScoreWriter")
         inputs = [external, self._external(named), self._external(weights)]
@@ -336,7 +335,7 @@ class Plan:
         judge, made_by = self.judge(), self.pool(pool)
         if judge is None:
             return None
-        section = merge(_classes("ScoringTask", "ImageDataModule"), self.experiment.score)
+        section = _section("ScoringTask", "ImageDataModule", self.experiment.score)
         task = {"estimator": self.path("judge", "weights")}
         data = {"predict": self._pool_folder(pool)}
         name = f"scores/judge-{pool}"
@@ -415,7 +414,7 @@ class Plan:
         train = self._split("train") if made_by is None else self.path(made_by.name)
         seed = self.experiment.seed + repeat
         validation = self._validation(variant_of(self.experiment, row)[1].validation)
-        section = merge(_classes("ClassificationTask", "ImageDataModule"), self.experiment.evaluate)
+        section = _section("ClassificationTask", "ImageDataModule", self.experiment.evaluate)
         name = f"evaluation/{row if made_by is None else f'{row}-ipc{ipc}'}/{network}/seed{seed}"
         val = self._split("val") if validation is None else self.path(validation.name)
         data = {"train": train, "val": val}
@@ -451,6 +450,6 @@ class Plan:
         return list(self.stages.values())
 
 
-def _classes(task: str, data: str) -> Settings:
-    """The classes of a stage, where its section names no others."""
-    return {"model": {"class_path": task}, "data": {"class_path": data}}
+def _section(task: str, data: str, section: Settings) -> Settings:
+    """Settings of a section, with these classes where neither it nor its files name others."""
+    return merge({"model": {"class_path": task}, "data": {"class_path": data}}, expand(section))

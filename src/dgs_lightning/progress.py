@@ -19,8 +19,13 @@ class Progress:
         self.stages = stages
         self.done = 0
         self.live = sys.stdout.isatty()
-        self.console = Console(soft_wrap=True, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self.bars = Bars(*columns, TimeRemainingColumn(), console=self.console, disable=not self.live)
         self.total = self.bars.add_task("stages", total=stages)
         self.tasks: dict[str, TaskID] = {}
@@ -54,14 +59,12 @@ class Progress:
         self.done += 1
         self.bars.remove_task(self.tasks.pop(stage))
         self.bars.update(self.total, completed=self.done)
-        self.console.print(f"[{self.done}/{self.stages}] {stage}: done in {seconds:.1f} s", markup=False)
+        self.console.print(f"[{self.done}/{self.stages}] {stage}: done in {seconds:.1f} s")
 
     def say(self, text: str) -> None:
         """Something for the user to read."""
-        self.console.print(text, markup=False)
+        self.console.print(text)
 
     def stop(self, stage: str) -> None:
         """A stage has failed."""
-        self.console.print(
-            f"{stage}: stopped, and goes on from there when the same command is given again", markup=False
-        )
+        self.console.print(f"{stage}: stopped, and goes on from there when the same command is given again")

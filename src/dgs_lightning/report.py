@@ -63,7 +63,8 @@ def report(
         figures = [(plate.caption, save(plate.draw(), part / "figures" / plate.slug)[0]) for plate in album(run)]
         reports.append(RunReport(run, summary, figures))
     scores, repeats = _scores(reports, accuracy)
-    built = build_tables(scores, tables, accuracy, repeats)
+    differences = [part.run.unlike_the_paper for part in reports]
+    built = build_tables(scores, tables, accuracy, repeats, "; ".join(filter(None, differences)))
     _write_tables(built, folder / "tables")
     write_text(folder / PAGE, build_page(reports, built))
     return folder / PAGE
@@ -122,7 +123,7 @@ def print_summary(folder: str | Path) -> None:
     run = read_run(folder)
     written = run.folder / SUMMARY
     summary = read_record(written) if written.is_file() else summarize(run)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(summary_table(summary, run.variants))
     made = [SUMMARY, "summary.md", PAGE, "tables", "figures", "distilled"]
     for path in (run.folder / name for name in made):

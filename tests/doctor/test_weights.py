@@ -91,6 +91,9 @@ def test_local_weights_of_an_estimator_are_looked_for(healthy: Experiment, tmp_p
     score = {"model": {"init_args": {"weights": str(file)}}}
     experiment = replace(healthy, estimator="timm:resnet10t", score=score)
     assert weights(experiment)[0].level == "problem"
+    [found] = weights(replace(experiment, estimator_weights="missing/weights.pth"))  # has the form of a hub id
+    assert found.level == "problem"
+    assert "missing/weights.pth" in found.what
     file.write_bytes(b"weights")
     assert weights(experiment)[0].level == "ok"
 

@@ -73,6 +73,13 @@ def test_a_pool_from_elsewhere_is_scored_beside_the_originals(healthy: Experimen
     assert to_do.what == "to do: 160 images scored"
 
 
+def test_a_validation_set_chosen_by_difficulty_takes_the_scores_of_the_validation_images(healthy: Experiment) -> None:
+    experiment = replace(healthy, methods=["easy"], variants={"easy": {"method": "random", "validation": "easy"}})
+    works = works_of(stages(experiment), scale(experiment), None)
+    scored = {work.stage: work.count for work in works if work.what == "images scored"}
+    assert scored == {"scores/original": 120, "scores/val": 40}
+
+
 def test_parameters_of_the_published_model_are_those_of_the_paper(healthy: Experiment) -> None:
     experiment = replace(healthy, dit="facebook/DiT-XL-2-256")
     assert dit_of(experiment, stages(experiment), scale(experiment)) == XL

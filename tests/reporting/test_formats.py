@@ -33,6 +33,13 @@ def test_csv_has_a_line_for_each_cell_with_full_precision(table: Table) -> None:
     assert (dit["std"], dit["published_mean"], dit["published_std"], dit["best"]) == ("", "34.4", "0.6", "0")
 
 
+def test_names_from_outside_stay_text_in_latex() -> None:
+    results = {Setting("mine^{2}", "convnet3", "a\\b~c", 10): Score(1.0, 0.5)}
+    text = to_latex(build_tables(results, [1])[0])
+    assert r"a\textbackslash{}b\textasciitilde{}c" in text
+    assert r"mine\textasciicircum{}\{2\}." in text
+
+
 def test_latex_is_balanced_and_escapes_what_latex_reads(table: Table) -> None:
     text = to_latex(table)
     assert text.count("{") == text.count("}")

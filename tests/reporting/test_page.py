@@ -118,10 +118,13 @@ def test_text_of_a_run_cannot_become_markup(run_folder: Path) -> None:
     run.settings = {**run.settings, "title": "</title><script>alert(1)</script>"}
     shutil.move(run_folder / "distilled" / "dit-ipc4", run_folder / "distilled" / "dit-<b>-ipc4")
     run.settings["methods"].append("dit-<b>")
+    shutil.move(run_folder / "distilled" / "random-ipc4", run_folder / "distilled" / "dit-<!--<script>-ipc4")
+    run.settings["methods"].append("dit-<!--<script>")  # in data, a browser would look for a second end of the script
     text = build_page([RunReport(run, summarize(run), [])], [])
     assert "<script>alert" not in text
     assert "&lt;b&gt;" in text
     assert text.count("</script>") == 2
+    assert "<!--" not in text
 
 
 def test_the_gallery_filters_by_set_class_and_difficulty(page: Path, browser: Browser) -> None:

@@ -51,6 +51,25 @@ def test_a_row_is_keyed_as_the_papers_tables(finished_run: Path) -> None:
     assert run.setting("flat", 4, "convnet3") == Setting("digits", "convnet3", "dit_dgs", 4, "ground")
 
 
+def test_a_run_says_how_it_differs_from_the_paper_where_their_numbers_stand_side_by_side(run_folder: Path) -> None:
+    config = run_folder / "stages" / "evaluation" / "dit-ipc4" / "convnet3" / "seed5.yaml"
+    settings = yaml.safe_load((run_folder / "experiment.yaml").read_text())
+
+    def said(classes: str | None, data: dict[str, object], model: dict[str, object]) -> str:
+        config.write_text(yaml.safe_dump({"data": {"init_args": data}, "model": {"init_args": model}}))
+        (run_folder / "experiment.yaml").write_text(yaml.safe_dump({**settings, "classes": classes}))
+        return read_run(run_folder).unlike_the_paper
+
+    assert said(None, {"image_size": 64}, {"epochs": 200}) == ""  # the paper has no numbers on digits
+    assert said("imagewoof", {"image_size": 224}, {"epochs": None}) == ""
+    assert said("imagewoof", {"image_size": 128}, {}) == (
+        "the paper has images of 224 x 224 pixels, three-digits images of 128 x 128 pixels"
+    )
+    assert said("imagewoof", {"image_size": 224}, {"steps": 600}) == (
+        "the paper has epochs that follow from the IPC, three-digits 600 steps"
+    )
+
+
 def test_difficulties_are_those_of_the_scores_folder_by_label(finished_run: Path) -> None:
     difficulties = read_run(finished_run).difficulties("original")
     scores = read_manifest(finished_run / "scores" / "original")

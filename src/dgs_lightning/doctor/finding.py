@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dgs_lightning.errors import InputError
 
@@ -59,15 +60,9 @@ def show(findings: Sequence[Finding]) -> int:
     """
     table = Table("", "found", "what to do", box=None, padding=(0, 2, 0, 0))
     for finding in findings:
-        colour = COLOURS[finding.level]
-        table.add_row(f"[{colour}]{finding.level}[/]", _plain(finding.what), _plain(finding.remedy))
+        table.add_row(Text(finding.level, COLOURS[finding.level]), Text(finding.what), Text(finding.remedy))
     console = Console(highlight=False)
     console.print(table)
     counts = Counter(finding.level for finding in findings)
     console.print(", ".join(f"{counts[level]} {level}" for level in get_args(Level)))
     return int("problem" in counts)
-
-
-def _plain(text: str) -> str:
-    """Text whose brackets are no markup."""
-    return text.replace("[", r"\[")

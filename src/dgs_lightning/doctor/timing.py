@@ -37,7 +37,7 @@ def check_time(experiment: Experiment, works: Sequence[Work], scale: Scale) -> I
             continue
         each = seconds_per_image(network, scale)
         if each is None:
-            what = "time: no estimate, since the networks are too large to be tried within seconds"
+            what = "time: no estimate, since a network is unknown, or too large to be tried within seconds"
             yield ok(what) if torch.cuda.is_available() else warning(f"{what}, and there is no GPU", FASTER)
             return
         seconds += images * each / _side_by_side(network, experiment)

@@ -54,9 +54,11 @@ def _estimator(experiment: Experiment) -> Finding:
     asked = estimator_source(experiment)
     name = f"estimator {experiment.estimator}"
     if asked.local is not None:
-        known = bool(asked.source) or Path(asked.local).exists()
-        wrong = problem(f"{name}: neither a folder nor the name of a network", "Write torchvision:NAME or timm:NAME")
-        return _model("estimator", asked.local, ()) if known else wrong
+        if Path(asked.local).exists():
+            return _model("estimator", asked.local, ())
+        if asked.source:
+            return problem(f"{name}: no weights {asked.local}", "Correct the path, or leave estimator_weights out")
+        return problem(f"{name}: neither a folder nor the name of a network", "Write torchvision:NAME or timm:NAME")
     try:
         found, fetch = (_of_torchvision if asked.source == "torchvision" else _of_timm)(asked)
     except (ValueError, KeyError):

@@ -151,7 +151,7 @@ def _encoding(stage: Stage, scale: Scale) -> Work:
 
 def _scoring(stage: Stage, scale: Scale) -> Work:
     made = next((needed for needed in stage.needs if task_of(needed) == "GenerationTask"), None)
-    given = scale.pool if stage.name == "scores/pool" else scale.train
+    given = {"scores/pool": scale.pool, "scores/val": scale.val}.get(stage.name, scale.train)
     return Work(stage.name, "images scored", given if made is None else generated(made, scale))
 
 

@@ -80,6 +80,9 @@ def _accuracies(run: Run) -> Iterator[Plate]:
             "Best accuracy on the validation set: mean over the repeats (bar), sample standard deviation (line), and "
             "each repeat (circle)."
         )
+        if any(bar.paper is not None for bars in panels.values() for bar in bars):
+            difference = f"; not like for like: {run.unlike_the_paper}" if run.unlike_the_paper else ""
+            caption += f" The diamond is the paper's mean{difference}."
         yield Plate("accuracy", caption, lambda: figures.accuracy_bars(panels))
 
 

@@ -203,21 +203,18 @@ def predefined_distributions(
 
 
 @styled
-def difficulty_by_set(
-    original: Floats, sets: Mapping[str, tuple[str, Floats]], intervals: int = 10, columns: int = 4
-) -> Figure:
+def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], intervals: int = 10) -> Figure:
     """Share of images in each difficulty interval, a panel for each set, the original's as an outline on top.
 
     Args:
         original: Difficulties of the original images.
         sets: For each set's name its method and its difficulties.
         intervals: Number K of difficulty intervals.
-        columns: Panels in a row.
 
     Returns:
         The figure.
     """
-    columns = min(columns, len(sets))
+    columns = min(4, len(sets))
     rows = -(-len(sets) // columns)
     figure = new_figure(max(2.5 * columns + 0.4, 4.2), 1.8 * rows + 0.7)
     grid = np.asarray(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
@@ -251,17 +248,16 @@ class Bar:
 
 
 @styled
-def accuracy_bars(panels: Mapping[str, Sequence[Bar]], columns: int = 2) -> Figure:
+def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     """Mean accuracy of each method with its sample standard deviation, the repeats as dots, the paper's as a diamond.
 
     Args:
         panels: Bars by the panel's title, such as ``ConvNet-6, IPC 10``.
-        columns: Panels in a row.
 
     Returns:
         The figure.
     """
-    columns = min(columns, len(panels))
+    columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     tallest = max(map(len, panels.values()))
     figure = new_figure(5.2 * columns + (0.8 if columns == 1 else 0), rows * (0.31 * tallest + 0.75))

@@ -76,5 +76,6 @@ def to_latex(table: Table) -> str:
 
 def _escape(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
-    special = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
+    special = {character: f"\\{character}" for character in "%&_#${}"}
+    special |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "±": r"$\pm$"}
     return "".join(special.get(character, character) for character in text)

@@ -68,21 +68,25 @@ def split_variant(row: str, variants: Mapping[str, Mapping[str, Any]]) -> tuple[
         variants: The experiment's variants: name to ``{method: ..., CHANGES}``.
 
     Returns:
-        The method and, as the paper's tables are keyed, its variant: the name of a sampling distribution, ``poolN``,
-        ``stopN``, or else the row's own name; empty for a method as it is.
+        The method and, as the paper's tables are keyed, its variant: the name of a sampling distribution, ``stopN``,
+        ``poolN``, ``val_NAME``, or else the row's own name, without that of its method; empty for a method as it is.
     """
     if row not in variants:
         method, _, variant = row.partition("-")
         return method, variant
     changes = variants[row]
+    method = str(changes["method"])
     distribution = changes.get("select", {}).get("distribution")
     stop = {**changes.get("mgd3", {}), **changes.get("dag", {})}.get("stop_timestep")
     if isinstance(distribution, str):
-        return changes["method"], distribution
+        return method, distribution
     if stop is not None:
-        return changes["method"], f"stop{stop}"
-    size = changes.get("pool_multiple")
-    return changes["method"], row if size is None else f"pool{size}"
+        return method, f"stop{stop}"
+    if "pool_multiple" in changes:
+        return method, f"pool{changes['pool_multiple']}"
+    if "validation" in changes:
+        return method, f"val_{changes['validation']}"
+    return method, row.removeprefix(f"{method}-")
 
 
 def show_row(row: str, variants: Mapping[str, Mapping[str, Any]]) -> str:

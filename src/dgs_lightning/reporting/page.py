@@ -79,7 +79,7 @@ def build_page(reports: Sequence[RunReport], tables: Sequence[Table]) -> str:
         ),
         navigation="".join(f'<a href="#{name.lower()}">{name}</a>' for name in links),
         body=body,
-        data=json.dumps(gallery, separators=(",", ":")).replace("</", "<\\/"),
+        data=json.dumps(gallery, separators=(",", ":")).replace("<", "\\u003c"),
     )
 
 

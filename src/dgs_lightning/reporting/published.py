@@ -40,6 +40,7 @@ def published(table: int, setting: Setting) -> Score | None:
     return PUBLISHED[table].get(setting)
 
 
+SIDE = 224  # pixels of the images that the downstream networks are trained and evaluated on
 IPC = (10, 20, 50)
 _DGS = "minimax_dgs"
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.manifest import MANIFEST, read_card, read_manifest, scan_images
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import split_ipc, split_variant
-from dgs_lightning.reporting.published import Setting
+from dgs_lightning.reporting.published import PUBLISHED, SIDE, Setting
 from dgs_lightning.shipped import load_yaml
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
@@ -133,6 +133,28 @@ class Run:
         method, variant = split_variant(row, self.variants)
         return Setting(self.dataset, network, method, ipc, variant)
 
+    @cached_property
+    def unlike_the_paper(self) -> str:
+        """How downstream trainings on a data set of the paper's differ from its own in image size and length, if so."""
+        published = {setting.dataset for table in PUBLISHED.values() for setting in table}
+        trained = ((e.row if e.ipc is None else f"{e.row}-ipc{e.ipc}", e.network, e.seed) for e in self.evaluations)
+        configs = (self.folder / f"stages/evaluation/{row}/{network}/seed{k}.yaml" for row, network, k in trained)
+        config = next((path for path in configs if path.is_file()), None)
+        if config is None or self.dataset not in published:
+            return ""
+        parts = load_yaml(config)
+        data, task = ((parts.get(part) or {}).get("init_args") or {} for part in ("data", "model"))
+        theirs, ours = [], []
+        side = data.get("image_size") or self.settings.get("image_size")
+        if side not in (None, SIDE):
+            theirs.append(f"images of {SIDE} x {SIDE} pixels")
+            ours.append(f"images of {side} x {side} pixels")
+        length = next((f"{task[unit]} {unit}" for unit in ("epochs", "steps") if task.get(unit)), None)
+        if length is not None:
+            theirs.append("epochs that follow from the IPC")
+            ours.append(length)
+        return f"the paper has {' and '.join(theirs)}, {self.name} {' and '.join(ours)}" if ours else ""
+
     def image_folder(self, name: str) -> Path | None:
         """Folder of the images of the original data, a pool or a distilled set; None where it is not to be found.
 
@@ -228,7 +250,7 @@ class Run:
 
     def _cost(self, record: Mapping[str, Any]) -> Cost:
         manifest = self.folder / str(record["name"]) / MANIFEST
-        images = sum(1 for _ in _lines(manifest)) if manifest.is_file() else None
+        images = len(manifest.read_bytes().splitlines()) if manifest.is_file() else None
         return Cost(str(record["name"]), float(record.get("seconds", 0)), images, record.get("device"))
 
 
@@ -303,8 +325,3 @@ def read_record(path: Path) -> dict[str, Any]:
             remedy="Delete the file and run the experiment again",
         ) from None
     return content
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        yield from file

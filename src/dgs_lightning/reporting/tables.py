@@ -158,6 +158,7 @@ def build_tables(
     numbers: Iterable[int] | None = None,
     accuracy: Literal["best", "last"] = "best",
     repeats: str = "3",
+    unlike_the_paper: str = "",
 ) -> list[Table]:
     """Lay results out in the form of the paper's tables.
 
@@ -167,11 +168,13 @@ def build_tables(
             vary, or for which there are published numbers.
         accuracy: Which accuracy the scores are, for the note.
         repeats: How many trainings are behind a score, for the note.
+        unlike_the_paper: How our trainings differ from the paper's, for the note of tables with its numbers.
 
     Returns:
         The tables that have at least one cell of ours, one for each combination of what is fixed in a table.
     """
     note = _NOTE.format(accuracy=_ACCURACY[accuracy], repeats=repeats)
+    paper = _PAPER + (f" (not like for like: {unlike_the_paper})" if unlike_the_paper else "")
     tables = []
     for number in FORMS if numbers is None else numbers:
         form = FORMS[number]
@@ -181,7 +184,7 @@ def build_tables(
             groups[tuple(getattr(setting, name) for name in form.fixed)][setting] = score
         for fixed, group in sorted(groups.items()):
             if numbers is not None or number == 1 or _belongs(number, group):
-                tables.append(_fill(number, dict(zip(form.fixed, fixed, strict=True)), group, note))
+                tables.append(_fill(number, dict(zip(form.fixed, fixed, strict=True)), group, note, paper))
     return tables
 
 
@@ -199,7 +202,7 @@ def _belongs(number: int, group: Mapping[Setting, Score]) -> bool:
     return any(published(number, setting) for setting in group)
 
 
-def _fill(number: int, fixed: Mapping[str, Any], group: Mapping[Setting, Score], note: str) -> Table:
+def _fill(number: int, fixed: Mapping[str, Any], group: Mapping[Setting, Score], note: str, paper: str) -> Table:
     form = FORMS[number]
     settings = [*group, *_published_beside(number, group)]
     rows, columns = _values(settings, form.rows), _values(settings, form.columns)
@@ -218,7 +221,7 @@ def _fill(number: int, fixed: Mapping[str, Any], group: Mapping[Setting, Score],
     return Table(
         number,
         ", ".join([form.title, *(_SHOW[name](value) for name, value in fixed.items() if value)]),
-        note + _PAPER * any(cell.paper for cell in cells.values()) + _BEST * bool(best) + ".",
+        note + paper * any(cell.paper for cell in cells.values()) + _BEST * bool(best) + ".",
         (*(_HEADINGS[name] for name in form.rows), *(_column_heading(form.columns, column) for column in columns)),
         tuple((_show(form.rows, row), tuple(cells[row, column] for column in columns)) for row in shown),
     )
