@@ -8,12 +8,13 @@ STAMP  := $(VENV)/.installed
 
 help:
 	@echo "make quickstart   install, then distil the digits: runs/quickstart/summary.md"
-	@echo "make test         install, then ruff, mypy and all tests that need no GPU"
+	@echo "make test         install, then ruff, mypy and the tests; none needs a GPU"
 	@echo "make test-fault   inject faults into every stage of a run, within 30 minutes: docs/reliability.md"
 	@echo "make coverage     the tests again, and which lines they run: 90 % of all, every one of floor 0"
 	@echo "make wheel-test   build wheel and sdist, install the wheel elsewhere, run the quickstart there at a tiny size"
 	@echo "make benchmarks   measure beside plain references on a quiet machine, about 12 minutes: docs/benchmarks.md"
 	@echo "make docs         install, then the documentation: site/index.html"
+	@echo "make clean        remove the environment and what was built"
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

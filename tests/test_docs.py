@@ -23,7 +23,12 @@ from dgs_lightning.models.dit_formats import save_dit
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"^\$ dgs (.*?)(?: +#.*)?$", re.MULTILINE)
+COMMANDS_IN_TEXT = (
+    re.compile(r"^\$ dgs (.*?)(?: +#.*)?$", re.MULTILINE),
+    re.compile(r"^\$ torchrun .* -m dgs_lightning +(.*)$", re.MULTILINE),
+    re.compile(r"^\$ sbatch .*'srun dgs (.*)'$", re.MULTILINE),
+    re.compile(r"`dgs ((?:run|doctor) [a-z][^`]*)`"),
+)
 LABELS = ("ant", "bee", "cow")
 
 
@@ -32,7 +37,12 @@ def in_text(command: str) -> str:
     return command.replace("\\\n", "")
 
 
-COMMANDS = sorted({found for page in PAGES for found in COMMAND.findall(in_text(page.read_text()))})
+def commands_of(text: str) -> set[str]:
+    """Arguments of each ``dgs`` in a page: in a console, in a job of several machines, in a sentence."""
+    return {match[1] for form in COMMANDS_IN_TEXT for match in form.finditer(in_text(text))}
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page.read_text())})
 
 
 @pytest.fixture(scope="module")
