@@ -56,6 +56,7 @@ def test_help_of_a_command_says_what_it_does_and_each_setting_once(capsys: pytes
 def handlers() -> Iterator[None]:
     """The test's own answers to signals, given back afterwards."""
     before = {number: signal.getsignal(number) for number in __main__.SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -110,3 +111,17 @@ def test_an_error_of_the_program_itself_keeps_its_traceback(monkeypatch: pytest.
     monkeypatch.setattr(__main__, "dispatch", run)
     with pytest.raises(KeyError, match="a fault of ours"):
         main(["fit"])
+
+
+def test_nobody_reading_the_output_is_no_error() -> None:
+    code = (
+        "import sys; from dgs_lightning import __main__\n"
+        "__main__.dispatch = lambda *_: print('x' * 100_000)\n"
+        "sys.exit(__main__.main(['run']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from dgs_lightning import plan
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment import Experiment, load_experiment
 from dgs_lightning.plan import Plan, Stage, one_of_each_kind, stage_keys
@@ -162,6 +163,14 @@ def test_a_variant_may_not_change_what_it_shares() -> None:
     variants = {"longer": {"method": "minimax", "finetune": {"trainer": {"max_steps": 7}}}}
     with pytest.raises(InputError, match=r"variants\.longer"):
         stages(replace(SMALL, methods=["longer"], variants=variants))
+
+
+def test_a_folder_that_many_stages_read_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(plan, "fingerprint", looked.append)
+    reading = [Stage(f"evaluation/{k}", "fit", {}, inputs=("images",)) for k in range(3)]
+    assert len(stage_keys(reading, Path("runs"))) == 3
+    assert looked == [Path("images")]
 
 
 def test_of_stages_that_differ_in_what_the_plan_counts_up_and_own_paths_alone_one_stands_for_all() -> None:

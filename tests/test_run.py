@@ -137,7 +137,13 @@ def test_a_killed_run_ends_in_the_same_bytes(finished: Path, tmp_path: Path, mom
 
 def test_an_interrupted_run_says_that_it_can_go_on(tmp_path: Path) -> None:
     output = tmp_path / "interrupted"
-    process = subprocess.Popen(command(output, "jobs=1"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(output, "jobs=1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background of a shell it is ignored
+    )
     deadline = time.monotonic() + 200
     while not (output / "pretrain" / "lightning_logs").exists():
         assert process.poll() is None, "the run ended before it could be interrupted"

@@ -1,6 +1,7 @@
 """The command ``dgs``: dispatches to one subcommand and turns bad input into one clear line."""
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0, or 1 where the doctor finds a problem, 2 where a setting or file is at fault, 130 where the
-        user interrupted, or 143 where it was terminated.
+        user interrupted, 143 where it was terminated, or 141 where nobody reads its output any more.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
@@ -88,16 +89,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, stop)
     try:
         with told_in_words():
-            return dispatch(args[0], args[1:])
+            status = dispatch(args[0], args[1:])
+            sys.stdout.flush()
+            return status
     except BaseException as error:
         if stopped:  # whatever a library has made of the signal
             sys.stderr.write(f"dgs {args[0]}: {SIGNALS[stopped[0]]}; the same command continues\n")
             return 128 + stopped[0]
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 128 + signal.SIGPIPE
         told = _in_words(error)
         if told is None:
             raise
         sys.stderr.write(f"dgs {args[0]}: {told}\n")
         return 2
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the output any more, as after ``| head``; what is left of it then goes nowhere."""
+    output = select.poll()
+    output.register(1, 0)  # asks for nothing but errors
+    gone = bool(output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return gone
 
 
 def _in_words(error: BaseException) -> InputError | None:

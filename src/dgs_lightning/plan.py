@@ -51,7 +51,7 @@ def stage_keys(stages: Sequence[Stage], output: Path) -> dict[str, str]:
         stages: Stages, each after what it needs.
         output: Folder of the run.
     """
-    fingerprints = {path: fingerprint(Path(path)) for stage in stages for path in stage.inputs}
+    fingerprints = {path: fingerprint(Path(path)) for path in {path for stage in stages for path in stage.inputs}}
     keys: dict[str, str] = {}
     for stage in stages:
         identity = {

@@ -27,6 +27,7 @@ class Drift(pl.LightningModule):
 def train(module: Drift, ema: EMA, root: Path, steps: int, batches: int = 1) -> EMA:
     trainer = pl.Trainer(
         max_steps=steps,
+        max_epochs=-1,
         accumulate_grad_batches=batches,
         callbacks=[ema],
         default_root_dir=root,
@@ -72,3 +73,8 @@ def test_a_checkpoint_restores_the_average(tmp_path: Path) -> None:
 def test_an_average_that_never_moves_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"ema_(decay|horizon): found"):
         EMA(**settings)
+
+
+def test_a_horizon_needs_a_run_that_ends(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"ema_horizon: found 0\.1 of a run without end, .* Set max_steps"):
+        train(Drift(), EMA(horizon=0.1), tmp_path, -1)

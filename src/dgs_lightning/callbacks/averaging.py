@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from dgs_lightning.errors import InputError
 from dgs_lightning.ranges import check_ranges
 
 EMA_RANGES = {"ema_decay": "[0, 1)", "ema_horizon": "(0, 1]"}
@@ -46,9 +47,21 @@ class EMA(pl.Callback):
         self._trained = list(trained.values())
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Settle the decay: now that the loader is restored, Lightning may ask it for the number of steps."""
+        """Settle the decay: now that the loader is restored, Lightning may ask it for the number of steps.
+
+        Raises:
+            InputError: If there is a horizon and the run has no last step.
+        """
         if self.horizon is not None:
-            self.decay = max(0.0, 1 - 1 / (self.horizon * trainer.estimated_stepping_batches))
+            steps = trainer.estimated_stepping_batches
+            if steps == float("inf"):
+                raise InputError(
+                    "ema_horizon",
+                    found=f"{self.horizon} of a run without end",
+                    expected="a run of so many steps or epochs",
+                    remedy="Set max_steps or max_epochs, or use ema_decay alone",
+                )
+            self.decay = max(0.0, 1 - 1 / (self.horizon * steps))
         self._move = get_ema_multi_avg_fn(self.decay)  # type: ignore[no-untyped-call]
         self._step = trainer.global_step
 

@@ -60,6 +60,10 @@ class SmoothingSettings:
         }.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("epsilon", "floor", "density_epsilon", "weight", "search_fraction"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) and not (value is None and name == "search_fraction"):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         if not self.epsilon > 0:
             raise ValueError(f"epsilon must be above 0, got {self.epsilon}; 0 has no logarithm")
         if not 0 <= self.floor < 1 or not self.density_epsilon >= 0:
