@@ -37,6 +37,7 @@ test-fault: $(STAMP)
 coverage: $(STAMP)
 	$(BIN)/coverage erase
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
+	rm -f .coverage.*  # half-written, by processes that tests killed
 	$(BIN)/coverage report --include='*/diffusion/*,*/selection/*' --fail-under=100
 
 wheel-test: $(STAMP)
