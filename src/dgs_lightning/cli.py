@@ -148,9 +148,8 @@ class DGSCommandLine(LightningCLI):
         check_ranges(settings, {"seed_everything": SEEDS})
         check_ranges(settings.trainer, TRAINER_RANGES)
         if self.config.subcommand == "predict" and settings.trainer.logger is None:
-            settings.trainer.logger = (
-                False  # Lightning's would begin a folder in the current one, and have nothing to log
-            )
+            # Lightning's own would begin a folder in the current one, and have nothing to log.
+            settings.trainer.logger = False
         for kind, own in named_classes(settings):
             if issubclass(kind, Ranged):
                 kind.check_settings(own)

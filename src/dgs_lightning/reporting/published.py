@@ -41,6 +41,7 @@ def published(table: int, setting: Setting) -> Score | None:
 
 
 SIDE = 224  # pixels of the images that the downstream networks are trained and evaluated on
+POOL_MULTIPLE = 5  # images of a pool for each one selected
 IPC = (10, 20, 50)
 _DGS = "minimax_dgs"
 

@@ -16,13 +16,14 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.manifest import MANIFEST, read_card, read_manifest, scan_images
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import split_ipc, split_variant
-from dgs_lightning.reporting.published import PUBLISHED, SIDE, Setting
+from dgs_lightning.reporting.published import POOL_MULTIPLE, PUBLISHED, SIDE, Setting
 from dgs_lightning.shipped import load_yaml
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
 ORIGINAL, FULL = "original", "full"
 SELECTION = "selection.json"
 _KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "repeats": int, "variants": dict}
+_RULES = ("distribution", "intervals", "smoothing_forks", "shortage", "scale", "stop_timestep", "form")  # as published
 _PARTS = ("stages", "evaluation", "distilled", "pools", "scores")
 
 
@@ -135,7 +136,7 @@ class Run:
 
     @cached_property
     def unlike_the_paper(self) -> str:
-        """How downstream trainings on a data set of the paper's differ from its own in image size and length, if so."""
+        """How a run on a data set of the paper's differs from its own in images, length and settings, if it does."""
         published = {setting.dataset for table in PUBLISHED.values() for setting in table}
         trained = ((e.row if e.ipc is None else f"{e.row}-ipc{e.ipc}", e.network, e.seed) for e in self.evaluations)
         configs = (self.folder / f"stages/evaluation/{row}/{network}/seed{k}.yaml" for row, network, k in trained)
@@ -153,7 +154,17 @@ class Run:
         if length is not None:
             theirs.append("epochs that follow from the IPC")
             ours.append(length)
+        if changed := self._changed_settings():
+            theirs.append("its own settings")
+            ours += changed
         return f"the paper has {' and '.join(theirs)}, {self.name} {' and '.join(ours)}" if ours else ""
+
+    def _changed_settings(self) -> list[str]:
+        """Settings of all rows alike that are not the published ones; those of variants have rows of their own."""
+        sections = {name: self.settings.get(name) or {} for name in ("select", "mgd3", "dag")}
+        given = [f"{s}.{name} {value}" for s, own in sections.items() for name, value in own.items() if name in _RULES]
+        multiple = self.settings.get("pool_multiple", POOL_MULTIPLE)
+        return given + [f"pool_multiple {multiple}"] * (multiple != POOL_MULTIPLE)
 
     def image_folder(self, name: str) -> Path | None:
         """Folder of the images of the original data, a pool or a distilled set; None where it is not to be found.
