@@ -11,16 +11,23 @@ import torch
 
 
 def start(function: Callable[..., object], *args: object, **environment: str) -> BaseProcess:
-    """Start a function in a forked process with its own environment variables."""
+    """Start a function of a test module in a process with its own environment variables.
 
-    def run() -> None:
-        torch.set_num_threads(1)
-        os.environ.update(environment)
-        function(*args)
-
-    process: BaseProcess = multiprocessing.get_context("fork").Process(target=run)
+    It is forked from a server that has not trained yet: torch does not train in the child of a process that has,
+    once that has needed a thread for it.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dgs_lightning.cli", "dgs_lightning.tasks.minimax", "dgs_lightning.tasks.scoring"])
+    process = context.Process(target=run_with, args=(environment, function, *args))
     process.start()
     return process
+
+
+def run_with(environment: dict[str, str], function: Callable[..., object], *args: object) -> None:
+    """What the process does."""
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    function(*args)
 
 
 @pytest.fixture

@@ -127,8 +127,12 @@ def test_a_finished_cache_is_left_alone(images: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in shard_paths(tmp_path)} == before
 
 
+def encode_on_two_devices(images: Path, output: Path) -> None:
+    encode(EncodingTask(), images, output, devices=2, strategy="ddp")
+
+
 def test_two_devices_write_the_cache_of_one(images: Path, tmp_path: Path, on_two_devices: Callable[..., None]) -> None:
-    on_two_devices(lambda: encode(EncodingTask(), images, tmp_path / "2", devices=2, strategy="ddp"))
+    on_two_devices(encode_on_two_devices, images, tmp_path / "2")
     one, two = encode(EncodingTask(), images, tmp_path / "1"), LatentCache(tmp_path / "2")
     assert one.key == two.key
     assert torch.equal(read_all(one), read_all(two))

@@ -158,19 +158,19 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def train_resumably(base: Path, cache: Path, root: Path, *extra: pl.Callback) -> None:
+    task = MinimaxTask(dit=str(base), memory_size=3, ema_horizon=0.5)
+    fit(task, cache, root, max_epochs=6, enable_checkpointing=True, callbacks=[*extra, ResumeCheckpoint(5)])
+
+
 def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
     cache: Path, base: Path, tmp_path: Path, in_a_process: Callable[..., int | None]
 ) -> None:
     """An epoch has 2 batches; the last checkpoint before the kill is in the middle of one."""
-
-    def train(root: Path, *extra: pl.Callback) -> None:
-        task = MinimaxTask(dit=str(base), memory_size=3, ema_horizon=0.5)
-        fit(task, cache, root, max_epochs=6, enable_checkpointing=True, callbacks=[*extra, ResumeCheckpoint(5)])
-
-    assert in_a_process(train, tmp_path / "killed", Kill(8)) == -signal.SIGKILL
+    assert in_a_process(train_resumably, base, cache, tmp_path / "killed", Kill(8)) == -signal.SIGKILL
     assert torch.load(tmp_path / "killed/checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
-    train(tmp_path / "killed")
-    train(tmp_path / "through")
+    train_resumably(base, cache, tmp_path / "killed")
+    train_resumably(base, cache, tmp_path / "through")
     for file in ("model.safetensors", "ema.safetensors", "config.json"):
         assert (tmp_path / "killed/weights" / file).read_bytes() == (tmp_path / "through/weights" / file).read_bytes()
     through, resumed = (everything_in(tmp_path / n / "checkpoints" / "last.ckpt") for n in ("through", "killed"))

@@ -184,13 +184,15 @@ def test_scores_do_not_depend_on_the_batch_size(
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+def score_on_two_devices(estimator: str, images: Path, output: Path) -> None:
+    score(ScoringTask(estimator), images, output, devices=2)
+
+
 def test_two_devices_give_the_same_bytes_as_one(
     images: Path, estimators: list[str], tmp_path: Path, on_two_devices: Callable[..., None]
 ) -> None:
     score(ScoringTask(estimators[0]), images, tmp_path / "one")
-    on_two_devices(
-        lambda: score(ScoringTask(estimators[0]), images, tmp_path / "two", devices=2),
-    )
+    on_two_devices(score_on_two_devices, estimators[0], images, tmp_path / "two")
     for name in ("metadata.jsonl", "dataset.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["dataset.json", "metadata.jsonl"]
