@@ -68,7 +68,7 @@ def test_a_run_says_how_it_differs_from_the_paper_where_their_numbers_stand_side
     assert said("imagewoof", {"image_size": 224}, {"steps": 600}) == (
         "the paper has epochs that follow from the IPC, three-digits 600 steps"
     )
-    settings |= {"dag": {"stop_timestep": 15}, "select": {"features": "pixels"}, "pool_multiple": 7}
+    settings |= {"dag": {"stop_timestep": 15, "scale": 0.1}, "select": {"features": "pixels"}, "pool_multiple": 7}
     assert said("imagewoof", {"image_size": 128}, {}) == (
         "the paper has images of 224 x 224 pixels and its own settings, "
         "three-digits images of 128 x 128 pixels and dag.stop_timestep 15 and pool_multiple 7"

@@ -16,7 +16,7 @@ from dgs_lightning.plan import Stage, one_of_each_kind
 
 
 def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
-    """Parse the settings of each stage as its command would; of stages that differ in numbers alone, one."""
+    """Parse the settings of each stage as its command would; of those that differ in what a plan counts up, one."""
     from dgs_lightning.cli import check
 
     valid = True

@@ -41,7 +41,16 @@ def published(table: int, setting: Setting) -> Score | None:
 
 
 SIDE = 224  # pixels of the images that the downstream networks are trained and evaluated on
-POOL_MULTIPLE = 5  # images of a pool for each one selected
+SETTINGS: Mapping[str, object] = {  # of an experiment, where the tables do not vary them
+    "select.distribution": "scale",
+    "select.intervals": 10,
+    "select.shortage": "random",
+    "mgd3.scale": 0.1,
+    "mgd3.stop_timestep": 25,
+    "dag.scale": 0.1,
+    "dag.stop_timestep": 25,
+    "pool_multiple": 5,
+}
 IPC = (10, 20, 50)
 _DGS = "minimax_dgs"
 

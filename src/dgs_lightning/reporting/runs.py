@@ -16,14 +16,13 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.manifest import MANIFEST, read_card, read_manifest, scan_images
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import split_ipc, split_variant
-from dgs_lightning.reporting.published import POOL_MULTIPLE, PUBLISHED, SIDE, Setting
+from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
 from dgs_lightning.shipped import load_yaml
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
 ORIGINAL, FULL = "original", "full"
 SELECTION = "selection.json"
 _KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "repeats": int, "variants": dict}
-_RULES = ("distribution", "intervals", "smoothing_forks", "shortage", "scale", "stop_timestep", "form")  # as published
 _PARTS = ("stages", "evaluation", "distilled", "pools", "scores")
 
 
@@ -161,10 +160,13 @@ class Run:
 
     def _changed_settings(self) -> list[str]:
         """Settings of all rows alike that are not the published ones; those of variants have rows of their own."""
-        sections = {name: self.settings.get(name) or {} for name in ("select", "mgd3", "dag")}
-        given = [f"{s}.{name} {value}" for s, own in sections.items() for name, value in own.items() if name in _RULES]
-        multiple = self.settings.get("pool_multiple", POOL_MULTIPLE)
-        return given + [f"pool_multiple {multiple}"] * (multiple != POOL_MULTIPLE)
+        changed = []
+        for name, published in SETTINGS.items():
+            section, _, key = name.rpartition(".")
+            own = (self.settings.get(section) or {}) if section else self.settings
+            if own.get(key, published) != published:
+                changed.append(f"{name} {own[key]}")
+        return changed
 
     def image_folder(self, name: str) -> Path | None:
         """Folder of the images of the original data, a pool or a distilled set; None where it is not to be found.
