@@ -24,14 +24,14 @@ from program import parser, show
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dgs_lightning.data.codec import AutoencoderCodec, Codec, PixelCodec
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.latents import LatentDataModule
 from dgs_lightning.diffusion.objective import add_noise, linear_alphas_cumprod, training_terms
-from dgs_lightning.models.difffit import add_difffit, mark_trainable
-from dgs_lightning.models.dit import DiT, DiTConfig, initialise
-from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.models.codec import AutoencoderCodec, Codec, PixelCodec
+from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
+from dgs_lightning.models.dit.formats import save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 from dgs_lightning.tasks.minimax import MinimaxTask
 
 CLASSES, WARM_UP = 10, 3

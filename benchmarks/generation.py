@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dgs_lightning.callbacks.image_writer import ImageWriter
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.diffusion.sampler import build_scheduler
-from dgs_lightning.models.dit import DiT, DiTConfig
-from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.models.dit.formats import save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.tasks.generation import GenerationTask
 
 STEPS, SCALE = 50, 4.0

@@ -22,7 +22,7 @@ from page import draw_growth, page
 from program import Figures
 from topics import TOPICS, Measured, Topic
 
-from dgs_lightning.data.manifest import versions
+from dgs_lightning.data.cards import versions
 from dgs_lightning.files import write_text
 
 PROGRAMS = Path(__file__).parent

@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 
 from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.data.classes import class_list
-from dgs_lightning.data.estimator import Estimator, load_estimator
-from dgs_lightning.data.manifest import ImageRecord, read_manifest
+from dgs_lightning.data.records import ImageRecord, read_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
+from dgs_lightning.models.estimator import Estimator, load_estimator
 from dgs_lightning.models.registry import build_network
 from dgs_lightning.tasks.scoring import ScoringTask
 

@@ -19,7 +19,7 @@ MakeSet = Callable[..., Path]
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dgs_lightning.models.dit import DiT
+    from dgs_lightning.models.dit.network import DiT
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -60,7 +60,7 @@ def golden_diffusion(golden: Path) -> "dict[str, Tensor]":
 @pytest.fixture
 def golden_dit(golden: Path) -> "DiT":
     """The model that gave them."""
-    from dgs_lightning.models.dit_formats import load_dit
+    from dgs_lightning.models.dit.formats import load_dit
 
     return load_dit(str(golden / "dit_minimax_state.safetensors"), num_heads=2)
 

@@ -26,19 +26,19 @@ from safetensors.torch import save_file
 
 import dgs_lightning
 from dgs_lightning.__main__ import main
+from dgs_lightning.bounds import Ranged
 from dgs_lightning.callbacks.checkpointing import KEYS, check_readable
 from dgs_lightning.callbacks.guidance import read_centers
-from dgs_lightning.cli import check
-from dgs_lightning.data.estimator import load_estimator
+from dgs_lightning.commands.cli import check
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
-from dgs_lightning.data.manifest import ImageRecord, read_manifest, write_manifest
+from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment import Experiment, load_experiment
+from dgs_lightning.experiment.plan import Plan
+from dgs_lightning.experiment.settings import Experiment, load_experiment
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
-from dgs_lightning.models.dit import DiT, DiTConfig, initialise
-from dgs_lightning.models.dit_formats import export_diffusers, load_dit, save_dit
-from dgs_lightning.plan import Plan
-from dgs_lightning.ranges import Ranged
+from dgs_lightning.models.dit.formats import export_diffusers, load_dit, save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
+from dgs_lightning.models.estimator import load_estimator
 
 LIBRARIES = ("Traceback", "Subtypes", "Does not validate", "weights_only", "usage:", "\x1b")
 CLASSES = ("cat", "dog")

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dgs_lightning.arguments import experiment_parser
-from dgs_lightning.cli import check
-from dgs_lightning.data.manifest import read_card, read_manifest
-from dgs_lightning.experiment import load_experiment
+from dgs_lightning.commands.arguments import experiment_parser
+from dgs_lightning.commands.cli import check
+from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.records import read_manifest
+from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
-from dgs_lightning.models.dit import DiT, DiTConfig, initialise
-from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.models.dit.formats import save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,19 +10,24 @@ ROOT = Path(dgs_lightning.__file__).parent
 FLOORS = {
     "errors": -1,
     "files": -1,
-    "ranges": -1,
-    "shipped": -1,
+    "bounds": -1,
+    "configs": -1,
     "seeding": -1,
     "selection": 0,
     "diffusion": 0,
-    "models": 1,
-    "data": 2,
-    "reporting": 3,
-    "callbacks": 4,
-    "datamodules": 4,
-    "tasks": 4,
+    "data": 1,
+    "runs": 2,
+    "models": 3,
+    "distil": 4,
+    "reporting": 4,
+    "datamodules": 5,
+    "tasks": 5,
+    "callbacks": 5,
+    "commands": 6,
+    "experiment": 7,
+    "doctor": 8,
 }
-TOP = 5
+TOP = 9
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.test_run import run
+from tests.experiment.test_run import run
 
-from dgs_lightning.data.manifest import read_manifest
+from dgs_lightning.data.records import read_manifest
 
 pytestmark = [
     pytest.mark.slow,

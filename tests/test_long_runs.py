@@ -18,14 +18,15 @@ from PIL import Image
 from dgs_lightning.callbacks.image_writer import ImageWriter
 from dgs_lightning.callbacks.latent_writer import LatentWriter
 from dgs_lightning.callbacks.score_writer import ScoreWriter
+from dgs_lightning.data.cards import CARD
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
-from dgs_lightning.data.manifest import CARD, MANIFEST, ImageRecord, manifest_line, read_manifest
+from dgs_lightning.data.records import MANIFEST, ImageRecord, manifest_line, read_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.datamodules.latents import LatentDataModule
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
-from dgs_lightning.models.dit import DiT, DiTConfig, initialise
-from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.models.dit.formats import save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 from dgs_lightning.tasks.classification import ClassificationTask
 from dgs_lightning.tasks.encoding import EncodingTask
 from dgs_lightning.tasks.generation import GenerationTask

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from dgs_lightning.cli import check, execute
+from dgs_lightning.commands.cli import check, execute
+from dgs_lightning.configs import ROOT
 from dgs_lightning.data.latents import LatentCache
-from dgs_lightning.models.dit_formats import load_dit
-from dgs_lightning.shipped import ROOT
+from dgs_lightning.models.dit.formats import load_dit
 
 CONFIGS = sorted(ROOT.glob("minimax/*.yaml"))
 OVERLAYS = sorted(ROOT.glob("trainer/*.yaml"))

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
-from dgs_lightning.data.manifest import read_card, read_manifest
+from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.records import read_manifest
 
 pytestmark = pytest.mark.slow
 

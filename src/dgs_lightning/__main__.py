@@ -44,11 +44,11 @@ def dispatch(command: str, args: list[str]) -> int:
 
         return examine(args)
     if command == "run":
-        from dgs_lightning.pipeline import main as run
+        from dgs_lightning.experiment.run import main as run
 
         run(args)
     else:
-        from dgs_lightning.cli import execute
+        from dgs_lightning.commands.cli import execute
 
         execute(command, args)
     return 0

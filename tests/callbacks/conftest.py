@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dgs_lightning.diffusion.objective import add_noise, linear_alphas_cumprod, training_terms
-from dgs_lightning.models.dit import DiT, DiTConfig, initialise
-from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.models.dit.formats import save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 
 CLASSES = {"cat": 0.5, "cow": 0.0, "dog": -0.5}  # grey value that the images of a class scatter around
 

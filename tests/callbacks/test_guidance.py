@@ -16,8 +16,10 @@ from dgs_lightning.callbacks.guidance import (
     ModeGuidance,
 )
 from dgs_lightning.callbacks.image_writer import ImageWriter
+from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
-from dgs_lightning.data.manifest import ImageRecord, read_card, read_set, write_manifest
+from dgs_lightning.data.records import ImageRecord, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.diffusion.guidance import StepState

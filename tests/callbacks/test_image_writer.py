@@ -19,7 +19,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from dgs_lightning.callbacks.image_writer import ImageWriter, write_png
-from dgs_lightning.data.manifest import read_card, read_manifest, read_set
+from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.records import read_manifest
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import image_seed

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dgs_lightning.callbacks.sample_grid import SampleGrid
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.latents import LatentDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.tasks.minimax import MinimaxTask

@@ -12,16 +12,9 @@ import torch
 from lightning.pytorch.demos.boring_classes import DemoModel
 
 from dgs_lightning.callbacks.score_writer import ScoreWriter
-from dgs_lightning.data.manifest import (
-    ImageRecord,
-    read_card,
-    read_manifest,
-    read_set,
-    require_scores,
-    scan_images,
-    write_card,
-    write_manifest,
-)
+from dgs_lightning.data.cards import read_card, write_card
+from dgs_lightning.data.folders import read_set, scan_images
+from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier

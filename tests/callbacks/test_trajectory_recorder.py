@@ -11,8 +11,8 @@ from dgs_lightning.callbacks.guidance import CenterGuidance
 from dgs_lightning.callbacks.trajectory_recorder import TrajectoryRecorder
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.dit import DiT, DiTConfig
-from dgs_lightning.models.dit_formats import save_dit
+from dgs_lightning.models.dit.formats import save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.reporting.trajectories import FILE
 from dgs_lightning.tasks.generation import GenerationTask
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dgs_lightning.data.cards import hash_files
 from dgs_lightning.data.latents import (
     CacheSettings,
     LatentCache,
@@ -12,7 +13,7 @@ from dgs_lightning.data.latents import (
     shard_paths,
     write_shard,
 )
-from dgs_lightning.data.manifest import ImageRecord, hash_files
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.errors import InputError
 
 SETTINGS = CacheSettings("codec", "transform", (2, 3, 3), posterior=True, flips=2, dtype="float16")

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import folds_of, validation_part
 
 RECORDS = [ImageRecord(f"{label}/{i}.png", label) for label, count in (("a", 11), ("b", 23)) for i in range(count)]

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from dgs_lightning.data.manifest import ImageRecord, hash_files, read_card, read_set, scan_images, write_card
+from dgs_lightning.data.cards import hash_files, read_card, write_card
+from dgs_lightning.data.folders import read_set, scan_images
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.writing import is_intact, write_set
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_text

@@ -9,10 +9,10 @@ from numpy.random import default_rng
 from PIL import Image
 from torch import Tensor, nn
 
-from dgs_lightning.data.manifest import ImageRecord, write_manifest
+from dgs_lightning.commands.select import select
+from dgs_lightning.data.records import ImageRecord, write_manifest
 from dgs_lightning.datamodules.difficulty import DifficultyGuidedDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.select import select
 
 
 class AnyClassifier(L.LightningModule):

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dgs_lightning.data.manifest import write_card
+from dgs_lightning.data.cards import write_card
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.batches import check_shareable, shuffled_batches
 from dgs_lightning.datamodules.images import ImageDataModule

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.latents import LatentBatches, LatentDataModule, ResumableLoader
 from dgs_lightning.errors import InputError
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import image_seed

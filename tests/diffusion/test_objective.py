@@ -16,7 +16,7 @@ from dgs_lightning.diffusion.objective import (
     predict_x0,
     training_terms,
 )
-from dgs_lightning.models.dit import DiT
+from dgs_lightning.models.dit.network import DiT
 
 ALPHAS = linear_alphas_cumprod()
 

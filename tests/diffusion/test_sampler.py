@@ -9,7 +9,7 @@ from torch import Tensor
 from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
 from dgs_lightning.diffusion.objective import linear_alphas_cumprod
 from dgs_lightning.diffusion.sampler import Sampler, build_scheduler, classifier_free, draw_noise, sample
-from dgs_lightning.models.dit import DiT
+from dgs_lightning.models.dit.network import DiT
 
 ALPHAS = linear_alphas_cumprod()
 

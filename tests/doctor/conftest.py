@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dgs_lightning.data.classes import class_list
-from dgs_lightning.experiment import Experiment
+from dgs_lightning.experiment.settings import Experiment
 
 MakeTree = Callable[[Path, Sequence[str], int], Path]
 

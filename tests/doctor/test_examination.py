@@ -7,7 +7,7 @@ import yaml
 from dgs_lightning.__main__ import main
 from dgs_lightning.doctor.examination import examine
 from dgs_lightning.doctor.finding import Finding, show
-from dgs_lightning.experiment import Experiment
+from dgs_lightning.experiment.settings import Experiment
 
 
 def problems(experiment: Experiment) -> list[Finding]:

@@ -6,7 +6,7 @@ from shutil import copytree, move, rmtree
 import pytest
 
 from dgs_lightning.data.classes import class_list
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.doctor.finding import Finding
 from dgs_lightning.doctor.images import (
     ImageTree,
@@ -17,7 +17,7 @@ from dgs_lightning.doctor.images import (
     check_files,
     open_trees,
 )
-from dgs_lightning.experiment import Experiment
+from dgs_lightning.experiment.settings import Experiment
 
 TENCH, SPRINGER = "n01440764", "n02102040"
 

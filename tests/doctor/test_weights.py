@@ -11,10 +11,10 @@ from dgs_lightning.doctor.finding import Finding
 from dgs_lightning.doctor.images import open_trees
 from dgs_lightning.doctor.labels import check_labels_of_models
 from dgs_lightning.doctor.weights import check_weights
-from dgs_lightning.experiment import Experiment
-from dgs_lightning.models.dit import DiT, DiTConfig, initialise
-from dgs_lightning.models.dit_formats import export_diffusers, save_dit
-from dgs_lightning.plan import Plan
+from dgs_lightning.experiment.plan import Plan
+from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.models.dit.formats import export_diffusers, save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 
 
 def weights(experiment: Experiment) -> list[Finding]:

@@ -18,11 +18,11 @@ import dgs_lightning
 from dgs_lightning.__main__ import main
 
 SLOW_TO_IMPORT = (
-    "dgs_lightning.cli",
-    "dgs_lightning.pipeline",
-    "dgs_lightning.select",
-    "dgs_lightning.data.sources",
-    "dgs_lightning.report",
+    "dgs_lightning.commands.cli",
+    "dgs_lightning.experiment.run",
+    "dgs_lightning.commands.select",
+    "dgs_lightning.commands.prepare",
+    "dgs_lightning.commands.report",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_pdf",
     "sklearn.cluster",

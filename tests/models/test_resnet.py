@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dgs_lightning.models.resnet import ResidualNetwork, ResNet18
-from dgs_lightning.models.resnet_ap import ResNetAP10
+from dgs_lightning.models.resnet import ResidualNetwork, ResNet18, ResNetAP10
 
 
 def last_stage_pixels(network: ResidualNetwork, size: int) -> int:

@@ -14,8 +14,9 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from dgs_lightning.data.manifest import ImageRecord, write_card, write_manifest
-from dgs_lightning.select import select
+from dgs_lightning.commands.select import select
+from dgs_lightning.data.cards import write_card
+from dgs_lightning.data.records import ImageRecord, write_manifest
 
 LABELS = ("zero", "three", "eight")
 DIGITS = (0, 3, 8)

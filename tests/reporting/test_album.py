@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
-from dgs_lightning.data.manifest import read_manifest
+from dgs_lightning.data.records import read_manifest
 from dgs_lightning.reporting.album import album
 from dgs_lightning.reporting.runs import read_run
 

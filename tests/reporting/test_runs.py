@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from dgs_lightning.data.manifest import MANIFEST, read_manifest
+from dgs_lightning.data.records import MANIFEST, read_manifest
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.published import Setting
 from dgs_lightning.reporting.runs import read_run

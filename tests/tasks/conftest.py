@@ -17,7 +17,9 @@ def start(function: Callable[..., object], *args: object, **environment: str) ->
     once that has needed a thread for it.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dgs_lightning.cli", "dgs_lightning.tasks.minimax", "dgs_lightning.tasks.scoring"])
+    context.set_forkserver_preload(
+        ["dgs_lightning.commands.cli", "dgs_lightning.tasks.minimax", "dgs_lightning.tasks.scoring"]
+    )
     process = context.Process(target=run_with, args=(environment, function, *args))
     process.start()
     return process

@@ -12,21 +12,21 @@ from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import save_file
 
 from dgs_lightning.callbacks.checkpointing import EpochCheckpoint
-from dgs_lightning.cli import check
+from dgs_lightning.commands.cli import check
+from dgs_lightning.commands.prepare import prepare
+from dgs_lightning.configs import ROOT, find_config, load_yaml
 from dgs_lightning.data.augmentation import normalise
-from dgs_lightning.data.datasets import load_image
-from dgs_lightning.data.estimator import load_estimator
-from dgs_lightning.data.manifest import read_set
-from dgs_lightning.data.sources import prepare
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.images import load_image
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
+from dgs_lightning.models.estimator import load_estimator
 from dgs_lightning.models.registry import build_network
-from dgs_lightning.shipped import ROOT, find_config, load_yaml
+from dgs_lightning.models.teacher import Teacher
 from dgs_lightning.tasks.classification import ClassificationTask
 from dgs_lightning.tasks.protocol import channel_statistics
-from dgs_lightning.tasks.teacher import Teacher
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from dgs_lightning.callbacks.latent_writer import LatentWriter
-from dgs_lightning.data.codec import build_codec
 from dgs_lightning.data.latents import LatentCache, shard_paths
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
+from dgs_lightning.models.codec import build_codec
 from dgs_lightning.tasks.encoding import Encoded, EncodingTask
 
 

@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgs_lightning.cli import check, execute
+from dgs_lightning.commands.cli import check, execute
+from dgs_lightning.configs import ROOT
+from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import CLASS_LISTS
-from dgs_lightning.data.manifest import ImageRecord, read_card, read_set
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import StepState
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.dit import DiT, DiTConfig
-from dgs_lightning.models.dit_formats import save_dit
-from dgs_lightning.shipped import ROOT
+from dgs_lightning.models.dit.formats import save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.tasks.generation import GenerationTask, to_pixels
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
-from dgs_lightning.data.manifest import ImageRecord
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.latents import LatentDataModule
 from dgs_lightning.diffusion.objective import add_noise, training_terms
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.dit import DiT, DiTConfig, initialise
-from dgs_lightning.models.dit_formats import load_dit, save_dit
+from dgs_lightning.models.dit.formats import load_dit, save_dit
+from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 from dgs_lightning.tasks.minimax import MinimaxTask
 
 LABELS = ("ape", "bee", "cow")

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from dgs_lightning.__main__ import main
 from dgs_lightning.callbacks.score_writer import ScoreWriter
-from dgs_lightning.data.manifest import ImageRecord, read_card, read_manifest, read_set, require_scores
+from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError

@@ -6,8 +6,8 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from dgs_lightning.bounds import check_ranges
 from dgs_lightning.errors import InputError
-from dgs_lightning.ranges import check_ranges
 
 EMA_RANGES = {"ema_decay": "[0, 1)", "ema_horizon": "(0, 1]"}
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from dgs_lightning.bounds import Ranged
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import told_in_words
-from dgs_lightning.models.weights_file import read_file
-from dgs_lightning.ranges import Ranged
+from dgs_lightning.models.weights import read_file
 
 KEYS = (
     "pytorch-lightning_version",

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dgs_lightning.bounds import Ranged
+from dgs_lightning.data.cards import hash_file, hash_json
 from dgs_lightning.data.latents import LatentCache
-from dgs_lightning.data.manifest import ImageRecord, hash_file, hash_json, read_manifest, require_scores
+from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores
 from dgs_lightning.datamodules.requests import RequestBatch, request_datamodule
 from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_tensors
 from dgs_lightning.models.registry import read_weights
-from dgs_lightning.ranges import Ranged
 from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
 from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
 from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings

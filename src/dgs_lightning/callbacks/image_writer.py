@@ -20,23 +20,14 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from dgs_lightning.bounds import Ranged
 from dgs_lightning.callbacks.image_rate import ImageRate
-from dgs_lightning.data.manifest import (
-    MANIFEST,
-    ImageRecord,
-    hash_files,
-    manifest_line,
-    read_card,
-    read_manifest,
-    scan_images,
-    versions,
-    write_card,
-    write_manifest,
-)
+from dgs_lightning.data.cards import hash_files, read_card, versions, write_card
+from dgs_lightning.data.folders import scan_images
+from dgs_lightning.data.records import MANIFEST, ImageRecord, manifest_line, read_manifest, write_manifest
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule, request_datamodule
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing, write_json, write_text
-from dgs_lightning.ranges import Ranged
 from dgs_lightning.tasks.generation import generation_task
 
 _log = logging.getLogger(__name__)

@@ -10,12 +10,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from dgs_lightning.bounds import Ranged
+from dgs_lightning.data.cards import hash_files, licences_of
 from dgs_lightning.data.latents import check_space, encoded_images, finish_cache, write_shard
-from dgs_lightning.data.licences import licences_of
-from dgs_lightning.data.manifest import hash_files
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.ranges import Ranged
 from dgs_lightning.tasks.encoding import Encoded, EncodingTask
 
 _log = logging.getLogger(__name__)

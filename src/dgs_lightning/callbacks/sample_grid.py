@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torchvision.utils import make_grid
 
-from dgs_lightning.data.codec import build_codec
+from dgs_lightning.bounds import Ranged
 from dgs_lightning.diffusion.sampler import classifier_free, draw_noise, published_channels, sample
 from dgs_lightning.errors import InputError
-from dgs_lightning.ranges import Ranged
+from dgs_lightning.models.codec import build_codec
 from dgs_lightning.seeding import generator
 from dgs_lightning.tasks.minimax import MinimaxTask
 

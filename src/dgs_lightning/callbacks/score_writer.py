@@ -14,18 +14,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from dgs_lightning.data.cards import hash_files, hash_json, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
-from dgs_lightning.data.manifest import (
-    MANIFEST,
-    ImageRecord,
-    hash_files,
-    hash_json,
-    read_card,
-    read_manifest,
-    versions,
-    write_card,
-    write_manifest,
-)
+from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import told_in_words, write_text

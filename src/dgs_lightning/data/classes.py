@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dgs_lightning.data.manifest import scan_images
+from dgs_lightning.data.folders import scan_images
 from dgs_lightning.errors import InputError
 
 _LISTS = Path(__file__).parent / "class_lists"

@@ -5,19 +5,36 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dgs_lightning.data.codec import Posterior
-from dgs_lightning.data.manifest import ImageRecord, hash_files, hash_json, read_manifest, read_set, write_manifest
+from dgs_lightning.data.cards import hash_files, hash_json
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_tensors
 
 CARD = "latents.json"
 FORMAT = "dgs-lightning/latents"
+
+
+class Posterior(NamedTuple):
+    """Gaussian of the latents of each image.
+
+    Attributes:
+        mean: Scaled latents, shape ``(B, C, h, w)``.
+        logvar: Log variance of the same, or none where the encoder is deterministic.
+    """
+
+    mean: Tensor
+    logvar: Tensor | None
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Latents at standard normal ``noise``; the mean where there is no variance."""
+        return self.mean if self.logvar is None else self.mean + (self.logvar / 2).exp() * noise
 
 
 @dataclass(frozen=True)

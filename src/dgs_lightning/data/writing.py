@@ -8,16 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dgs_lightning.data.manifest import (
-    CARD,
-    MANIFEST,
-    ImageRecord,
-    hash_files,
-    read_card,
-    read_manifest,
-    write_card,
-    write_manifest,
-)
+from dgs_lightning.data.cards import CARD, hash_files, read_card, write_card
+from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dgs_lightning.data.datasets import ImageSet
+from dgs_lightning.data.images import ImageSet
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import generator
 

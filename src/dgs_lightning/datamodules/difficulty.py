@@ -5,9 +5,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from dgs_lightning.data.manifest import ImageRecord, read_set
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.images import ImageDataModule
-from dgs_lightning.datamodules.selecting import Selection
+from dgs_lightning.distil.selection import Selection
 
 
 class DifficultyGuidedDataModule(ImageDataModule):
@@ -33,7 +34,7 @@ class DifficultyGuidedDataModule(ImageDataModule):
         labels: The classes, or the name of a class list; by default those of the folders, sorted.
         in_memory: Keep the images decoded; ``auto`` does where they take a quarter of the memory at most.
         num_workers: Processes that decode images which are not kept.
-        selection: Further settings of :class:`~dgs_lightning.datamodules.selecting.Selection`.
+        selection: Further settings of :class:`~dgs_lightning.distil.selection.Selection`.
 
     Attributes:
         report: After ``setup``, the account of the selection.

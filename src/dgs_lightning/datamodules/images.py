@@ -10,14 +10,16 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from dgs_lightning.bounds import Ranged
+from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import check_labels
-from dgs_lightning.data.datasets import ImageSet, channels_of, load_image
-from dgs_lightning.data.manifest import ImageRecord, read_card, read_set
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.images import ImageSet, channels_of, load_image
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.data.transforms import CropToBytes
 from dgs_lightning.datamodules.batches import BatchLoader, Decoded, Streamed, check_shareable, shuffled_batches
 from dgs_lightning.errors import InputError
-from dgs_lightning.ranges import Ranged
 
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # bytes
 MEMORY_SHARE = 0.25  # of it that a set which is kept decoded may take

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dgs_lightning.bounds import Ranged
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.datamodules.batches import check_shareable
 from dgs_lightning.errors import InputError
-from dgs_lightning.ranges import Ranged
 from dgs_lightning.seeding import generator
 
 

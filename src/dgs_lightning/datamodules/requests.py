@@ -10,10 +10,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from dgs_lightning.bounds import Ranged
 from dgs_lightning.data.classes import CLASS_LISTS, class_list, labels_of, readable_name
-from dgs_lightning.data.manifest import ImageRecord, check_label
+from dgs_lightning.data.records import ImageRecord, check_label
 from dgs_lightning.errors import InputError
-from dgs_lightning.ranges import Ranged
 from dgs_lightning.seeding import image_seed
 
 

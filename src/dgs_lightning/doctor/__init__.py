@@ -1,6 +1,6 @@
 """``dgs doctor``: what would go wrong with an experiment, said before hours are spent on it. It writes nothing."""
 
-from dgs_lightning.arguments import experiment_parser
+from dgs_lightning.commands.arguments import experiment_parser
 from dgs_lightning.errors import InputError
 
 
@@ -16,7 +16,7 @@ def main(args: list[str]) -> int:
     # Only here: these take seconds to import.
     from dgs_lightning.doctor.examination import examine
     from dgs_lightning.doctor.finding import of_error, show
-    from dgs_lightning.experiment import load_experiment
+    from dgs_lightning.experiment.settings import load_experiment
 
     try:
         findings = examine(load_experiment(options.experiment, options.set, options.output))

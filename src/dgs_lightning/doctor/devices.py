@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from dgs_lightning.doctor.finding import Finding, ok, problem, warning
-from dgs_lightning.experiment import Experiment
+from dgs_lightning.experiment.settings import Experiment
 
 
 def check_devices(experiment: Experiment) -> Iterator[Finding]:

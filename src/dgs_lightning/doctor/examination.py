@@ -13,8 +13,8 @@ from dgs_lightning.doctor.timing import check_time
 from dgs_lightning.doctor.weights import check_weights
 from dgs_lightning.doctor.work import dit_of, scale_of, works_of
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment import Experiment
-from dgs_lightning.plan import Plan, Stage
+from dgs_lightning.experiment.plan import Plan, Stage
+from dgs_lightning.experiment.settings import Experiment
 
 
 def examine(experiment: Experiment) -> list[Finding]:

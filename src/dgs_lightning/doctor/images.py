@@ -7,14 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
+from dgs_lightning.commands.prepare import DIGITS, SPLITS
 from dgs_lightning.data.classes import CLASS_LISTS, class_list, imagenet_index, readable_name
-from dgs_lightning.data.datasets import load_image
-from dgs_lightning.data.manifest import ImageRecord, read_set
-from dgs_lightning.data.sources import DIGITS, SPLITS
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.images import load_image
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.doctor.finding import Finding, of_error, ok, problem, warning
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment import Experiment, variant_of
-from dgs_lightning.plan import FROM_ORIGINALS, expand
+from dgs_lightning.experiment.plan import FROM_ORIGINALS, expand
+from dgs_lightning.experiment.settings import Experiment, variant_of
 
 SAMPLE = 24  # images of each folder that are read
 FASTAI = {"imagewoof": (9_025, 3_929), "imagenette": (9_469, 3_925)}  # training and validation images in all

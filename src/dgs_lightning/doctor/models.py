@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dgs_lightning.data.classes import class_list
-from dgs_lightning.data.estimator import IMAGENET_CLASSES, TORCHVISION_WEIGHTS
-from dgs_lightning.experiment import Experiment
-from dgs_lightning.models.dit import DiTConfig
-from dgs_lightning.models.dit_diffusers import config_of
+from dgs_lightning.experiment.plan import expand
+from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.models.dit.diffusers import config_of
+from dgs_lightning.models.dit.network import DiTConfig
+from dgs_lightning.models.estimator import IMAGENET_CLASSES, TORCHVISION_WEIGHTS
 from dgs_lightning.models.registry import HUB_WEIGHTS
-from dgs_lightning.plan import expand
 
 TRANSFORMER, AUTOENCODER = ("transformer/*",), ("*.json", "*.safetensors")  # files needed of a model on the hub
 PUBLISHED = "facebook/DiT-XL-2-"  # and the size of the images

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dgs_lightning.doctor.finding import Finding, of_error, ok, problem
 from dgs_lightning.doctor.work import Classifier, Scale, Work
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.dit import DiT, DiTConfig
+from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.registry import build_network
 
 

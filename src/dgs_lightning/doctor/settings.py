@@ -12,12 +12,12 @@ import yaml
 import dgs_lightning
 from dgs_lightning.doctor.finding import Finding, of_error, ok, problem
 from dgs_lightning.errors import InputError
-from dgs_lightning.plan import Stage, one_of_each_kind
+from dgs_lightning.experiment.plan import Stage, one_of_each_kind
 
 
 def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
     """Parse the settings of each stage as its command would; of those that differ in what a plan counts up, one."""
-    from dgs_lightning.cli import check
+    from dgs_lightning.commands.cli import check
 
     valid = True
     with tempfile.TemporaryDirectory() as folder:

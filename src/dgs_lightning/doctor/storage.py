@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from dgs_lightning.data.codec import PIXELS
 from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.images import MEMORY
 from dgs_lightning.doctor.finding import Finding, ok, problem
 from dgs_lightning.doctor.settings import setting
 from dgs_lightning.doctor.work import Scale, codec_config, generated, latent_shape, task_of
-from dgs_lightning.experiment import Experiment
-from dgs_lightning.models.difffit import add_difffit, mark_trainable
-from dgs_lightning.models.dit import DiT, DiTConfig
-from dgs_lightning.plan import Stage
+from dgs_lightning.experiment.plan import Stage
+from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.models.codec import PIXELS
+from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
+from dgs_lightning.models.dit.network import DiT, DiTConfig
 
 FLOAT = 4  # bytes of a parameter
 IN_TRAINING = 4  # further copies of a trained parameter: gradient, two of Adam, moving average

@@ -10,8 +10,8 @@ import torch
 from dgs_lightning.doctor.finding import Finding, ok, warning
 from dgs_lightning.doctor.networks import build, random_inputs
 from dgs_lightning.doctor.work import Classifier, Scale, Work
-from dgs_lightning.experiment import Experiment
-from dgs_lightning.models.dit import DiTConfig
+from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.models.dit.network import DiTConfig
 
 MOST_PARAMETERS = 60_000_000  # of a network that is tried
 LARGEST_BATCH = 64

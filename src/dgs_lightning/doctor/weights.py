@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dgs_lightning.data.codec import PIXELS
-from dgs_lightning.data.estimator import IMAGENET_CLASSES
 from dgs_lightning.doctor.finding import Finding, ok, problem, warning
 from dgs_lightning.doctor.models import (
     AUTOENCODER,
@@ -15,8 +13,10 @@ from dgs_lightning.doctor.models import (
     is_hub_id,
 )
 from dgs_lightning.doctor.settings import is_used
-from dgs_lightning.experiment import Experiment
-from dgs_lightning.plan import Stage
+from dgs_lightning.experiment.plan import Stage
+from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.models.codec import PIXELS
+from dgs_lightning.models.estimator import IMAGENET_CLASSES
 
 ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dgs_lightning.data.codec import PIXELS
-from dgs_lightning.data.datasets import is_grey, load_image
-from dgs_lightning.data.sources import DIGITS
+from dgs_lightning.commands.prepare import DIGITS
+from dgs_lightning.data.images import is_grey, load_image
 from dgs_lightning.doctor.images import Trees, val_fraction
 from dgs_lightning.doctor.models import AUTOENCODER, dit_config, find_model, read_json
 from dgs_lightning.doctor.settings import setting
-from dgs_lightning.experiment import Experiment
-from dgs_lightning.models.dit import DiTConfig
-from dgs_lightning.plan import Stage
+from dgs_lightning.experiment.plan import Stage
+from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.models.codec import PIXELS
+from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.tasks.protocol import published_epochs
 
 DIGIT_IMAGES = 1_797

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.convnet import ConvNet
-from dgs_lightning.models.resnet import ResNet18
-from dgs_lightning.models.resnet_ap import ResNetAP10
-from dgs_lightning.models.weights_file import read_file
+from dgs_lightning.models.resnet import ResNet18, ResNetAP10
+from dgs_lightning.models.weights import read_file
 
 NAMES = "convnetD, resnet18, resnet_ap10, timm:NAME or torchvision:NAME"
 MAX_CONVNET_DEPTH = 16

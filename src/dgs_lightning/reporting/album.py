@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from dgs_lightning.data.datasets import load_image
+from dgs_lightning.data.images import load_image
 from dgs_lightning.reporting import figures, pictures
 from dgs_lightning.reporting.names import METHODS, show_network, show_row, split_variant, table_order
 from dgs_lightning.reporting.pictures import ScoredImage

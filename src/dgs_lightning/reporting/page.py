@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from dgs_lightning.data.datasets import load_image
+from dgs_lightning.data.images import load_image
 from dgs_lightning.reporting.album import distilled_sets
 from dgs_lightning.reporting.names import show_dataset, show_row
 from dgs_lightning.reporting.pictures import spread

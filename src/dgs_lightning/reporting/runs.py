@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dgs_lightning.configs import load_yaml
+from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import readable_name
-from dgs_lightning.data.manifest import MANIFEST, read_card, read_manifest, scan_images
+from dgs_lightning.data.folders import scan_images
+from dgs_lightning.data.records import MANIFEST, read_manifest
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import split_ipc, split_variant
 from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
-from dgs_lightning.shipped import load_yaml
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
 ORIGINAL, FULL = "original", "full"

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from scipy.stats import wasserstein_distance
 
-from dgs_lightning.data.manifest import versions
+from dgs_lightning.data.cards import versions
 from dgs_lightning.reporting.formats import markdown_table
 from dgs_lightning.reporting.names import METHODS, NETWORKS, show_network, show_row, split_variant, table_order
 from dgs_lightning.reporting.runs import FULL, ORIGINAL, Cost, Difficulties, Evaluation, Run

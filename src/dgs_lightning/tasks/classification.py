@@ -14,13 +14,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from dgs_lightning.bounds import Ranged
 from dgs_lightning.callbacks.results import ClassifierResults
 from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_cutmix, normalise
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.allocator import keep_freed_memory
 from dgs_lightning.models.classifier import ClassifierConfig
 from dgs_lightning.models.registry import check_name
-from dgs_lightning.ranges import Ranged
+from dgs_lightning.models.teacher import Teacher
 from dgs_lightning.seeding import generator, named_seed
 from dgs_lightning.tasks.protocol import (
     ADAMW,
@@ -32,7 +33,6 @@ from dgs_lightning.tasks.protocol import (
     published_sgd,
     soft_label_loss,
 )
-from dgs_lightning.tasks.teacher import Teacher
 
 Batch = tuple[Tensor, Tensor]
 

@@ -6,9 +6,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from dgs_lightning.data.codec import build_codec
 from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.images import ImageDataModule
+from dgs_lightning.models.codec import build_codec
 
 
 class Encoded(NamedTuple):

@@ -8,15 +8,16 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from dgs_lightning.data.codec import build_codec
-from dgs_lightning.data.manifest import ImageRecord, hash_json
+from dgs_lightning.bounds import Ranged
+from dgs_lightning.data.cards import hash_json
+from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import Guidance
 from dgs_lightning.diffusion.sampler import Sampler, classifier_free, draw_noise, published_channels, sample
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.allocator import is_out_of_memory
-from dgs_lightning.models.dit_formats import hash_state, load_dit
-from dgs_lightning.ranges import Ranged
+from dgs_lightning.models.codec import build_codec
+from dgs_lightning.models.dit.formats import hash_state, load_dit
 
 
 class GenerationTask(L.LightningModule, Ranged):

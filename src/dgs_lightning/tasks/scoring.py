@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dgs_lightning.bounds import Ranged
+from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.classes import readable_name
-from dgs_lightning.data.estimator import Estimator, Preprocess, load_estimator
-from dgs_lightning.data.manifest import hash_json
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.allocator import keep_freed_memory
-from dgs_lightning.ranges import Ranged
+from dgs_lightning.models.estimator import Estimator, Preprocess, load_estimator
 from dgs_lightning.selection.difficulty import DIFFICULTIES, ensemble_difficulty
 
 

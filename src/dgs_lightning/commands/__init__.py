@@ -1,0 +1,1 @@
+"""Commands: LightningCLI over the tasks, and a function for each of the others."""

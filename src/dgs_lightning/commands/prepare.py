@@ -1,0 +1,301 @@
+"""``dgs prepare``: a class-folder tree, or the bundled digits, as training and validation sets at the working size."""
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dgs_lightning.bounds import check_ranges
+from dgs_lightning.data.cards import hash_files, licences_of, read_card, versions, write_card
+from dgs_lightning.data.classes import check_labels, imagenet_index, readable_name
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.images import channels_of, load_image
+from dgs_lightning.data.records import ImageRecord
+from dgs_lightning.data.splits import validation_part
+from dgs_lightning.data.transforms import adm_center_crop
+from dgs_lightning.data.writing import finish_set, is_intact
+from dgs_lightning.errors import InputError
+from dgs_lightning.files import replacing
+
+DIGITS = "digits"
+SPLITS = ("train", "val")
+RANGES = {"image_size": "[1, 16384]", "val_fraction": "(0, 1)"}
+DIGITS_CARD = {
+    "provenance": [
+        "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI), as bundled with scikit-learn"
+    ],
+    "licences": ["CC BY 4.0"],
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of a training or validation set, before they are prepared."""
+
+    name: str
+    folder: Path
+    records: list[ImageRecord]
+
+
+def prepare(
+    data: str,
+    output: str,
+    image_size: int | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    channels: int | None = None,
+    classes: str | None = None,
+) -> str:
+    """Write a data set as PNG at the working size: OUTPUT/train and OUTPUT/val, with metadata and cards.
+
+    Images are cropped to their centre square. A preparation that was interrupted goes on; one that is done and
+    unchanged is left alone.
+
+    Args:
+        data: ``digits``, scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a folder with ``train`` and ``val``;
+            or one tree of class folders, which is split.
+        output: Folder of the two sets.
+        image_size: Side in pixels; by default the images stay as they are and must be squares of one size.
+        val_fraction: Share of each class for validation where one tree is split.
+        seed: Seed of the split, which depends on it and on file names alone.
+        channels: 1 for grey, 3 for RGB; by default 1 where all images are grey.
+        classes: Name of the class list that the data must have (``imagewoof``, ``imagenette``, ...); by default any.
+
+    Returns:
+        What was read and written, in a few lines.
+
+    Raises:
+        InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or was made with
+            other settings.
+    """
+    check_settings({"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
+    with _source(data) as folder:
+        splits = _splits(folder, val_fraction, seed)
+        _check_apart(Path(output), splits)
+        labels = _checked_labels(splits, classes)
+        channels = channels or channels_of(image for _, image in _readable(splits))
+        size = image_size or _common_size(splits)
+        card = {
+            "name": Path(data).name,
+            "kind": "original",
+            "labels": {label: readable_name(label) for label in labels},
+            "settings": {"image_size": size, "channels": channels, "crop": "ADM centre crop", "seed": seed},
+            "versions": versions(),
+            **_origin(data, folder, labels),
+        }
+        if splits[0].folder == folder:
+            card["settings"] |= {"val_fraction": val_fraction}
+        for split, records in [(split, _png_records(split)) for split in splits]:
+            _write_split(split, records, card, Path(output) / split.name, resize=image_size is not None)
+    return _summary(data, output, splits, labels, size, channels)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse numbers that no images could go with.
+
+    Raises:
+        InputError: If one is out of its range.
+    """
+    check_ranges(settings, RANGES)
+    if settings["channels"] not in (None, 1, 3):
+        raise InputError("channels", found=str(settings["channels"]), expected="1 or 3", remedy="Correct the setting")
+
+
+@contextmanager
+def _source(data: str) -> Iterator[Path]:
+    """Folder of the images."""
+    if data != DIGITS:
+        yield Path(data)
+        return
+    from sklearn.datasets import load_digits  # slow, and needed for this data set alone
+
+    digits = load_digits()
+    with tempfile.TemporaryDirectory() as folder:
+        for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+            path = Path(folder, str(label), f"{index:05d}.png")
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8)).save(path)
+        yield Path(folder)
+
+
+def _splits(folder: Path, val_fraction: float, seed: int) -> list[Split]:
+    """The two sets of a folder: as they are in it, or split by the hash of file names."""
+    if all((folder / name).is_dir() for name in SPLITS):
+        return [Split(name, folder / name, read_set(folder / name)) for name in SPLITS]
+    records = read_set(folder)
+    single = [label for label, count in Counter(record.label for record in records).items() if count == 1]
+    if single:
+        raise InputError(
+            folder,
+            found=f"one image only of {len(single)} classes ({', '.join(sorted(single)[:10])})",
+            expected="at least two images of each, to split them into train and val",
+            remedy="Add images, or make folders train and val with images of every class",
+        )
+    in_val = validation_part(records, val_fraction, seed)
+    parts = [[record for record, val in zip(records, in_val, strict=True) if val == wanted] for wanted in (False, True)]
+    return [Split(name, folder, part) for name, part in zip(SPLITS, parts, strict=True)]
+
+
+def _check_apart(output: Path, splits: Sequence[Split]) -> None:
+    """Refuse an output among the images, where the next run would take it for some of them."""
+    for split in splits:
+        if output.resolve().is_relative_to(split.folder.resolve()):
+            raise InputError(
+                output,
+                found=f"a folder in {split.folder}, whose images are read",
+                expected="a folder outside it",
+                remedy="Give another output",
+            )
+
+
+def _checked_labels(splits: Sequence[Split], classes: str | None) -> tuple[str, ...]:
+    """The classes, at least two and the same in both sets."""
+    train, val = splits
+    labels = check_labels({record.label for record in train.records}, classes, train.folder)
+    if len(labels) < 2:
+        raise InputError(
+            train.folder,
+            found=f"one class ({labels[0]})",
+            expected="at least two class folders",
+            remedy="Give the folder that holds the class folders",
+        )
+    check_labels({record.label for record in val.records}, labels, val.folder)
+    return labels
+
+
+def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
+    """Images in RGB; those at fault are told of together, when they are to be written."""
+    for split in splits:
+        for record in split.records:
+            path = split.folder / record.file_name
+            with suppress(InputError):
+                yield path, load_image(path)
+
+
+def _common_size(splits: Sequence[Split]) -> int:
+    """Side of the first image, which all others must have."""
+    path, image = next(_readable(splits), (splits[0].folder, Image.new("L", (1, 1))))
+    if image.width != image.height:
+        raise _wrong_size(path, f"{image.width} x {image.height} pixels")
+    return image.width
+
+
+def _wrong_size(where: Path, found: str) -> InputError:
+    return InputError(
+        where,
+        found=found,
+        expected="squares of one size where image_size is not set",
+        remedy="Set image_size, for example 32 or 128",
+    )
+
+
+def _origin(data: str, folder: Path, labels: Sequence[str]) -> dict[str, Any]:
+    """Provenance and licences for the card: of the source's card where it has one."""
+    if data == DIGITS:
+        return dict(DIGITS_CARD)
+    card = read_card(folder)
+    of_imagenet = all(imagenet_index(label) is not None for label in labels)
+    return {
+        "provenance": card.get("provenance", ["ImageNet (ILSVRC 2012)" if of_imagenet else Path(data).name]),
+        "licences": licences_of(folder, labels),
+    }
+
+
+def _write_split(
+    split: Split, records: list[ImageRecord], card: Mapping[str, Any], destination: Path, *, resize: bool
+) -> None:
+    """Write one set, or what is missing of it, and put it in place when it is whole."""
+    size, channels = card["settings"]["image_size"], card["settings"]["channels"]
+    card = {**card, "hashes": {"sources": hash_files(split.folder, split.records)}}
+    card["name"] = f"{card['name']}/{split.name}"
+    if destination.exists() and any(destination.iterdir()) and not _made_by(destination, card):
+        raise InputError(
+            destination,
+            found="files made with other settings, or of other images",
+            expected="an empty folder, or this command's earlier result",
+            remedy="Delete it, or give another output",
+        )
+    if is_intact(destination):
+        return
+    partial = destination.with_name(f".{destination.name}.partial")
+    if read_card(partial) != card:
+        shutil.rmtree(partial, ignore_errors=True)
+        write_card(partial, card)
+
+    def write(position: int) -> InputError | None:
+        target = partial / records[position].file_name
+        if target.is_file():
+            return None
+        try:
+            source = split.folder / split.records[position].file_name
+            image = load_image(source, channels)
+            if not resize and image.size != (size, size):
+                raise _wrong_size(source, f"{image.width} x {image.height} pixels")
+        except InputError as error:
+            return error
+        with replacing(target) as path:
+            adm_center_crop(image, size).save(path, "PNG")
+        return None
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        errors = [error for error in threads.map(write, range(len(records))) if error]
+    if errors:
+        raise errors[0] if len(errors) == 1 else _together(split, errors)
+    finish_set(partial, records, card, destination)
+
+
+def _made_by(destination: Path, card: Mapping[str, Any]) -> bool:
+    """Whether a set is this command's, from the same sources with the same settings."""
+    existing = read_card(destination)
+    same = all(existing.get(key) == value for key, value in card.items() if key not in ("versions", "hashes"))
+    return same and existing.get("hashes", {}).get("sources") == card["hashes"]["sources"]
+
+
+def _png_records(split: Split) -> list[ImageRecord]:
+    """Records of the images to write."""
+    names = [PurePosixPath(record.file_name).with_suffix(".png").as_posix() for record in split.records]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(
+            split.folder,
+            found=f"{len(twice)} names that differ only in their ending, such as {twice[0]!r}",
+            expected="one image of each name, since all become PNG",
+            remedy="Rename or remove the others",
+        )
+    return [
+        ImageRecord(name, record.label, readable_name(record.label), extra=record.extra)
+        for record, name in zip(split.records, names, strict=True)
+    ]
+
+
+def _together(split: Split, errors: Sequence[InputError]) -> InputError:
+    """One error of several."""
+    listed = "".join(f"\n  {where}: {found}" for where, found, _, _ in (error.parts for error in errors[:20]))
+    return InputError(
+        split.folder,
+        found=f"{len(errors)} images at fault",
+        expected="images that can be used",
+        remedy=f"Replace or remove them:{listed}" + ("\n  ..." if len(errors) > 20 else ""),
+    )
+
+
+def _summary(data: str, output: str, splits: Sequence[Split], labels: Sequence[str], size: int, channels: int) -> str:
+    """What was read and written."""
+    pixels = f"{size} x {size} pixels, {'grey' if channels == 1 else 'RGB'}, centre crop"
+    names = ", ".join(labels[:10]) + (" ..." if len(labels) > 10 else "")
+    lines = [f"{data}: {len(labels)} classes ({names}); {pixels}"]
+    for split in splits:
+        counts = Counter(record.label for record in split.records).values()
+        lines.append(
+            f"{Path(output) / split.name}: {len(split.records)} images, {min(counts)} to {max(counts)} of a class"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""The command ``dgs select``: a distilled set from an image pool."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dgs_lightning.data.cards import hash_json, licences_of, read_card, versions
+from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.images import load_image
+from dgs_lightning.data.writing import write_set
+from dgs_lightning.distil.selection import Selection
+from dgs_lightning.files import write_json
+
+REPORT = "selection.json"
+SOURCES = ("pool", "original", "pool_scores", "original_scores")
+
+
+def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
+    """Select a distilled set from an image pool.
+
+    Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the account
+    ``selection.json``: by class the histograms of Fig. 7, target, taken and filled images, thresholds and distances.
+
+    Args:
+        output: Folder of the distilled set; an earlier one there is replaced.
+        selection: Settings of :class:`~dgs_lightning.distil.selection.Selection`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If a setting, the pool or its scores cannot be used, or a selected image is unreadable.
+    """
+    settings = Selection(**selection)
+    selected = settings.run()
+    pool = Path(settings.pool)
+    for record in selected.records:
+        record.class_name = record.class_name or readable_name(record.label)
+        load_image(pool / record.file_name)  # nothing unreadable is written
+    sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
+    cards = {role: read_card(folder) for role, folder in sources.items()}
+    labels = {record.label: record.class_name for record in selected.records}
+    card = {
+        "name": Path(output).name,
+        "kind": "distilled",
+        "labels": labels,
+        "settings": {
+            name: value for name, value in asdict(settings).items() if name not in (*SOURCES, "features_weights")
+        },
+        "versions": versions(),
+        "hashes": {"selection": hash_json(selected.report)},
+        "provenance": [{"role": role, "folder": sources[role].name, "card": card} for role, card in cards.items()],
+        "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
+    }
+    write_set(pool, selected.records, Path(output), card)
+    write_json(Path(output) / REPORT, selected.report)
+    return Path(output)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that no pool could satisfy, before one is read."""
+    Selection(**{name: value for name, value in settings.items() if name != "output"})

@@ -1,0 +1,108 @@
+"""Cards of image sets, and what is on them: where a set came from, its hashes, versions and terms of use."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dgs_lightning.data.classes import imagenet_index
+from dgs_lightning.data.records import ImageRecord
+from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_json
+
+CARD = "dataset.json"
+HASHED_AT_ONCE = 256  # images that a thread hashes before it takes others
+IMAGENET = "ImageNet terms of access: non-commercial research and education"
+UNKNOWN = "as the source's"
+LIBRARIES = (
+    "dgs-lightning",
+    "diffusers",
+    "lightning",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "timm",
+    "torch",
+    "torchvision",
+)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The folder's ``dataset.json``; empty where there is none.
+
+    Raises:
+        InputError: If it is not a JSON object.
+    """
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, RecursionError, IsADirectoryError):
+        card = None
+    problem = "broken JSON" if not isinstance(card, dict) else _misshapen(card)
+    if problem:
+        raise InputError(path, found=problem, expected="a JSON object", remedy="Make the set again, or delete the card")
+    return dict(card)
+
+
+def _misshapen(card: Mapping[str, Any]) -> str | None:
+    """A part of a card that is not of the kind that its readers expect."""
+    for kind, names in ((dict, ("labels", "settings", "hashes", "scoring")), (list, ("provenance", "licences"))):
+        for name in names:
+            if not isinstance(card.get(name, kind()), kind):
+                return f"{name} that are no {'object' if kind is dict else 'list'}"
+    return None if all(isinstance(text, str) for text in card.get("licences", [])) else "licences that are no texts"
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write ``dataset.json`` atomically."""
+    write_json(folder / CARD, dict(card))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(folder: Path, records: Iterable[ImageRecord]) -> str:
+    """SHA-256 of the images' names, labels and bytes, whatever their order."""
+    ordered = sorted(records, key=lambda record: record.file_name)
+    parts = [ordered[start : start + HASHED_AT_ONCE] for start in range(0, len(ordered), HASHED_AT_ONCE)]
+
+    def lines_of(part: Sequence[ImageRecord]) -> str:
+        return "".join(json.dumps([r.file_name, r.label, hash_file(folder / r.file_name)]) for r in part)
+
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # hashing lets other threads run
+        for lines in threads.map(lines_of, parts):
+            digest.update(lines.encode())
+    return digest.hexdigest()
+
+
+def hash_json(content: object) -> str:
+    """SHA-256 of a value in canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def licences_of(folder: Path, labels: Iterable[str]) -> list[str]:
+    """Licences on a set's card; without a card ImageNet's terms where all its labels are WordNet ids of ImageNet.
+
+    Args:
+        folder: The image set.
+        labels: Labels of its images.
+    """
+    of_imagenet = all(imagenet_index(label) is not None for label in labels)
+    found: list[str] = read_card(folder).get("licences", [IMAGENET if of_imagenet else UNKNOWN])
+    return found

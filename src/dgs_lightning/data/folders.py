@@ -1,0 +1,149 @@
+"""Folders of images: their files, and nothing that lies outside; their records, with scores where there are any."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
+from dgs_lightning.errors import InputError
+
+IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+
+
+def image_files(folder: Path) -> Iterator[str]:
+    """POSIX paths of the image files below a folder, without hidden ones, relative to it, in no order.
+
+    Raises:
+        InputError: If there is no such folder, a link in it leads to a folder or out of it, or an image is no file
+            or has a name that is not UTF-8.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            folder, found="no such folder", expected="a folder with class folders of images", remedy="Check the path"
+        )
+    root = os.path.realpath(folder)
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(folder / below) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_symlink():
+                    _refuse_link_out(entry, root)
+                elif entry.is_dir():
+                    waiting.append(f"{below}{entry.name}/")
+                    continue
+                if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    if not entry.is_file():
+                        raise InputError(
+                            entry.path,
+                            found="a pipe, a socket or a device",
+                            expected="an image file",
+                            remedy="Remove it",
+                        )
+                    yield _encodable(folder, below + entry.name)
+
+
+def _refuse_link_out(link: os.DirEntry[str], root: str) -> None:
+    """Refuse a link out of the tree, a broken one, and any to a folder, which may lead in circles."""
+    target = os.path.realpath(link.path)
+    if not os.path.isfile(target) or not Path(target).is_relative_to(root):
+        raise InputError(
+            link.path,
+            found=f"a link to {target}",
+            expected="images of the folder's own, or links to them",
+            remedy="Copy the files there instead",
+        )
+
+
+def _encodable(folder: Path, name: str) -> str:
+    """The name, which a manifest must be able to hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            folder,
+            found=f"a file name that is not UTF-8, {os.fsencode(name)!r}",
+            expected="names in UTF-8",
+            remedy="Rename the file",
+        ) from None
+    return name
+
+
+def scan_images(folder: Path) -> list[ImageRecord]:
+    """Records of all images in class folders, sorted by file name.
+
+    Raises:
+        InputError: If the folder or its images are missing, or a link in it leads out of it.
+    """
+    names = sorted(name for name in image_files(folder) if "/" in name)
+    if not names:
+        raise InputError(
+            folder,
+            found="no class folders with images",
+            expected="images in one folder for each class, such as cat/1.png",
+            remedy="Check the path",
+        )
+    shared: dict[str, str] = {}
+    return [ImageRecord(name, shared.setdefault(label := name.split("/", 1)[0], label)) for name in names]
+
+
+def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
+    """Records of an image set, sorted by file name: its manifest where there is one, else its class folders.
+
+    Args:
+        folder: The image set.
+        scores: A scores folder of it, whose difficulties then stand in place of the set's own.
+
+    Raises:
+        InputError: If manifest and files differ, or the scores are another set's.
+    """
+    if not (folder / MANIFEST).is_file():
+        records = scan_images(folder)
+    else:
+        records = sorted(read_manifest(folder), key=lambda record: record.file_name)
+        _check_files(folder, {record.file_name for record in records})
+    return records if scores is None else _with_scores(folder, records, scores)
+
+
+def _check_files(folder: Path, listed: set[str]) -> None:
+    """Compare a manifest with the images that are there."""
+    found = set(image_files(folder))
+    for problem, names in (("missing images", listed - found), ("images that the manifest lacks", found - listed)):
+        if names:
+            raise InputError(
+                folder / MANIFEST,
+                found=f"{len(names)} {problem}, such as {min(names)!r}",
+                expected="a line for each image and an image for each line",
+                remedy=f"Finish or repeat the command that writes the folder, or delete {MANIFEST} to use all images",
+            )
+
+
+def _with_scores(folder: Path, records: list[ImageRecord], scores: Path) -> list[ImageRecord]:
+    """Records with difficulty, estimator and predicted label of a scores folder, and none of their own."""
+    by_name = {record.file_name: record for record in read_manifest(scores)}
+    merged = []
+    for record in records:
+        score = by_name.pop(record.file_name, None)
+        if score is None:
+            score = ImageRecord(record.file_name, record.label)
+        if score.label != record.label:
+            raise InputError(
+                scores / MANIFEST,
+                found=f"label {score.label!r} of {record.file_name!r}",
+                expected=f"{record.label!r}, as in {folder}",
+                remedy="Score this set again",
+            )
+        merged.append(
+            replace(record, difficulty=score.difficulty, estimator=score.estimator, predicted=score.predicted)
+        )
+    if by_name:
+        raise InputError(
+            scores / MANIFEST,
+            found=f"scores of {len(by_name)} images that {folder} lacks, such as {min(by_name)!r}",
+            expected="scores of this set",
+            remedy="Name this set's scores, or score it again",
+        )
+    return merged

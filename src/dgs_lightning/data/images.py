@@ -1,0 +1,101 @@
+"""Images in memory: files of any kind as 8-bit pictures, and sets of them as a dataset."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+
+from dgs_lightning.data.records import ImageRecord
+from dgs_lightning.errors import InputError
+
+
+def load_image(path: Path, channels: int = 3) -> Image.Image:
+    """Read an image file as 8-bit grey or RGB.
+
+    Turned as its EXIF data say; transparent parts on white; 16-bit grey scaled to 8; the first frame of an animation.
+
+    Args:
+        path: An image file that Pillow knows.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        InputError: If the file is unreadable, truncated, or of floating-point pixels.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            return _eight_bit(image).convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # Pillow's decoders raise all kinds on broken files
+        raise InputError(
+            path,
+            found=f"no readable image ({type(error).__name__}: {str(error).rstrip('.')})",
+            expected="an image with 8 or 16 bits a channel",
+            remedy="Replace or remove the file",
+        ) from None
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel and without transparency."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow may hold in 32 bits
+        pixels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image)
+    return image
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether an RGB image has no colour."""
+    pixels = np.asarray(image)
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def channels_of(images: Iterable[Image.Image]) -> int:
+    """1 where all of the RGB images are grey, else 3; none is read after the first in colour."""
+    return 1 if all(is_grey(image) for image in images) else 3
+
+
+class ImageSet(Dataset[tuple[Any, int]]):
+    """Images with the positions of their labels.
+
+    Args:
+        folder: Folder that the records' file names are relative to.
+        records: The images.
+        labels: All labels, in the order that positions refer to.
+        transform: From the picture to what the dataset yields.
+        channels: 1 for grey, 3 for RGB.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        records: Sequence[ImageRecord],
+        labels: Sequence[str],
+        transform: Callable[[Image.Image], Any],
+        channels: int = 3,
+    ) -> None:
+        self.folder = folder
+        self.records = records
+        self.positions = {label: position for position, label in enumerate(labels)}
+        self.transform = transform
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """The transformed image and its label's position.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        record = self.records[index]
+        image = load_image(self.folder / record.file_name, self.channels)
+        return self.transform(image), self.positions[record.label]

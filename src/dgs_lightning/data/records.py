@@ -1,0 +1,209 @@
+"""The records of image sets: one line of metadata for each image."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.files import replacing
+
+MANIFEST = "metadata.jsonl"
+LONGEST_PATH, LONGEST_NAME = 4096, 255  # characters that a file system takes
+
+
+@dataclass(slots=True)
+class ImageRecord:
+    """One line of ``metadata.jsonl``.
+
+    Args:
+        file_name: POSIX path of the image relative to the set's folder.
+        label: WordNet id or folder name.
+        class_name: The label in words.
+        index: Number of a generated image within its class.
+        seed: Seed of a generated image.
+        difficulty: In [0, 1], higher is harder.
+        estimator: Identity of the difficulty estimator.
+        predicted: Label that the estimator gives the image.
+        interval: Difficulty interval, counted from 0.
+        extra: Other keys of the line, kept as they are.
+    """
+
+    file_name: str
+    label: str
+    class_name: str | None = None
+    index: int | None = None
+    seed: int | None = None
+    difficulty: float | None = None
+    estimator: str | None = None
+    predicted: str | None = None
+    interval: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+_NAMES = tuple(f.name for f in fields(ImageRecord) if f.name != "extra")
+_TEXTS = ("class_name", "estimator", "predicted")
+_COUNTS = ("index", "seed", "interval")
+
+
+# ---- the manifest ------------------------------------------------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> list[ImageRecord]:
+    """Records of a folder's ``metadata.jsonl``, in the order of its lines.
+
+    Raises:
+        InputError: If there is none, or a line is truncated, invalid, a second one of its image, or names a path that
+            leaves the folder; the message has the line's number.
+    """
+    path = folder / MANIFEST
+    records: list[ImageRecord] = []
+    seen: set[str] = set()
+    shared: dict[str, str] = {}  # labels and estimators repeat: a million lines share a thousand strings
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    record = _parse(line, shared)
+                    if record.file_name in seen:
+                        raise ValueError(f"a second line of {record.file_name!r}")
+                except ValueError as error:
+                    raise _bad_line(path, number, str(error)) from None
+                seen.add(record.file_name)
+                records.append(record)
+    except FileNotFoundError:
+        raise InputError(
+            folder, found=f"no {MANIFEST}", expected="an image set with one", remedy="Check the folder"
+        ) from None
+    except UnicodeDecodeError:
+        raise _bad_line(path, len(records) + 1, "text that is not UTF-8") from None
+    return records
+
+
+def _bad_line(path: Path, number: int, found: str) -> InputError:
+    return InputError(
+        f"{path}, line {number}",
+        found=found[:300],
+        expected="one JSON object an image with 'file_name' and 'label'",
+        remedy="Mend or delete the line, or make the file again with the command that wrote it",
+    )
+
+
+def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
+    """Record of one line; a ValueError says what is wrong with it."""
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"a truncated or invalid line ({error.msg})") from None
+    except RecursionError:
+        raise ValueError("values nested too deeply") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"{type(entry).__name__} instead of an object")
+    if "\\ud" in line.lower():
+        json.dumps(entry, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
+    known = {name: entry.pop(name) for name in _NAMES if entry.get(name) is not None}
+    entry = {name: value for name, value in entry.items() if name not in _NAMES}
+    if entry:
+        json.dumps(entry, allow_nan=False)  # what is not finite could not be written again
+    record = ImageRecord(**{"file_name": "", "label": "", **known}, extra=entry)
+    record.file_name = _inside(record.file_name)
+    check_label(record.label)
+    for name in _TEXTS:
+        if not isinstance(getattr(record, name), str | None):
+            raise ValueError(f"{name} {getattr(record, name)!r} instead of text")
+    for name in _COUNTS:
+        value = getattr(record, name)
+        if value is not None and (type(value) is not int or value < 0):
+            raise ValueError(f"{name} {value!r} instead of a whole number")
+    _check_difficulty(record)
+    for name in ("label", *_TEXTS):
+        text = getattr(record, name)
+        if text is not None:
+            setattr(record, name, shared.setdefault(text, text))
+    return record
+
+
+def _inside(name: object) -> str:
+    """A relative path in its shortest form, checked to stay below the folder."""
+    if not isinstance(name, str) or not name or "\0" in name or len(name) > LONGEST_PATH:
+        raise ValueError(f"file_name {repr(name)[:100]}")
+    if "/." not in name and "//" not in name and name[0] not in "./" and name[-1] != "/":
+        return name  # as nearly all are, and a million of them take their time
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"file_name {name!r}, which leaves the folder")
+    return path.as_posix()
+
+
+def check_label(label: object) -> None:
+    """Check that a label can be the name of a class folder.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not isinstance(label, str) or label in ("", ".", "..") or {"/", "\0"} & set(label) or len(label) > LONGEST_NAME:
+        raise ValueError(f"label {repr(label)[:100]}, which is no name of a class folder")
+
+
+def _check_difficulty(record: ImageRecord) -> None:
+    value = record.difficulty
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"difficulty {value!r} instead of a number in [0, 1]")
+    record.difficulty = float(value)
+
+
+def write_manifest(folder: Path, records: Iterable[ImageRecord]) -> None:
+    """Write ``metadata.jsonl`` atomically, sorted by file name, numbers with all their digits.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    with replacing(folder / MANIFEST) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(manifest_line(record) for record in sorted(records, key=lambda r: r.file_name))
+
+
+def manifest_line(record: ImageRecord) -> str:
+    """One line of a manifest: ``file_name`` and ``label`` first, then what else is known, extras in sorted order.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    entry = {name: value for name in _NAMES if (value := getattr(record, name)) is not None}
+    entry |= {name: record.extra[name] for name in sorted(record.extra)}
+    try:
+        return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:
+        raise ValueError(f"{record.file_name}: a number that is not finite; manifests hold finite ones") from None
+
+
+def require_scores(records: Sequence[ImageRecord], folder: Path) -> str:
+    """Identity of the one estimator that scored all records.
+
+    Args:
+        records: Records of an image set.
+        folder: The set, for the message.
+
+    Raises:
+        InputError: If a record has no difficulty, or they are of several estimators.
+    """
+    unscored = [record.file_name for record in records if record.difficulty is None or record.estimator is None]
+    if unscored or not records:
+        raise InputError(
+            folder,
+            found=f"{len(unscored)} of {len(records)} images without difficulty and estimator"
+            + (f", such as {unscored[0]!r}" if unscored else ""),
+            expected="a scored set",
+            remedy="Score it with 'dgs predict --model ScoringTask', or name the folder of its scores",
+        )
+    estimators = sorted({str(record.estimator) for record in records})
+    if len(estimators) > 1:
+        raise InputError(
+            folder,
+            found=f"difficulties of {len(estimators)} estimators ({', '.join(estimators)})",
+            expected="those of one, since others do not compare",
+            remedy="Score the whole set with one estimator",
+        )
+    return estimators[0]

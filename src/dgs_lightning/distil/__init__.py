@@ -1,0 +1,1 @@
+"""From images to a distilled set: selection from a pool, and the centres of a class."""

@@ -1,0 +1,323 @@
+"""From an image pool on disk to the images of a distilled set, with an account of how each class was selected."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from dgs_lightning.bounds import check_ranges
+from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.records import ImageRecord, require_scores
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.features import build_features
+from dgs_lightning.seeding import named_seed
+from dgs_lightning.selection import coresets
+from dgs_lightning.selection.clustering import Points
+from dgs_lightning.selection.distribution import Counts, Floats, histogram, interval_of, sampling_distribution
+from dgs_lightning.selection.sampler import ClassSelection, Shortage, select_class
+from dgs_lightning.selection.smoothing import SmoothingSettings, smoothing_settings
+
+Method = Literal["dgs", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"]
+Smoothing = Literal["paper", "released", "none"]
+Classes = Mapping[str, list[ImageRecord]]
+Rule = Callable[[list[ImageRecord], int, np.random.Generator], Counts]
+
+RANGES = {
+    "ipc": "[1, 1000000000]",
+    "intervals": "[1, 1000]",
+    "pool_images": "[1, inf)",
+    "strata": "[1, 1000000]",
+    "hard_cutoff": "[0, 1)",
+    "distribution": "[0, inf)",
+}
+BY_DIFFICULTY = ("dgs", "ccs", "easy")
+BY_FEATURES: Mapping[str, Callable[[Points, int], Counts]] = {
+    "kcenter": coresets.k_center_greedy,
+    "herding": coresets.herding,
+    "kmeans": coresets.kmeans_coreset,
+}
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Result of a selection.
+
+    Attributes:
+        records: Selected images, with their difficulty interval where they are scored.
+        report: The account: settings, and by class what was there, wanted and taken.
+    """
+
+    records: list[ImageRecord]
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Selects images of each class from a pool, by difficulty (Section 3.2 and 3.3) or by one of its rivals.
+
+    The result depends on the files' names and scores and the seed, not on the order in which files are found.
+
+    Args:
+        pool: Folder of the image pool: class folders of images, whoever made them.
+        ipc: Images to select of each class.
+        original: Folder of the original images. Without it ``scale`` follows the pool's own difficulties.
+        method: ``dgs`` follows a difficulty distribution; ``random``, ``kcenter``, ``herding``, ``kmeans`` and ``ccs``
+            are coresets; ``first`` takes the first images by index; ``easy`` the easiest; ``all`` all.
+        distribution: ``scale`` (that of the originals), ``hill``, ``ground``, ``slope``, ``cliff`` (Fig. 8), ``pool``
+            (that of the pool), ``uniform`` (as even as the pool allows), or one number for each interval.
+        smoothing: ``paper`` or ``released`` (what the authors' code does), or ``none`` for raw difficulties.
+        smoothing_forks: Single settings of SmoothingSettings to change in the preset, such as ``extremes: zero``.
+        intervals: Number of difficulty intervals.
+        shortage: Where an interval has too few images: ``random`` takes any (the paper), ``nearest`` those of the
+            nearest intervals.
+        pool_scores: Folder with the pool's scores, if they are not in the pool's own metadata.
+        original_scores: Folder with the originals' scores, if they are not in their own metadata.
+        pool_images: Use only as many images of each class, the first by index; all by default.
+        features: What kcenter, herding and kmeans compare: ``pixels``, or the name of a timm network.
+        features_weights: Local file with that network's weights; by default they come from timm's hub.
+        hard_cutoff: Share of the hardest images that ccs drops.
+        strata: Number of strata of difficulty that ccs covers.
+        allow_fewer: Take all images of a class that has fewer than the IPC, instead of stopping.
+        seed: Seed of every draw.
+    """
+
+    pool: str
+    ipc: int
+    original: str | None = None
+    method: Method = "dgs"
+    distribution: str | list[float] = "scale"
+    smoothing: Smoothing = "paper"
+    smoothing_forks: dict[str, float | str | None] | None = None
+    intervals: int = 10
+    shortage: Shortage = "random"
+    pool_scores: str | None = None
+    original_scores: str | None = None
+    pool_images: int | None = None
+    features: str = "pixels"
+    features_weights: str | None = None
+    hard_cutoff: float = 0.3
+    strata: int = 50
+    allow_fewer: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no pool could satisfy, before one is read.
+
+        Raises:
+            InputError: If one is unknown or out of range.
+        """
+        check_ranges(vars(self), RANGES)
+        for name, kind in (("method", Method), ("smoothing", Smoothing), ("shortage", Shortage)):
+            if (value := getattr(self, name)) not in get_args(kind):
+                known = f"one of {', '.join(get_args(kind))}"
+                raise InputError(name, found=repr(value), expected=known, remedy="Correct it")
+        plenty = np.full(self.intervals, self.ipc)
+        for name, use in (
+            ("distribution", lambda: sampling_distribution(self.distribution, self.ipc, plenty, plenty)),
+            ("smoothing_forks", self.smoothing_settings),
+        ):
+            try:
+                use()
+            except (ValueError, TypeError) as error:
+                found = repr(getattr(self, name))
+                raise InputError(
+                    name, found=found, expected="a setting in range", remedy=f"Correct it: {error}"
+                ) from None
+
+    def smoothing_settings(self) -> SmoothingSettings | None:
+        """The preset with its changes; none where difficulties stay raw."""
+        return None if self.smoothing == "none" else smoothing_settings(self.smoothing, self.smoothing_forks)
+
+    def run(self) -> Selected:
+        """Read the pool, and the originals if there are any, and select.
+
+        Raises:
+            InputError: If classes are missing or short of images, or scores are missing or of different estimators.
+        """
+        pool = self._pool()
+        original = pool if self.original is None else _by_label(self.original, self.original_scores)
+        _check_classes(pool, self.pool, original, self.original)
+        estimator = self._check_scores(pool, original)
+        self._check_sizes(pool)
+        report: dict[str, Any] = {
+            "method": self.method,
+            "ipc": self.ipc,
+            "seed": self.seed,
+            "intervals": self.intervals,
+            "estimator": estimator,
+        }
+        if self.method == "dgs":
+            records, classes = self._by_difficulty(pool, original)
+            settings = self.smoothing_settings()
+            report |= {
+                "distribution": self.distribution,
+                "smoothing": settings and asdict(settings),
+                "shortage": self.shortage,
+            }
+        else:
+            records, classes = self._by_rule(pool)
+        return Selected(records, {**report, "classes": classes})
+
+    def _pool(self) -> Classes:
+        pool = _by_label(self.pool, self.pool_scores)
+        if self.pool_images is None:
+            return pool
+        return {label: [records[k] for k in _first(records, self.pool_images)] for label, records in pool.items()}
+
+    def _check_scores(self, pool: Classes, original: Classes) -> str | None:
+        """Identity of the estimator where the method needs one."""
+        if self.method not in BY_DIFFICULTY:
+            return None
+        estimator = require_scores([record for records in pool.values() for record in records], Path(self.pool))
+        if self.method == "dgs" and self.original is not None:
+            scored = [record for records in original.values() for record in records]
+            other = require_scores(scored, Path(self.original))
+            if other != estimator:
+                raise InputError(
+                    self.original,
+                    found=f"difficulties of the estimator {other}",
+                    expected=f"those of {estimator}, as the pool has, since others do not compare",
+                    remedy="Score both sets with one estimator",
+                )
+        return estimator
+
+    def _check_sizes(self, pool: Classes) -> None:
+        short = {label: len(records) for label, records in pool.items() if len(records) < self.ipc}
+        if short and not self.allow_fewer and self.method != "all":
+            listed = ", ".join(f"{label}: {count}" for label, count in list(short.items())[:20])
+            raise InputError(
+                self.pool,
+                found=f"{len(short)} classes with fewer images than the IPC ({listed})",
+                expected=f"at least {self.ipc} images of each class",
+                remedy="Lower the IPC, enlarge the pool, or set allow_fewer to take all that there are",
+            )
+
+    def _rng(self, label: str) -> np.random.Generator:
+        return np.random.default_rng(named_seed("select", self.seed, label))
+
+    def _by_difficulty(self, pool: Classes, original: Classes) -> tuple[list[ImageRecord], dict[str, Any]]:
+        """Difficulty-guided sampling of all classes (Algorithm 1)."""
+        selected: list[ImageRecord] = []
+        accounts: dict[str, Any] = {}
+        degenerate = []
+        for label, records in pool.items():
+            scores, reference = difficulties(records), difficulties(original[label])
+            found = select_class(
+                scores,
+                reference,
+                min(self.ipc, len(records)),
+                self._rng(label),
+                distribution=self.distribution,
+                smoothing=self.smoothing_settings(),
+                intervals=self.intervals,
+                shortage=self.shortage,
+            )
+            for k in found.draw.chosen:
+                record = self._with_interval(records[k])
+                selected.append(replace(record, extra={**record.extra, "smoothed": float(found.smoothed.pool[k])}))
+            accounts[label] = self._account(found, scores, reference)
+            if found.smoothed.pool_thresholds.degenerate or found.smoothed.original_thresholds.degenerate:
+                degenerate.append(label)
+        if degenerate:
+            warnings.warn(
+                f"smoothing found no thresholds that serve in {len(degenerate)} of {len(pool)} classes "
+                f"({', '.join(degenerate[:10])}{' ...' if len(degenerate) > 10 else ''}) and clipped nothing there: "
+                "their difficulties are too few or too equal for this preset",
+                stacklevel=3,
+            )
+        return selected, accounts
+
+    def _account(self, found: ClassSelection, scores: Floats, reference: Floats) -> dict[str, Any]:
+        """What Fig. 7 shows of a class, before and after smoothing, and how near the target was reached."""
+        chosen, smoothed = found.draw.chosen, found.smoothed
+        raw = {"original": reference, "pool": scores, "distilled": scores[chosen]}
+        size = len(chosen)
+        target = sampling_distribution(
+            self.distribution, size, histogram(reference, self.intervals), histogram(scores, self.intervals)
+        )
+        after = {"original": smoothed.original, "pool": smoothed.pool, "distilled": smoothed.pool[chosen]}
+        return {
+            "selected": size,
+            "target": found.target.tolist(),
+            "available": found.available.tolist(),
+            "taken": found.draw.taken.tolist(),
+            "filled": found.draw.filled.tolist(),
+            "thresholds": {"pool": asdict(smoothed.pool_thresholds), "original": asdict(smoothed.original_thresholds)},
+            "kl": found.kl,
+            "wasserstein": found.wasserstein,
+            "raw": {"target": target.tolist(), **self._stages(raw)},
+            "smoothed": {"target": found.target.tolist(), **self._stages(after)},
+        }
+
+    def _stages(self, scores: Mapping[str, Floats]) -> dict[str, Any]:
+        return {
+            name: {"counts": histogram(values, self.intervals).tolist(), "mean": float(values.mean())}
+            for name, values in scores.items()
+        }
+
+    def _by_rule(self, pool: Classes) -> tuple[list[ImageRecord], dict[str, Any]]:
+        """Selection of all classes by a rule that knows no target distribution."""
+        rule = self._rule()
+        selected: list[ImageRecord] = []
+        accounts: dict[str, Any] = {}
+        for label, records in pool.items():
+            chosen = rule(records, min(self.ipc, len(records)), self._rng(label))
+            selected += [self._with_interval(records[k]) for k in sorted(chosen)]
+            accounts[label] = {"selected": len(chosen)}
+        return selected, accounts
+
+    def _rule(self) -> Rule:
+        if self.method in BY_FEATURES:
+            features, coreset = build_features(self.features, self.features_weights), BY_FEATURES[self.method]
+            return lambda records, size, _: coreset(features([Path(self.pool, r.file_name) for r in records]), size)
+        rules: dict[str, Rule] = {
+            "random": lambda records, size, rng: coresets.random_coreset(len(records), size, rng),
+            "ccs": lambda records, size, rng: coresets.coverage_centric(
+                difficulties(records), size, rng, hard_cutoff=self.hard_cutoff, strata=self.strata
+            ),
+            "first": lambda records, size, _: _first(records, size),
+            "easy": lambda records, size, _: np.argsort(difficulties(records), kind="stable")[:size],
+            "all": lambda records, *_: np.arange(len(records)),
+        }
+        return rules[self.method]
+
+    def _with_interval(self, record: ImageRecord) -> ImageRecord:
+        if record.difficulty is None:
+            return record
+        return replace(record, interval=int(interval_of(np.array([record.difficulty]), self.intervals)[0]))
+
+
+def difficulties(records: list[ImageRecord]) -> Floats:
+    """Difficulties of scored records, shape ``(N,)``."""
+    return np.array([record.difficulty for record in records], dtype=np.float64)
+
+
+def _by_label(folder: str, scores: str | None) -> Classes:
+    """Records of an image set by label, both sorted."""
+    classes: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in read_set(Path(folder), None if scores is None else Path(scores)):
+        classes[record.label].append(record)
+    return dict(sorted(classes.items()))
+
+
+def _first(records: list[ImageRecord], count: int) -> Counts:
+    """Positions of the first records by index, ascending; by name where they have none."""
+    order = sorted(range(len(records)), key=lambda k: (records[k].index is None, records[k].index or 0, k))
+    return np.array(sorted(order[:count]))
+
+
+def _check_classes(pool: Classes, pool_folder: str, original: Classes, original_folder: str | None) -> None:
+    missing, unknown = sorted(original.keys() - pool.keys()), sorted(pool.keys() - original.keys())
+    if missing or unknown:
+        parts = [f"no images of {', '.join(missing[:20])}"] if missing else []
+        parts += [f"classes that {original_folder} lacks: {', '.join(unknown[:20])}"] if unknown else []
+        raise InputError(
+            pool_folder,
+            found="; ".join(parts),
+            expected=f"the {len(original)} classes of {original_folder}",
+            remedy="Add the missing class folders and remove the others",
+        )

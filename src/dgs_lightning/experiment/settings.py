@@ -1,0 +1,228 @@
+"""An experiment file: what to distil, with which methods, and how each kind of stage is run."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from dgs_lightning.bounds import check_ranges
+from dgs_lightning.commands.arguments import complaint
+from dgs_lightning.configs import find_config, load_yaml, merge
+from dgs_lightning.errors import InputError
+
+Settings = dict[str, Any]
+
+
+@dataclass
+class Experiment:
+    """Settings of an experiment, as its YAML file gives them; its key ``base`` names a file to start from.
+
+    The sections (``latents`` to ``evaluate``) say how a kind of stage is run. Each is the YAML of the
+    stage's ``dgs`` command; its key ``config`` names shipped or own files that it starts from.
+
+    Args:
+        title: One line on what the experiment shows.
+        methods: Rows of the table, by slug: ``random``, ``kcenter``, ``herding``, ``kmeans``, ``ccs`` and
+            ``dgs_ori`` select from the originals; ``dit``, ``minimax`` and ``pool`` take the first images of an
+            image pool, ``dit_dgs``, ``minimax_dgs`` and ``pool_dgs`` select from it; ``mgd3`` and ``dag`` are
+            generated under guidance; ``full`` is the whole training set; and the names of ``variants``.
+        ipc: Images per class, one number or several.
+        name: Name of the experiment; that of its file by default.
+        output: Folder of the run; ``runs/NAME`` by default.
+        data: ``digits``, a folder with ``train`` and ``val``, or one tree of class folders.
+        original: Scored originals where there is no ``data`` to prepare: a tree of class folders.
+        pool: An image pool made elsewhere: a tree of class folders.
+        classes: Name of a class list (``imagewoof``, ...) that the data are checked against.
+        networks: Downstream networks that are trained on each distilled set; none: nothing is trained.
+        seed: Seed of everything; image ``i`` of a class has a seed of its own derived from it.
+        repeats: Training runs for each distilled set and network.
+        variants: Rows that differ from a method in some settings: name to ``{method: ..., CHANGES}``, where the changes
+            are to ``select``, ``mgd3``, ``dag``, ``pool_multiple`` or ``validation``.
+        validation: What is evaluated on: ``all`` validation images, or those that ``dgs select`` takes by the shipped
+            config ``select/validation_NAME`` (Table 6).
+        pool_multiple: Images per class of a pool, as a multiple of the largest ``ipc``.
+        image_size: Side of the images in pixels that the DiT works on; read from prepared data by default.
+        codec: ``pixels``, or folder or hub id of the autoencoder of the DiT's latents.
+        decoder: Autoencoder that decodes generated latents; ``codec`` by default.
+        dit: Pretrained DiT (folder, checkpoint or hub id); none: one is trained from scratch (``pretrain``).
+        guided: Which of ``dit`` and ``minimax`` generates under guidance.
+        estimator: Difficulty estimator by name; none: one is trained out of fold (``cross_fit``).
+        estimator_weights: Local file of the named estimator's weights, also where it is the network of
+            ``select.features``; by default they come from its hub.
+        folds: Folds of the estimator's cross-fitting.
+        trainer: Trainer settings of every stage, for example ``{devices: 8}``.
+        jobs: Stages that run side by side.
+        threads: Threads of each stage on a CPU; part of what a result depends on.
+        prepare: Section for ``dgs prepare``; none: ``data`` has ``train`` and ``val`` and is used as it is.
+        latents: Section for encoding the training images.
+        pretrain: Section for training a DiT from scratch.
+        finetune: Section for Minimax fine-tuning.
+        generate: Section for image pools and guided sets.
+        mgd3: Settings of ``ModeGuidance``, such as ``{stop_timestep: 30}``.
+        dag: Settings of ``DifficultyAwareGuidance``.
+        cross_fit: Section for training the difficulty estimator.
+        judge: Section for the strong classifier that says how legible a pool is; none: no judge.
+        score: Section for scoring difficulty.
+        select: Section for ``dgs select``.
+        evaluate: Section for downstream training.
+    """
+
+    title: str
+    methods: list[str]
+    ipc: int | list[int]
+    name: str = ""
+    output: str | None = None
+    data: str | None = None
+    original: str | None = None
+    pool: str | None = None
+    classes: str | None = None
+    networks: list[str] = field(default_factory=list)
+    seed: int = 0
+    repeats: int = 3
+    variants: dict[str, Settings] = field(default_factory=dict)
+    validation: str = "all"
+    pool_multiple: int = 5
+    image_size: int | None = None
+    codec: str = "pixels"
+    decoder: str | None = None
+    dit: str | None = None
+    guided: Literal["dit", "minimax"] = "dit"
+    estimator: str | None = None
+    estimator_weights: str | None = None
+    folds: int = 5
+    trainer: Settings = field(default_factory=dict)
+    jobs: int = 1
+    threads: int = 1
+    prepare: Settings | None = None
+    latents: Settings = field(default_factory=dict)
+    pretrain: Settings = field(default_factory=dict)
+    finetune: Settings = field(default_factory=dict)
+    generate: Settings = field(default_factory=dict)
+    mgd3: Settings = field(default_factory=dict)
+    dag: Settings = field(default_factory=dict)
+    cross_fit: Settings = field(default_factory=dict)
+    judge: Settings | None = None
+    score: Settings = field(default_factory=dict)
+    select: Settings = field(default_factory=dict)
+    evaluate: Settings = field(default_factory=dict)
+
+    @property
+    def ipcs(self) -> list[int]:
+        """The values of ``ipc``, smallest first."""
+        return sorted({self.ipc} if isinstance(self.ipc, int) else set(self.ipc))
+
+
+RANGES = {
+    "ipc": "[1, 1000000]",
+    "seed": "[0, 4294967295]",
+    "repeats": "[1, 1000]",
+    "pool_multiple": "[1, 1000]",
+    "image_size": "[1, 16384]",
+    "folds": "[2, 1000]",
+    "jobs": "[1, 1024]",
+    "threads": "[1, 1024]",
+}
+VARIABLE = ("select", "mgd3", "dag", "pool_multiple", "validation")  # what a variant may change
+
+
+def variant_of(experiment: Experiment, name: str) -> tuple[str, Experiment]:
+    """Method of a row and the experiment with the row's own settings.
+
+    Raises:
+        InputError: If a variant has no method, or changes what it shares with the other rows.
+    """
+    if name not in experiment.variants:
+        return name, experiment
+    changes = dict(experiment.variants[name])
+    method = changes.pop("method", None)
+    if not isinstance(method, str) or not set(changes) <= set(VARIABLE):
+        raise InputError(
+            f"variants.{name}",
+            found=", ".join(experiment.variants[name]) or "nothing",
+            expected=f"'method' and changes to {', '.join(VARIABLE)}",
+            remedy="Move other changes to an experiment of their own",
+        )
+    return method, Experiment(**merge(vars(experiment), changes))
+
+
+def load_experiment(name: str, changes: list[str], output: str | None = None) -> Experiment:
+    """Read an experiment file and lay the user's changes over it.
+
+    Args:
+        name: A YAML file, or the name of a shipped experiment.
+        changes: ``key=value`` with dotted keys and YAML values, such as ``finetune.trainer.max_steps=100``.
+        output: Folder of the run, before the file's own.
+
+    Raises:
+        InputError: If the file or a change has an unknown key, or a value of the wrong type or range.
+    """
+    path = find_config(name, "experiments")
+    settings = _with_base(path)
+    for change in changes:
+        settings = merge(settings, _parsed_change(change))
+    settings = {"name": path.stem, **settings}
+    settings["output"] = output or settings.get("output") or f"runs/{settings['name']}"
+    experiment = _experiment(settings, str(path))
+    for row in experiment.variants:
+        _experiment(vars(variant_of(experiment, row)[1]), f"{path}: variants.{row}")
+    return experiment
+
+
+def _experiment(settings: Settings, where: str) -> Experiment:
+    """The experiment of these settings, each of its type and in its range."""
+    parser = ArgumentParser(exit_on_error=False, parser_mode="yaml")
+    parser.add_class_arguments(Experiment)
+    try:
+        parsed: Namespace = parser.parse_object(settings)
+    except ArgumentError as error:
+        raise InputError(
+            where,
+            found=complaint(error),
+            expected="the settings of an experiment",
+            remedy="Correct or remove that key",
+        ) from None
+    experiment = Experiment(**parsed.as_dict())
+    _check_values(experiment, where)
+    return experiment
+
+
+def _with_base(path: Path) -> Settings:
+    """Settings of a file laid over those of the experiment that its key ``base`` names."""
+    settings = load_yaml(path)
+    base = settings.pop("base", None)
+    return settings if base is None else merge(_with_base(find_config(base, "experiments")), settings)
+
+
+def _parsed_change(change: str) -> Settings:
+    """The mapping that ``a.b=value`` stands for."""
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise InputError("--set", found=repr(change), expected="key=value", remedy="Write it as '--set ipc=10'")
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError("--set", found=repr(change), expected="a YAML value", remedy="Quote the value") from None
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _check_values(experiment: Experiment, where: str) -> None:
+    """Refuse what no stage could work with: nothing where there must be something, numbers and names."""
+    settings = vars(experiment)
+    for setting in fields(Experiment):
+        if settings[setting.name] is None and setting.default is not None:
+            raise InputError(
+                f"{where}: {setting.name}", found="null", expected="a value", remedy="Give one, or remove the key"
+            )
+    check_ranges(settings, RANGES, where)
+    if not experiment.ipcs:
+        raise InputError(f"{where}: ipc", found="none", expected="at least one number", remedy="Set ipc to 10")
+    for name in ("methods", "networks"):
+        for value in settings[name]:
+            if value in ("", ".", "..") or "/" in value or "\0" in value:
+                raise InputError(
+                    f"{where}: {name}", found=repr(value), expected="names of folders", remedy="Correct the name"
+                )

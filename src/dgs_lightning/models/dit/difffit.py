@@ -1,0 +1,67 @@
+"""DiffFit: fine-tuning of a DiT through its biases, its label table and added scale vectors."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from dgs_lightning.models.dit.network import Attention, Block, DiT
+
+FineTuning = Literal["difffit", "bias", "full"]
+
+
+def add_difffit(model: DiT, blocks: Literal["half", "all"] = "half") -> None:
+    """Add four scale vectors of ones to each of the first half of the blocks, or to all of them.
+
+    They scale the output of the query-key-value map, of the attention's projection, of the attention branch and of
+    the MLP branch (Xie et al., "DiffFit", ICCV 2023; their places: Gu et al., CVPR 2024). A block that has them
+    keeps them.
+    """
+    count = model.config.depth // 2 if blocks == "half" else model.config.depth
+    for block in model.blocks[:count]:
+        add_scales(block)
+
+
+def add_scales(block: Block) -> None:
+    """Add the four scale vectors of ones to one block."""
+    for module, name, linear in _places(block):
+        if getattr(module, name) is None:
+            setattr(module, name, nn.Parameter(torch.ones_like(linear.bias)))
+
+
+def _places(block: Block) -> tuple[tuple[Attention | Block, str, nn.Linear], ...]:
+    """Where a block's scale vectors live, and the linear map whose output each of them scales."""
+    return (
+        (block.attn, "gamma1", block.attn.qkv),
+        (block.attn, "gamma2", block.attn.proj),
+        (block, "gamma1", block.attn.proj),
+        (block, "gamma2", block.mlp.fc2),
+    )
+
+
+def mark_trainable(model: DiT, mode: FineTuning) -> None:
+    """Let gradients reach the parameters that a way of fine-tuning trains, and no others.
+
+    Args:
+        model: The DiT.
+        mode: ``difffit``: biases, scale vectors and the label table. ``bias``: without the scale vectors.
+            ``full``: everything but the position table.
+    """
+    kinds = ("bias", "gamma1", "gamma2") if mode == "difffit" else ("bias",)
+    for name, parameter in model.named_parameters():
+        if mode == "full":
+            parameter.requires_grad_(name != "pos_embed")
+        else:
+            parameter.requires_grad_(name.endswith(kinds) or name.startswith("y_embedder."))
+
+
+@torch.no_grad()
+def merge_difffit(model: DiT) -> None:
+    """Fold the scale vectors into the linear maps they follow, and remove them; the output stays the same."""
+    for block in model.blocks:
+        for module, name, linear in _places(block):
+            gamma = getattr(module, name)
+            if gamma is not None:
+                linear.weight.mul_(gamma[:, None])
+                linear.bias.mul_(gamma)
+                setattr(module, name, None)

@@ -1,0 +1,155 @@
+"""Naming of diffusers' ``DiTTransformer2DModel``, there and back."""
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.dit.network import DiTConfig, TimestepEmbedder, position_table
+from dgs_lightning.seeding import generator
+
+State = dict[str, Tensor]
+TIMESTEPS = 1000
+
+# Original naming -> diffusers', within a block, in the embedders of which diffusers keeps a copy in each block, and
+# outside the blocks. Queries, keys and values are one map in the original and three in diffusers.
+_BLOCK = {
+    "adaLN_modulation.1": "norm1.linear",
+    "attn.proj": "attn1.to_out.0",
+    "mlp.fc1": "ff.net.0.proj",
+    "mlp.fc2": "ff.net.2",
+}
+_EMBEDDERS = {
+    "t_embedder.mlp.0": "norm1.emb.timestep_embedder.linear_1",
+    "t_embedder.mlp.2": "norm1.emb.timestep_embedder.linear_2",
+    "y_embedder.embedding_table": "norm1.emb.class_embedder.embedding_table",
+}
+_OUTSIDE = {
+    "x_embedder.proj": "pos_embed.proj",
+    "final_layer.adaLN_modulation.1": "proj_out_1",
+    "final_layer.linear": "proj_out_2",
+}
+_QKV = ("attn1.to_q", "attn1.to_k", "attn1.to_v")
+
+
+def to_diffusers(state: State, config: DiTConfig) -> State:
+    """State dict in the original naming, without scales, to diffusers'.
+
+    Raises:
+        InputError: If the MLPs are not four times as wide as the model, as diffusers has them.
+    """
+    if config.mlp_ratio != 4:
+        raise InputError(
+            "export to diffusers",
+            found=f"mlp_ratio {config.mlp_ratio:g}",
+            expected="4",
+            remedy="Train a model with mlp_ratio 4",
+        )
+    renamed = {}
+    for name, tensor in state.items():
+        module, _, kind = name.rpartition(".")
+        number, _, inside = module.removeprefix("blocks.").partition(".")
+        block = f"transformer_blocks.{number}"
+        if module in _OUTSIDE:
+            renamed[f"{_OUTSIDE[module]}.{kind}"] = tensor
+        elif module in _EMBEDDERS:
+            for index in range(config.depth):
+                renamed[f"transformer_blocks.{index}.{_EMBEDDERS[module]}.{kind}"] = tensor.clone()
+        elif inside in _BLOCK:
+            renamed[f"{block}.{_BLOCK[inside]}.{kind}"] = tensor
+        elif inside == "attn.qkv":
+            for part, third in zip(_QKV, tensor.chunk(3), strict=True):
+                renamed[f"{block}.{part}.{kind}"] = third.clone()
+    return renamed
+
+
+def to_original(state: State, config: DiTConfig, where: object) -> State:
+    """State dict of diffusers to the original naming; names of neither are kept as they are.
+
+    Raises:
+        InputError: If the copies of an embedder differ, since there is only one in the original.
+    """
+    original = {"pos_embed": position_table(config.hidden_size, config.input_size // config.patch_size)}
+    known = {new: old for table in (_BLOCK, _EMBEDDERS, _OUTSIDE) for old, new in table.items()}
+    for name, tensor in state.items():
+        module, _, kind = name.rpartition(".")
+        inside = re.sub(r"^transformer_blocks\.\d+\.", "", module)
+        block = "" if inside == module else f"blocks.{module.split('.')[1]}."
+        if inside == _QKV[0]:
+            parts = [state[name.replace(_QKV[0], part)] for part in _QKV]
+            original[f"{block}attn.qkv.{kind}"] = torch.cat(parts)
+        elif known.get(inside) in _EMBEDDERS:
+            if not torch.equal(original.setdefault(f"{known[inside]}.{kind}", tensor), tensor):
+                raise InputError(
+                    where,
+                    found=f"blocks with different copies of {known[inside]}",
+                    expected="one embedder of timesteps and labels",
+                    remedy="Give a model whose copies were trained tied",
+                )
+        elif inside not in _QKV:
+            original[f"{block}{known.get(inside, inside)}.{kind}"] = tensor
+    return original
+
+
+@torch.no_grad()
+def with_diffusers_frequencies(original: TimestepEmbedder) -> TimestepEmbedder:
+    """Timestep embedder with diffusers' frequencies and the original's embeddings at each of the 1,000 timesteps.
+
+    Its first layer is random, and its second solves the 1,000 equations.
+
+    Raises:
+        ValueError: If the model is too narrow for that.
+    """
+    t = torch.arange(TIMESTEPS)
+    embeddings = original(t).double()
+    width = embeddings.shape[1]
+    if width < TIMESTEPS:
+        raise ValueError(f"{TIMESTEPS} timesteps need a model at least as wide, not {width}; export it as it is")
+    fitted = TimestepEmbedder(width, "diffusers")
+    sinusoids = fitted.sinusoids(t)
+    first = 0.4 * torch.randn(width, sinusoids.shape[1], generator=generator("frequencies"))  # well conditioned
+    hidden = functional.silu(sinusoids @ first.T).double()
+    equations = torch.cat([hidden, torch.ones(TIMESTEPS, 1)], 1)
+    solution = torch.linalg.lstsq(equations, embeddings, driver="gelsd").solution.float()
+    second = {"mlp.2.weight": solution[:-1].T, "mlp.2.bias": solution[-1]}
+    fitted.load_state_dict({"mlp.0.weight": first, "mlp.0.bias": torch.zeros(width), **second})
+    return fitted
+
+
+def config_of(settings: dict[str, Any]) -> DiTConfig:
+    """Architecture of a ``DiTTransformer2DModel`` from its ``config.json``.
+
+    The published DiT-XL/2 of 1,000 classes is a conversion of the original weights, and keeps the timestep frequencies
+    that those were trained with; stock diffusers runs it with slightly different ones.
+    """
+    published = (settings["num_layers"], settings["num_embeds_ada_norm"]) == (28, 1000)
+    return DiTConfig(
+        input_size=settings["sample_size"],
+        num_classes=settings["num_embeds_ada_norm"],
+        in_channels=settings["in_channels"],
+        patch_size=settings["patch_size"],
+        hidden_size=settings["num_attention_heads"] * settings["attention_head_dim"],
+        depth=settings["num_layers"],
+        num_heads=settings["num_attention_heads"],
+        learn_sigma=settings["out_channels"] == 2 * settings["in_channels"],
+        frequencies="original" if published else "diffusers",
+    )
+
+
+def diffusers_settings(config: DiTConfig) -> dict[str, Any]:
+    """Content of the ``config.json`` of a ``DiTTransformer2DModel``."""
+    return {
+        "_class_name": "DiTTransformer2DModel",
+        "num_attention_heads": config.num_heads,
+        "attention_head_dim": config.hidden_size // config.num_heads,
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "num_layers": config.depth,
+        "sample_size": config.input_size,
+        "patch_size": config.patch_size,
+        "num_embeds_ada_norm": config.num_classes,
+        "norm_eps": 1e-6,
+    }

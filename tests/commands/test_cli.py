@@ -1,0 +1,127 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dgs_lightning import __main__
+from dgs_lightning.__main__ import COMMANDS, main
+from dgs_lightning.commands.cli import with_shipped_configs
+from dgs_lightning.configs import ROOT
+from dgs_lightning.errors import InputError
+
+
+def test_help_lists_every_command_without_importing_torch() -> None:
+    code = (
+        "import sys; from dgs_lightning.__main__ import main; main(['--help'])\n"
+        "assert not {'torch', 'lightning', 'numpy'} & set(sys.modules), 'heavy imports'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+
+
+def test_an_unknown_command_is_answered_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distil"]) == 2
+    assert "'distil'" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "nowhere.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nowhere.yaml" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("flag", [["-c", "trainer/cpu"], ["--config", "trainer/cpu.yaml"], ["--config=trainer/cpu"]])
+def test_shipped_configs_are_named_like_files(flag: list[str]) -> None:
+    assert with_shipped_configs(flag)[-1].endswith(str(ROOT / "trainer" / "cpu.yaml"))
+
+
+def test_help_of_a_command_says_what_it_does_and_each_setting_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["select", "--help"])
+    text = capsys.readouterr().out
+    assert "Select a distilled set from an image pool." in text
+    assert "  --ipc IPC" in text
+    assert "Args:" not in text
+    assert "Raises:" not in text
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The test's own answers to signals, given back afterwards."""
+    before = {number: signal.getsignal(number) for number in __main__.SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize(
+    "made_of_it",
+    [None, ImportError("half a module"), InputError("a", found="b", expected="c", remedy="D"), SystemExit(1)],
+)
+def test_a_signal_ends_a_command_in_words_whatever_a_library_makes_of_it(
+    number: int,
+    status: int,
+    word: str,
+    made_of_it: BaseException | None,
+    handlers: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(command: str, args: list[str]) -> int:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        except BaseException as signalled:
+            raise made_of_it or signalled from None
+        raise AssertionError("no signal came")
+
+    monkeypatch.setattr(__main__, "dispatch", run)
+    assert main(["fit"]) == status
+    assert capsys.readouterr().err == f"dgs fit: {word}; the same command continues\n"
+
+
+def test_a_signal_that_the_shell_has_set_to_be_ignored_stays_so(
+    handlers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def run(command: str, args: list[str]) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr(__main__, "dispatch", run)
+    assert main(["fit"]) == 0
+
+
+def test_an_error_of_the_program_itself_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, handlers: None) -> None:
+    def run(command: str, args: list[str]) -> int:
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr(__main__, "dispatch", run)
+    with pytest.raises(KeyError, match="a fault of ours"):
+        main(["fit"])
+
+
+def test_nobody_reading_the_output_is_no_error() -> None:
+    code = (
+        "import sys; from dgs_lightning import __main__\n"
+        "__main__.dispatch = lambda *_: print('x' * 100_000)\n"
+        "sys.exit(__main__.main(['run']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -1,0 +1,217 @@
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.random import default_rng
+from PIL import Image
+
+from dgs_lightning.data.records import ImageRecord, manifest_line, read_manifest, write_manifest
+from dgs_lightning.distil.selection import Method, Selected, Selection
+from dgs_lightning.errors import InputError
+
+SIZES = {"cat": 30, "dog": 24}
+
+
+def make_set(
+    folder: Path, sizes: Mapping[str, int] = SIZES, *, easy: float = 1.0, estimator: str | None = "net"
+) -> Path:
+    """A scored image set; difficulties are uniform to the power ``easy``. Images are tiny noise."""
+    rng = default_rng(0)
+    records = []
+    for label, count in sizes.items():
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            name = f"{label}/{index:05}.png"
+            Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(folder / name)
+            difficulty = float(rng.random() ** easy)
+            records.append(ImageRecord(name, label, index=index, difficulty=difficulty, estimator=estimator))
+    if estimator is not None:
+        write_manifest(folder, records)
+    return folder
+
+
+def run(**selection: Any) -> Selected:  # noqa: ANN401
+    plain: dict[str, Any] = {name: str(v) if isinstance(v, Path) else v for name, v in selection.items()}
+    return Selection(**plain).run()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("sets") / "pool", easy=3)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_set(tmp_path_factory.mktemp("sets") / "original", {"cat": 80, "dog": 50})
+
+
+def names(selected: Selected) -> list[str]:
+    return [record.file_name for record in selected.records]
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_each_method_selects_ipc_images_of_every_class(method: str, pool: Path, original: Path) -> None:
+    selected = run(pool=pool, original=original, ipc=5, method=method)
+    expected = SIZES if method == "all" else dict.fromkeys(SIZES, 5)
+    assert Counter(record.label for record in selected.records) == expected
+    assert len(set(names(selected))) == sum(expected.values())
+    assert run(pool=pool, original=original, ipc=5, method=method) == selected
+
+
+@pytest.mark.filterwarnings("ignore:smoothing found")
+@settings(deadline=None, max_examples=20)
+@given(data=st.data(), method=st.sampled_from(["dgs", "random", "ccs", "easy", "first"]), ipc=st.integers(1, 8))
+def test_the_order_of_files_changes_nothing(data: st.DataObject, method: str, ipc: int) -> None:
+    scores = data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 0.97, 1.0]), min_size=8, max_size=20))
+    records = [ImageRecord(f"a/{k}.png", "a", difficulty=s, estimator="net") for k, s in enumerate(scores)]
+    found = []
+    for listed in (records, data.draw(st.permutations(records))):
+        with TemporaryDirectory() as folder:
+            Path(folder, "a").mkdir()
+            for record in listed:
+                Path(folder, record.file_name).touch()
+            Path(folder, "metadata.jsonl").write_text("".join(manifest_line(record) for record in listed))
+            found.append(run(pool=folder, ipc=ipc, method=method, smoothing_forks={"extremes": "zero"}))
+    assert found[0] == found[1]
+
+
+def test_difficulty_guided_sampling_gives_its_account(pool: Path, original: Path) -> None:
+    selected = run(pool=pool, original=original, ipc=10, shortage="nearest")
+    report = selected.report
+    assert report["estimator"] == "net"
+    assert report["smoothing"]["extremes"] == "clip"
+    for label, size in SIZES.items():
+        account = report["classes"][label]
+        assert sum(account["target"]) == sum(account["taken"]) + sum(account["filled"]) == account["selected"] == 10
+        assert sum(account["available"]) == sum(account["raw"]["pool"]["counts"]) == size
+        reached = np.add(account["taken"], account["filled"]).tolist()
+        assert account["smoothed"]["distilled"]["counts"] == reached
+        chosen = [record for record in selected.records if record.label == label]
+        assert Counter(record.interval for record in chosen) == {
+            k: n for k, n in enumerate(account["raw"]["distilled"]["counts"]) if n
+        }
+        assert np.mean([record.extra["smoothed"] for record in chosen]) == pytest.approx(
+            account["smoothed"]["distilled"]["mean"]
+        )
+
+
+def test_without_originals_the_set_follows_the_pool(pool: Path) -> None:
+    account = run(pool=pool, ipc=10, smoothing="none").report["classes"]["cat"]
+    assert account["raw"]["original"] == account["raw"]["pool"]
+    assert sum(account["filled"]) == 0
+
+
+def test_a_named_distribution_needs_no_originals(pool: Path) -> None:
+    account = run(pool=pool, ipc=10, distribution="cliff").report["classes"]["cat"]
+    assert account["target"] == [6, 3, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert run(pool=pool, ipc=10, distribution=[1, 1], intervals=2).report["classes"]["cat"]["target"] == [5, 5]
+
+
+def test_scores_may_lie_in_folders_of_their_own(pool: Path, tmp_path: Path) -> None:
+    bare, scores = tmp_path / "bare", tmp_path / "scores"
+    shutil.copytree(pool, bare)
+    scores.mkdir()
+    (bare / "metadata.jsonl").rename(scores / "metadata.jsonl")
+    assert names(run(pool=bare, pool_scores=scores, ipc=5)) == names(run(pool=pool, ipc=5))
+
+
+def test_the_first_images_of_a_larger_pool_make_a_smaller_one(pool: Path) -> None:
+    selected = run(pool=pool, ipc=3, method="random", pool_images=4)
+    assert {record.index for record in selected.records} <= {0, 1, 2, 3}
+    assert [record.index for record in run(pool=pool, ipc=2, method="first").records] == [0, 1, 0, 1]
+
+
+def test_ccs_covers_as_many_strata_as_it_is_set_to(pool: Path) -> None:
+    def hardest(strata: int) -> int:
+        scores = [r.difficulty or 0 for r in run(pool=pool, ipc=1, method="all").records if r.label == "cat"]
+        selected = run(pool=pool, ipc=6, method="ccs", strata=strata, hard_cutoff=0.0).records
+        middle = (min(scores) + max(scores)) / 2
+        return sum((r.difficulty or 0) > middle for r in selected if r.label == "cat")
+
+    assert hardest(2) == 3  # half of the IPC from each half of the range
+    assert hardest(1) < 3  # most images are easy
+
+
+def test_easy_takes_the_easiest(pool: Path) -> None:
+    everything = run(pool=pool, ipc=1, method="all").records
+    easiest = sorted(r.difficulty or 0 for r in everything if r.label == "cat")[:4]
+    assert (
+        sorted(r.difficulty or 0 for r in run(pool=pool, ipc=4, method="easy").records if r.label == "cat") == easiest
+    )
+
+
+def test_coresets_need_no_scores(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "plain", estimator=None)
+    for method in ("random", "kcenter", "herding", "kmeans", "first"):
+        assert len(run(pool=folder, ipc=3, method=method).records) == 6
+
+
+def test_seeds_change_the_draw(pool: Path) -> None:
+    assert names(run(pool=pool, ipc=5, seed=0)) != names(run(pool=pool, ipc=5, seed=1))
+
+
+def test_a_class_short_of_images_is_an_error_unless_fewer_are_allowed(pool: Path) -> None:
+    for method in ("dgs", "random", "kcenter", "ccs"):
+        with pytest.raises(InputError, match=r"1 classes with fewer images than the IPC \(dog: 24\)"):
+            run(pool=pool, ipc=25, method=method)
+        selected = run(pool=pool, ipc=25, method=method, allow_fewer=True)
+        assert Counter(record.label for record in selected.records) == {"cat": 25, "dog": 24}
+
+
+def test_a_missing_class_is_named(pool: Path, tmp_path: Path) -> None:
+    one = make_set(tmp_path / "one", {"cat": 10, "emu": 10})
+    with pytest.raises(InputError, match=r"no images of dog; classes that .* lacks: emu"):
+        run(pool=one, original=pool, ipc=5)
+
+
+def test_an_unscored_pool_is_an_error_that_says_how_to_score_it(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "plain", estimator=None)
+    for method in ("dgs", "ccs", "easy"):
+        with pytest.raises(InputError, match=r"54 of 54 images without difficulty.*ScoringTask"):
+            run(pool=folder, ipc=5, method=method)
+
+
+def test_scores_of_another_estimator_are_an_error(pool: Path, tmp_path: Path) -> None:
+    other = make_set(tmp_path / "other", estimator="another")
+    with pytest.raises(InputError, match="estimator another, expected those of net"):
+        run(pool=pool, original=other, ipc=5)
+    mixed = read_manifest(other)
+    mixed[0].estimator = "third"
+    write_manifest(other, mixed)
+    with pytest.raises(InputError, match="2 estimators"):
+        run(pool=other, ipc=5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("ipc", 0),
+        ("intervals", 0),
+        ("pool_images", 0),
+        ("strata", 0),
+        ("method", "best"),
+        ("smoothing", "rough"),
+        ("shortage", "none"),
+        ("hard_cutoff", 1.0),
+        ("distribution", "steep"),
+        ("distribution", [1.0, 2.0]),
+        ("smoothing_forks", {"extremes": "cut"}),
+    ],
+)
+def test_a_setting_out_of_range_is_named_before_anything_is_read(setting: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"^{setting}: "):
+        run(**{"pool": "no/such/folder", "ipc": 5, setting: value})
+
+
+def test_a_degenerate_search_warns_once(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "pool", easy=0.0)  # every difficulty is 1
+    with pytest.warns(UserWarning, match=r"in 2 of 2 classes \(cat, dog\)") as caught:
+        run(pool=folder, ipc=5)
+    assert len(caught) == 1

@@ -1,0 +1,186 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.experiment import plan
+from dgs_lightning.experiment.plan import Plan, Stage, one_of_each_kind, stage_keys
+from dgs_lightning.experiment.settings import Experiment, load_experiment
+
+SMALL = Experiment(
+    title="small",
+    methods=["random", "dit", "dit_dgs", "minimax_dgs", "full"],
+    ipc=[10, 20],
+    networks=["convnet2"],
+    repeats=2,
+    output="runs/small",
+    data="digits",
+    prepare={},
+)
+
+
+def stages(experiment: Experiment) -> list[Stage]:
+    return Plan(experiment).everything()
+
+
+def keys(experiment: Experiment) -> dict[str, str]:
+    return stage_keys(stages(experiment), Path(experiment.output or ""))
+
+
+def test_methods_share_pools_scores_and_models() -> None:
+    names = [stage.name for stage in stages(SMALL)]
+    assert len(names) == len(set(names))
+    assert [name for name in names if name.startswith("pools/")] == ["pools/dit", "pools/minimax"]
+    assert sum(name.startswith("evaluation/") for name in names) == 2 * (2 * 4 + 1)
+    assert names[-1] == "report"
+
+
+def test_a_stage_comes_after_what_it_needs() -> None:
+    seen: set[str] = set()
+    for stage in stages(SMALL):
+        assert {needed.name for needed in stage.needs} <= seen
+        seen.add(stage.name)
+
+
+def test_one_pool_serves_every_ipc() -> None:
+    by_name = {stage.name: stage for stage in stages(SMALL)}
+    assert by_name["pools/dit"].config["data"]["init_args"]["images_per_class"] == 100
+    assert by_name["distilled/dit_dgs-ipc10"].config["pool_images"] == 50
+
+
+def test_a_changed_setting_changes_its_stage_and_all_that_depend_on_it_and_no_other() -> None:
+    before, after = keys(SMALL), keys(replace(SMALL, finetune={"trainer": {"max_steps": 7}}))
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"finetune", "pools/minimax", "scores/minimax", "distilled/minimax_dgs-ipc10", "report"} <= changed
+    assert not {"data", "latents", "pretrain", "pools/dit", "distilled/dit-ipc10", "scores/original"} & changed
+
+
+def test_the_run_folder_is_no_part_of_the_keys() -> None:
+    assert keys(SMALL) == keys(replace(SMALL, output="elsewhere/run"))
+
+
+def test_a_changed_input_file_changes_the_stages_that_read_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    image = tmp_path / "a" / "1.png"
+    image.write_bytes(b"one")
+    experiment = replace(SMALL, data=str(tmp_path))
+    before = keys(experiment)
+    image.write_bytes(b"three")
+    assert before["data"] != keys(experiment)["data"]
+
+
+def test_a_pretrained_dit_is_not_trained_again() -> None:
+    names = {stage.name for stage in stages(replace(SMALL, dit="facebook/DiT-XL-2-256"))}
+    assert "pretrain" not in names
+    assert "finetune" in names
+
+
+def test_local_weights_of_the_estimator_serve_its_scores_and_the_features_of_its_network(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"one")
+    experiment = replace(SMALL, methods=["kcenter"], ipc=10, select={"features": "timm:resnet18"})
+    experiment = replace(experiment, estimator="timm:resnet18", estimator_weights=str(weights))
+    before, by_name = keys(experiment), {stage.name: stage for stage in stages(experiment)}
+    assert by_name["scores/original"].config["model"]["init_args"]["weights"] == str(weights)
+    assert by_name["distilled/kcenter-ipc10"].config["features_weights"] == str(weights)
+    weights.write_bytes(b"three")
+    assert before["scores/original"] != keys(experiment)["scores/original"]
+
+
+def test_another_autoencoder_changes_the_latents_and_what_is_decoded(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text("one")
+    experiment = replace(SMALL, codec=str(tmp_path))
+    before = keys(experiment)
+    config.write_text("three")
+    changed = {name for name, key in keys(experiment).items() if key != before[name]}
+    assert {"latents", "pools/dit"} <= changed
+    assert not {"data", "scores/original"} & changed
+
+
+def test_a_class_that_a_sections_file_names_takes_the_place_of_the_usual_one(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {class_path: MyTask}\ndata: {init_args: {batch_size: 7}}")
+    by_name = {stage.name: stage for stage in stages(replace(SMALL, evaluate={"config": str(file)}))}
+    config = by_name["evaluation/full/convnet2/seed0"].config
+    assert (config["model"]["class_path"], config["data"]["class_path"]) == ("MyTask", "ImageDataModule")
+    assert config["data"]["init_args"]["batch_size"] == 7
+
+
+def test_more_than_100_classes_are_trained_on_in_batches_of_128() -> None:
+    for name, batch in (("imagenet100", 64), ("imagenet1k", 128)):
+        by_name = {stage.name: stage for stage in stages(load_experiment(name, ["data=FOLDER"]))}
+        data = by_name["evaluation/random-ipc10/resnet_ap10/seed0"].config["data"]["init_args"]
+        assert data["batch_size"] == batch
+
+
+def test_an_unknown_method_is_named_with_those_that_exist() -> None:
+    with pytest.raises(InputError, match=r"'dream'.*minimax_dgs"):
+        stages(replace(SMALL, methods=["dream"]))
+
+
+def test_changes_on_the_command_line_reach_nested_settings() -> None:
+    experiment = load_experiment("quickstart", ["finetune.trainer.max_steps=7", "ipc=[1, 2]"])
+    assert experiment.finetune["trainer"]["max_steps"] == 7
+    assert experiment.finetune["config"] == "minimax/digits.yaml"
+    assert experiment.ipcs == [1, 2]
+    assert experiment.output == "runs/quickstart"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["colour=3"], "colour"),
+        (["ipc=0"], "at least 1"),
+        (["repeats=many"], "repeats"),
+        (["ipc"], "key=value"),
+        (["folds=1"], "at least 2"),
+        (["guided=pool"], "guided"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_experiment("quickstart", changes)
+
+
+def test_a_misspelt_experiment_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="quickstart"):
+        load_experiment("quikstart", [])
+
+
+def test_a_variant_shares_all_but_what_it_changes() -> None:
+    hill = {"method": "dit_dgs", "select": {"distribution": "hill"}, "pool_multiple": 6}
+    experiment = replace(SMALL, methods=["dit_dgs", "hill"], variants={"hill": hill}, ipc=10)
+    by_name = {stage.name: stage for stage in stages(experiment)}
+    assert by_name["distilled/hill-ipc10"].config["distribution"] == "hill"
+    assert by_name["distilled/hill-ipc10"].config["pool_images"] == 60
+    assert by_name["distilled/dit_dgs-ipc10"].config["pool_images"] == 50
+    assert by_name["pools/dit"].config["data"]["init_args"]["images_per_class"] == 60
+
+
+def test_a_variant_may_not_change_what_it_shares() -> None:
+    variants = {"longer": {"method": "minimax", "finetune": {"trainer": {"max_steps": 7}}}}
+    with pytest.raises(InputError, match=r"variants\.longer"):
+        stages(replace(SMALL, methods=["longer"], variants=variants))
+
+
+def test_a_folder_that_many_stages_read_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(plan, "fingerprint", looked.append)
+    reading = [Stage(f"evaluation/{k}", "fit", {}, inputs=("images",)) for k in range(3)]
+    assert len(stage_keys(reading, Path("runs"))) == 3
+    assert looked == [Path("images")]
+
+
+def test_of_stages_that_differ_in_what_the_plan_counts_up_and_own_paths_alone_one_stands_for_all() -> None:
+    later = {"method": "dag", "dag": {"stop_timestep": 30}}
+    experiment = replace(SMALL, ipc=[1, 10], methods=[*SMALL.methods, "dag", "later"], variants={"later": later})
+    everything = stages(experiment)
+    kinds = one_of_each_kind(everything, Path(SMALL.output or ""))
+    assert [stage.name for stage in kinds if stage.name.startswith("evaluation/")] == [
+        "evaluation/random-ipc1/convnet2/seed0",  # trained on a distilled set
+    ]
+    guided = [stage.config["trainer"]["callbacks"][0] for stage in kinds if stage.name.startswith("guided/")]
+    assert [callback["init_args"].get("stop_timestep") for callback in guided] == [30, None]
+    assert len(kinds) < len(everything) / 3

@@ -1,0 +1,103 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision.models import squeezenet1_1
+
+from dgs_lightning.data.classes import class_list
+from dgs_lightning.errors import InputError
+from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
+from dgs_lightning.models.estimator import load_estimator
+
+OWN = ClassifierConfig("convnet1", ("b", "a"), image_size=4, channels=1, mean=(0.5,), std=(0.25,), width=4)
+GREY = Image.new("RGB", (50, 40), (51, 51, 51))  # 0.2 of white
+
+
+def test_a_classifier_of_ones_own_has_its_labels_and_its_preprocessing(tmp_path: Path) -> None:
+    network = OWN.build()
+    save_classifier(network, OWN, tmp_path)
+    estimator = load_estimator(str(tmp_path))
+    assert estimator.labels == ("b", "a")
+    images = estimator.preprocess(GREY)[None]
+    assert torch.allclose(images, torch.full((1, 1, 4, 4), (0.2 - 0.5) / 0.25))
+    assert torch.equal(estimator(images), network.eval()(images))
+
+
+def test_the_identity_changes_with_the_weights_alone(tmp_path: Path) -> None:
+    network = OWN.build()
+    save_classifier(network, OWN, tmp_path / "one")
+    save_classifier(network, OWN, tmp_path / "same")
+    save_classifier(OWN.build(), OWN, tmp_path / "other")
+    one, same, other = (load_estimator(str(tmp_path / name)).identity for name in ("one", "same", "other"))
+    assert one == same != other
+    assert one.startswith("convnet1@")
+
+
+def test_a_torchvision_network_has_imagenets_labels_and_its_own_preprocessing(tmp_path: Path) -> None:
+    save_file(squeezenet1_1().state_dict(), tmp_path / "weights.safetensors")
+    estimator = load_estimator("torchvision:squeezenet1_1", str(tmp_path / "weights.safetensors"))
+    image = estimator.preprocess(GREY)
+    assert image.shape == (3, 224, 224)
+    assert torch.allclose(
+        image[:, 0, 0], (0.2 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    )
+    assert estimator.labels == class_list("imagenet1k")
+    assert estimator(image[None]).shape == (1, 1000)
+
+
+def test_a_timm_network_has_imagenets_labels_and_its_own_preprocessing(tmp_path: Path) -> None:
+    network = timm.create_model("test_vit")
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    estimator = load_estimator("timm:test_vit", str(tmp_path / "weights.safetensors"))
+    image = estimator.preprocess(GREY)
+    assert image.shape == (3, 160, 160)
+    assert torch.allclose(image, torch.full_like(image, (0.2 - 0.5) / 0.5), atol=1e-6)
+    assert estimator.labels == class_list("imagenet1k")
+    assert torch.equal(estimator(image[None]), network.eval()(image[None]))
+
+
+def test_an_estimator_stays_frozen_and_in_evaluation_mode(tmp_path: Path) -> None:
+    save_classifier(OWN.build(), OWN, tmp_path)
+    estimator = load_estimator(str(tmp_path)).train()
+    assert not estimator.network.training
+    assert not any(parameter.requires_grad for parameter in estimator.parameters())
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "timm:", "timm:no_such_net", "torchvision:no_such_net", "hub:x/y", "no/such/folder", ""]
+)
+def test_names_of_nothing_are_input_errors(name: str) -> None:
+    with pytest.raises(InputError):
+        load_estimator(name, "none.safetensors")
+
+
+def test_unknown_weights_of_torchvision_are_told_with_those_that_exist() -> None:
+    with pytest.raises(InputError, match=r"no weights IMAGENET1K_V9, only IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT"):
+        load_estimator("torchvision:resnet50", "IMAGENET1K_V9")
+    with pytest.raises(InputError, match=r"no weights IMAGENET1K_V1, only IMAGENET1K_SWAG"):
+        load_estimator("torchvision:vit_h_14")
+
+
+def test_a_network_of_other_classes_than_imagenets_is_refused() -> None:
+    with pytest.raises(InputError, match="with 11821 classes"):
+        load_estimator("timm:mobilenetv4_conv_medium.e250_r384_in12k")
+
+
+def test_weights_of_another_network_are_an_input_error(tmp_path: Path) -> None:
+    save_classifier(OWN.build(), OWN, tmp_path)
+    with pytest.raises(InputError, match="tensors missing"):
+        load_estimator("torchvision:squeezenet1_1", str(tmp_path / "model.safetensors"))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_estimator(str(tmp_path))
+
+
+def test_estimators_of_other_inputs_do_not_share_their_preprocessing(tmp_path: Path) -> None:
+    for name, config in (("a", OWN), ("b", OWN), ("c", replace(OWN, mean=(0.1,)))):
+        save_classifier(config.build(), config, tmp_path / name)
+    a, b, c = (load_estimator(str(tmp_path / name)).preprocess for name in "abc")
+    assert repr(a) == repr(b) != repr(c)
