@@ -9,8 +9,9 @@ from dgs_lightning.doctor.images import open_trees
 from dgs_lightning.doctor.storage import check_disk, check_memory, in_bytes, parameters
 from dgs_lightning.doctor.timing import check_time, in_words
 from dgs_lightning.doctor.work import Classifier, Scale, Work, dit_of, latent_shape, scale_of, works_of
-from dgs_lightning.experiment.plan import Plan, Stage
+from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.dit.network import DiTConfig
 
 XL = DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000)

@@ -7,8 +7,9 @@ import yaml
 
 from dgs_lightning.commands.cli import check
 from dgs_lightning.configs import ROOT
-from dgs_lightning.experiment.plan import Plan, Stage
+from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import load_experiment
+from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.reporting.names import split_variant
 from dgs_lightning.reporting.published import PUBLISHED
 from dgs_lightning.reporting.tables import FORMS
@@ -29,7 +30,7 @@ def test_a_shipped_experiment_has_valid_stages(name: str, tmp_path: Path) -> Non
     assert ("report", "report") in stages
     for stage in stages.values():
         config = tmp_path / "config.yaml"
-        config.write_text(yaml.safe_dump(stage.config))
+        config.write_text(yaml.safe_dump(stage.settings(tmp_path / "run")))
         check(stage.command, ["--config", str(config)])
 
 

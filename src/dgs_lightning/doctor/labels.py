@@ -6,8 +6,8 @@ from dgs_lightning.doctor.finding import Finding, ok, problem, warning
 from dgs_lightning.doctor.images import Trees, listed, renamed
 from dgs_lightning.doctor.models import estimator_source, labels_of_dit, labels_of_estimator
 from dgs_lightning.doctor.settings import is_used, setting
-from dgs_lightning.experiment.plan import Stage
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
 
 RENAME = "Where the classes are ImageNet's, name the class folders by WordNet id"
 

@@ -13,8 +13,8 @@ from dgs_lightning.datamodules.images import MEMORY
 from dgs_lightning.doctor.finding import Finding, ok, problem
 from dgs_lightning.doctor.settings import setting
 from dgs_lightning.doctor.work import Scale, codec_config, generated, latent_shape, task_of
-from dgs_lightning.experiment.plan import Stage
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit.network import DiT, DiTConfig

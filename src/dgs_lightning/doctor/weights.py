@@ -13,8 +13,8 @@ from dgs_lightning.doctor.models import (
     is_hub_id,
 )
 from dgs_lightning.doctor.settings import is_used
-from dgs_lightning.experiment.plan import Stage
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS
 from dgs_lightning.models.estimator import IMAGENET_CLASSES
 

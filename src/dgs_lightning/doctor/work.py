@@ -11,8 +11,8 @@ from dgs_lightning.data.images import is_grey, load_image
 from dgs_lightning.doctor.images import Trees, val_fraction
 from dgs_lightning.doctor.models import AUTOENCODER, dit_config, find_model, read_json
 from dgs_lightning.doctor.settings import setting
-from dgs_lightning.experiment.plan import Stage
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS
 from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.tasks.protocol import published_epochs
