@@ -1,4 +1,4 @@
-"""The configs that come with the package: found in a checkout and in an installed wheel alike."""
+"""Configs: YAML files of the user and those shipped with the package, read, started from and merged."""
 
 import difflib
 from pathlib import Path
@@ -12,16 +12,50 @@ _PACKAGE = Path(__file__).parent
 ROOT = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parents[1] / "configs"
 
 
-def find_config(name: str, folder: str = "") -> Path:
-    """Path of a config: a file of the user's, or one shipped with the package.
+def load_config(name: str, folder: str = "") -> dict[str, Any]:
+    """Settings of a config, merged into those of the config that its key ``base`` names, if it has one.
 
     Args:
-        name: Path of a YAML file, or the name of a shipped one with or without its ending,
-            such as ``minimax/digits.yaml``.
-        folder: Where shipped names are looked up below the shipped configs.
+        name: Path of a YAML file, or the name of a shipped config with or without its ending,
+            such as ``minimax/digits.yaml``. ``base`` is such a name, too.
+        folder: Folder of the shipped configs in which shipped names are looked up.
 
     Raises:
-        InputError: If there is neither; the message names the nearest shipped ones.
+        InputError: If a file is missing or broken, or if a config starts from itself.
+    """
+    settings: dict[str, Any] = {}
+    seen: list[Path] = []
+    next_name: str | None = name
+    while next_name is not None:
+        path = find_config(next_name, folder)
+        if any(path.samefile(other) for other in seen):
+            raise InputError(
+                f"{path}: base",
+                found=f"a circle: {' -> '.join(map(str, [*seen, path]))}",
+                expected="a config that does not start from itself",
+                remedy="Remove one 'base' of these files",
+            )
+        seen.append(path)
+        own = load_yaml(path)
+        next_name = own.pop("base", None)
+        if not isinstance(next_name, str | None):
+            raise InputError(
+                f"{path}: base", found=repr(next_name), expected="the name of one config", remedy="Name one config"
+            )
+        settings = merge(own, settings)
+    return settings
+
+
+def find_config(name: str, folder: str = "") -> Path:
+    """Path of a config: a file of the user, or a config shipped with the package.
+
+    Args:
+        name: Path of a YAML file, or the name of a shipped config with or without its ending,
+            such as ``minimax/digits.yaml``.
+        folder: Folder of the shipped configs in which shipped names are looked up.
+
+    Raises:
+        InputError: If there is neither. The message names the shipped configs with similar names.
     """
     path = Path(name)
     if path.is_file():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -21,7 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 import dgs_lightning
 from dgs_lightning.bounds import Ranged, check_ranges
 from dgs_lightning.commands.arguments import complaint
-from dgs_lightning.configs import find_config
+from dgs_lightning.configs import load_config, merge
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import refusals_told_once
 
@@ -138,7 +139,7 @@ class DGSCommandLine(LightningCLI):
             },
             parser_kwargs={"prog": "dgs", "exit_on_error": False}
             | {command: {"exit_on_error": False} for command in LIGHTNING_COMMANDS},
-            args=with_shipped_configs(args),
+            args=[args[0], *with_one_config(args[1:])],
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
@@ -208,19 +209,26 @@ def refusal(error: BaseException) -> InputError:
     return InputError("settings", found=complaint(error), expected="settings that go together", remedy="Correct them")
 
 
-def with_shipped_configs(args: list[str]) -> list[str]:
-    """Arguments with the name of each shipped config after ``--config`` or ``-c`` replaced by its path."""
-    resolved, names_config = [], False
-    for arg in args:
+def with_one_config(args: list[str]) -> list[str]:
+    """Arguments with all files after ``--config`` or ``-c`` merged into one YAML text, which comes first.
+
+    A later file changes an earlier one, and other arguments change the files, wherever they stand.
+
+    Raises:
+        InputError: If a file is missing or broken.
+    """
+    settings: Settings = {}
+    others: list[str] = []
+    named = False
+    rest = iter(args)
+    for arg in rest:
         flag, equals, name = arg.partition("=")
-        if names_config:
-            resolved.append(str(find_config(arg)))
-        elif flag == "--config" and equals:
-            resolved.append(f"--config={find_config(name)}")
+        if flag in ("--config", "-c"):
+            name = name if equals else next(rest, "")
+            settings, named = merge(settings, load_config(name)), True
         else:
-            resolved.append(arg)
-        names_config = arg in ("-c", "--config")
-    return resolved
+            others.append(arg)
+    return ["--config", yaml.safe_dump(settings, sort_keys=False), *others] if named else others
 
 
 def function_of(command: str) -> Callable[..., Any]:
@@ -241,7 +249,7 @@ def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     parser.add_function_arguments(function_of(command), fail_untyped=True)
     folders = list(takewhile(lambda arg: not arg.startswith("-"), args)) if command == "report" else []
     args = [f"--runs={json.dumps(folders)}", *args[len(folders) :]] if folders else args
-    arguments: dict[str, Any] = parsed(parser, with_shipped_configs(args), f"dgs {command}").as_dict()
+    arguments: dict[str, Any] = parsed(parser, with_one_config(args), f"dgs {command}").as_dict()
     del arguments["config"]
     checked = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), "check_settings", None)
     if checked:

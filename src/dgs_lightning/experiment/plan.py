@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dgs_lightning.configs import find_config, load_yaml, merge
+from dgs_lightning.configs import load_config, merge
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.settings import Experiment, Settings, variant_of
 
@@ -87,7 +87,7 @@ def expand(section: Settings) -> Settings:
     names = section.get("config") or []
     settings: Settings = {}
     for name in names if isinstance(names, list) else [names]:
-        settings = merge(settings, load_yaml(find_config(str(name))))
+        settings = merge(settings, load_config(str(name)))
     settings = merge(settings, {key: value for key, value in section.items() if key != "config"})
     _check_shape(settings, "", ("model", "data", "trainer"))
     for name in ("model", "data"):
