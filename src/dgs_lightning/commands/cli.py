@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import dgs_lightning
 from dgs_lightning.bounds import Ranged, check_ranges
-from dgs_lightning.commands.arguments import complaint
-from dgs_lightning.configs import load_config, merge
+from dgs_lightning.commands.arguments import parse, short_message, with_one_config
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import refusals_told_once
 
@@ -144,7 +142,7 @@ class DGSCommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse the command line, or say in one line what is wrong with it."""
-        self.config = parsed(parser, args, f"dgs {args[0]}")
+        self.config = parse(parser, args, f"dgs {args[0]}")
         settings = self.config[self.config.subcommand]
         check_ranges(settings, {"seed_everything": SEEDS})
         check_ranges(settings.trainer, TRAINER_RANGES)
@@ -206,29 +204,7 @@ def refusal(error: BaseException) -> InputError:
         if isinstance(cause, InputError):
             return cause
         cause = cause.__cause__ or cause.__context__
-    return InputError("settings", found=complaint(error), expected="settings that go together", remedy="Correct them")
-
-
-def with_one_config(args: list[str]) -> list[str]:
-    """Arguments with all files after ``--config`` or ``-c`` merged into one YAML text, which comes first.
-
-    A later file changes an earlier one, and other arguments change the files, wherever they stand.
-
-    Raises:
-        InputError: If a file is missing or broken.
-    """
-    settings: Settings = {}
-    others: list[str] = []
-    named = False
-    rest = iter(args)
-    for arg in rest:
-        flag, equals, name = arg.partition("=")
-        if flag in ("--config", "-c"):
-            name = name if equals else next(rest, "")
-            settings, named = merge(settings, load_config(name)), True
-        else:
-            others.append(arg)
-    return ["--config", yaml.safe_dump(settings, sort_keys=False), *others] if named else others
+    return InputError("settings", found=short_message(error), expected="settings that go together", remedy="Correct them")
 
 
 def function_of(command: str) -> Callable[..., Any]:
@@ -249,25 +225,12 @@ def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     parser.add_function_arguments(function_of(command), fail_untyped=True)
     folders = list(takewhile(lambda arg: not arg.startswith("-"), args)) if command == "report" else []
     args = [f"--runs={json.dumps(folders)}", *args[len(folders) :]] if folders else args
-    arguments: dict[str, Any] = parsed(parser, with_one_config(args), f"dgs {command}").as_dict()
+    arguments: dict[str, Any] = parse(parser, with_one_config(args), f"dgs {command}").as_dict()
     del arguments["config"]
     checked = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), "check_settings", None)
     if checked:
         checked(arguments)
     return arguments
-
-
-def parsed(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
-    """Arguments as a parser reads them.
-
-    Raises:
-        InputError: If a setting is unknown, of the wrong type, or missing.
-    """
-    try:
-        return parser.parse_args(args)
-    except ArgumentError as error:
-        found = complaint(error)
-    raise InputError("settings", found=found, expected=f"what '{command} --help' lists", remedy="Correct that setting")
 
 
 def check(command: str, args: list[str]) -> None:

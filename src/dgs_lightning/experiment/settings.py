@@ -7,7 +7,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dgs_lightning.bounds import check_ranges
-from dgs_lightning.commands.arguments import complaint
+from dgs_lightning.commands.arguments import short_message
 from dgs_lightning.configs import find_config, load_config, merge
 from dgs_lightning.errors import InputError
 
@@ -178,7 +178,7 @@ def _experiment(settings: Settings, where: str) -> Experiment:
     except ArgumentError as error:
         raise InputError(
             where,
-            found=complaint(error),
+            found=short_message(error),
             expected="the settings of an experiment",
             remedy="Correct or remove that key",
         ) from None
