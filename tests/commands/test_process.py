@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from dgs_lightning.models.allocator import MMAP_THRESHOLD, keep_freed_memory
+from dgs_lightning.commands.process import MMAP_THRESHOLD, keep_freed_memory
 
 COUNT_FAULTS = """
 import resource
 import torch
-from dgs_lightning.models.allocator import keep_freed_memory
+from dgs_lightning.commands.process import keep_freed_memory
 {call}
 for step in range(8):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
