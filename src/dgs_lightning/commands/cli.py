@@ -59,24 +59,24 @@ TRAINER_RANGES = {
 
 
 class StepReport(pl.Callback):
-    """Tells a listener how far training or prediction is, at most twice a second.
+    """Calls a function with the progress of training or prediction, at most twice a second.
 
     Args:
-        on_step: Called with the steps done and the steps in all.
+        on_step: Called with the number of steps done and of all steps.
     """
 
     def __init__(self, on_step: OnStep) -> None:
         self.on_step = on_step
         self.last = 0.0
 
-    def _tell(self, done: int, total: float) -> None:
+    def _report(self, done: int, total: float) -> None:
         if time.monotonic() - self.last > 0.5 and 0 < total < float("inf"):
             self.last = time.monotonic()
             self.on_step(done, int(total))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """After an optimiser step."""
-        self._tell(trainer.global_step, trainer.estimated_stepping_batches)
+        self._report(trainer.global_step, trainer.estimated_stepping_batches)
 
     def on_predict_batch_end(
         self,
@@ -88,11 +88,11 @@ class StepReport(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """After a batch of predictions."""
-        self._tell(batch_idx + 1, sum(trainer.num_predict_batches))
+        self._report(batch_idx + 1, sum(trainer.num_predict_batches))
 
 
 class SaveFitConfig(SaveConfigCallback):
-    """Keeps the config of a training beside its logs; what is predicted has a card with its settings."""
+    """Saves the config of a training beside its logs. Predictions have their settings on their card instead."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Save the config of ``fit``."""
@@ -101,16 +101,16 @@ class SaveFitConfig(SaveConfigCallback):
 
 
 class DGSCommandLine(LightningCLI):
-    """LightningCLI over the project's tasks, datamodules and callbacks by bare class name.
+    """LightningCLI that knows the package's tasks, datamodules and callbacks by the names of their classes.
 
     Args:
         args: Subcommand and its arguments.
-        on_step: Listener for progress; without one Lightning's own progress bar is shown on a terminal.
+        on_step: Called with the progress. Without it, a terminal shows Lightning's progress bar.
     """
 
     def __init__(self, args: list[str], on_step: OnStep | None = None) -> None:
         for name in dgs_lightning.__all__:
-            getattr(dgs_lightning, name)  # imported, and so known by its bare name
+            getattr(dgs_lightning, name)  # jsonargparse finds imported classes by their bare names
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -131,7 +131,7 @@ class DGSCommandLine(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what all commands of the package have."""
+        """Add the option that all commands of the package have."""
         add_threads(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
@@ -231,8 +231,8 @@ def function_of(command: str) -> Callable[..., Any]:
     return function
 
 
-def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
-    """Arguments of such a command, parsed and checked, and ``threads``.
+def function_arguments(command: str, args: list[str]) -> tuple[dict[str, Any], int | None]:
+    """Arguments of such a command's function, parsed and checked, and the number of threads.
 
     Raises:
         InputError: If a setting is unknown, of the wrong type, missing or out of its range.
@@ -247,10 +247,11 @@ def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     arguments: dict[str, Any] = parse(parser, with_one_config(args), f"dgs {command}").as_dict()
     del arguments["config"]
     check_ranges(arguments, {"threads": THREADS})
+    threads: int | None = arguments.pop("threads")
     checked = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), "check_settings", None)
     if checked:
         checked(arguments)
-    return arguments
+    return arguments, threads
 
 
 def check(command: str, args: list[str]) -> None:
@@ -297,7 +298,7 @@ def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str
     Args:
         command: Name of the command.
         args: Its arguments.
-        on_step: Listener for its progress. Without one, the command prints its logs and its answer.
+        on_step: Called with its progress. Without it, the command prints its logs and its answer.
 
     Returns:
         Its answer, if any: ``prepare`` says what it read, and others where they wrote.
@@ -310,8 +311,8 @@ def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str
             except MisconfigurationException as error:
                 raise as_input_error(error) from error
             return ""
-        arguments = function_arguments(command, args)
-        set_threads(arguments.pop("threads"))
+        arguments, threads = function_arguments(command, args)
+        set_threads(threads)
         answer = str(function_of(command)(**arguments))
     if on_step is None:
         print(answer)
