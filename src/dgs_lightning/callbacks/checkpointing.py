@@ -88,7 +88,7 @@ class ResumeCheckpoint(Checkpoint, Ranged):
             InputError: If the disk is full or may not be written to.
         """
         step = trainer.global_step
-        if step == self.saved_step or trainer.fast_dev_run or trainer.state.fn != TrainerFn.FITTING:
+        if step == self.saved_step or trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         path = self.path(trainer.default_root_dir)
         partial = path.with_name(f"{path.name}.partial")

@@ -178,7 +178,7 @@ class DGSCommandLine(LightningCLI):
         Raises:
             InputError: If it is broken.
         """
-        resumes = any(isinstance(callback, ResumeCheckpoint) for callback in self.trainer.callbacks)
+        resumes = any(isinstance(callback, ResumeCheckpoint) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         if self.checkpoint == "last" and resumes:
             found = ResumeCheckpoint.find(self.trainer.default_root_dir)
             self.config_init[self.subcommand].ckpt_path = None if found is None else str(found)
