@@ -67,7 +67,7 @@ def fit(task: MinimaxTask, cache: Path, root: Path, steps: int = -1, **trainer: 
         "enable_model_summary": False,
         **trainer,
     }
-    resume = "last" if settings["callbacks"] else None
+    resume = ResumeCheckpoint.find(root) if settings["callbacks"] else None
     runner = pl.Trainer(max_steps=steps, default_root_dir=root, **settings)
     runner.fit(task, LatentDataModule(str(cache), batch_size=8), ckpt_path=resume)
     return task

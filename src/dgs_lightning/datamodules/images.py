@@ -1,7 +1,6 @@
 """Class-folder trees of images: to train and validate classifiers, and one after the other to score or encode them."""
 
 import os
-import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -250,8 +249,6 @@ class ImageDataModule(L.LightningDataModule, Ranged):
     def leave_out(self, finished: Collection[int]) -> None:
         """Do not serve these batches again, by their numbers in :attr:`predict_batches`."""
         self._finished = set(finished)
-        # All may be finished; Lightning then doubts that this is wanted.
-        warnings.filterwarnings("ignore", "Total length of `BatchLoader` across ranks is zero")
 
     def predict_dataloader(self) -> BatchLoader:
         """Unfinished batches, shared by the devices."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dgs_lightning.configs import find_config, load_yaml, merge
+from dgs_lightning.configs import load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, check_shape, given, replaced
@@ -25,13 +25,13 @@ def expand(section: Settings) -> Settings:
     names = section.get("config") or []
     settings: Settings = {}
     for name in names if isinstance(names, list) else [names]:
-        settings = merge(settings, load_yaml(find_config(str(name))))
+        settings = merge(settings, load_config(str(name)))
     settings = merge(settings, {key: value for key, value in section.items() if key != "config"})
     check_shape(settings, "", ("model", "data", "trainer"))
     for name in ("model", "data"):
         check_shape(settings.get(name, {}), f"{name}.", ("init_args",))
     check_shape(settings.get("trainer", {}), "trainer.", ("callbacks",), list)
-    return settings
+    return remove_callbacks(settings)
 
 
 @dataclass
@@ -58,12 +58,11 @@ class Plan:
             for network in experiment.networks:
                 for repeat in range(experiment.repeats):
                     self.evaluation(row, ipc, network, repeat)
-        before = tuple(self.stages.values())
-        self.stages[layout.REPORT] = Stage(layout.REPORT, "report", {"runs": [InRun()]}, before)
+        self._add(layout.REPORT, "report", {"runs": [InRun()]})
         return list(self.stages.values())
 
     def _add(self, name: str, command: str, config: Settings) -> InRun:
-        """Add a stage, which needs every stage whose folder its settings name.
+        """Add a stage. It needs every stage whose folder its settings name, and has the threads of the experiment.
 
         Returns:
             The folder of the stage.
@@ -74,9 +73,10 @@ class Plan:
             needs = tuple(
                 stage
                 for stage in self.stages.values()
-                if any(path == stage.name or path.startswith(f"{stage.name}/") for path in paths)
+                if any(path in ("", stage.name) or path.startswith(f"{stage.name}/") for path in paths)
             )
-            self.stages[name] = Stage(name, command, config, needs)
+            threads = {"threads": self.experiment.threads}  # results depend on them
+            self.stages[name] = Stage(name, command, {**config, **threads}, needs)
         return InRun(name)
 
     def _lightning(
@@ -92,9 +92,11 @@ class Plan:
             single: Whether the stage runs on one device whatever the experiment's trainer has; ``jobs`` spreads these.
         """
         everywhere = {"devices": 1, **self.experiment.trainer, **({"devices": 1, "strategy": "auto"} if single else {})}
-        run: Settings = {"seed_everything": self.experiment.seed, "trainer": {"default_root_dir": InRun(name)}}
-        settings = merge(section, {"trainer": merge(section.get("trainer", {}), everywhere)})
-        settings = merge(merge(settings, wired), run)
+        run: Settings = {
+            "seed_everything": self.experiment.seed,
+            "trainer": {"default_root_dir": InRun(name)},
+        }
+        settings = remove_callbacks(merge(merge(merge(section, {"trainer": everywhere}), wired), run))
         if writer:
             callback = {"class_path": writer, "init_args": {"output": InRun(name)}}
             settings["trainer"]["callbacks"] = [*(settings["trainer"].get("callbacks") or []), callback]
@@ -268,7 +270,7 @@ class Plan:
         ]
         if callbacks:
             listed = [*callbacks, *(section.get("trainer", {}).get("callbacks") or [])]
-            section = merge(section, {"trainer": {"callbacks": listed}})
+            section = {**section, "trainer": {**section.get("trainer", {}), "callbacks": listed}}
         wired: Settings = {}
         for key, value in stage.settings.items():
             if fill(value) is not None:
