@@ -67,7 +67,7 @@ def test_the_settings_of_a_stage_name_paths_in_the_run_folder() -> None:
     settings = by_name["distilled/dit_dgs-ipc10"].settings(Path("runs/small"))
     assert settings["pool"] == "runs/small/pools/dit"
     assert settings["output"] == "runs/small/distilled/dit_dgs-ipc10"
-    assert by_name["report"].settings(Path(".")) == {"runs": ["."]}
+    assert by_name["report"].settings(Path(".")) == {"runs": ["."], "threads": 1}
 
 
 def test_a_stage_needs_the_stages_whose_folders_its_settings_name() -> None:

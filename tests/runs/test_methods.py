@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dgs_lightning.reporting.folder import read_run
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.run import ExperimentRun
 from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.reporting.album import figures_of
-from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.runs.methods import METHODS, MadeBy, Method, Use, markdown_table, register
 
 TINY = ("ipc=2", "jobs=1", "folds=2", "repeats=1", "judge=null", "methods=[random, gentle]")
@@ -32,9 +32,7 @@ def gentle() -> Iterator[Method]:
 @pytest.mark.slow
 def test_a_new_row_of_the_registry_runs_to_tables_figures_and_documentation(gentle: Method, tmp_path: Path) -> None:
     quick = ("cross_fit", "evaluate")
-    lengths = [
-        f"{part}.trainer.callbacks=[{{class_path: PublishedLength, init_args: {{steps: 4}}}}]" for part in quick
-    ]
+    lengths = [f"{part}.trainer.callbacks=[{{class_path: PublishedLength, init_args: {{steps: 4}}}}]" for part in quick]
     run = ExperimentRun(load_experiment("quickstart", [*TINY, *lengths], str(tmp_path / "run")))
     run.execute()
     rows = {row["method"]: row for row in json.loads((run.output / "summary.json").read_text())["rows"]}
