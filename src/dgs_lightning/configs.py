@@ -1,4 +1,4 @@
-"""The configs that come with the package: found in a checkout and in an installed wheel alike."""
+"""Configs: YAML files of the user and those shipped with the package, read, started from and merged."""
 
 import difflib
 from pathlib import Path
@@ -8,20 +8,55 @@ import yaml
 
 from dgs_lightning.errors import InputError
 
+Settings = dict[str, Any]
 _PACKAGE = Path(__file__).parent
 ROOT = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parents[1] / "configs"
 
 
-def find_config(name: str, folder: str = "") -> Path:
-    """Path of a config: a file of the user's, or one shipped with the package.
+def load_config(name: str, folder: str = "") -> Settings:
+    """Settings of a config, merged into those of the config that its key ``base`` names, if it has one.
 
     Args:
-        name: Path of a YAML file, or the name of a shipped one with or without its ending,
-            such as ``minimax/digits.yaml``.
-        folder: Where shipped names are looked up below the shipped configs.
+        name: Path of a YAML file, or the name of a shipped config with or without its ending,
+            such as ``minimax/digits.yaml``. ``base`` is such a name, too.
+        folder: Folder of the shipped configs in which shipped names are looked up.
 
     Raises:
-        InputError: If there is neither; the message names the nearest shipped ones.
+        InputError: If a file is missing or broken, or if a config starts from itself.
+    """
+    settings: Settings = {}
+    seen: list[Path] = []
+    next_name: str | None = name
+    while next_name is not None:
+        path = find_config(next_name, folder)
+        if any(path.samefile(other) for other in seen):
+            raise InputError(
+                f"{path}: base",
+                found=f"a circle: {' -> '.join(map(str, [*seen, path]))}",
+                expected="a config that does not start from itself",
+                remedy="Remove one 'base' of these files",
+            )
+        seen.append(path)
+        own = load_yaml(path)
+        next_name = own.pop("base", None)
+        if not isinstance(next_name, str | None):
+            raise InputError(
+                f"{path}: base", found=repr(next_name), expected="the name of one config", remedy="Name one config"
+            )
+        settings = merge(own, settings)
+    return settings
+
+
+def find_config(name: str, folder: str = "") -> Path:
+    """Path of a config: a file of the user, or a config shipped with the package.
+
+    Args:
+        name: Path of a YAML file, or the name of a shipped config with or without its ending,
+            such as ``minimax/digits.yaml``.
+        folder: Folder of the shipped configs in which shipped names are looked up.
+
+    Raises:
+        InputError: If there is neither. The message names the shipped configs with similar names.
     """
     path = Path(name)
     if path.is_file():
@@ -40,7 +75,7 @@ def find_config(name: str, folder: str = "") -> Path:
     )
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path) -> Settings:
     """Mapping in a YAML file.
 
     Raises:
@@ -64,10 +99,103 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Settings with changes laid over them: mappings are merged, everything else is replaced."""
+def merge(base: Settings, changes: Settings, section: str = "") -> Settings:
+    """Settings with changes laid over them.
+
+    Mappings are merged, callbacks of a trainer are added (:func:`add_callbacks`), and everything else is replaced.
+
+    Args:
+        base: Settings that are changed.
+        changes: Settings that win.
+        section: Key under which both stand, if any.
+    """
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
+        old, new = _class_settings(merged.get(key), value), _class_settings(value, merged.get(key))
+        if isinstance(old, dict) and isinstance(new, dict):
+            merged[key] = merge(old, new, key)
+        elif (section, key) == ("trainer", "callbacks"):
+            merged[key] = add_callbacks(_as_list(old), _as_list(new))
+        else:
+            merged[key] = value
     return merged
+
+
+def add_callbacks(shipped: list[Any], own: list[Any]) -> list[Any]:
+    """Callbacks of a config and those of a user, as one list.
+
+    A callback of the user takes the place of a shipped callback of the same class, or else comes last. If the user has
+    several of one class, all of them stay. An entry ``{remove: CLASS}`` stands for the removal of all callbacks of that
+    class before it; :func:`remove_callbacks` carries it out.
+
+    >>> add_callbacks(["ResumeCheckpoint", "SampleGrid"], [{"class_path": "SampleGrid", "init_args": {"columns": 4}}])
+    ['ResumeCheckpoint', {'class_path': 'SampleGrid', 'init_args': {'columns': 4}}]
+
+    Args:
+        shipped: Names of classes, or mappings with ``class_path``. Classes are compared by the last part of their path.
+        own: The user's, in the same form.
+    """
+    merged = [(entry, True) for entry in shipped]  # with whether it is still a shipped one
+    for entry in own:
+        name = _class_name(entry)
+        removed = max((place for place, (other, _) in enumerate(merged) if _removed_class(other) == name), default=-1)
+        same = [
+            place
+            for place, (other, is_shipped) in enumerate(merged)
+            if is_shipped and place > removed and name and _class_name(other) == name
+        ]
+        if same:
+            merged[same[0]] = (entry, False)
+            merged = [pair for place, pair in enumerate(merged) if place not in same[1:]]
+        else:
+            merged.append((entry, False))
+    return [entry for entry, _ in merged]
+
+
+def remove_callbacks(settings: Settings) -> Settings:
+    """Settings in which the callbacks are removed that entries ``{remove: CLASS}`` of ``trainer.callbacks`` name.
+
+    Raises:
+        InputError: If there is no such callback before the entry.
+    """
+    trainer = settings.get("trainer")
+    if not isinstance(trainer, dict) or "callbacks" not in trainer:
+        return settings
+    kept: list[Any] = []
+    for entry in _as_list(trainer["callbacks"]):
+        name = _removed_class(entry)
+        there = [_class_name(other) for other in kept]
+        if name is None:
+            kept.append(entry)
+        elif name in there:
+            kept = [other for other in kept if _class_name(other) != name]
+        else:
+            raise InputError(
+                "trainer.callbacks",
+                found=f"{{remove: {name}}}, but no {name}",
+                expected=f"the name of a callback of this run ({', '.join(filter(None, there)) or 'it has none'})",
+                remedy="Correct the name, or delete the entry",
+            )
+    return {**settings, "trainer": {**trainer, "callbacks": kept}}
+
+
+def _as_list(callbacks: Any) -> list[Any]:  # noqa: ANN401
+    """Callbacks as a list: YAML may have one alone, or none."""
+    return callbacks if isinstance(callbacks, list) else [] if callbacks is None else [callbacks]
+
+
+def _class_name(callback: Any) -> str | None:  # noqa: ANN401
+    """Last part of the path of a callback's class; none where an entry names no class."""
+    path = callback.get("class_path") if isinstance(callback, dict) else callback
+    return path.rpartition(".")[2] if isinstance(path, str) else None
+
+
+def _removed_class(entry: Any) -> str | None:  # noqa: ANN401
+    """Name of the class that an entry ``{remove: CLASS}`` removes; none for other entries."""
+    return _class_name(entry["remove"]) if isinstance(entry, dict) and entry.keys() == {"remove"} else None
+
+
+def _class_settings(value: Any, other: Any) -> Any:  # noqa: ANN401
+    """The mapping that the name of a class stands for, where it meets such a mapping."""
+    short = isinstance(value, str) and isinstance(other, dict) and other.keys() & {"class_path", "init_args"}
+    return {"class_path": value} if short else value

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import dgs_lightning
 from dgs_lightning.bounds import Above, AtLeast, Between, Ranged, check_bounds, check_value
-from dgs_lightning.commands.arguments import complaint, moved_setting
-from dgs_lightning.configs import find_config
+from dgs_lightning.commands.arguments import parse, short_message, with_one_config
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import refusals_told_once
 
@@ -138,12 +137,12 @@ class DGSCommandLine(LightningCLI):
             },
             parser_kwargs={"prog": "dgs", "exit_on_error": False}
             | {command: {"exit_on_error": False} for command in LIGHTNING_COMMANDS},
-            args=with_shipped_configs(args),
+            args=[args[0], *with_one_config(args[1:])],
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse the command line, or say in one line what is wrong with it."""
-        self.config = parsed(parser, args, f"dgs {args[0]}")
+        self.config = parse(parser, args, f"dgs {args[0]}")
         settings = self.config[self.config.subcommand]
         check_value("seed_everything", settings.seed_everything, SEEDS)
         for name, limit in TRAINER_LIMITS.items():
@@ -207,22 +206,9 @@ def refusal(error: BaseException) -> InputError:
         if isinstance(cause, InputError):
             return cause
         cause = cause.__cause__ or cause.__context__
-    return InputError("settings", found=complaint(error), expected="settings that go together", remedy="Correct them")
-
-
-def with_shipped_configs(args: list[str]) -> list[str]:
-    """Arguments with the name of each shipped config after ``--config`` or ``-c`` replaced by its path."""
-    resolved, names_config = [], False
-    for arg in args:
-        flag, equals, name = arg.partition("=")
-        if names_config:
-            resolved.append(str(find_config(arg)))
-        elif flag == "--config" and equals:
-            resolved.append(f"--config={find_config(name)}")
-        else:
-            resolved.append(arg)
-        names_config = arg in ("-c", "--config")
-    return resolved
+    return InputError(
+        "settings", found=short_message(error), expected="settings that go together", remedy="Correct them"
+    )
 
 
 def function_of(command: str) -> Callable[..., Any]:
@@ -243,28 +229,13 @@ def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     parser.add_function_arguments(function_of(command), fail_untyped=True)
     folders = list(takewhile(lambda arg: not arg.startswith("-"), args)) if command == "report" else []
     args = [f"--runs={json.dumps(folders)}", *args[len(folders) :]] if folders else args
-    arguments: dict[str, Any] = parsed(parser, with_shipped_configs(args), f"dgs {command}").as_dict()
+    arguments: dict[str, Any] = parse(parser, with_one_config(args), f"dgs {command}").as_dict()
     del arguments["config"]
     check_bounds(function_of(command), arguments)
     checked = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), "check_settings", None)
     if checked:
         checked(arguments)
     return arguments
-
-
-def parsed(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
-    """Arguments as a parser reads them.
-
-    Raises:
-        InputError: If a setting is unknown, of the wrong type, or missing.
-    """
-    try:
-        return parser.parse_args(args)
-    except ArgumentError as error:
-        found, moved = complaint(error), moved_setting(error)
-    if moved is not None:
-        raise moved
-    raise InputError("settings", found=found, expected=f"what '{command} --help' lists", remedy="Correct that setting")
 
 
 def check(command: str, args: list[str]) -> None:

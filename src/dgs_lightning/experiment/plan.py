@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dgs_lightning.configs import find_config, load_yaml, merge
+from dgs_lightning.configs import load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.settings import Experiment, Settings, variant_of
 
@@ -87,13 +87,13 @@ def expand(section: Settings) -> Settings:
     names = section.get("config") or []
     settings: Settings = {}
     for name in names if isinstance(names, list) else [names]:
-        settings = merge(settings, load_yaml(find_config(str(name))))
+        settings = merge(settings, load_config(str(name)))
     settings = merge(settings, {key: value for key, value in section.items() if key != "config"})
     _check_shape(settings, "", ("model", "data", "trainer"))
     for name in ("model", "data"):
         _check_shape(settings.get(name, {}), f"{name}.", ("init_args",))
     _check_shape(settings.get("trainer", {}), "trainer.", ("callbacks",), list)
-    return settings
+    return remove_callbacks(settings)
 
 
 def _check_shape(settings: Settings, above: str, names: Sequence[str], shape: type = dict) -> None:
@@ -166,7 +166,7 @@ class Plan:
             "data": {"init_args": data},
             "trainer": {"default_root_dir": self.path(name)},
         }
-        settings = merge(merge(section, {"trainer": merge(section.get("trainer", {}), everywhere)}), wired)
+        settings = remove_callbacks(merge(merge(section, {"trainer": everywhere}), wired))
         if writer:
             callback = {"class_path": writer, "init_args": {"output": self.path(name)}}
             settings["trainer"]["callbacks"] = [*(settings["trainer"].get("callbacks") or []), callback]
@@ -404,7 +404,7 @@ class Plan:
         callback = {"class_path": GUIDANCE[method], "init_args": {**getattr(settings, method), **guidance}}
         generate = expand(self.experiment.generate)
         callbacks = [callback, *(generate.get("trainer", {}).get("callbacks") or [])]
-        section = merge(generate, {"trainer": {"callbacks": callbacks}})
+        section = {**generate, "trainer": {**generate.get("trainer", {}), "callbacks": callbacks}}
         config = self._generation(f"guided/{name}", section, pool, {"images_per_class": ipc})
         self._add(f"guided/{name}", "predict", config, needs, self._generators())
 

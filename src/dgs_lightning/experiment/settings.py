@@ -1,15 +1,14 @@
 """An experiment file: what to distil, with which methods, and how each kind of stage is run."""
 
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dgs_lightning.bounds import check_ranges
-from dgs_lightning.commands.arguments import complaint
-from dgs_lightning.configs import find_config, load_yaml, merge
+from dgs_lightning.commands.arguments import short_message
+from dgs_lightning.configs import find_config, load_config, merge
 from dgs_lightning.errors import InputError
 
 Settings = dict[str, Any]
@@ -159,7 +158,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
         InputError: If the file or a change has an unknown key, or a value of the wrong type or range.
     """
     path = find_config(name, "experiments")
-    settings = _with_base(path)
+    settings = load_config(name, "experiments")
     for change in changes:
         settings = merge(settings, _parsed_change(change))
     settings = {"name": path.stem, **settings}
@@ -179,20 +178,13 @@ def _experiment(settings: Settings, where: str) -> Experiment:
     except ArgumentError as error:
         raise InputError(
             where,
-            found=complaint(error),
+            found=short_message(error),
             expected="the settings of an experiment",
             remedy="Correct or remove that key",
         ) from None
     experiment = Experiment(**parsed.as_dict())
     _check_values(experiment, where)
     return experiment
-
-
-def _with_base(path: Path) -> Settings:
-    """Settings of a file laid over those of the experiment that its key ``base`` names."""
-    settings = load_yaml(path)
-    base = settings.pop("base", None)
-    return settings if base is None else merge(_with_base(find_config(base, "experiments")), settings)
 
 
 def _parsed_change(change: str) -> Settings:

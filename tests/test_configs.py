@@ -1,0 +1,168 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonargparse import Namespace
+
+from dgs_lightning.commands.cli import SettingsCheck, check, function_arguments
+from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
+from dgs_lightning.errors import InputError
+from dgs_lightning.experiment.plan import Plan, expand
+from dgs_lightning.experiment.settings import load_experiment
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder of its own, with configs in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "first.yaml").write_text("a: {x: 1, y: 1}\nb: 1\n")
+    (tmp_path / "second.yaml").write_text("base: first.yaml\na: {y: 2}\n")
+    (tmp_path / "third.yaml").write_text("base: second.yaml\nb: 3\n")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_config_changes_the_one_that_it_starts_from() -> None:
+    assert load_config("third.yaml") == {"a": {"x": 1, "y": 2}, "b": 3}
+    assert expand({"config": "third.yaml"}) == {"a": {"x": 1, "y": 2}, "b": 3}
+
+
+def test_a_base_is_looked_up_among_the_shipped_configs(folder: Path) -> None:
+    (folder / "mine.yaml").write_text("base: classify/digits\nmodel: {init_args: {learning_rate: 0.5}}\n")
+    shipped, mine = load_config("classify/digits"), load_config("mine.yaml")
+    assert mine.pop("model")["init_args"] == {**shipped.pop("model")["init_args"], "learning_rate": 0.5}
+    assert mine == shipped
+
+
+@pytest.mark.parametrize("text", ["base: circle.yaml", "base: other.yaml"])
+def test_a_config_that_starts_from_itself_is_refused(text: str, folder: Path) -> None:
+    (folder / "circle.yaml").write_text(text)
+    (folder / "other.yaml").write_text("base: circle.yaml")
+    with pytest.raises(InputError, match=r"circle.yaml: base: found a circle: .*circle.yaml -> .*circle.yaml"):
+        load_config("circle.yaml")
+
+
+def test_a_base_is_the_name_of_one_config(folder: Path) -> None:
+    (folder / "two.yaml").write_text("base: [first.yaml, second.yaml]")
+    with pytest.raises(InputError, match=r"two.yaml: base: .*expected the name of one config"):
+        load_config("two.yaml")
+
+
+def test_the_config_of_a_command_has_a_base(folder: Path) -> None:
+    (folder / "train.yaml").write_text("base: classify/digits\ndata: {init_args: {train: a, val: b}}\n")
+    check("fit", ["--config", "train.yaml"])
+    (folder / "easy.yaml").write_text("base: select/validation_easy\nipc: 3\n")
+    (folder / "more.yaml").write_text("pool: images\n")
+    arguments = function_arguments("select", ["--output", "set", "--config=easy.yaml", "--config", "more.yaml"])
+    assert (arguments["ipc"], arguments["pool"], arguments["output"]) == (3, "images", "set")
+    assert arguments["method"] == load_config("select/validation_easy")["method"]
+
+
+GRID = {"class_path": "dgs_lightning.SampleGrid", "init_args": {"classes": 3}}
+
+
+@pytest.mark.parametrize(
+    ("shipped", "own", "both"),
+    [
+        (["Resume"], ["Timer"], ["Resume", "Timer"]),
+        (["SampleGrid", "Timer"], [GRID], [GRID, "Timer"]),
+        (["Timer"], ["Timer", GRID, "Timer"], ["Timer", GRID, "Timer"]),
+        (["Timer", GRID, "Timer"], ["Timer"], ["Timer", GRID]),
+        ([], [], []),
+    ],
+    ids=["another class", "the same class", "several of the user's", "several of the config's", "none"],
+)
+def test_own_callbacks_are_added_and_take_the_place_of_their_class(
+    shipped: list[object], own: list[object], both: list[object]
+) -> None:
+    assert add_callbacks(shipped, own) == both
+
+
+def test_lists_of_callbacks_are_added_wherever_settings_are_merged() -> None:
+    both = merge({"fit": {"trainer": {"callbacks": ["A"]}}}, {"fit": {"trainer": {"callbacks": ["B"]}}})
+    assert both == {"fit": {"trainer": {"callbacks": ["A", "B"]}}}
+    assert merge({"callbacks": ["A"]}, {"callbacks": ["B"]}) == {"callbacks": ["B"]}  # not those of a trainer
+
+
+def test_a_callback_is_removed_with_all_changes_of_it_before() -> None:
+    def trainer(*callbacks: object) -> dict[str, object]:
+        return {"trainer": {"callbacks": list(callbacks)}}
+
+    removal = {"remove": "SampleGrid"}
+    changes = merge(trainer(GRID), trainer(removal))  # an experiment's section and a `--set` on it
+    assert remove_callbacks(merge(trainer("Timer", "SampleGrid"), changes)) == trainer("Timer")
+    assert remove_callbacks(merge(trainer("SampleGrid"), trainer(removal, GRID))) == trainer(GRID)
+    with pytest.raises(InputError, match=r"found \{remove: SampleGrid\}, but no SampleGrid, expected .*\(Timer\)"):
+        remove_callbacks(trainer("Timer", removal))
+
+
+def test_a_class_and_its_settings_may_stand_in_different_configs() -> None:
+    settings = {"init_args": {"classes": 3}}
+    assert merge({"model": "Mine"}, {"model": settings}) == {"model": {"class_path": "Mine", **settings}}
+    assert merge({"model": settings}, {"model": "Mine"}) == {"model": {**settings, "class_path": "Mine"}}
+
+
+def callbacks_of(*args: str) -> list[tuple[str, dict[str, Any]]]:
+    """Callbacks of ``dgs fit`` with the shipped ``minimax/digits.yaml`` and these arguments."""
+    config = SettingsCheck(["fit", "--config=minimax/digits.yaml", "--model.dit=D", "--data.cache=C", *args]).config
+    return [
+        (callback.class_path.rpartition(".")[2], Namespace(callback).as_dict().get("init_args", {}))
+        for callback in config.fit.trainer.callbacks
+    ]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--trainer.callbacks=SampleGrid", "--trainer.callbacks.classes=3"],
+        ["--trainer.callbacks", "SampleGrid", "--trainer.callbacks.classes", "3"],
+        ["--trainer.callbacks+=SampleGrid", "--trainer.callbacks.init_args.classes=3"],
+        ["--trainer.callbacks=[{class_path: SampleGrid, init_args: {classes: 3}}]"],
+        ["--config=grid.yaml"],
+        ["--trainer=trainer.yaml"],
+        ["--trainer={callbacks: [{class_path: SampleGrid, init_args: {classes: 3}}]}"],
+    ],
+    ids=["equals", "two words", "plus", "list", "second config", "trainer file", "trainer"],
+)
+def test_a_callback_of_the_command_line_keeps_the_shipped_ones(args: list[str], folder: Path) -> None:
+    (folder / "trainer.yaml").write_text("callbacks: [{class_path: SampleGrid, init_args: {classes: 3}}]")
+    (folder / "grid.yaml").write_text("trainer: {callbacks: [{class_path: SampleGrid, init_args: {classes: 3}}]}")
+    (resume, settings), (grid, own) = callbacks_of(*args)
+    assert (resume, settings["every_n_steps"]) == ("ResumeCheckpoint", 200)
+    assert (grid, own["classes"], own["guidance_scale"]) == ("SampleGrid", 3, 4.0)
+
+
+def test_several_callbacks_of_one_class_may_be_added_on_the_command_line() -> None:
+    once = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath="]
+    names, settings = zip(*callbacks_of(*once[:1], once[1] + "007", *once[:1], once[1] + "b"), strict=True)
+    assert names == ("ResumeCheckpoint", "SampleGrid", "ModelCheckpoint", "ModelCheckpoint")
+    assert [own["dirpath"] for own in settings[2:]] == ["007", "b"]  # text stays text
+
+
+def test_a_callback_is_removed_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    remove = "--trainer.callbacks=[{remove: SampleGrid}]"
+    assert [name for name, _ in callbacks_of(remove)] == ["ResumeCheckpoint"]
+    with pytest.raises(InputError, match=r"no SampleGrd, expected .*\(ResumeCheckpoint, SampleGrid\)"):
+        callbacks_of("--trainer.callbacks=[{remove: SampleGrd}]")
+    with pytest.raises(SystemExit):
+        callbacks_of(remove, "--print_config")
+    printed = capsys.readouterr().out
+    assert "ResumeCheckpoint" in printed
+    assert "SampleGrid" not in printed
+
+
+def test_callbacks_of_an_experiment_keep_the_shipped_ones(tmp_path: Path) -> None:
+    def callbacks(*changes: str) -> list[str]:
+        plan = Plan(load_experiment("quickstart", list(changes), str(tmp_path)))
+        stages = {stage.name: stage for stage in plan.everything()}
+        return [
+            callback if isinstance(callback, str) else callback["class_path"]
+            for callback in stages["finetune"].config["trainer"]["callbacks"]
+        ]
+
+    assert callbacks() == ["ResumeCheckpoint", "SampleGrid"]
+    assert callbacks("trainer.callbacks=[Timer]") == ["ResumeCheckpoint", "SampleGrid", "Timer"]
+    both = ["finetune.trainer.callbacks=[{remove: SampleGrid}]", "finetune.trainer.callbacks=[Timer]"]
+    assert callbacks(*both) == ["ResumeCheckpoint", "Timer"]
+    with pytest.raises(InputError, match=r"trainer\.callbacks: found \{remove: Timer\}, but no Timer"):
+        callbacks("finetune.trainer.callbacks=[{remove: Timer}]")
