@@ -180,8 +180,11 @@ def place_in_groups(owner: Callable[..., Any], name: str) -> str | None:
     """New place of a setting that was no part of a group before: ``optimizer.lr`` for ``lr``.
 
     The place is known where exactly one group of the class has a field of that name. For the name of a group itself,
-    it is the list of its fields: ``optimizer.{kind, lr}``.
+    it is the list of its fields: ``optimizer.{kind, lr}``. A class names the places of fields that also have a new name
+    in ``RENAMED``.
     """
+    if place := getattr(owner, "RENAMED", {}).get(name):
+        return str(place)
     kinds = {key: _group(parameter.annotation) for key, parameter in _parameters(owner).items()}
     groups = {key: [field.name for field in fields(kind)] for key, kind in kinds.items() if kind}
     if name in groups:

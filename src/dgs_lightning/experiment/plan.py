@@ -234,14 +234,15 @@ class Plan:
         """The DiT before fine-tuning; none where a pretrained one is given."""
         if self.experiment.dit is not None:
             return None
-        return self._train_dit("pretrain", self.experiment.pretrain, {})
+        return self._train_dit("pretrain", "DiffusionTask", self.experiment.pretrain, {})
 
     def finetune(self) -> Stage:
         """The DiT after Minimax fine-tuning."""
-        return self._train_dit("finetune", self.experiment.finetune, {"dit": self._dit("dit")})
+        return self._train_dit("finetune", "MinimaxTask", self.experiment.finetune, {"dit": self._dit("dit")})
 
-    def _train_dit(self, name: str, section: Settings, task: Settings) -> Stage:
-        section = _section("MinimaxTask", "LatentDataModule", section)
+    def _train_dit(self, name: str, kind: str, section: Settings, task: Settings) -> Stage:
+        writer = {"trainer": {"callbacks": [{"class_path": "WeightsWriter"}]}}
+        section = merge(writer, _section(kind, "LatentDataModule", section))  # its own writer, or else this one
         seed = {"seed": self.experiment.seed}
         data = {"cache": self.path("latents"), **seed, **self._labels()}
         config = self._lightning(section, {**task, **seed}, data, name)
