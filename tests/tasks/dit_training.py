@@ -18,10 +18,21 @@ SMALL = ModelSize(hidden_size=16, depth=2, num_heads=2)
 
 
 def fit(
-    task: Task, cache: Path, root: Path, steps: int = -1, *callbacks: pl.Callback, resume: bool = False, **trainer: Any
+    task: Task,
+    cache: Path,
+    root: Path,
+    steps: int = -1,
+    *callbacks: pl.Callback,
+    resume: bool = False,
+    **trainer: object,
 ) -> Task:
     """Train a task on a CPU, and write its weights; with ``resume``, go on from the last checkpoint and keep one."""
-    settings: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    settings: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        **trainer,
+    }
     checkpoint = [ResumeCheckpoint(5)] if resume else []
     runner = pl.Trainer(
         max_steps=steps,
@@ -29,7 +40,7 @@ def fit(
         accelerator="cpu",
         callbacks=[*callbacks, *checkpoint, WeightsWriter()],
         enable_checkpointing=resume,
-        **{**settings, **trainer},
+        **settings,
     )
     runner.fit(task, LatentDataModule(str(cache), batch_size=8), ckpt_path="last" if resume else None)
     return task

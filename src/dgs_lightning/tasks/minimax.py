@@ -54,9 +54,9 @@ class MinimaxTask(DiffusionTask):
         >>> task = MinimaxTask(criteria, dit="pretrain/weights", average=AverageSettings(horizon=0.1))
         >>> task.hparams["average"]
         {'decay': 0.9999, 'horizon': 0.1}
-        >>> MinimaxTask(CriteriaSettings(memory_size=0))
+        >>> MinimaxTask(CriteriaSettings(diversity=-1))
         Traceback (most recent call last):
-        dgs_lightning.errors.InputError: memory_size: found 0, expected at least 1, at most 1000000. Correct the setting.
+        dgs_lightning.errors.InputError: diversity: found -1, expected a finite number, at least 0. Correct the setting.
     """
 
     def __init__(self, criteria: CriteriaSettings = CriteriaSettings(), **settings: Any) -> None:  # noqa: ANN401
