@@ -255,7 +255,7 @@ ENCODE = "predict --model EncodingTask --data ImageDataModule"
         (f"{CLASSIFY} --nonsense", "nonsense"),
         (f"{CLASSIFY} --data.train=/no --data.val=/no", "/no: found no such folder"),
         ("fit --model Nope", "Nope"),
-        (f"{TRAIN} --model.size=Z", "DiT 'Z'"),
+        (f"{TRAIN} --model.size.name=Z", "DiT 'Z'"),
         (TRAIN, "nowhere: found no finished latent cache"),
         (GENERATE, "DiT 'nowhere'"),
         (f"{GENERATE} --model.steps=0", "steps: found 0"),

@@ -33,7 +33,7 @@ class SampleGrid(pl.Callback):
     Raises:
         InputError: If a number is out of its range, or there is no such codec.
 
-    Example:
+    Examples:
         >>> from tempfile import gettempdir
         >>> grid = SampleGrid(every_n_steps=500, images=4, guidance_scale=2.0)
         >>> trainer = pl.Trainer(max_steps=3000, callbacks=[grid], logger=TensorBoardLogger(gettempdir()))

@@ -22,7 +22,7 @@ class WeightsWriter(pl.Callback):
     The task decides what it writes: :class:`~dgs_lightning.tasks.diffusion.DiffusionTask` writes the trained
     parameters and their moving average. A finished run that is started again writes the same weights again.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> import torch
         >>> from lightning.pytorch.demos.boring_classes import BoringModel

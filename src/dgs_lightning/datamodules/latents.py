@@ -159,7 +159,7 @@ class LatentDataModule(pl.LightningDataModule):
     Raises:
         InputError: If a number is out of its range.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
         >>> from dgs_lightning.data.records import ImageRecord

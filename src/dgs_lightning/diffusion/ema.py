@@ -19,7 +19,7 @@ class MovingAverage:
     Raises:
         KeyError: If ``start`` lacks one of the names.
 
-    Example:
+    Examples:
         >>> import torch
         >>> weight = torch.zeros(1)
         >>> average = MovingAverage({"weight": weight})

@@ -123,7 +123,7 @@ class DiffusionTask(pl.LightningModule):
     Raises:
         InputError: If a number is out of its range, or there is no model of this size.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning import WeightsWriter
         >>> from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard

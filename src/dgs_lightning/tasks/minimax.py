@@ -48,7 +48,7 @@ class MinimaxTask(DiffusionTask):
     Raises:
         InputError: If a number is out of its range, or there is no model of this size.
 
-    Example:
+    Examples:
         >>> from dgs_lightning.tasks.diffusion import AverageSettings
         >>> criteria = CriteriaSettings(representativeness=0.004, memory_size=128)
         >>> task = MinimaxTask(criteria, dit="pretrain/weights", average=AverageSettings(horizon=0.1))
