@@ -41,6 +41,7 @@ from torchvision.transforms import (
     ToTensor,
 )
 
+from dgs_lightning.commands.process import keep_freed_memory
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.models.registry import build_network
 from dgs_lightning.tasks.classification import ClassificationTask
@@ -70,6 +71,7 @@ class Clock(L.Callback):
 
 
 def ours(folder: Path, network: str, size: int, epochs: int) -> list[float]:
+    keep_freed_memory()  # as `dgs fit` does
     clock = Clock()
     trainer = quiet_trainer(
         max_epochs=-1, limit_val_batches=0, default_root_dir=folder.parent / "run", callbacks=[clock]

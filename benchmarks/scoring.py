@@ -22,6 +22,7 @@ from program import parser, rates, show
 from safetensors.torch import save_file
 
 from dgs_lightning.callbacks.score_writer import ScoreWriter
+from dgs_lightning.commands.process import keep_freed_memory
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.records import ImageRecord, read_manifest
 from dgs_lightning.datamodules.images import ImageDataModule, Loading
@@ -88,6 +89,7 @@ def measure(size: Size, images: int, batch_size: int, repetitions: int) -> dict[
     Raises:
         RuntimeError: If they find different difficulties.
     """
+    keep_freed_memory()  # as `dgs predict` does
     seconds: dict[str, list[float]] = {"own": [], "reference": []}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

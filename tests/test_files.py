@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import refusals_told_once, replacing, write_json, write_tensors, write_text
+from dgs_lightning.files import hide_thread_disk_errors, replacing, write_json, write_tensors, write_text
 
 
 def fail_after_half_of(path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_name_at_the_limit_of_the_file_system_can_be_written(tmp_path: Path) -
     ],
     ids=["text", "tensors"],
 )
-def test_a_full_disk_is_told_in_words_and_leaves_what_was_there(
+def test_a_full_disk_is_explained_and_leaves_what_was_there(
     tmp_path: Path, little_space: None, write: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "file"
@@ -71,14 +71,14 @@ def test_tensors_come_back_whatever_their_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "printed"), [(errno.ENOSPC, False), (errno.EIO, True)])
-def test_a_thread_leaves_a_full_disk_to_who_waits_for_it(
+def test_the_disk_error_of_a_thread_is_not_printed(
     number: int, printed: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write() -> None:
         raise OSError(number, "no")
 
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # without pytest's own
-    with refusals_told_once():
+    with hide_thread_disk_errors():
         thread = threading.Thread(target=write)
         thread.start()
         thread.join()

@@ -9,7 +9,7 @@ from types import FrameType
 
 from dgs_lightning import __version__
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import told_in_words
+from dgs_lightning.files import explain_disk_errors
 
 COMMANDS = {
     "run": "run an experiment: all its stages, skipping what is done",
@@ -40,9 +40,11 @@ def usage() -> str:
 def dispatch(command: str, args: list[str]) -> int:
     """Import the command's module, and nothing else, run it, and return the exit status."""
     if command == "doctor":
+        from dgs_lightning.commands.process import prepared_process
         from dgs_lightning.doctor import main as examine
 
-        return examine(args)
+        with prepared_process():
+            return examine(args)
     if command == "run":
         from dgs_lightning.experiment.run import main as run
 
@@ -55,7 +57,7 @@ def dispatch(command: str, args: list[str]) -> int:
 
 
 class Stopped(SystemExit):
-    """A signal's end of the process, with all that ``finally`` and ``with`` see to."""
+    """The end of the process by a signal; ``finally`` and ``with`` blocks run first."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process by default.
 
     Returns:
-        Exit status: 0, or 1 where the doctor finds a problem, 2 where a setting or file is at fault, 130 where the
-        user interrupted, 143 where it was terminated, or 141 where nobody reads its output any more.
+        Exit status: 0; 1 if the doctor finds a problem; 2 if a setting or file is at fault; 130 if the user
+        interrupted it; 143 if it was terminated; 141 if nobody reads its output any more.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
@@ -78,45 +80,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         sys.stderr.write(f"dgs: no command {args[0]!r}; 'dgs --help' lists {', '.join(COMMANDS)}\n")
         return 2
-    stopped: list[signal.Signals] = []  # those that came
+    stopped: list[signal.Signals] = []  # the signals that came
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopped.append(signal.Signals(number))
         raise KeyboardInterrupt if number == signal.SIGINT else Stopped(128 + number)
 
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background jobs do with Ctrl-C
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C
             signal.signal(number, stop)
     try:
-        with told_in_words():
+        with explain_disk_errors():
             status = dispatch(args[0], args[1:])
             sys.stdout.flush()
             return status
     except BaseException as error:
-        if stopped:  # whatever a library has made of the signal
+        if stopped:  # a library may have turned the signal into another error
             sys.stderr.write(f"dgs {args[0]}: {SIGNALS[stopped[0]]}; the same command continues\n")
             return 128 + stopped[0]
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             return 128 + signal.SIGPIPE
-        told = _in_words(error)
-        if told is None:
+        user_error = _user_error(error)
+        if user_error is None:
             raise
-        sys.stderr.write(f"dgs {args[0]}: {told}\n")
+        sys.stderr.write(f"dgs {args[0]}: {user_error}\n")
         return 2
 
 
 def _reader_is_gone() -> bool:
-    """Whether nobody reads the output any more, as after ``| head``; what is left of it then goes nowhere."""
+    """Whether nobody reads the output any more, as after ``| head``. If so, the rest of the output is dropped."""
     output = select.poll()
-    output.register(1, 0)  # asks for nothing but errors
+    output.register(1, 0)  # errors alone
     gone = bool(output.poll(0))
     if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return gone
 
 
-def _in_words(error: BaseException) -> InputError | None:
-    """What the user is told of an error; None for one of the program's own."""
+def _user_error(error: BaseException) -> InputError | None:
+    """The error as one that the user can correct; none for a fault of the program."""
     if isinstance(error, InputError):
         return error
     if isinstance(error, OSError) and error.filename is not None:

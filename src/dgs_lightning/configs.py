@@ -114,7 +114,7 @@ def merge(base: Settings, changes: Settings, section: str = "") -> Settings:
         old, new = _class_settings(merged.get(key), value), _class_settings(value, merged.get(key))
         if isinstance(old, dict) and isinstance(new, dict):
             merged[key] = merge(old, new, key)
-        elif (section, key) == ("trainer", "callbacks"):
+        elif (section, key) == ("trainer", "callbacks") and isinstance(new, list | dict | str | None):
             merged[key] = add_callbacks(_as_list(old), _as_list(new))
         else:
             merged[key] = value

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and a disk's refusal told in words."""
+"""Files that are written as a whole or not at all, and clear errors where a disk refuses them."""
 
 import errno
 import hashlib
@@ -22,14 +22,14 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 
 
 @contextmanager
-def told_in_words(path: Path | None = None) -> Iterator[None]:
-    """Turn the refusal of a disk to take a file into an error that says what to do.
+def explain_disk_errors(path: Path | None = None) -> Iterator[None]:
+    """Turn the error of a disk that refuses a file into an error that says what to do.
 
     Args:
-        path: The file, where it is known better than to the error.
+        path: The file; by default the one that the error names.
 
     Raises:
-        InputError: If the disk is full, or may not be written to.
+        InputError: If the disk is full or may not be written to.
     """
     try:
         yield
@@ -46,8 +46,8 @@ def told_in_words(path: Path | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def refusals_told_once() -> Iterator[None]:
-    """Keep a thread that the disk refuses a file from printing a traceback: who waits for it gets the error, too."""
+def hide_thread_disk_errors() -> Iterator[None]:
+    """Do not print a thread's disk error: the waiting code raises it anyway."""
     before = threading.excepthook
 
     def hook(thread: threading.ExceptHookArgs) -> None:
@@ -62,7 +62,7 @@ def refusals_told_once() -> Iterator[None]:
 
 
 def _error_number(error: OSError | SafetensorError) -> int:
-    """The system's number of an error, which safetensors has in its message alone; 0 for none."""
+    """The system's number of an error, 0 if it has none; safetensors gives it in the message alone."""
     if isinstance(error, OSError):
         return error.errno or 0
     named = re.search(r"os error (\d+)", str(error))
@@ -71,14 +71,14 @@ def _error_number(error: OSError | SafetensorError) -> int:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A hidden path beside ``path`` to write to; it takes the place of ``path`` when the block ends without error.
+    """A hidden path beside ``path`` to write to. It replaces ``path`` when the block ends without an error.
 
     Raises:
-        InputError: If the disk is full, or may not be written to.
+        InputError: If the disk is full or may not be written to.
     """
-    # Hashed: a name at the file system's limit has no room for more.
+    # A hash, since a name at the file system's limit has no room for a suffix.
     partial = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.partial")
-    with told_in_words(path):
+    with explain_disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial

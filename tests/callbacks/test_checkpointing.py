@@ -1,3 +1,4 @@
+import doctest
 import resource
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from dgs_lightning.callbacks import checkpointing
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint
 from dgs_lightning.errors import InputError
 
@@ -47,7 +49,7 @@ def train(root: Path, steps: int, *extra: pl.Callback) -> Counter:
     )
     module = Counter()
     data: DataLoader[Tensor] = DataLoader(torch.zeros(50))  # type: ignore[arg-type]
-    trainer.fit(module, data, ckpt_path="last")
+    trainer.fit(module, data, ckpt_path=ResumeCheckpoint.find(root))
     return module
 
 
@@ -76,14 +78,14 @@ def test_a_run_can_be_moved_and_extended(tmp_path: Path) -> None:
     assert train(tmp_path / "there", 6).weight.item() == -6
 
 
-def test_a_full_disk_is_told_in_words_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+def test_a_full_disk_is_explained_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     def train_without_a_log(steps: int) -> None:
         quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         trainer = pl.Trainer(
             max_steps=steps, callbacks=[ResumeCheckpoint()], default_root_dir=tmp_path, accelerator="cpu", **quiet
         )
         data: DataLoader[Tensor] = DataLoader(torch.zeros(50))  # type: ignore[arg-type]
-        trainer.fit(Counter(), data, ckpt_path="last")
+        trainer.fit(Counter(), data, ckpt_path=ResumeCheckpoint.find(tmp_path))
 
     train_without_a_log(2)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -108,3 +110,10 @@ def test_a_checkpoint_that_is_broken_or_could_run_code_is_refused(tmp_path: Path
         torch.save({"state_dict": Path("not plain")}, path)
     with pytest.raises(InputError, match=rf"last\.ckpt: found {found}"):
         train(tmp_path, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_the_examples_of_the_docstrings_run() -> None:
+    results = doctest.testmod(checkpointing)
+    assert results.attempted > 10
+    assert not results.failed

@@ -9,7 +9,7 @@ import pytest
 
 from dgs_lightning import __main__
 from dgs_lightning.__main__ import COMMANDS, main
-from dgs_lightning.commands.cli import with_one_config
+from dgs_lightning.commands.arguments import with_one_config
 from dgs_lightning.errors import InputError
 
 

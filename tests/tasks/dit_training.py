@@ -42,7 +42,9 @@ def fit(
         enable_checkpointing=resume,
         **settings,
     )
-    runner.fit(task, LatentDataModule(str(cache), batch_size=8), ckpt_path="last" if resume else None)
+    runner.fit(
+        task, LatentDataModule(str(cache), batch_size=8), ckpt_path=ResumeCheckpoint.find(root) if resume else None
+    )
     return task
 
 

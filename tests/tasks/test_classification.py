@@ -57,7 +57,7 @@ def images(digits: Path, **settings: Any) -> ImageDataModule:  # noqa: ANN401
     return ImageDataModule(**{"train": f"{digits}/train", "val": f"{digits}/val", **settings})
 
 
-def fit(digits: Path, root: Path, ckpt_path: str | None = None, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
+def fit(digits: Path, root: Path, ckpt_path: Path | None = None, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
     callbacks = settings.pop("callbacks", ())
     trainer(root, callbacks, max_epochs=-1).fit(task(**settings), images(digits), ckpt_path=ckpt_path)
     result: dict[str, Any] = json.loads((root / "result.json").read_text())
@@ -111,7 +111,14 @@ def test_a_killed_run_resumes_to_the_same_result(digits: Path, tmp_path: Path, e
     with pytest.raises(Killed):
         fit(digits, tmp_path / "killed", epochs=4, callbacks=[EpochCheckpoint(minutes=0), Kill(epochs_before)])
     callbacks = [EpochCheckpoint(minutes=0)]
-    fit(digits, tmp_path / "killed", "last", epochs=4, callbacks=callbacks, save_weights=True)
+    fit(
+        digits,
+        tmp_path / "killed",
+        EpochCheckpoint.find(tmp_path / "killed"),
+        epochs=4,
+        callbacks=callbacks,
+        save_weights=True,
+    )
     for name in ("result.json", "weights/model.safetensors", "weights/config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert not (tmp_path / "killed" / "checkpoints" / "last.ckpt").exists()
@@ -171,7 +178,7 @@ def test_a_checkpoint_of_other_settings_is_refused(digits: Path, tmp_path: Path)
     with pytest.raises(Killed):
         fit(digits, tmp_path, epochs=3, seed=1, callbacks=[EpochCheckpoint(minutes=0), Kill(1)])
     with pytest.raises(InputError, match="one made with seed: 1, epochs: 3"):
-        fit(digits, tmp_path, "last", epochs=4, seed=2, callbacks=[EpochCheckpoint(minutes=0)])
+        fit(digits, tmp_path, EpochCheckpoint.find(tmp_path), epochs=4, seed=2, callbacks=[EpochCheckpoint(minutes=0)])
 
 
 def test_the_learning_rate_follows_the_published_steps(digits: Path, tmp_path: Path) -> None:

@@ -1,18 +1,18 @@
-"""The checkpoint that a run resumes from: every so many steps, or at the ends of epochs."""
+"""The checkpoint that a training resumes from, saved every so many steps or at the ends of epochs."""
 
 import os
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from dgs_lightning.bounds import Ranged
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import told_in_words
+from dgs_lightning.files import explain_disk_errors
 from dgs_lightning.models.weights import read_file
 
 KEYS = (
@@ -25,65 +25,94 @@ KEYS = (
 )
 
 
-class ResumeCheckpoint(ModelCheckpoint, Ranged):
-    """Keeps one checkpoint, ``ROOT/checkpoints/last.ckpt``, which ``ckpt_path: last`` resumes from.
+class ResumeCheckpoint(Checkpoint, Ranged):
+    """Keeps one checkpoint, ``ROOT/checkpoints/last.ckpt``, where ``ROOT`` is the trainer's ``default_root_dir``.
 
-    It is found again whatever logger the run has, and replaced as a whole: a kill while it is written leaves the one
-    before. Its last one is of the last step.
+    It is saved every ``every_n_steps`` steps and after the last step. A new one replaces the old one as a whole: if the
+    process is killed while it saves, the old one stays.
+
+    ``dgs fit`` resumes from it where ``ckpt_path`` is ``last``. In Python, pass what :meth:`find` returns:
+
+    >>> from tempfile import mkdtemp
+    >>> from lightning.pytorch import Trainer
+    >>> from lightning.pytorch.demos.boring_classes import BoringModel
+    >>> root, quiet = mkdtemp(), {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    >>> for steps in (4, 6):  # the second training goes on after step 4
+    ...     trainer = Trainer(max_steps=steps, default_root_dir=root, callbacks=[ResumeCheckpoint(2)], **quiet)
+    ...     trainer.fit(BoringModel(), ckpt_path=ResumeCheckpoint.find(root))
+    >>> ResumeCheckpoint.find(root).relative_to(root).as_posix()
+    'checkpoints/last.ckpt'
 
     Args:
-        every_n_steps: Steps of the optimiser from one to the next.
+        every_n_steps: Steps of the optimiser from one checkpoint to the next; 0: only after the last step.
     """
 
     RANGES: ClassVar[Mapping[str, str]] = {"every_n_steps": "[0, inf)"}
 
     def __init__(self, every_n_steps: int = 1000) -> None:
         self.check_settings({"every_n_steps": every_n_steps})
-        super().__init__(save_last=True, save_top_k=0, every_n_train_steps=every_n_steps, enable_version_counter=False)
+        self.every_n_steps = every_n_steps
+        self.saved_step = 0  # of the checkpoint that this object saved last
 
     @staticmethod
-    def _path(trainer: pl.Trainer) -> Path:
-        return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    def path(root: str | Path) -> Path:
+        """Where the checkpoint of a run is, below the trainer's ``default_root_dir``."""
+        return Path(root) / "checkpoints" / "last.ckpt"
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Choose the folder."""
-        self.dirpath = str(self._path(trainer).parent)
-        super().setup(trainer, pl_module, stage)
+    @classmethod
+    def find(cls, root: str | Path) -> Path | None:
+        """The checkpoint of a run; none where there is none yet.
+
+        Raises:
+            InputError: If it is broken, or holds something else than tensors and plain values.
+        """
+        path = cls.path(root)
+        if not path.is_file():
+            return None
+        check_readable(path)
+        return path
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Save after every ``every_n_steps`` steps."""
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the last step."""
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_last_checkpoint(trainer, {})
+        """Save after the last step."""
+        self.save(trainer)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the folder may move, and there is only one file in it."""
-        return {}
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save a checkpoint, unless there is one of this step. All devices must call it.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing is kept."""
-
-    def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
-        path = self._path(trainer)
-        # Lightning wonders at there being none, which is what a first run with `ckpt_path: last` is.
-        warnings.filterwarnings("ignore", ".*there is no last checkpoint available")
-        if not path.is_file():
-            return set()
-        check_readable(path)
-        return {str(path)}
-
-    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
-        partial = f"{filepath}.partial"
-        with told_in_words(Path(filepath)):
-            super()._save_checkpoint(trainer, partial)
+        Raises:
+            InputError: If the disk is full or may not be written to.
+        """
+        step = trainer.global_step
+        if step == self.saved_step or trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        path = self.path(trainer.default_root_dir)
+        partial = path.with_name(f"{path.name}.partial")
+        with explain_disk_errors(path):
+            trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
-                os.replace(partial, filepath)
+                os.replace(partial, path)
         trainer.strategy.barrier("checkpoint in place")
+        self.saved_step = step
 
 
 class EpochCheckpoint(ResumeCheckpoint):
-    """Keeps a checkpoint of the end of an epoch, for runs whose data are in order there alone.
+    """Keeps a checkpoint of the end of an epoch, for tasks that can resume only there.
 
-    A finished run has its results and needs none.
+    The checkpoint is deleted when the training ends, since its results are then complete.
+
+    >>> from tempfile import mkdtemp
+    >>> from lightning.pytorch import Trainer
+    >>> from lightning.pytorch.demos.boring_classes import BoringModel
+    >>> root, quiet = mkdtemp(), {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    >>> trainer = Trainer(max_epochs=2, default_root_dir=root, callbacks=[EpochCheckpoint(minutes=0)], **quiet)
+    >>> trainer.fit(BoringModel(), ckpt_path=EpochCheckpoint.find(root))
+    >>> EpochCheckpoint.find(root) is None  # the training is complete
+    True
 
     Args:
         minutes: Least time from one checkpoint to the next.
@@ -95,30 +124,28 @@ class EpochCheckpoint(ResumeCheckpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        super().on_train_start(trainer, pl_module)
         self.last_time = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, if it is time to."""
-        due = time.monotonic() - self.last_time >= 60 * self.minutes
-        if trainer.strategy.broadcast(due) and not self._should_skip_saving_checkpoint(trainer):
-            self._save_last_checkpoint(trainer, {})
+        """Save if the last checkpoint is old enough."""
+        if trainer.strategy.broadcast(time.monotonic() - self.last_time >= 60 * self.minutes):
+            self.save(trainer)
             self.last_time = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing more to save."""
+        """Save nothing: the training is complete."""
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove the checkpoint."""
+        """Delete the checkpoint."""
         if trainer.is_global_zero:
-            self._path(trainer).unlink(missing_ok=True)
+            self.path(trainer.default_root_dir).unlink(missing_ok=True)
 
 
 def check_readable(path: Path) -> None:
-    """Check that a checkpoint is whole, and holds nothing but tensors and plain values.
+    """Check that a file is a complete checkpoint of tensors and plain values alone.
 
     Raises:
-        InputError: If it is something else.
+        InputError: If it is not.
     """
     try:
         content = read_file(path, mmap=True)

@@ -1,7 +1,6 @@
 """Writing of the latent cache."""
 
 import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -70,8 +69,6 @@ class LatentWriter(BasePredictionWriter, Ranged):
             _log.info("%s: %.3g GB of latents of %d images to write", self.output, size / 1e9, int((~done).sum()))
         check_space(self.output, size)
         data.leave_out([number for number, batch in enumerate(data.predict_batches) if done[batch].all()])
-        # Lightning wonders at batches that are no DataLoader's.
-        warnings.filterwarnings("ignore", "Couldn't infer the batch indices")
         trainer.strategy.barrier("cache looked at")
 
     def write_on_batch_end(

@@ -19,7 +19,7 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import told_in_words, write_text
+from dgs_lightning.files import explain_disk_errors, write_text
 from dgs_lightning.tasks.scoring import Scores, ScoringTask
 
 _log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class ScoreWriter(Callback):
             self._append(self._journal, self._line(number, pairs).encode())
 
     def _append(self, journal: FileIO, line: bytes) -> None:
-        with told_in_words(self._folder):
+        with explain_disk_errors(self._folder):
             if journal.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -6,23 +6,24 @@ import json
 import logging
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import dgs_lightning
 from dgs_lightning.bounds import Above, AtLeast, Between, Ranged, check_bounds, check_value
+from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint, check_readable
 from dgs_lightning.commands.arguments import parse, short_message, with_one_config
+from dgs_lightning.commands.process import prepared_process
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import refusals_told_once
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 FUNCTION_COMMANDS = {
@@ -34,6 +35,7 @@ FUNCTION_COMMANDS = {
 Settings = dict[str, Any]
 OnStep = Callable[[int, int], None]
 SEEDS = Between(0, 4294967295)  # what NumPy and Lightning take
+THREADS = Between(1, 1024)
 TRAINER_LIMITS = {
     "devices": Between(-1, 1024),
     "num_nodes": Between(1, 65536),
@@ -55,34 +57,26 @@ TRAINER_LIMITS = {
     "reload_dataloaders_every_n_epochs": AtLeast(0),
 }
 
-# Lightning's remarks on what is meant here: runs measured in steps, few batches, no workers.
-REMARKS = (
-    r"`max_epochs` was not set",
-    r"The number of training batches",
-    r".*does not have many workers",
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-)
-
 
 class StepReport(pl.Callback):
-    """Tells a listener how far training or prediction is, at most twice a second.
+    """Calls a function with the progress of training or prediction, at most twice a second.
 
     Args:
-        on_step: Called with the steps done and the steps in all.
+        on_step: Called with the number of steps done and of all steps.
     """
 
     def __init__(self, on_step: OnStep) -> None:
         self.on_step = on_step
         self.last = 0.0
 
-    def _tell(self, done: int, total: float) -> None:
+    def _report(self, done: int, total: float) -> None:
         if time.monotonic() - self.last > 0.5 and 0 < total < float("inf"):
             self.last = time.monotonic()
             self.on_step(done, int(total))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """After an optimiser step."""
-        self._tell(trainer.global_step, trainer.estimated_stepping_batches)
+        self._report(trainer.global_step, trainer.estimated_stepping_batches)
 
     def on_predict_batch_end(
         self,
@@ -94,11 +88,11 @@ class StepReport(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """After a batch of predictions."""
-        self._tell(batch_idx + 1, sum(trainer.num_predict_batches))
+        self._report(batch_idx + 1, sum(trainer.num_predict_batches))
 
 
 class SaveFitConfig(SaveConfigCallback):
-    """Keeps the config of a training beside its logs; what is predicted has a card with its settings."""
+    """Saves the config of a training beside its logs. Predictions have their settings on their card instead."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Save the config of ``fit``."""
@@ -107,20 +101,16 @@ class SaveFitConfig(SaveConfigCallback):
 
 
 class DGSCommandLine(LightningCLI):
-    """LightningCLI over the project's tasks, datamodules and callbacks by bare class name.
+    """LightningCLI that knows the package's tasks, datamodules and callbacks by the names of their classes.
 
     Args:
         args: Subcommand and its arguments.
-        on_step: Listener for progress; without one Lightning's own progress bar is shown on a terminal.
+        on_step: Called with the progress. Without it, a terminal shows Lightning's progress bar.
     """
 
     def __init__(self, args: list[str], on_step: OnStep | None = None) -> None:
         for name in dgs_lightning.__all__:
-            getattr(dgs_lightning, name)  # imported, and so known by its bare name
-        for name in ("lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        for remark in REMARKS:
-            warnings.filterwarnings("ignore", remark)
+            getattr(dgs_lightning, name)  # jsonargparse finds imported classes by their bare names
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -140,49 +130,76 @@ class DGSCommandLine(LightningCLI):
             args=[args[0], *with_one_config(args[1:])],
         )
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the option that all commands of the package have."""
+        add_threads(parser)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
-        """Parse the command line, or say in one line what is wrong with it."""
+        """Parse and check the command line.
+
+        Raises:
+            InputError: If a setting or the checkpoint to start from cannot be used.
+        """
         self.config = parse(parser, args, f"dgs {args[0]}")
         settings = self.config[self.config.subcommand]
         check_value("seed_everything", settings.seed_everything, SEEDS)
+        check_value("threads", settings.threads, THREADS)
         for name, limit in TRAINER_LIMITS.items():
             check_value(name, settings.trainer.get(name), limit)
         if self.config.subcommand == "predict" and settings.trainer.logger is None:
-            # Lightning's own would begin a folder in the current one, and have nothing to log.
+            # Lightning's default logger would create a folder in the current one, and there is nothing to log.
             settings.trainer.logger = False
         for kind, own in named_classes(settings):
             check_bounds(kind, own)
             if issubclass(kind, Ranged):
                 kind.check_settings(own)
+        if settings.ckpt_path not in (None, "last", "best", "hpc"):
+            check_readable(Path(settings.ckpt_path))
+        # LightningCLI would now replace the settings given here by those in the checkpoint, if it saw its path.
+        self.checkpoint, settings.ckpt_path = settings.ckpt_path, None
 
-    def _parse_ckpt_path(self) -> None:
-        """Look at a checkpoint that is named. Lightning would take settings out of it; here those given count."""
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path not in (None, "last", "best", "hpc"):
-            from dgs_lightning.callbacks.checkpointing import check_readable
-
-            check_readable(Path(path))
+    def before_instantiate_classes(self) -> None:
+        """Set the number of threads before anything is computed."""
+        settings = self.config[self.config.subcommand]
+        settings.ckpt_path = self.checkpoint
+        set_threads(settings.threads)
 
     def instantiate_classes(self) -> None:
-        """Build what the settings name.
+        """Build the objects that the settings describe.
 
         Raises:
-            InputError: If one refuses its settings, which jsonargparse tells of in words of its own.
+            InputError: If one refuses its settings.
         """
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
-            raise refusal(error) from error
+            raise as_input_error(error) from error
+
+    def after_instantiate_classes(self) -> None:
+        """Find the checkpoint that ``ckpt_path: last`` means, where the run has a :class:`ResumeCheckpoint`.
+
+        Raises:
+            InputError: If it is broken.
+        """
+        resumes = any(isinstance(callback, ResumeCheckpoint) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if self.checkpoint == "last" and resumes:
+            found = ResumeCheckpoint.find(self.trainer.default_root_dir)
+            self.config_init[self.subcommand].ckpt_path = None if found is None else str(found)
 
 
 class SettingsCheck(DGSCommandLine):
-    """Parses and checks the settings of a command, and does nothing else."""
+    """Parses and checks the settings of a command, and stops there."""
 
-    def instantiate_classes(self) -> None:
-        """Nothing is built."""
+    class Done(Exception):
+        """The settings are right."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing is run."""
+    def before_instantiate_classes(self) -> None:
+        """Stop before anything is built.
+
+        Raises:
+            SettingsCheck.Done: Always.
+        """
+        raise self.Done
 
 
 def named_classes(settings: Any) -> Iterator[tuple[type, Settings]]:  # noqa: ANN401
@@ -199,8 +216,8 @@ def named_classes(settings: Any) -> Iterator[tuple[type, Settings]]:  # noqa: AN
             yield from named_classes(value)
 
 
-def refusal(error: BaseException) -> InputError:
-    """What a class has against its settings: its own words where it has any."""
+def as_input_error(error: BaseException) -> InputError:
+    """The error of a class that refuses its settings, or the :class:`InputError` that caused it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):
@@ -217,8 +234,8 @@ def function_of(command: str) -> Callable[..., Any]:
     return function
 
 
-def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
-    """Arguments of such a command, parsed and checked.
+def function_arguments(command: str, args: list[str]) -> tuple[dict[str, Any], int | None]:
+    """Arguments of such a command's function, parsed and checked, and the number of threads.
 
     Raises:
         InputError: If a setting is unknown, of the wrong type, missing or out of its range.
@@ -227,15 +244,18 @@ def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     parser = ArgumentParser(prog=f"dgs {command}", description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
     parser.add_function_arguments(function_of(command), fail_untyped=True)
+    add_threads(parser)
     folders = list(takewhile(lambda arg: not arg.startswith("-"), args)) if command == "report" else []
     args = [f"--runs={json.dumps(folders)}", *args[len(folders) :]] if folders else args
     arguments: dict[str, Any] = parse(parser, with_one_config(args), f"dgs {command}").as_dict()
     del arguments["config"]
+    check_value("threads", arguments["threads"], THREADS)
+    threads: int | None = arguments.pop("threads")
     check_bounds(function_of(command), arguments)
     module = importlib.import_module(FUNCTION_COMMANDS[command])
     if check_combination := getattr(module, "check_combination", None) or getattr(module, "check_settings", None):
         check_combination(arguments)
-    return arguments
+    return arguments, threads
 
 
 def check(command: str, args: list[str]) -> None:
@@ -245,21 +265,35 @@ def check(command: str, args: list[str]) -> None:
         InputError: If a setting is unknown, of the wrong type, or missing.
     """
     if command in LIGHTNING_COMMANDS:
-        SettingsCheck([command, *args])
+        with prepared_process(), suppress(SettingsCheck.Done):
+            SettingsCheck([command, *args])
     else:
         function_arguments(command, args)
 
 
+def add_threads(parser: ArgumentParser) -> None:
+    """Add the option ``--threads``."""
+    parser.add_argument("--threads", type=int | None, default=None, help="threads of torch on a CPU (default: its own)")
+
+
+def set_threads(threads: int | None) -> None:
+    """Let torch compute with so many threads on a CPU; with its own number where none is given."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 @contextmanager
-def remarks_on_stderr() -> Iterator[None]:
-    """Show what the commands say of their sizes and rates, which a run's own progress says otherwise."""
+def logs_on_stderr() -> Iterator[None]:
+    """Show the package's logs of sizes and rates."""
     log, handler = logging.getLogger(dgs_lightning.__name__), logging.StreamHandler()
+    level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         yield
     finally:
         log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str:
@@ -268,19 +302,22 @@ def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str
     Args:
         command: Name of the command.
         args: Its arguments.
-        on_step: Listener for its progress; without one, what the command says is printed.
+        on_step: Called with its progress. Without it, the command prints its logs and its answer.
 
     Returns:
-        What it has to say, if anything: ``prepare`` what it read, others where they wrote.
+        Its answer, if any: ``prepare`` says what it read, and others where they wrote.
     """
-    if command in LIGHTNING_COMMANDS:
-        try:
-            with refusals_told_once(), nullcontext() if on_step else remarks_on_stderr():
-                DGSCommandLine([command, *args], on_step)
-        except MisconfigurationException as error:
-            raise refusal(error) from error
-        return ""
-    answer = str(function_of(command)(**function_arguments(command, args)))
+    with prepared_process():
+        if command in LIGHTNING_COMMANDS:
+            try:
+                with nullcontext() if on_step else logs_on_stderr():
+                    DGSCommandLine([command, *args], on_step)
+            except MisconfigurationException as error:
+                raise as_input_error(error) from error
+            return ""
+        arguments, threads = function_arguments(command, args)
+        set_threads(threads)
+        answer = str(function_of(command)(**arguments))
     if on_step is None:
         print(answer)
     return answer

@@ -1,7 +1,6 @@
 """Images in class folders, as batches: shuffled to train classifiers, or in order to validate, score or encode."""
 
 import os
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,8 +276,6 @@ class ImageDataModule(L.LightningDataModule):
     def leave_out(self, finished: Collection[int]) -> None:
         """Do not serve these batches again; the numbers are positions in :attr:`predict_batches`."""
         self._finished = set(finished)
-        # If all are finished, Lightning warns that nothing is left to serve.
-        warnings.filterwarnings("ignore", "Total length of `BatchLoader` across ranks is zero")
 
     def predict_dataloader(self) -> BatchLoader:
         """Unfinished batches, shared by the devices."""

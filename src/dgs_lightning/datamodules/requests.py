@@ -1,6 +1,5 @@
 """What to generate: requests in fixed batches, shared out over the devices."""
 
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,9 +168,6 @@ class RequestDataModule(L.LightningDataModule, Ranged):
         finished, trainer = self.finished(), self.trainer
         waiting = [batch for batch in self.batches() if any(r.file_name not in finished for r in batch.records)]
         share = waiting[trainer.global_rank :: trainer.world_size] if trainer else waiting
-        # Lightning wonders at batches that are no DataLoader's, and at there being none, as when all is finished.
-        for message in ("Couldn't infer the batch indices", "Total length of `RequestBatches`"):
-            warnings.filterwarnings("ignore", message)
         return RequestBatches(share)
 
 

@@ -6,7 +6,6 @@ architecture and weights, wherever they came from.
 
 import hashlib
 import json
-import logging
 import math
 from typing import Any
 
@@ -143,8 +142,6 @@ def build_codec(source: str, channels: int = 3) -> Codec:
     # Only here: diffusers takes seconds to import.
     from diffusers import AutoencoderKL, AutoencoderTiny, AutoModel
 
-    # The released configs of AutoencoderTiny carry a key that its constructor does not know, and diffusers logs it.
-    logging.getLogger("diffusers.configuration_utils").setLevel(logging.ERROR)
     try:
         autoencoder: Any = AutoModel.from_pretrained(  # type: ignore[no-untyped-call]
             source, use_safetensors=True, low_cpu_mem_usage=False

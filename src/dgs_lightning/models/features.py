@@ -10,7 +10,6 @@ from PIL import Image
 
 from dgs_lightning.data.images import load_image
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.allocator import keep_freed_memory
 from dgs_lightning.models.registry import build_network
 
 Features = Callable[[Sequence[Path]], NDArray[np.float32]]
@@ -56,7 +55,6 @@ def _network_features(name: str, weights: str | None) -> Features:
     network.reset_classifier(0)  # type: ignore[operator]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.eval().to(device).to(memory_format=torch.channels_last)
-    keep_freed_memory()
     transform = create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()

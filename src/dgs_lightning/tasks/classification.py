@@ -18,7 +18,6 @@ from dgs_lightning.bounds import Ranged
 from dgs_lightning.callbacks.results import ClassifierResults
 from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_cutmix, normalise
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.allocator import keep_freed_memory
 from dgs_lightning.models.classifier import ClassifierConfig
 from dgs_lightning.models.registry import check_name
 from dgs_lightning.models.teacher import Teacher
@@ -172,7 +171,6 @@ class ClassificationTask(L.LightningModule, Ranged):
 
     def setup(self, stage: str) -> None:
         """Set the length of the run and how often the network is evaluated in it."""
-        keep_freed_memory()
         if stage == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             epochs = self._epochs()
             self.trainer.fit_loop.max_epochs = epochs

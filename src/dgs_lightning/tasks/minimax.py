@@ -10,7 +10,7 @@ from dgs_lightning.bounds import AtLeast, Between, Group
 from dgs_lightning.datamodules.latents import LatentBatch
 from dgs_lightning.diffusion.criteria import Criteria, Minimax
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.allocator import is_out_of_memory
+from dgs_lightning.models.memory import is_out_of_memory
 from dgs_lightning.tasks.diffusion import DiffusionTask
 
 

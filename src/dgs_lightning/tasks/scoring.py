@@ -14,7 +14,6 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.allocator import keep_freed_memory
 from dgs_lightning.models.estimator import Estimator, Preprocess, load_estimator
 from dgs_lightning.selection.difficulty import DIFFICULTIES, ensemble_difficulty
 
@@ -113,7 +112,6 @@ class ScoringTask(L.LightningModule):
         Raises:
             InputError: If an estimator lacks one.
         """
-        keep_freed_memory()
         data: ImageDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         for member in self.members:
             unknown = sorted(set(data.labels) - set(member.labels))
