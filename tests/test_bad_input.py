@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 import dgs_lightning
 from dgs_lightning.__main__ import main
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import Between, Ranged, check_bounds, limits
 from dgs_lightning.callbacks.checkpointing import KEYS, check_readable
 from dgs_lightning.callbacks.guidance import read_centers
 from dgs_lightning.commands.cli import check
@@ -160,7 +160,7 @@ def test_a_wrong_experiment_is_refused_before_it_is_planned(change: str, says: s
         ("evaluation", "evaluate.model.init_args.epochs=5", "epochs: found 5, expected a positive number, or steps"),
         ("evaluation", "evaluate.model.init_args.lr=.nan", "lr: found nan"),
         ("evaluation", "evaluate.model.init_args.std=[0.2, 0]", "std: found [0.2, 0.0]"),
-        ("evaluation", "evaluate.data.init_args.num_workers=-1", "num_workers: found -1"),
+        ("evaluation", "evaluate.data.init_args.loading.num_workers=-1", "loading.num_workers: found -1"),
         ("evaluation", "evaluate.data.init_args.batch_size=-1", "batch_size: found -1"),
         ("evaluation", "evaluate.trainer.check_val_every_n_epoch=0", "check_val_every_n_epoch: found 0"),
         ("evaluation", "networks=[convnet0]", "network 'convnet0': found 0 layers"),
@@ -171,12 +171,15 @@ def test_a_wrong_experiment_is_refused_before_it_is_planned(change: str, says: s
         ("pools", "generate.model.init_args.steps=0", "steps: found 0"),
         ("pools", "generate.data.init_args.batch_size=0", "batch_size: found 0"),
         ("pools", "generate.trainer.limit_predict_batches=-1", "limit_predict_batches: found -1"),
-        ("finetune", "finetune.model.init_args.memory_size=1000000000000", "memory_size: found 1000000000000"),
-        ("finetune", "finetune.model.init_args.learning_rate=.inf", "learning_rate: found inf"),
+        ("finetune", "finetune.model.init_args.criteria.memory_size=1000000000000", "memory_size: found 1000000000000"),
+        ("finetune", "finetune.model.init_args.optimizer.learning_rate=.inf", "learning_rate: found inf"),
         ("finetune", "finetune.trainer.max_steps=-2", "max_steps: found -2"),
-        ("pretrain", "pretrain.model.init_args.patch_size=0", "patch_size: found 0"),
-        ("pretrain", "pretrain.model.init_args.num_heads=7", "num_heads 7"),
-        ("pretrain", "pretrain.model.init_args.size=DiT-S/0", "'DiT-S/0'"),
+        ("pretrain", "pretrain.model.init_args.size.patch_size=0", "patch_size: found 0"),
+        ("pretrain", "pretrain.model.init_args.size.num_heads=7", "num_heads 7"),
+        ("pretrain", "pretrain.model.init_args.size.name=DiT-S/0", "'DiT-S/0'"),
+        ("pretrain", "pretrain.model.init_args.depth=2", "expected model.size.depth. Rename it"),
+        ("pretrain", "pretrain.model.init_args.ema_horizon=0.1", "expected model.average.horizon. Rename it"),
+        ("finetune", "finetune.model.init_args.diversity=0", "expected model.criteria.diversity. Rename it"),
         ("guided/mgd3", "mgd3.scale=.nan", "scale: found nan"),
         ("guided/dag", "dag.intervals=0", "intervals: found 0"),
         ("distilled/dit", "select.hard_cutoff=.nan", "hard_cutoff: found nan"),
@@ -224,6 +227,18 @@ def test_no_number_of_a_range_is_neither_taken_nor_refused(name: str) -> None:
                 Ranged.check_settings.__func__(kind, {setting: value})  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", dgs_lightning.__all__)
+def test_no_limited_setting_takes_nan_or_infinity(name: str) -> None:
+    kind = getattr(dgs_lightning, name)
+    for setting in [setting for setting, limit in limits(kind) if isinstance(limit, Between)]:
+        for value in (float("nan"), float("inf"), -float("inf")):
+            wrong: Any = value
+            for key in reversed(setting.split(".")):
+                wrong = {key: wrong}
+            with pytest.raises(InputError, match=f"^{setting}: "):
+                check_bounds(kind, wrong)
+
+
 CLASSIFY = "fit --model ClassificationTask --data ImageDataModule --trainer.logger=false"
 TRAIN = "fit --model MinimaxTask --data LatentDataModule --data.cache=nowhere --trainer.logger=false"
 GENERATE = "predict --model GenerationTask --data RequestDataModule --model.dit=nowhere"
@@ -252,7 +267,7 @@ ENCODE = "predict --model EncodingTask --data ImageDataModule"
         (f"{CLASSIFY} --nonsense", "nonsense"),
         (f"{CLASSIFY} --data.train=/no --data.val=/no", "/no: found no such folder"),
         ("fit --model Nope", "Nope"),
-        (f"{TRAIN} --model.size=Z", "DiT 'Z'"),
+        (f"{TRAIN} --model.size.name=Z", "DiT 'Z'"),
         (TRAIN, "nowhere: found no finished latent cache"),
         (GENERATE, "DiT 'nowhere'"),
         (f"{GENERATE} --model.steps=0", "steps: found 0"),
@@ -427,7 +442,13 @@ def test_an_output_below_a_file_is_refused_in_words(tree: Path) -> None:
 
 def test_a_class_with_one_image_cannot_lose_it_to_a_fold(tree: Path, tmp_path: Path) -> None:
     (tree / "cat" / "1.png").unlink()
-    data = ("--data=ImageDataModule", f"--data.train={tree}", f"--data.val={tree}", "--data.folds=5", "--data.fold=0")
+    data = (
+        "--data=ImageDataModule",
+        f"--data.train={tree}",
+        f"--data.val={tree}",
+        "--data.cross_fitting.folds=5",
+        "--data.cross_fitting.fold=0",
+    )
     task = ("--model=ClassificationTask", "--model.network=convnet1", "--model.steps=1")
     trainer = (f"--trainer.default_root_dir={tmp_path / 'out'}", "--trainer.logger=false", "--trainer.accelerator=cpu")
     assert "one image only of cat" in answer("fit", *task, *data, *trainer)

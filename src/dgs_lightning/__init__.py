@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "ClassificationTask": "tasks.classification",
+    "DiffusionTask": "tasks.diffusion",
     "EncodingTask": "tasks.encoding",
     "GenerationTask": "tasks.generation",
     "MinimaxTask": "tasks.minimax",
@@ -28,6 +29,7 @@ _MODULES = {
     "SampleGrid": "callbacks.sample_grid",
     "ScoreWriter": "callbacks.score_writer",
     "TrajectoryRecorder": "callbacks.trajectory_recorder",
+    "WeightsWriter": "callbacks.weights",
 }
 
 __all__ = list(_MODULES)

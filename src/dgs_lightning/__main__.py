@@ -15,7 +15,7 @@ COMMANDS = {
     "run": "run an experiment: all its stages, skipping what is done",
     "doctor": "say what would go wrong with an experiment, before it is run",
     "prepare": "write a data set as train and val folders of PNG images",
-    "fit": "train: a DiT (MinimaxTask) or a classifier (ClassificationTask)",
+    "fit": "train: a DiT (DiffusionTask, MinimaxTask) or a classifier (ClassificationTask)",
     "validate": "evaluate a task on its validation set",
     "test": "evaluate a task on its test set",
     "predict": "encode latents, generate images or score difficulty",

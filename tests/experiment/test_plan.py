@@ -213,3 +213,14 @@ def test_of_stages_that_differ_in_what_the_plan_counts_up_and_own_paths_alone_on
     guided = [stage.config["trainer"]["callbacks"][0] for stage in kinds if stage.name.startswith("guided/")]
     assert [callback["init_args"].get("stop_timestep") for callback in guided] == [30, None]
     assert len(kinds) < len(everything) / 3
+
+
+def test_a_dit_is_trained_by_a_task_of_its_stage_whose_weights_are_written_once() -> None:
+    own = {"trainer": {"callbacks": [{"class_path": "dgs_lightning.WeightsWriter"}]}}
+    for finetune in ({}, {"trainer": {"callbacks": [{"class_path": "SampleGrid"}]}}, own, {"config": "minimax/digits"}):
+        by_name = {stage.name: stage for stage in stages(replace(SMALL, finetune=finetune))}
+        tasks = {name: by_name[name].config["model"]["class_path"] for name in ("pretrain", "finetune")}
+        assert tasks == {"pretrain": "DiffusionTask", "finetune": "MinimaxTask"}
+        for name in tasks:
+            callbacks = by_name[name].config["trainer"]["callbacks"]
+            assert sum(callback["class_path"].endswith("WeightsWriter") for callback in callbacks) == 1

@@ -42,10 +42,21 @@ def is_used(value: str, stages: Sequence[Stage]) -> bool:
 
 
 def setting(stage: Stage, part: str, name: str) -> Any:  # noqa: ANN401
-    """A setting of a stage's ``model`` or ``data``, or its default; none where it has no such setting."""
+    """A setting of a stage's ``model`` or ``data``, or its default. It is none if the class has no such setting.
+
+    Args:
+        stage: The stage.
+        part: ``model`` or ``data``.
+        name: Name of the setting. A setting in a group has the group before it, such as ``size.depth``.
+    """
     section = stage.config[part]
-    if name in section.get("init_args", {}):
-        return section["init_args"][name]
+    group, _, field = name.rpartition(".")
+    given = section.get("init_args", {})
+    given = given.get(group, {}) if group else given
+    if field in given:
+        return given[field]
     kind = getattr(dgs_lightning, section["class_path"].rpartition(".")[2], None)
-    parameter = inspect.signature(kind).parameters.get(name) if kind else None
-    return parameter.default if parameter else None
+    for base in getattr(kind, "__mro__", ()):
+        if parameter := inspect.signature(base).parameters.get(group or field):
+            return getattr(parameter.default, field, None) if group else parameter.default
+    return None

@@ -51,7 +51,9 @@ def check_memory(stages: Sequence[Stage], scale: Scale, dit: DiTConfig | None) -
     there = torch.cuda.get_device_properties(0).total_memory if gpu else MEMORY
     what = f"memory: about {in_bytes(size)} for training the DiT, activations aside; {in_bytes(there)} in this "
     what += "GPU" if gpu else "machine"
-    remedy = "Keep smaller memories (finetune.model.init_args.memory_dtype=bfloat16), or run on a larger machine"
+    remedy = (
+        "Keep smaller memories (finetune.model.init_args.criteria.memory_dtype=bfloat16), or run on a larger machine"
+    )
     yield ok(what) if size < there else problem(what, remedy)
 
 
@@ -75,7 +77,7 @@ def _cache(experiment: Experiment, stage: Stage, scale: Scale) -> int:
 def _dit_trainings(stages: Sequence[Stage], scale: Scale, dit: DiTConfig | None) -> Iterator[tuple[int, int]]:
     """Bytes in memory and on the disk of each stage that trains the DiT."""
     for stage in stages:
-        if dit is None or task_of(stage) != "MinimaxTask":
+        if dit is None or task_of(stage) not in ("DiffusionTask", "MinimaxTask"):
             continue
         total, trained = parameters(dit, stage)
         memories = _memories(stage, scale, dit)
@@ -96,11 +98,11 @@ def parameters(dit: DiTConfig, stage: Stage) -> tuple[int, int]:
 
 def _memories(stage: Stage, scale: Scale, dit: DiTConfig) -> int:
     """Bytes of the memories of real and of generated latents."""
-    if not setting(stage, "model", "representativeness") and not setting(stage, "model", "diversity"):
+    if task_of(stage) != "MinimaxTask":
         return 0
     values = math.prod((dit.in_channels, dit.input_size, dit.input_size))
-    element = 2 if setting(stage, "model", "memory_dtype") == "bfloat16" else FLOAT
-    return 2 * scale.classes * int(setting(stage, "model", "memory_size")) * values * element
+    element = 2 if setting(stage, "model", "criteria.memory_dtype") == "bfloat16" else FLOAT
+    return 2 * scale.classes * int(setting(stage, "model", "criteria.memory_size")) * values * element
 
 
 def in_bytes(size: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dgs_lightning.commands.prepare import DIGITS
 from dgs_lightning.data.images import is_grey, load_image
+from dgs_lightning.datamodules.images import Folds
 from dgs_lightning.doctor.images import Trees, val_fraction
 from dgs_lightning.doctor.models import AUTOENCODER, dit_config, find_model, read_json
 from dgs_lightning.doctor.settings import setting
@@ -15,6 +16,7 @@ from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS
 from dgs_lightning.models.dit.network import DiTConfig
+from dgs_lightning.tasks.diffusion import ModelSize
 from dgs_lightning.tasks.protocol import published_epochs
 
 DIGIT_IMAGES = 1_797
@@ -120,13 +122,8 @@ def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiT
     stage = next((stage for stage in stages if stage.name == "pretrain"), None)
     if stage is None:
         return None
-    channels, side, _ = latent_shape(experiment, scale)
-    named = DiTConfig.named(
-        setting(stage, "model", "size"), input_size=side, num_classes=scale.classes, in_channels=channels
-    )
-    names = ("hidden_size", "depth", "num_heads", "patch_size", "learn_sigma")
-    changes = {name: setting(stage, "model", name) for name in names}
-    return replace(named, **{name: value for name, value in changes.items() if value is not None})
+    size = ModelSize.of(stage.config["model"]["init_args"].get("size", {}))
+    return size.config(latent_shape(experiment, scale), scale.classes)
 
 
 # ---- stage by stage ----------------------------------------------------------------------------------------------
@@ -192,12 +189,13 @@ def train_images(stage: Stage, scale: Scale) -> int:
     distilled = re.search(r"-ipc(\d+)/", stage.name)
     if distilled:
         return int(distilled[1]) * scale.classes
-    folds = setting(stage, "data", "folds")
+    folds = Folds.of(setting(stage, "data", "cross_fitting") or {}).folds
     return scale.train * (folds - 1) // folds if folds else scale.train
 
 
 COUNTED = {
     "EncodingTask": _encoding,
+    "DiffusionTask": _dit_training,
     "MinimaxTask": _dit_training,
     "GenerationTask": _generation,
     "ScoringTask": _scoring,

@@ -143,13 +143,13 @@ class Plan:
         if name == "guided":
             return self.dit(self.experiment.guided)
         if name == "minimax":
-            return self._train_dit(layout.FINETUNE, self.experiment.finetune, {"dit": self.dit("dit")})
+            return self._train_dit(layout.FINETUNE, "MinimaxTask", self.experiment.finetune, {"dit": self.dit("dit")})
         if self.experiment.dit is not None:
             return given(self.experiment.dit)
-        return self._train_dit(layout.PRETRAIN, self.experiment.pretrain, {})
+        return self._train_dit(layout.PRETRAIN, "DiffusionTask", self.experiment.pretrain, {})
 
-    def _train_dit(self, name: str, section: Settings, task: Settings) -> Place:
-        section, seed = _section("MinimaxTask", "LatentDataModule", section), {"seed": self.experiment.seed}
+    def _train_dit(self, name: str, kind: str, section: Settings, task: Settings) -> Place:
+        section, seed = _section(kind, "LatentDataModule", section, "WeightsWriter"), {"seed": self.experiment.seed}
         data = {"cache": self.latents(), **seed, **_set(labels=self.experiment.classes)}
         self._add(name, "fit", self._lightning(name, section, _wired({**task, **seed}, data)))
         return InRun(layout.weights(name))
@@ -167,7 +167,9 @@ class Plan:
             return []
         folds = self.experiment.folds
         return [
-            self._fit_classifier(layout.fold(k), self.experiment.cross_fit, {"folds": folds, "fold": k})
+            self._fit_classifier(
+                layout.fold(k), self.experiment.cross_fit, {"cross_fitting": {"folds": folds, "fold": k}}
+            )
             for k in range(folds)
         ]
 
@@ -347,7 +349,9 @@ def _uses(stage: MadeBy) -> list[str]:
     return [value.name for group in groups for value in group.values() if isinstance(value, Use)]
 
 
-def _section(task: str | None, data: str | None, section: Settings) -> Settings:
+def _section(task: str | None, data: str | None, section: Settings, *callbacks: str) -> Settings:
     """A section, expanded, with these classes where neither it nor its files name others."""
-    classes = {name: {"class_path": kind} for name, kind in (("model", task), ("data", data)) if kind}
+    classes: Settings = {name: {"class_path": kind} for name, kind in (("model", task), ("data", data)) if kind}
+    if callbacks:
+        classes["trainer"] = {"callbacks": [{"class_path": kind} for kind in callbacks]}
     return merge(classes, expand(section))
