@@ -42,7 +42,7 @@ def test_characters_that_no_terminal_prints_are_escaped() -> None:
         ),
         (
             InputError.labels("d", "all", "Rename them", missing=("a", "b"), unknown=("c",)),
-            "d: found 2 labels missing (a, b); 1 labels unknown (c), expected all. Rename them.",
+            "d: found 2 missing labels (a, b); 1 unknown label (c), expected all. Rename them.",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
