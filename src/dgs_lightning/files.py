@@ -117,7 +117,10 @@ def read_json(path: Path, expected: str, remedy: str = "", default: dict[str, An
         if default is None:
             raise InputError.missing(path, expected) from None
         return default
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        found = (error.strerror or str(error)).lower()
+        raise InputError(path, found, expected, "Check the path and its permissions") from None
+    except (ValueError, RecursionError) as error:
         raise InputError.broken(path, error, expected, remedy) from None
     if not isinstance(content, dict):
         raise InputError.broken(path, f"{type(content).__name__} instead of an object", expected, remedy)

@@ -52,7 +52,7 @@ def test_labels_and_place_of_an_estimator_are_known_without_weights(
     assert not here
     assert "resnet50-0676ba61.pth" in command
     for name in ("torchvision:resnet5000", "timm:resnet5000", "timm:mobilenetv4_conv_medium.e250_r384_in12k"):
-        with pytest.raises(ValueError, match="resnet5000|no weights"):
+        with pytest.raises(ValueError, match=r"resnet5000|no weights"):
             EstimatorSource.of(name).in_cache()
 
 
