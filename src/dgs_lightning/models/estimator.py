@@ -85,10 +85,10 @@ class Teacher(nn.Module):
         if (size, len(mean)) != (student.image_size, student.channels):
             expected = f"{student.channels} channels and {student.image_size} px, as the images have"
             raise InputError.weights(where, f"{len(mean)} channels and {size} px", expected, "Train it on such images")
-        unknown = sorted(set(student.labels) - set(self.network.labels))
-        if unknown:
+        missing = sorted(set(student.labels) - set(self.network.labels))
+        if missing:
             remedy = "Name a teacher that was trained on all classes"
-            raise InputError.labels(where, "all classes that are to be labelled", remedy, unknown=unknown)
+            raise InputError.labels(where, "all classes that are to be labelled", remedy, missing=missing)
         self.columns = [self.network.labels.index(label) for label in student.labels]
         student_mean, student_std = torch.tensor(student.mean), torch.tensor(student.std)
         self.scale: Tensor
