@@ -22,9 +22,8 @@ from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import Folds, ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
-from dgs_lightning.models.estimator import load_estimator
+from dgs_lightning.models.estimator import Teacher, load_estimator
 from dgs_lightning.models.registry import build_network
-from dgs_lightning.models.teacher import Teacher
 from dgs_lightning.tasks.classification import ClassificationTask
 from dgs_lightning.tasks.protocol import channel_statistics
 
@@ -220,7 +219,7 @@ def test_a_teacher_answers_in_the_students_classes_and_normalisation(digits: Pat
     student = ClassifierConfig("convnet2", ("7", "3"), 8, 1, mean=(0.2,), std=(0.3,))
     answer = Teacher(f"{tmp_path}/weights", None, student)((pictures - 0.2) / 0.3)
     torch.testing.assert_close(answer, network((pictures - config.mean[0]) / config.std[0])[:, [7, 3]])
-    with pytest.raises(InputError, match="no class cat"):
+    with pytest.raises(InputError, match=r"1 missing label \(cat\)"):
         Teacher(f"{tmp_path}/weights", None, ClassifierConfig("convnet2", ("7", "cat"), 8, 1, (0.2,), (0.3,)))
     with pytest.raises(InputError, match="8 px"):
         Teacher(f"{tmp_path}/weights", None, ClassifierConfig("convnet2", ("7", "3"), 16, 1, (0.2,), (0.3,)))

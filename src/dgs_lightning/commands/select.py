@@ -38,7 +38,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     pool = Path(settings.pool)
     for record in selected.records:
         record.class_name = record.class_name or readable_name(record.label)
-        load_image(pool / record.file_name)  # nothing unreadable is written
+        load_image(pool / record.file_name)  # raises an error before an unreadable image is written
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
     cards = {role: read_card(folder) for role, folder in sources.items()}
     labels = {record.label: record.class_name for record in selected.records}

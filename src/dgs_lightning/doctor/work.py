@@ -4,17 +4,16 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dgs_lightning.commands.prepare import DIGITS
 from dgs_lightning.data.images import is_grey, load_image
 from dgs_lightning.datamodules.images import Folds
 from dgs_lightning.doctor.images import Trees, val_fraction
-from dgs_lightning.doctor.models import AUTOENCODER, dit_config, find_model, read_json
 from dgs_lightning.doctor.settings import setting
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
-from dgs_lightning.models.codec import PIXELS
+from dgs_lightning.models.codec import latent_shape
+from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.tasks.diffusion import ModelSize
 from dgs_lightning.tasks.protocol import published_epochs
@@ -99,22 +98,6 @@ def scale_of(experiment: Experiment, trees: Trees) -> Scale | None:
     return Scale(len(tree.labels), images, val, side, channels, len(trees["pool"].records) if "pool" in trees else 0)
 
 
-def latent_shape(experiment: Experiment, scale: Scale) -> tuple[int, int, int]:
-    """Shape ``(C, h, w)`` of a latent; that of Stable Diffusion's autoencoders where the codec is not here to ask."""
-    if experiment.codec == PIXELS:
-        return scale.channels, scale.side, scale.side
-    config = codec_config(experiment.codec)
-    stages = config.get("encoder_block_out_channels") or config.get("block_out_channels") or range(4)
-    side = scale.side // 2 ** (len(stages) - 1)
-    return config.get("latent_channels", 4), side, side
-
-
-def codec_config(codec: str) -> dict[str, Any]:
-    """Config of an autoencoder; empty where it is not here."""
-    path = find_model(codec, AUTOENCODER)
-    return {} if path is None else read_json(path / "config.json")
-
-
 def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiTConfig | None:
     """Architecture of the DiT: the given one's, or that of the one trained from scratch."""
     if experiment.dit is not None:
@@ -123,7 +106,7 @@ def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiT
     if stage is None:
         return None
     size = ModelSize.of(stage.config["model"]["init_args"].get("size", {}))
-    return size.config(latent_shape(experiment, scale), scale.classes)
+    return size.config(latent_shape(experiment.codec, scale.side, scale.channels), scale.classes)
 
 
 # ---- stage by stage ----------------------------------------------------------------------------------------------
