@@ -193,7 +193,7 @@ def test_keys_move_between_images_and_open_and_close_one(page: Path, browser: Br
 
 def test_a_figure_can_be_enlarged(page: Path, browser: Browser) -> None:
     browser.open(page)
-    browser.run("document.querySelector('.plate').click()")
+    browser.run("document.querySelector('.enlarge').click()")
     assert browser.run("byId('viewer').open && byId('viewer-image').naturalWidth") > 600
     assert browser.run("byId('viewer-text').textContent").startswith("Best accuracy")
 

@@ -1,8 +1,8 @@
-"""The numbers the paper publishes: top-1 accuracy in percent, mean and standard deviation of three runs.
+"""The paper's published numbers: top-1 accuracy in percent, as mean and standard deviation of three runs.
 
 Li et al., "Difficulty-guided Sampling: Bridging the Target Gap between Dataset Distillation and Downstream Tasks",
-Tables 1 to 7. The tables disagree in places (DiT with ResNet-18 at IPC 10 is 33.9 in Table 1 and 34.7 in Table 2), so
-that every number is kept under the table it stands in.
+Tables 1 to 7. Some tables disagree (DiT with ResNet-18 at IPC 10 is 33.9 in Table 1 and 34.7 in Table 2). Each number is
+therefore stored with its table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 
 class Setting(NamedTuple):
-    """What an accuracy was measured on.
+    """The setting in which an accuracy was measured.
 
     Attributes:
-        dataset: Slug of the data set, such as ``imagewoof``.
-        network: Slug of the downstream network, such as ``resnet_ap10``.
-        method: Slug of the method, such as ``minimax_dgs``.
-        ipc: Images per class; for the full data set, of the row that it stands in.
+        dataset: Key of the data set, such as ``imagewoof``.
+        network: Key of the downstream network, such as ``resnet_ap10``.
+        method: Key of the method, such as ``minimax_dgs``.
+        ipc: Images per class. The full data set takes the IPC of the table's row.
         variant: What else was varied: a sampling distribution (``hill``), a pool size (``pool5``: 5 x IPC), a
-            validation set (``val_easy``), a stop timestep (``stop25``), or nothing.
+            validation set (``val_easy``) or a stop timestep (``stop25``). Empty if nothing was.
     """
 
     dataset: str
@@ -29,19 +29,23 @@ class Setting(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Accuracy in percent: mean over the repeats and their standard deviation, None where there is one repeat."""
+    """Accuracy in percent: the mean over the repeats and their standard deviation, None for one repeat."""
 
     mean: float
     std: float | None
 
+    def __str__(self) -> str:
+        """The score with one decimal, such as ``36.9 ± 0.5``."""
+        return f"{self.mean:.1f}" + ("" if self.std is None else f" ± {self.std:.1f}")
+
 
 def published(table: int, setting: Setting) -> Score | None:
-    """Number that a table of the paper gives for a setting, or None where it gives none."""
+    """The score that a table of the paper gives for a setting; None if it gives none."""
     return PUBLISHED[table].get(setting)
 
 
-SIDE = 224  # pixels of the images that the downstream networks are trained and evaluated on
-SETTINGS: Mapping[str, object] = {  # of an experiment, where the tables do not vary them
+SIDE = 224  # side in pixels of the images on which the downstream networks are trained and evaluated
+SETTINGS: Mapping[str, object] = {  # the paper's settings of an experiment, unless a table varies them
     "select.distribution": "scale",
     "select.intervals": 10,
     "select.shortage": "random",
@@ -120,12 +124,12 @@ _TABLE_7 = {
 
 
 def _scores(text: str) -> list[Score]:
-    """Scores in a line of a table above."""
+    """The scores in one line of a table above."""
     return [Score(*map(float, cell.split("±"))) for cell in text.split()]
 
 
 def _over_ipc(dataset: str, network: str, rows: Mapping[tuple[str, str], str]) -> Iterator[tuple[Setting, Score]]:
-    """Entries of a table with a line for each (method, variant) and a column for each IPC."""
+    """The entries of a table that has a line for each (method, variant) and a column for each IPC."""
     for (method, variant), line in rows.items():
         for ipc, score in zip(IPC, _scores(line), strict=True):
             yield Setting(dataset, network, method, ipc, variant), score
@@ -155,6 +159,6 @@ PUBLISHED: Mapping[int, Mapping[Setting, Score]] = {
 
 
 def first_published(setting: Setting) -> Score | None:
-    """Number of the first table that has a setting; guidance without a stop timestep is that of Table 7's 25."""
-    plain = setting if setting.variant else setting._replace(variant="stop25")
-    return next((table[s] for table in PUBLISHED.values() for s in (setting, plain) if s in table), None)
+    """The score of a setting in the first table that has it; guided methods without a variant use stop timestep 25."""
+    default = setting if setting.variant else setting._replace(variant="stop25")
+    return next((table[s] for table in PUBLISHED.values() for s in (setting, default) if s in table), None)
