@@ -11,9 +11,8 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import album
 from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
-from dgs_lightning.reporting.overview import overview, results_grid
+from dgs_lightning.reporting.overview import overview, results_grid, to_terminal
 from dgs_lightning.reporting.overview import to_markdown as overview_markdown
-from dgs_lightning.reporting.overview import to_terminal
 from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Score, Setting
 from dgs_lightning.reporting.runs import RunFolder, read_record, read_run
@@ -59,7 +58,9 @@ def report(
     reports = []
     for run, part in zip(opened, parts, strict=True):
         if run.unfinished:
-            _log.warning("%s: not finished: %s; the report shows the other stages", run.folder, ", ".join(run.unfinished))
+            _log.warning(
+                "%s: not finished: %s; the report shows the other stages", run.folder, ", ".join(run.unfinished)
+            )
         summary = summarize(run)
         write_json(part / SUMMARY, summary)
         write_text(part / "summary.md", overview_markdown(overview(run, summary)))

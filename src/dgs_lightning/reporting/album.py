@@ -1,5 +1,6 @@
 """The figures that a run has data for, one after another."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -95,11 +96,11 @@ def _bar(run: RunFolder, row: Row, ipc: int) -> figures.Bar:
 def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:
     """The difficulties of every set beside those of the original images, and the sampling distributions."""
     original = _all_difficulties(run, ORIGINAL)
-    ipcs = _ipcs(run)
-    for ipc in ipcs:
+    ipcs = _rows_by_ipc(run)
+    for ipc, rows in ipcs.items():
         sets = {
             run.show(row): (run.method(row), _all_difficulties(run, name))
-            for name, row in _sets_with_ipc(run, ipc).items()
+            for name, row in rows.items()
             if run.difficulties(name)
         }
         if sets:
@@ -116,20 +117,18 @@ def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:
             "The first panel shows the sampling distribution that is scaled from the original images without "
             "smoothing, averaged over the classes. The others show the predefined sampling distributions (Fig. 8)."
         )
-        draw = partial(figures.predefined_distributions, ipcs, scale, run.intervals)
+        draw = partial(figures.predefined_distributions, list(ipcs), scale, run.intervals)
         yield ReportFigure("distributions", caption, draw)
 
 
 def _guidance(run: RunFolder) -> Iterator[ReportFigure]:
     """Trajectories of guided images beside those of the same model without guidance."""
     unguided = str(run.settings.get("guided", "dit"))
-    for ipc in _ipcs(run):
-        names = {unguided: unguided} | _sets_with_ipc(run, ipc)
-        found = {
-            row: trajectories
-            for name, row in names.items()
-            if (trajectories := read_trajectories(run.image_folder(name))) is not None
+    for ipc, rows in _rows_by_ipc(run).items():
+        recorded = {
+            row: read_trajectories(run.image_folder(name)) for name, row in {unguided: unguided, **rows}.items()
         }
+        found = {row: trajectories for row, trajectories in recorded.items() if trajectories is not None}
         label = next((trajectories.label for trajectories in found.values() if trajectories.centers is not None), None)
         originals = None if label is None else class_latents(run.folder / "latents", label)
         if label is None or originals is None:
@@ -154,14 +153,12 @@ def _in_plane(plane: PCA, run: RunFolder, row: str, trajectories: Trajectories) 
     )
 
 
-def _ipcs(run: RunFolder) -> list[int]:
-    """The images per class of the distilled sets, ascending."""
-    return list(dict.fromkeys(ipc for _, ipc in run.distilled_by_ipc))
-
-
-def _sets_with_ipc(run: RunFolder, wanted: int) -> dict[str, str]:
-    """Rows of the distilled sets with an IPC, by the names of the sets."""
-    return {join_ipc(row, ipc): row for row, ipc in run.distilled_by_ipc if ipc == wanted}
+def _rows_by_ipc(run: RunFolder) -> dict[int, dict[str, str]]:
+    """For each IPC, the rows of the distilled sets by the names of the sets."""
+    rows: dict[int, dict[str, str]] = defaultdict(dict)
+    for row, ipc in run.distilled_by_ipc:
+        rows[ipc][join_ipc(row, ipc)] = row
+    return rows
 
 
 def _all_difficulties(run: RunFolder, name: str) -> Floats:

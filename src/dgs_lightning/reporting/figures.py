@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -242,7 +242,7 @@ def _arrange(count: int, widest: int) -> tuple[int, int]:
     return -(-count // columns), columns
 
 
-def _panels(figure: Figure, count: int, rows: int, columns: int, sharey: bool = False) -> NDArray[np.object_]:
+def _panels(figure: Figure, count: int, rows: int, columns: int, sharey: bool = False) -> NDArray[Any]:
     """Axes of the panels; the places after the last panel stay empty."""
     grid = np.asarray(figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False))
     for axes in grid.flat[count:]:
@@ -262,7 +262,7 @@ class Bar:
 
 @styled
 def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
-    """Bars of each method's mean accuracy and sample standard deviation; circles are repeats, diamonds the paper's mean.
+    """Mean accuracy of each method and its standard deviation; circles are repeats, a diamond is the paper's mean.
 
     Args:
         panels: Bars by the panel's title, such as ``ConvNet-6, IPC 10``.

@@ -158,7 +158,9 @@ def to_terminal(grid: Grid) -> RichTable:
     title = ", ".join(f"{HEADINGS[p]}: {grid.rows[0][p]}" for p in shared)
     table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for position in shown:
-        table.add_column(HEADINGS[position], justify="left" if position < grid.labels else "right", no_wrap=position > 0)
+        table.add_column(
+            HEADINGS[position], justify="left" if position < grid.labels else "right", no_wrap=position > 0
+        )
     for row in grid.rows:
         table.add_row(*(row[position] for position in shown))
     return table

@@ -1,6 +1,5 @@
 """Results laid out in the form of the paper's Tables 1 to 7, beside the published numbers."""
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
