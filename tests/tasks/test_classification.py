@@ -22,9 +22,8 @@ from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
-from dgs_lightning.models.estimator import load_estimator
+from dgs_lightning.models.estimator import Teacher, load_estimator
 from dgs_lightning.models.registry import build_network
-from dgs_lightning.models.teacher import Teacher
 from dgs_lightning.tasks.classification import ClassificationTask
 from dgs_lightning.tasks.protocol import channel_statistics
 

@@ -20,7 +20,7 @@ from dgs_lightning.datamodules.requests import RequestBatch, request_datamodule
 from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_tensors
-from dgs_lightning.models.registry import read_weights
+from dgs_lightning.models.weights import read_weights
 from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
 from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
 from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings

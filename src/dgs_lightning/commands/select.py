@@ -19,8 +19,9 @@ SOURCES = ("pool", "original", "pool_scores", "original_scores")
 def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     """Select a distilled set from an image pool.
 
-    Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the account
-    ``selection.json``: by class the histograms of Fig. 7, target, taken and filled images, thresholds and distances.
+    Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the report
+    ``selection.json``, which has for each class the histograms of Fig. 7, the numbers of images wanted, taken and filled
+    up, thresholds and distances.
 
     Args:
         output: Folder of the distilled set; an earlier one there is replaced.
@@ -37,7 +38,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     pool = Path(settings.pool)
     for record in selected.records:
         record.class_name = record.class_name or readable_name(record.label)
-        load_image(pool / record.file_name)  # nothing unreadable is written
+        load_image(pool / record.file_name)  # raises an error before an unreadable image is written
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
     cards = {role: read_card(folder) for role, folder in sources.items()}
     labels = {record.label: record.class_name for record in selected.records}
@@ -59,5 +60,9 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse settings that no pool could satisfy, before one is read."""
+    """Check settings before a pool is read.
+
+    Raises:
+        InputError: If no pool could satisfy them.
+    """
     Selection(**{name: value for name, value in settings.items() if name != "output"})

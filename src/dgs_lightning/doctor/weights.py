@@ -4,19 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dgs_lightning.doctor.finding import Finding, ok, problem, warning
-from dgs_lightning.doctor.models import (
-    AUTOENCODER,
-    TRANSFORMER,
-    EstimatorSource,
-    estimator_source,
-    find_model,
-    is_hub_id,
-)
 from dgs_lightning.doctor.settings import is_used
-from dgs_lightning.experiment.plan import Stage
+from dgs_lightning.experiment.plan import Stage, expand
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.codec import PIXELS
-from dgs_lightning.models.estimator import IMAGENET_CLASSES
+from dgs_lightning.models.estimator import EstimatorSource
+from dgs_lightning.models.hub import AUTOENCODER, TRANSFORMER, find_model, is_hub_id
 
 ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
@@ -56,34 +49,21 @@ def _estimator(experiment: Experiment) -> Finding:
     if asked.local is not None:
         if Path(asked.local).exists():
             return _model("estimator", asked.local, ())
-        if asked.source:
+        if asked.library:
             return problem(f"{name}: no weights {asked.local}", "Correct the path, or leave estimator_weights out")
         return problem(f"{name}: neither a folder nor the name of a network", "Write torchvision:NAME or timm:NAME")
     try:
-        found, fetch = (_of_torchvision if asked.source == "torchvision" else _of_timm)(asked)
-    except (ValueError, KeyError):
-        return problem(f"{name}: no such network in {asked.source}", "Name another, such as torchvision:resnet50")
+        found, fetch = asked.in_cache()
+    except ValueError:
+        return problem(f"{name}: no such network in {asked.library}", "Name another, such as torchvision:resnet50")
     return ok(f"{name}: on this machine") if found else _to_fetch(name, fetch, "set estimator_weights=FILE")
 
 
-def _of_torchvision(asked: EstimatorSource) -> tuple[bool, str]:
-    """Whether weights are in torch's cache, and how to get them there."""
-    from torch import hub
-    from torchvision.models import get_model_weights
-
-    url = get_model_weights(asked.network)[asked.weights].url
-    path = Path(hub.get_dir(), "checkpoints", Path(url).name)
-    return path.is_file(), f"'curl --create-dirs -Lo {path} {url}'"
-
-
-def _of_timm(asked: EstimatorSource) -> tuple[bool, str]:
-    """Whether weights are in the hub's cache, and how to get them there."""
-    from timm import get_pretrained_cfg
-
-    config = get_pretrained_cfg(asked.network)
-    if config is None or config.hf_hub_id is None or config.num_classes != IMAGENET_CLASSES:
-        raise ValueError
-    return find_model(config.hf_hub_id, ("*.safetensors",)) is not None, f"'hf download {config.hf_hub_id}'"
+def estimator_source(experiment: Experiment) -> EstimatorSource:
+    """Where the estimator of an experiment comes from."""
+    in_section = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
+    weights = experiment.estimator_weights or in_section
+    return EstimatorSource.of(experiment.estimator or "", None if weights is None else str(weights))
 
 
 def _to_fetch(what: str, fetch: str, instead: str) -> Finding:

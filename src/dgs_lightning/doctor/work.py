@@ -4,16 +4,15 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dgs_lightning.commands.prepare import DIGITS
 from dgs_lightning.data.images import is_grey, load_image
 from dgs_lightning.doctor.images import Trees, val_fraction
-from dgs_lightning.doctor.models import AUTOENCODER, dit_config, find_model, read_json
 from dgs_lightning.doctor.settings import setting
 from dgs_lightning.experiment.plan import Stage
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.models.codec import PIXELS
+from dgs_lightning.models.codec import latent_shape
+from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.tasks.protocol import published_epochs
 
@@ -97,22 +96,6 @@ def scale_of(experiment: Experiment, trees: Trees) -> Scale | None:
     return Scale(len(tree.labels), images, val, side, channels, len(trees["pool"].records) if "pool" in trees else 0)
 
 
-def latent_shape(experiment: Experiment, scale: Scale) -> tuple[int, int, int]:
-    """Shape ``(C, h, w)`` of a latent; that of Stable Diffusion's autoencoders where the codec is not here to ask."""
-    if experiment.codec == PIXELS:
-        return scale.channels, scale.side, scale.side
-    config = codec_config(experiment.codec)
-    stages = config.get("encoder_block_out_channels") or config.get("block_out_channels") or range(4)
-    side = scale.side // 2 ** (len(stages) - 1)
-    return config.get("latent_channels", 4), side, side
-
-
-def codec_config(codec: str) -> dict[str, Any]:
-    """Config of an autoencoder; empty where it is not here."""
-    path = find_model(codec, AUTOENCODER)
-    return {} if path is None else read_json(path / "config.json")
-
-
 def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiTConfig | None:
     """Architecture of the DiT: the given one's, or that of the one trained from scratch."""
     if experiment.dit is not None:
@@ -120,7 +103,7 @@ def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiT
     stage = next((stage for stage in stages if stage.name == "pretrain"), None)
     if stage is None:
         return None
-    channels, side, _ = latent_shape(experiment, scale)
+    channels, side, _ = latent_shape(experiment.codec, scale.side, scale.channels)
     named = DiTConfig.named(
         setting(stage, "model", "size"), input_size=side, num_classes=scale.classes, in_channels=channels
     )

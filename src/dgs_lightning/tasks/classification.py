@@ -20,8 +20,8 @@ from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.allocator import keep_freed_memory
 from dgs_lightning.models.classifier import ClassifierConfig
+from dgs_lightning.models.estimator import Teacher
 from dgs_lightning.models.registry import check_name
-from dgs_lightning.models.teacher import Teacher
 from dgs_lightning.seeding import generator, named_seed
 from dgs_lightning.tasks.protocol import (
     ADAMW,

@@ -17,7 +17,8 @@ from dgs_lightning.diffusion.sampler import Sampler, classifier_free, draw_noise
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.allocator import is_out_of_memory
 from dgs_lightning.models.codec import build_codec
-from dgs_lightning.models.dit.formats import hash_state, load_dit
+from dgs_lightning.models.dit.formats import load_dit
+from dgs_lightning.models.weights import hash_state
 
 
 class GenerationTask(L.LightningModule, Ranged):

@@ -18,8 +18,9 @@ from dgs_lightning.diffusion.objective import add_noise, linear_alphas_cumprod, 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.allocator import is_out_of_memory
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
-from dgs_lightning.models.dit.formats import hash_state, load_dit, save_dit
+from dgs_lightning.models.dit.formats import load_dit, save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
+from dgs_lightning.models.weights import hash_state
 from dgs_lightning.seeding import generator
 
 

@@ -1,0 +1,69 @@
+"""Models that a setting names by a path, or by an id of the Hugging Face hub, and what they say about themselves."""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dgs_lightning.errors import InputError
+from dgs_lightning.files import read_json
+
+TRANSFORMER, AUTOENCODER = ("transformer/*",), ("*.json", "*.safetensors")  # files needed of a model on the hub
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form ``OWNER/MODEL``, and its first part is no folder here."""
+    return _HUB_ID.fullmatch(name) is not None and not Path(name).parent.is_dir()
+
+
+def find_model(name: str, patterns: Sequence[str]) -> Path | None:
+    """File or folder of a model on this machine, without network access; none where there is none.
+
+    Args:
+        name: A path, or a hub id whose copy is looked for in the local cache of the hub.
+        patterns: The files needed of a model on the hub.
+    """
+    if Path(name).exists():
+        return Path(name)
+    if not is_hub_id(name):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def download(name: str, patterns: Sequence[str], where: str) -> Path:
+    """Local copy of a model on the hub, fetched where it is not in the cache.
+
+    Args:
+        name: Hub id.
+        patterns: The files needed.
+        where: What the model is for, for the message.
+
+    Raises:
+        InputError: If the name is no hub id, or the hub does not give the model.
+    """
+    if not _HUB_ID.fullmatch(name):
+        raise InputError.missing(where, "weights", "Correct the path")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except (OSError, HfHubHTTPError) as error:
+        found = f"neither a file or folder here nor a model that the hub gives ({type(error).__name__})"
+        remedy = "Correct the path, or connect once to download it, or give the folder of a copy"
+        raise InputError.weights(where, found, "weights", remedy) from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A model's JSON file; empty where there is none or it is broken, which an error will say when it is loaded."""
+    with suppress(InputError):
+        return read_json(path, "the settings of a model", default={})
+    return {}
