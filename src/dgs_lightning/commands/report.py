@@ -77,23 +77,19 @@ def report(
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Check that the paper has the tables of the given numbers."""
     if unknown := sorted(set(settings["tables"] or []) - set(FORMS)):
-        raise InputError(
-            "tables", found=str(unknown), expected=f"numbers from {list(FORMS)}", remedy="Correct the list"
-        )
+        raise InputError.setting("tables", unknown, f"numbers from {list(FORMS)}")
 
 
 def _destinations(runs: Sequence[RunFolder], output: str | None) -> tuple[Path, list[Path]]:
     """The folder of the report, and the folder of each run's part of it."""
     if not runs:
-        raise InputError("runs", found="none", expected="at least one folder", remedy="Give the folder of a run")
+        raise InputError.unset("runs", "at least one folder of a run", "[runs/NAME]")
     if len(runs) == 1:
         folder = Path(output) if output else runs[0].folder
         return folder, [folder]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
-        raise InputError(
-            "runs", found=f"names {', '.join(names)}", expected="names that differ", remedy="Rename a run's folder"
-        )
+        raise InputError.setting("runs", f"names {', '.join(names)}", "names that differ", "Rename a run's folder")
     folder = Path(output) if output else runs[0].folder.parent / "report"
     return folder, [folder / name for name in names]
 

@@ -125,10 +125,10 @@ def _guidance(run: RunFolder) -> Iterator[ReportFigure]:
     """Trajectories of guided images beside those of the same model without guidance."""
     unguided = str(run.settings.get("guided", "dit"))
     for ipc, rows in _rows_by_ipc(run).items():
-        recorded = {
-            row: read_trajectories(run.image_folder(name)) for name, row in {unguided: unguided, **rows}.items()
-        }
-        found = {row: trajectories for row, trajectories in recorded.items() if trajectories is not None}
+        recorded = [
+            (row, read_trajectories(run.image_folder(name))) for name, row in ({unguided: unguided} | rows).items()
+        ]
+        found = {row: trajectories for row, trajectories in recorded if trajectories is not None}
         label = next((trajectories.label for trajectories in found.values() if trajectories.centers is not None), None)
         originals = None if label is None else class_latents(run.folder / "latents", label)
         if label is None or originals is None:

@@ -1,8 +1,8 @@
 """The paper's published numbers: top-1 accuracy in percent, as mean and standard deviation of three runs.
 
 Li et al., "Difficulty-guided Sampling: Bridging the Target Gap between Dataset Distillation and Downstream Tasks",
-Tables 1 to 7. Some tables disagree (DiT with ResNet-18 at IPC 10 is 33.9 in Table 1 and 34.7 in Table 2), so each number
-is stored with its table.
+Tables 1 to 7. Each number is stored with its table, since some tables disagree: DiT with ResNet-18 at IPC 10 is 33.9 in
+Table 1 and 34.7 in Table 2.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,5 @@
 """Reads an experiment's folder: results, scores, images and costs, finished or not."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.folders import scan_images
 from dgs_lightning.data.records import MANIFEST, read_manifest
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import read_json
 from dgs_lightning.reporting.names import join_ipc, show_row, split_ipc, split_variant, table_order
 from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
 
@@ -26,6 +26,7 @@ ORIGINAL, FULL = "original", "full"
 SELECTION = "selection.json"
 _KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "repeats": int, "variants": dict}
 _PARTS = ("stages", "evaluation", "distilled", "pools", "scores")
+_REMEDY = "Delete it, and run the experiment again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class RunFolder:
     @cached_property
     def costs(self) -> list[Cost]:
         """Time of every finished stage, ordered by name."""
-        records = map(read_record, sorted(self.folder.glob("stages/**/*.json")))
+        records = (read_record(path) for path in sorted(self.folder.glob("stages/**/*.json")))
         return [self._cost(record) for record in records if record.get("status") == "done" and "name" in record]
 
     @property
@@ -247,15 +248,17 @@ class RunFolder:
 
     def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
         """How each class of a distilled set was selected, from ``selection.json``; empty without that file."""
-        path = self.folder / "distilled" / name / SELECTION
-        accounts: Mapping[str, Mapping[str, Any]] = read_record(path)["classes"] if path.is_file() else {}
+        accounts: Mapping[str, Mapping[str, Any]] = self._selection(name).get("classes", {})
         return accounts
 
     @cached_property
     def intervals(self) -> int:
         """Number of difficulty intervals in the run's first selection; 10 without a selection."""
-        paths = (self.folder / "distilled" / join_ipc(*part) / SELECTION for part in self.distilled)
-        return next((int(read_record(path)["intervals"]) for path in paths if path.is_file()), 10)
+        selections = (self._selection(join_ipc(*part)) for part in self.distilled)
+        return next((int(selection["intervals"]) for selection in selections if selection), 10)
+
+    def _selection(self, name: str) -> Mapping[str, Any]:
+        return read_record(self.folder / "distilled" / name / SELECTION, default={})
 
     def readable(self, label: str) -> str:
         """Name of a class: from the original set's card, else ImageNet's name of a WordNet id, else the label."""
@@ -291,18 +294,15 @@ def read_run(folder: str | Path) -> RunFolder:
     """
     folder = Path(folder)
     if not any((folder / part).is_dir() for part in _PARTS):
-        raise InputError(
-            folder,
-            found="no run" if folder.is_dir() else "no such folder",
-            expected=f"the folder of a run, with {', '.join(_PARTS[:-1])} or {_PARTS[-1]} in it",
-            remedy="Give the folder that 'dgs run' wrote, runs/NAME by default",
-        )
+        found = "no run" if folder.is_dir() else "no such folder"
+        expected = f"the folder of a run, with {', '.join(_PARTS[:-1])} or {_PARTS[-1]} in it"
+        raise InputError(folder, found, expected, "Give the folder that 'dgs run' wrote, runs/NAME by default")
     path = folder / "experiment.yaml"
     settings = load_yaml(path) if path.is_file() else {}
     for name, kind in _KINDS.items():
         value = settings.get(name)
         if value is not None and not isinstance(value, kind):
-            raise _broken(f"{path}: {name}", repr(value), "what 'dgs run' wrote")
+            raise InputError.broken(path, f"{name} is {value!r}", "what 'dgs run' wrote", _REMEDY)
     return RunFolder(folder, settings)
 
 
@@ -314,7 +314,7 @@ def _evaluation(path: Path) -> Evaluation:
         return Evaluation(row, ipc, path.parents[1].name, int(path.parent.name.removeprefix("seed")), last, best)
     except (KeyError, TypeError, ValueError) as error:
         expected = "accuracy_last and accuracy_best as numbers, in a folder seedK"
-        raise _broken(path, f"no usable {error}", expected) from None
+        raise InputError.broken(path, f"no usable {error}", expected, _REMEDY) from None
 
 
 def _list_images(folder: Path) -> dict[str, tuple[list[str], NDArray[np.float64]]]:
@@ -329,17 +329,10 @@ def _list_images(folder: Path) -> dict[str, tuple[list[str], NDArray[np.float64]
     return listing
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON object that a run wrote.
+def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A JSON object that a run wrote; ``default`` if the file does not exist.
 
     Raises:
-        InputError: If it is broken.
+        InputError: If it is broken, or does not exist and there is no default.
     """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise _broken(path, f"broken JSON ({error})", "a record") from None
-
-
-def _broken(where: object, found: str, expected: str) -> InputError:
-    return InputError(where, found=found, expected=expected, remedy="Delete it and run the experiment again")
+    return read_json(path, "a record of the run", _REMEDY, default)
