@@ -18,7 +18,7 @@ from dgs_lightning.reporting.published import Score, Setting
 from dgs_lightning.reporting.runs import RunFolder, read_record, read_run
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import row_score, summarize
-from dgs_lightning.reporting.tables import FORMS, Table, build_tables
+from dgs_lightning.reporting.tables import FORMS, build_tables
 
 SUMMARY = "summary.json"
 PAGE = "index.html"
@@ -69,7 +69,9 @@ def report(
     scores, repeats = _scores(reports, accuracy)
     differences = [part.run.difference_from_paper for part in reports]
     built = build_tables(scores, tables, accuracy, repeats, "; ".join(filter(None, differences)))
-    _write_tables(built, folder / "tables")
+    for table in built:
+        for ending, text in {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table)}.items():
+            write_text(folder / "tables" / f"{table.slug}.{ending}", text)
     write_text(folder / PAGE, build_page(reports, built))
     return folder / PAGE
 
@@ -110,12 +112,6 @@ def _scores(reports: Sequence[RunReport], which: Literal["best", "last"]) -> tup
                 if score := row_score(row, which):
                     scores[setting] = score
     return scores, " or ".join(map(str, sorted(repeats)))
-
-
-def _write_tables(tables: Sequence[Table], folder: Path) -> None:
-    for table in tables:
-        for ending, text in {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table)}.items():
-            write_text(folder / f"{table.slug}.{ending}", text)
 
 
 def print_summary(folder: str | Path) -> None:

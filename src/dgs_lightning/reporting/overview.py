@@ -22,7 +22,7 @@ NOTE = (
 )
 COMPARISON_TITLE = "With and without difficulty guidance"
 COMPARISON_NOTE = (
-    "The difference of the Last accuracies on the same seeds, in percentage points; p is that of a paired t-test."
+    "Difference of the Last accuracies on the same seeds, in percentage points, with a paired Student test (p)."
 )
 INTERVAL = "95 % interval"
 HEADINGS = ("Method", "IPC", "Network", "Runs", "Best", "Last", INTERVAL, "Difficulty", "Distance")

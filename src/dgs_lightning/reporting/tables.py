@@ -22,7 +22,7 @@ class Form:
     Attributes:
         title: What the table compares.
         rows: Fields that make a row.
-        columns: Fields that make a column. All other fields have one value in the whole table.
+        column: Field that makes a column. All other fields have one value in the whole table.
         contest: Cells that share the values of these fields compete for bold. ``family`` stands for the methods that
             Table 1 compares with each other.
         variants: Prefixes of the variants that the table shows; empty if it shows no variants.
@@ -32,7 +32,7 @@ class Form:
 
     title: str
     rows: tuple[str, ...]
-    columns: tuple[str, ...]
+    column: str
     contest: tuple[str, ...]
     variants: tuple[str, ...] = ()
     default: str = ""
@@ -41,22 +41,20 @@ class Form:
     @property
     def fixed(self) -> tuple[str, ...]:
         """Fields that have one value in the whole table."""
-        return tuple(name for name in Setting._fields if name not in (*self.rows, *self.columns))
+        return tuple(name for name in Setting._fields if name not in (*self.rows, self.column))
 
 
 _SAMPLED = ("dgs_ori", "dit_dgs", "minimax_dgs", "pool_dgs")
 _DISTRIBUTIONS = ("hill", "ground", "slope", "cliff", "scale")
-_BY_VARIANT = (("variant",), ("ipc",), ("ipc",))  # rows, columns, contest
+_BY_VARIANT = (("variant",), "ipc", ("ipc",))  # rows, column, contest
 FORMS: Mapping[int, Form] = {
-    1: Form("Methods and networks", ("ipc", "network"), ("method",), ("ipc", "network", "family")),
-    2: Form("Methods", ("method",), ("ipc",), ("ipc",)),
-    3: Form("Data sets", ("dataset", "ipc"), ("method",), ("dataset", "ipc")),
+    1: Form("Methods and networks", ("ipc", "network"), "method", ("ipc", "network", "family")),
+    2: Form("Methods", ("method",), "ipc", ("ipc",)),
+    3: Form("Data sets", ("dataset", "ipc"), "method", ("dataset", "ipc")),
     4: Form("Sampling distributions", *_BY_VARIANT, _DISTRIBUTIONS, "scale", _SAMPLED),
     5: Form("Size of the image pool", *_BY_VARIANT, ("pool",), "pool5", _SAMPLED),
-    6: Form("Validation sets", ("variant", "method"), ("ipc",), ("variant", "ipc"), ("val_",), "val_original"),
-    7: Form(
-        "Difficulty-aware guidance", ("method", "variant"), ("ipc",), ("ipc",), ("stop",), "stop25", ("mgd3", "dag")
-    ),
+    6: Form("Validation sets", ("variant", "method"), "ipc", ("variant", "ipc"), ("val_",), "val_original"),
+    7: Form("Difficulty-aware guidance", ("method", "variant"), "ipc", ("ipc",), ("stop",), "stop25", ("mgd3", "dag")),
 }
 _FAMILIES = (("dit", "dit_dgs"), ("minimax", "minimax_dgs"), ("pool", "pool_dgs"), ("mgd3", "dag"))
 
@@ -188,25 +186,18 @@ def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) ->
     """The table of a group of results that share the form's fixed values."""
     form, first = FORMS[number], next(iter(group))
     settings = [*group, *_published_beside(number, group)]
-    rows, columns = _distinct(settings, form.rows), _distinct(settings, form.columns)
+    rows, columns = _distinct(settings, form.rows), [value for (value,) in _distinct(settings, (form.column,))]
     best = _best(form, group)
 
-    def cell(row: tuple[Any, ...], column: tuple[Any, ...]) -> Cell:
-        values = zip((*form.rows, *form.columns), (*row, *column), strict=True)
-        setting = first._replace(**dict(values))
+    def cell(row: tuple[Any, ...], column: str | int) -> Cell:
+        setting = first._replace(**{form.column: column}, **dict(zip(form.rows, row, strict=True)))
         return Cell(setting, group.get(setting), published(number, setting), setting in best)
 
     filled = [(_show(form.rows, row), tuple(cell(row, column) for column in columns)) for row in rows]
     filled = [(labels, cells) for labels, cells in filled if any(c.ours or c.paper for c in cells)]
     has_paper = any(c.paper for _, cells in filled for c in cells)
     fixed = [text for text in _show(form.fixed, _values(first, form.fixed)) if text]
-    headings = [
-        ", ".join(
-            f"IPC {text}" if name == "ipc" else text
-            for name, text in zip(form.columns, _show(form.columns, column), strict=True)
-        )
-        for column in columns
-    ]
+    headings = (f"IPC {column}" if form.column == "ipc" else show(form.column, column) for column in columns)
     return Table(
         number,
         ", ".join([form.title, *fixed]),
