@@ -21,9 +21,7 @@ NOTE = (
     "between the difficulties of the set and of the original images, averaged over the classes."
 )
 COMPARISON_TITLE = "With and without difficulty guidance"
-COMPARISON_NOTE = (
-    "Difference of the Last accuracies on the same seeds, in percentage points, with a paired Student test (p)."
-)
+COMPARISON_NOTE = "Difference of the Last accuracies on the same seeds, in percentage points; p is of a paired t-test."
 INTERVAL = "95 % interval"
 HEADINGS = ("Method", "IPC", "Network", "Runs", "Best", "Last", INTERVAL, "Difficulty", "Distance")
 COMPARISON_HEADINGS = ("With", "Without", "IPC", "Network", "Difference", INTERVAL, "Seeds won", "p")

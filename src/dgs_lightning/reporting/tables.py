@@ -189,7 +189,7 @@ def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) ->
     rows, columns = _distinct(settings, form.rows), [value for (value,) in _distinct(settings, (form.column,))]
     best = _best(form, group)
 
-    def cell(row: tuple[Any, ...], column: str | int) -> Cell:
+    def cell(row: tuple[Any, ...], column: Any) -> Cell:
         setting = first._replace(**{form.column: column}, **dict(zip(form.rows, row, strict=True)))
         return Cell(setting, group.get(setting), published(number, setting), setting in best)
 
