@@ -134,7 +134,7 @@ class InputError(ValueError):
     ) -> "InputError":
         """Labels that are not those expected: some are missing, or some are not known there."""
         groups = (("missing", missing), ("unknown", unknown))
-        found = (f"{len(n)} {kind} label{'s' * (len(n) != 1)} ({listed(n, 10)})" for kind, n in groups if n)
+        found = (f"{len(n)} {kind} label{'s' * (len(n) != 1)} ({listed(n, 20)})" for kind, n in groups if n)
         return cls(where, "; ".join(found), expected, remedy)
 
 

@@ -20,8 +20,8 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     """Select a distilled set from an image pool.
 
     Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the report
-    ``selection.json``, which has for each class the histograms of Fig. 7, the numbers of images wanted, taken and filled
-    up, thresholds and distances.
+    ``selection.json``, which has for each class the histograms of Fig. 7, the target, the images taken and filled up,
+    thresholds and distances.
 
     Args:
         output: Folder of the distilled set; an earlier one there is replaced.

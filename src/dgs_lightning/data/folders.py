@@ -94,9 +94,9 @@ def _check_files(folder: Path, listed: set[str]) -> None:
     found = set(image_files(folder))
     for problem, names in (("missing images", listed - found), ("images that the manifest lacks", found - listed)):
         if names:
-            found, expected = f"{len(names)} {problem}, such as {min(names)!r}", "one line for each image"
+            wrong = f"{len(names)} {problem}, such as {min(names)!r}"
             remedy = f"Finish or repeat the command that writes the folder, or delete {MANIFEST} to use all images"
-            raise InputError(folder / MANIFEST, found, expected, remedy)
+            raise InputError(folder / MANIFEST, wrong, "a line for each image and an image for each line", remedy)
 
 
 def _with_scores(folder: Path, records: list[ImageRecord], scores: Path) -> list[ImageRecord]:

@@ -19,7 +19,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def find_model(name: str, patterns: Sequence[str]) -> Path | None:
-    """File or folder of a model on this machine, without network access; none where there is none.
+    """File or folder of a model on this machine, without network access; none if it is not here.
 
     Args:
         name: A path, or a hub id whose copy is looked for in the local cache of the hub.
@@ -39,7 +39,7 @@ def find_model(name: str, patterns: Sequence[str]) -> Path | None:
 
 
 def download(name: str, patterns: Sequence[str], where: str) -> Path:
-    """Local copy of a model on the hub, fetched where it is not in the cache.
+    """Local copy of a model on the hub, which is fetched if it is not in the cache.
 
     Args:
         name: Hub id.
@@ -63,7 +63,7 @@ def download(name: str, patterns: Sequence[str], where: str) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A model's JSON file; empty where there is none or it is broken, which an error will say when it is loaded."""
+    """A model's JSON file; empty if it is missing or broken. Loading the model will raise the error."""
     with suppress(InputError):
         return read_json(path, "the settings of a model", default={})
     return {}

@@ -117,7 +117,8 @@ def test_architecture_and_labels_are_known_without_weights(tmp_path: Path) -> No
     labels = dit_labels(str(tmp_path / "file.safetensors"))
     assert labels is not None
     assert labels[193] == "n02096294"
-    assert dit_config(str(tmp_path / "missing")) is dit_labels(str(tmp_path / "missing")) is None
+    assert dit_config(str(tmp_path / "missing")) is None
+    assert dit_labels(str(tmp_path / "missing")) is None
 
 
 def test_an_export_too_narrow_for_its_frequencies_warns_and_comes_back_exactly(tmp_path: Path) -> None:
