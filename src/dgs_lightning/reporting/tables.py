@@ -186,18 +186,18 @@ def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) ->
     """The table of a group of results that share the form's fixed values."""
     form, first = FORMS[number], next(iter(group))
     settings = [*group, *_published_beside(number, group)]
-    rows, columns = _distinct(settings, form.rows), [value for (value,) in _distinct(settings, (form.column,))]
+    rows, columns = _distinct(settings, form.rows), _distinct(settings, (form.column,))
     best = _best(form, group)
 
-    def cell(row: tuple[Any, ...], column: Any) -> Cell:
-        setting = first._replace(**{form.column: column}, **dict(zip(form.rows, row, strict=True)))
+    def cell(row: tuple[Any, ...], column: tuple[Any, ...]) -> Cell:
+        setting = first._replace(**dict(zip((*form.rows, form.column), (*row, *column), strict=True)))
         return Cell(setting, group.get(setting), published(number, setting), setting in best)
 
     filled = [(_show(form.rows, row), tuple(cell(row, column) for column in columns)) for row in rows]
     filled = [(labels, cells) for labels, cells in filled if any(c.ours or c.paper for c in cells)]
     has_paper = any(c.paper for _, cells in filled for c in cells)
     fixed = [text for text in _show(form.fixed, _values(first, form.fixed)) if text]
-    headings = (f"IPC {column}" if form.column == "ipc" else show(form.column, column) for column in columns)
+    headings = (f"IPC {column}" if form.column == "ipc" else show(form.column, column) for (column,) in columns)
     return Table(
         number,
         ", ".join([form.title, *fixed]),
