@@ -58,20 +58,20 @@ def test_a_run_says_how_it_differs_from_the_paper_where_their_numbers_stand_side
     def said(classes: str | None, data: dict[str, object], model: dict[str, object]) -> str:
         config.write_text(yaml.safe_dump({"data": {"init_args": data}, "model": {"init_args": model}}))
         (run_folder / "experiment.yaml").write_text(yaml.safe_dump({**settings, "classes": classes}))
-        return read_run(run_folder).unlike_the_paper
+        return read_run(run_folder).difference_from_paper
 
     assert said(None, {"image_size": 64}, {"epochs": 200}) == ""  # the paper has no numbers on digits
     assert said("imagewoof", {"image_size": 224}, {"epochs": None}) == ""
     assert said("imagewoof", {"image_size": 128}, {}) == (
-        "the paper has images of 224 x 224 pixels, three-digits images of 128 x 128 pixels"
+        "the paper has images of 224 x 224 pixels, three-digits has images of 128 x 128 pixels"
     )
     assert said("imagewoof", {"image_size": 224}, {"steps": 600}) == (
-        "the paper has epochs that follow from the IPC, three-digits 600 steps"
+        "the paper has epochs that follow from the IPC, three-digits has 600 steps"
     )
     settings |= {"dag": {"stop_timestep": 15, "scale": 0.1}, "select": {"features": "pixels"}, "pool_multiple": 7}
     assert said("imagewoof", {"image_size": 128}, {}) == (
         "the paper has images of 224 x 224 pixels and its own settings, "
-        "three-digits images of 128 x 128 pixels and dag.stop_timestep 15 and pool_multiple 7"
+        "three-digits has images of 128 x 128 pixels and dag.stop_timestep 15 and pool_multiple 7"
     )
 
 

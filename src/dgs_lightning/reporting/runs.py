@@ -1,9 +1,8 @@
-"""What an experiment's folder holds: results, scores, images and costs, as far as the run has come."""
+"""Reads an experiment's folder: results, scores, images and costs, finished or not."""
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,8 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.folders import scan_images
 from dgs_lightning.data.records import MANIFEST, read_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.reporting.names import split_ipc, split_variant
+from dgs_lightning.files import read_json
+from dgs_lightning.reporting.names import join_ipc, show_row, split_ipc, split_variant, table_order
 from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
@@ -26,11 +26,15 @@ ORIGINAL, FULL = "original", "full"
 SELECTION = "selection.json"
 _KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "repeats": int, "variants": dict}
 _PARTS = ("stages", "evaluation", "distilled", "pools", "scores")
+_REMEDY = "Delete it, and run the experiment again"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One network trained on one set: ``evaluation/ROW-ipcN/NETWORK/seedK/result.json``; IPC None: all images."""
+    """One network trained on one set: ``evaluation/ROW-ipcN/NETWORK/seedK/result.json``.
+
+    ``ipc`` is None for the full data set. Accuracies are in ``[0, 1]``.
+    """
 
     row: str
     ipc: int | None
@@ -42,7 +46,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Time of a finished stage, and the images it wrote or scored where it did."""
+    """Time of a finished stage, and the number of images that it wrote or scored, if any."""
 
     stage: str
     seconds: float
@@ -50,12 +54,12 @@ class Cost:
     device: str | None
 
 
-class Run:
-    """An experiment's folder; it must not change while it is read.
+class RunFolder:
+    """An experiment's folder. It must not change while it is read.
 
     Args:
         folder: The folder.
-        settings: The experiment's settings, as its ``experiment.yaml`` has them.
+        settings: The experiment's settings, as in its ``experiment.yaml``.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -69,24 +73,37 @@ class Run:
         return str(self.settings.get("name") or self.folder.resolve().name)
 
     @property
+    def title(self) -> str:
+        """Title of the experiment; its name if it has none."""
+        return str(self.settings.get("title") or self.name)
+
+    @property
     def seed(self) -> int:
         """The run's seed."""
         return int(self.settings.get("seed") or 0)
 
     @property
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
-        """Rows that the experiment defines as variants of a method."""
+        """The variants of methods that the experiment defines."""
         return self.settings.get("variants") or {}
 
     @property
     def dataset(self) -> str:
-        """Slug of the data set: the class list it was checked against, or the name on its card or of its folder."""
+        """Key of the data set: its class list, else the name on its card, else the name of its folder."""
         name = self.settings.get("classes") or self._card.get("name") or self.settings.get("data") or self.name
         return Path(str(name).removesuffix("/train")).name
 
+    def method(self, row: str) -> str:
+        """The method of a row of the experiment."""
+        return split_variant(row, self.variants)[0]
+
+    def show(self, row: str, ipc: int | None = None) -> str:
+        """The name of a row in tables and figures; of its distilled set, if an IPC is given."""
+        return show_row(row, self.variants) + ("" if ipc is None else f", IPC {ipc}")
+
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """All finished downstream trainings of the experiment as it is now set, ordered by path.
+        """All finished trainings of downstream networks that the settings ask for, ordered by path.
 
         Raises:
             InputError: If a result is broken.
@@ -103,75 +120,76 @@ class Run:
 
     @property
     def distilled(self) -> list[tuple[str, int | None]]:
-        """Row of the table and images per class of each distilled set of the experiment as it is now set."""
+        """Row and images per class of each distilled set that the settings ask for."""
         return [part for part in map(split_ipc, self._folders("distilled")) if self._has_row(*part)]
 
+    @property
+    def distilled_by_ipc(self) -> list[tuple[str, int]]:
+        """Row and images per class of each distilled set that has an IPC, in the order of the tables."""
+        sets = [(row, ipc) for row, ipc in self.distilled if ipc is not None]
+        return sorted(sets, key=lambda part: (part[1], table_order("method", self.method(part[0])), part))
+
     def _has_row(self, row: str, ipc: int | None) -> bool:
-        """Whether the settings ask for a row; a run without settings asks for what is there."""
+        """Whether the settings ask for a row; without settings, every row that exists is shown."""
         methods, ipcs = self.settings.get("methods"), self.settings.get("ipc")
         ipcs = [ipcs] if isinstance(ipcs, int) else ipcs
         return (methods is None or row in methods) and (ipcs is None or ipc is None or ipc in ipcs)
 
     @property
     def pools(self) -> list[str]:
-        """Names of the image pools, those that were made elsewhere included."""
+        """Names of the image pools, with a pool that was made outside of this run."""
         return self._folders("pools") + ["pool"] * (self.scores_folder("pool") is not None)
 
     @cached_property
     def costs(self) -> list[Cost]:
         """Time of every finished stage, ordered by name."""
-        records = map(read_record, sorted(self.folder.glob("stages/**/*.json")))
+        records = (read_record(path) for path in sorted(self.folder.glob("stages/**/*.json")))
         return [self._cost(record) for record in records if record.get("status") == "done" and "name" in record]
 
     @property
     def unfinished(self) -> list[str]:
-        """Stages of the experiment that have not come to their end, the report itself aside."""
+        """Stages of the experiment that have not finished, except the report itself."""
         stages = self.folder / "stages"
         planned = {path.relative_to(stages).with_suffix("").as_posix() for path in stages.glob("**/*.yaml")}
         return sorted(planned - {cost.stage for cost in self.costs} - {"report"})
 
     def setting(self, row: str, ipc: int, network: str) -> Setting:
-        """What a row of the table was measured on, as the paper's tables are keyed."""
+        """The setting of a row, in the form of the keys of the paper's tables."""
         method, variant = split_variant(row, self.variants)
         return Setting(self.dataset, network, method, ipc, variant)
 
     @cached_property
-    def unlike_the_paper(self) -> str:
-        """How a run on a data set of the paper's differs from its own in images, length and settings, if it does."""
+    def difference_from_paper(self) -> str:
+        """How a run on one of the paper's data sets differs from the paper; empty if it does not, or on other data."""
         published = {setting.dataset for table in PUBLISHED.values() for setting in table}
-        trained = ((e.row if e.ipc is None else f"{e.row}-ipc{e.ipc}", e.network, e.seed) for e in self.evaluations)
+        trained = ((join_ipc(e.row, e.ipc), e.network, e.seed) for e in self.evaluations)
         configs = (self.folder / f"stages/evaluation/{row}/{network}/seed{k}.yaml" for row, network, k in trained)
         config = next((path for path in configs if path.is_file()), None)
         if config is None or self.dataset not in published:
             return ""
-        parts = load_yaml(config)
-        data, task = ((parts.get(part) or {}).get("init_args") or {} for part in ("data", "model"))
-        theirs, ours = [], []
+        differences = list(self._differences(load_yaml(config)))
+        theirs, ours = ([pair[side] for pair in differences if pair[side]] for side in (0, 1))
+        return f"the paper has {' and '.join(theirs)}, {self.name} has {' and '.join(ours)}" if ours else ""
+
+    def _differences(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Pairs of what the paper has and what this run has, given the config of one of its trainings."""
+        data, task = ((config.get(part) or {}).get("init_args") or {} for part in ("data", "model"))
         side = data.get("image_size") or self.settings.get("image_size")
         if side not in (None, SIDE):
-            theirs.append(f"images of {SIDE} x {SIDE} pixels")
-            ours.append(f"images of {side} x {side} pixels")
+            yield f"images of {SIDE} x {SIDE} pixels", f"images of {side} x {side} pixels"
         length = next((f"{task[unit]} {unit}" for unit in ("epochs", "steps") if task.get(unit)), None)
         if length is not None:
-            theirs.append("epochs that follow from the IPC")
-            ours.append(length)
-        if changed := self._changed_settings():
-            theirs.append("its own settings")
-            ours += changed
-        return f"the paper has {' and '.join(theirs)}, {self.name} {' and '.join(ours)}" if ours else ""
-
-    def _changed_settings(self) -> list[str]:
-        """Settings of all rows alike that are not the published ones; those of variants have rows of their own."""
-        changed = []
-        for name, published in SETTINGS.items():
+            yield "epochs that follow from the IPC", length
+        theirs = "its own settings"
+        for name, published in SETTINGS.items():  # settings of variants are shown in rows of their own
             section, _, key = name.rpartition(".")
             own = (self.settings.get(section) or {}) if section else self.settings
             if own.get(key, published) != published:
-                changed.append(f"{name} {own[key]}")
-        return changed
+                yield theirs, f"{name} {own[key]}"
+                theirs = ""
 
     def image_folder(self, name: str) -> Path | None:
-        """Folder of the images of the original data, a pool or a distilled set; None where it is not to be found.
+        """Folder of the images of the original data, a pool or a distilled set; None if it does not exist.
 
         Args:
             name: ``original``, or the name of a pool or distilled set.
@@ -179,7 +197,7 @@ class Run:
         for inside in ("data/train",) if name == ORIGINAL else (f"pools/{name}", f"guided/{name}", f"distilled/{name}"):
             if (self.folder / inside).is_dir():
                 return self.folder / inside
-        config = self.folder / "stages" / "scores" / f"{name}.yaml"  # made elsewhere: what was scored says where it is
+        config = self.folder / "stages" / "scores" / f"{name}.yaml"  # names the folder of a pool made elsewhere
         if not config.is_file():
             return None
         settings = load_yaml(config)
@@ -190,12 +208,12 @@ class Run:
         return outside if outside.is_dir() else None
 
     def scores_folder(self, name: str) -> Path | None:
-        """Folder of the scores of a set where they are kept apart from it."""
+        """Folder of a set's scores; None if they are not stored apart from the set."""
         folder = self.folder / "scores" / name
         return folder if (folder / MANIFEST).is_file() else None
 
     def difficulties(self, name: str) -> Difficulties:
-        """Difficulties of a set's scored images by label, ascending; empty where it is not scored.
+        """Difficulties of a set's scored images by label, ascending; empty if the set is not scored.
 
         Args:
             name: ``original`` or ``full``, or the name of a pool or distilled set.
@@ -204,27 +222,24 @@ class Run:
         return {label: scores for label, scores in scored.items() if len(scores)}
 
     def images_by_label(self, name: str) -> dict[str, list[tuple[Path, float | None]]]:
-        """Paths and difficulties of a set's images, from easy to hard, those without difficulty last.
+        """Paths and difficulties of a set's images by label, from easy to hard; images without difficulty come last.
 
         Args:
-            name: ``original``, or the name of a pool or distilled set.
-
-        Returns:
-            Images by label; empty where they are not to be found.
+            name: ``original``, or the name of a pool or distilled set. The result is empty if it does not exist.
         """
         folder = self.image_folder(name)
         if folder is None:
             return {}
         return {
             label: [
-                (folder / file, None if score != score else score)
+                (folder / file, None if math.isnan(score) else score)
                 for file, score in zip(files, scores.tolist(), strict=True)
             ]
             for label, (files, scores) in self._listing(name).items()
         }
 
     def _listing(self, name: str) -> Mapping[str, tuple[list[str], NDArray[np.float64]]]:
-        """File names and difficulties (NaN: none) by label, from easy to hard; each manifest is read once."""
+        """File names and difficulties (NaN for none) by label, from easy to hard; each manifest is read once."""
         name = ORIGINAL if name == FULL else name
         if name not in self._listings:
             folder = self.scores_folder(name) or self.image_folder(name)
@@ -232,19 +247,21 @@ class Run:
         return self._listings[name]
 
     def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
-        """Account of how a distilled set was selected, by label, as ``selection.json`` has it; empty without one."""
-        path = self.folder / "distilled" / name / SELECTION
-        accounts: Mapping[str, Mapping[str, Any]] = read_record(path)["classes"] if path.is_file() else {}
+        """How each class of a distilled set was selected, from ``selection.json``; empty without that file."""
+        accounts: Mapping[str, Mapping[str, Any]] = self._selection(name).get("classes", {})
         return accounts
 
     @cached_property
     def intervals(self) -> int:
-        """Number of difficulty intervals of the run's selections: that of the first; 10 where there is none."""
-        paths = (self.folder / "distilled" / f"{row}-ipc{ipc}" / SELECTION for row, ipc in self.distilled)
-        return next((int(read_record(path)["intervals"]) for path in paths if path.is_file()), 10)
+        """Number of difficulty intervals in the run's first selection; 10 without a selection."""
+        selections = (self._selection(join_ipc(*part)) for part in self.distilled)
+        return next((int(selection["intervals"]) for selection in selections if selection), 10)
+
+    def _selection(self, name: str) -> Mapping[str, Any]:
+        return read_record(self.folder / "distilled" / name / SELECTION, default={})
 
     def readable(self, label: str) -> str:
-        """Name of a class: that on the original set's card, or ImageNet's of a WordNet id, or the label itself."""
+        """Name of a class: from the original set's card, else ImageNet's name of a WordNet id, else the label."""
         names: Mapping[str, str] = self._card.get("labels") or {}
         return names.get(label) or readable_name(label)
 
@@ -254,7 +271,7 @@ class Run:
         return {} if folder is None else read_card(folder)
 
     def legible(self, pool: str) -> float | None:
-        """Share of a pool's images that the judge gives their own label; None where there was no judge."""
+        """Share of a pool's images whose label the judge predicts; None without a judge."""
         folder = self.scores_folder(f"judge-{pool}")
         if folder is None:
             return None
@@ -269,32 +286,24 @@ class Run:
         return Cost(str(record["name"]), float(record.get("seconds", 0)), images, record.get("device"))
 
 
-def read_run(folder: str | Path) -> Run:
+def read_run(folder: str | Path) -> RunFolder:
     """Open an experiment's folder.
 
     Raises:
-        InputError: If it does not exist, or nothing in it comes from an experiment.
+        InputError: If it does not exist, or holds no part of an experiment.
     """
     folder = Path(folder)
     if not any((folder / part).is_dir() for part in _PARTS):
-        raise InputError(
-            folder,
-            found="no run" if folder.is_dir() else "no such folder",
-            expected=f"the folder of a run, with {', '.join(_PARTS[:-1])} or {_PARTS[-1]} in it",
-            remedy="Give the folder that 'dgs run' wrote, runs/NAME by default",
-        )
+        found = "no run" if folder.is_dir() else "no such folder"
+        expected = f"the folder of a run, with {', '.join(_PARTS[:-1])} or {_PARTS[-1]} in it"
+        raise InputError(folder, found, expected, "Give the folder that 'dgs run' wrote, runs/NAME by default")
     path = folder / "experiment.yaml"
     settings = load_yaml(path) if path.is_file() else {}
     for name, kind in _KINDS.items():
         value = settings.get(name)
         if value is not None and not isinstance(value, kind):
-            raise InputError(
-                f"{path}: {name}",
-                found=repr(value),
-                expected="what 'dgs run' wrote",
-                remedy="Delete the file and run the experiment again",
-            )
-    return Run(folder, settings)
+            raise InputError.broken(path, f"{name} is {value!r}", "what 'dgs run' wrote", _REMEDY)
+    return RunFolder(folder, settings)
 
 
 def _evaluation(path: Path) -> Evaluation:
@@ -304,12 +313,8 @@ def _evaluation(path: Path) -> Evaluation:
         last, best = float(result["accuracy_last"]), float(result["accuracy_best"])
         return Evaluation(row, ipc, path.parents[1].name, int(path.parent.name.removeprefix("seed")), last, best)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            path,
-            found=f"no usable {error}",
-            expected="accuracy_last and accuracy_best as numbers, in a folder seedK",
-            remedy="Delete the folder and run the experiment again",
-        ) from None
+        expected = "accuracy_last and accuracy_best as numbers, in a folder seedK"
+        raise InputError.broken(path, f"no usable {error}", expected, _REMEDY) from None
 
 
 def _list_images(folder: Path) -> dict[str, tuple[list[str], NDArray[np.float64]]]:
@@ -324,19 +329,10 @@ def _list_images(folder: Path) -> dict[str, tuple[list[str], NDArray[np.float64]
     return listing
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON object that a run left behind.
+def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A JSON object that a run wrote; ``default`` if the file does not exist.
 
     Raises:
-        InputError: If it is broken.
+        InputError: If it is broken, or does not exist and there is no default.
     """
-    try:
-        content = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            path,
-            found=f"broken JSON ({error})",
-            expected="a record",
-            remedy="Delete the file and run the experiment again",
-        ) from None
-    return content
+    return read_json(path, "a record of the run", _REMEDY, default)
