@@ -13,7 +13,7 @@ from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.formats import save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig
-from dgs_lightning.reporting.trajectories import FILE
+from dgs_lightning.runs.layout import TRAJECTORIES
 from dgs_lightning.tasks.generation import GenerationTask
 
 STEPS = 6
@@ -50,7 +50,7 @@ def generate(model: str, folder: Path, *callbacks: L.Callback) -> list[Tensor]:
 def test_recording_keeps_every_step_of_the_first_labels_images_and_changes_none(model: str, tmp_path: Path) -> None:
     plain = generate(model, tmp_path)
     recorded = generate(model, tmp_path, TrajectoryRecorder())
-    trajectories = load_file(tmp_path / FILE)
+    trajectories = load_file(tmp_path / TRAJECTORIES)
     assert {name: tensor.shape for name, tensor in trajectories.items()} == {"predictions": (2, STEPS, 1, 4, 4)}
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(plain, recorded, strict=True))
     last = (trajectories["predictions"][:, -1] * 127.5 + 127.5).round().clamp(0, 255)  # the last step draws no noise
@@ -62,7 +62,7 @@ def test_guidance_named_before_is_recorded_and_after_is_an_error(model: str, tmp
     guidance = CenterGuidance(str(tmp_path / "centers.safetensors"), scale=1.0, stop_timestep=0)
     generate(model, tmp_path / "free", TrajectoryRecorder())
     generate(model, tmp_path / "guided", guidance, TrajectoryRecorder())
-    free, guided = (load_file(tmp_path / name / FILE) for name in ("free", "guided"))
+    free, guided = (load_file(tmp_path / name / TRAJECTORIES) for name in ("free", "guided"))
     assert guided["predictions"][:, -1].mean() > free["predictions"][:, -1].mean() + 1
     assert torch.equal(guided["centers"], torch.full((2, 1, 4, 4), 5.0))
     with pytest.raises(InputError, match="TrajectoryRecorder before the guidance"):

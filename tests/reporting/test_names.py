@@ -1,23 +1,11 @@
 from typing import Any
 
 from dgs_lightning.reporting.names import (
-    join_ipc,
     show,
     show_row,
-    split_ipc,
     split_variant,
     table_order,
 )
-
-
-def test_a_folder_name_says_row_and_ipc() -> None:
-    for name, parts in {
-        "minimax_dgs-ipc10": ("minimax_dgs", 10),
-        "minimax_dgs-hill-ipc50": ("minimax_dgs-hill", 50),
-        "full": ("full", None),
-    }.items():
-        assert split_ipc(name) == parts
-        assert join_ipc(*parts) == name
 
 
 def test_a_variant_is_named_by_what_it_changes() -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dgs_lightning.reporting.folder import Cost, read_run
 from dgs_lightning.reporting.overview import costs_grid, overview, results_grid, to_markdown, to_terminal
-from dgs_lightning.reporting.runs import Cost, read_run
 from dgs_lightning.reporting.summary import summarize
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dgs_lightning.reporting.album import album
+from dgs_lightning.reporting.album import figures_of
+from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.page import RunReport, build_page
-from dgs_lightning.reporting.runs import read_run
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import summarize
 
@@ -89,7 +89,7 @@ class Browser:
 def page(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     run = read_run(finished_run)
-    figure = next(album(run))
+    figure = next(figures_of(run))
     figures = [(figure.caption, save(figure.draw(), folder / figure.slug)[0])]
     (folder / "index.html").write_text(build_page([RunReport(run, summarize(run), figures)], []), encoding="utf-8")
     return folder / "index.html"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgs_lightning.reporting.runs import read_run
+from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.summary import distribution_distance, paired_comparisons, summarize, summary_rows
 
 

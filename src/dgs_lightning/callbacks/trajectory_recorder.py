@@ -10,7 +10,7 @@ from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.guidance import Guidance, StepState
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_tensors
-from dgs_lightning.reporting.trajectories import FILE
+from dgs_lightning.runs.layout import TRAJECTORIES
 from dgs_lightning.tasks.generation import generation_task
 
 
@@ -63,7 +63,7 @@ class TrajectoryRecorder(L.Callback):
             )
         task.guidance = self._listener.guidance
         write_tensors(
-            Path(trainer.default_root_dir) / FILE, self._listener.tensors(), {"label": batch.records[0].label}
+            Path(trainer.default_root_dir) / TRAJECTORIES, self._listener.tensors(), {"label": batch.records[0].label}
         )
 
 

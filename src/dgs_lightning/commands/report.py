@@ -9,19 +9,19 @@ from rich.console import Console
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_text
-from dgs_lightning.reporting.album import album
+from dgs_lightning.reporting.album import figures_of
+from dgs_lightning.reporting.folder import RunFolder, read_record, read_run
 from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
 from dgs_lightning.reporting.overview import overview, results_grid, to_terminal
 from dgs_lightning.reporting.overview import to_markdown as overview_markdown
 from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Score, Setting
-from dgs_lightning.reporting.runs import RunFolder, read_record, read_run
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import row_score, summarize
 from dgs_lightning.reporting.tables import FORMS, build_tables
+from dgs_lightning.runs import layout
 
-SUMMARY = "summary.json"
-PAGE = "index.html"
+_FILES = (layout.SUMMARY, layout.SUMMARY_TEXT, layout.PAGE, layout.TABLES, layout.FIGURES, layout.DISTILLED)
 _log = logging.getLogger(__name__)
 
 
@@ -62,18 +62,18 @@ def report(
                 "%s: not finished: %s; the report shows the other stages", run.folder, ", ".join(run.unfinished)
             )
         summary = summarize(run)
-        write_json(part / SUMMARY, summary)
-        write_text(part / "summary.md", overview_markdown(overview(run, summary)))
-        figures = [(each.caption, save(each.draw(), part / "figures" / each.slug)[0]) for each in album(run)]
+        write_json(part / layout.SUMMARY, summary)
+        write_text(part / layout.SUMMARY_TEXT, overview_markdown(overview(run, summary)))
+        figures = [(each.caption, save(each.draw(), part / layout.FIGURES / each.slug)[0]) for each in figures_of(run)]
         reports.append(RunReport(run, summary, figures))
     scores, repeats = _scores(reports, accuracy)
     differences = [part.run.difference_from_paper for part in reports]
     built = build_tables(scores, tables, accuracy, repeats, "; ".join(filter(None, differences)))
     for table in built:
         for ending, text in {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table)}.items():
-            write_text(folder / "tables" / f"{table.slug}.{ending}", text)
-    write_text(folder / PAGE, build_page(reports, built))
-    return folder / PAGE
+            write_text(folder / layout.TABLES / f"{table.slug}.{ending}", text)
+    write_text(folder / layout.PAGE, build_page(reports, built))
+    return folder / layout.PAGE
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -117,10 +117,10 @@ def _scores(reports: Sequence[RunReport], which: Literal["best", "last"]) -> tup
 def print_summary(folder: str | Path) -> None:
     """Print a run's table of results, and the paths of its files."""
     run = read_run(folder)
-    written = run.folder / SUMMARY
+    written = run.folder / layout.SUMMARY
     summary = read_record(written) if written.is_file() else summarize(run)
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(to_terminal(results_grid(summary, run)))
-    for path in (run.folder / name for name in (SUMMARY, "summary.md", PAGE, "tables", "figures", "distilled")):
+    for path in (run.folder / name for name in _FILES):
         if path.exists():
             console.print(str(path), soft_wrap=True)

@@ -11,8 +11,8 @@ from dgs_lightning.data.images import load_image
 from dgs_lightning.data.writing import write_set
 from dgs_lightning.distil.selection import Selection
 from dgs_lightning.files import write_json
+from dgs_lightning.runs.layout import SELECTION
 
-REPORT = "selection.json"
 SOURCES = ("pool", "original", "pool_scores", "original_scores")
 
 
@@ -55,7 +55,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
     }
     write_set(pool, selected.records, Path(output), card)
-    write_json(Path(output) / REPORT, selected.report)
+    write_json(Path(output) / SELECTION, selected.report)
     return Path(output)
 
 

@@ -12,16 +12,17 @@ from sklearn.decomposition import PCA
 
 from dgs_lightning.data.images import load_image
 from dgs_lightning.reporting import figures, pictures
-from dgs_lightning.reporting.names import join_ipc, show
+from dgs_lightning.reporting.folder import RunFolder
+from dgs_lightning.reporting.names import show
 from dgs_lightning.reporting.pictures import ScoredImage
 from dgs_lightning.reporting.published import first_published
-from dgs_lightning.reporting.runs import ORIGINAL, RunFolder
 from dgs_lightning.reporting.summary import Row, summary_rows
 from dgs_lightning.reporting.trajectories import Trajectories, class_latents, read_trajectories
+from dgs_lightning.runs import layout
+from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.selection.distribution import Floats, histogram, largest_remainder
 
 CLASSES, IMAGES = 10, 50  # most classes in a figure of images, and most images of one class
-_WITH_FIGURES = ("dgs", "dgs_ori", "mgd3", "dag")  # methods whose distilled sets have figures end in one of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class ReportFigure:
     draw: Callable[[], Figure]
 
 
-def album(run: RunFolder) -> Iterator[ReportFigure]:
+def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
     """The figures that a run has data for.
 
     Args:
@@ -49,14 +50,15 @@ def album(run: RunFolder) -> Iterator[ReportFigure]:
         Figures of accuracies, difficulties, image pools and distilled sets, in this order.
     """
     yield from _accuracies(run)
-    if run.difficulties(ORIGINAL):
+    if run.difficulties(layout.ORIGINAL):
         yield from _difficulties(run)
     for pool in run.pools:
         yield from _of_pool(run, pool)
     yield from _guidance(run)
-    for row, ipc in run.distilled_by_ipc:
-        if run.method(row).endswith(_WITH_FIGURES):
-            yield from _of_set(run, join_ipc(row, ipc), run.show(row, ipc))
+    for name in run.distilled_by_ipc:
+        method = METHODS.get(run.method(name.row))
+        if method and method.pictured:
+            yield from _of_set(run, str(name), run.show(name.row, name.ipc))
 
 
 # ---- of the whole run ------------------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ def _bar(run: RunFolder, row: Row, ipc: int) -> figures.Bar:
 
 def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:
     """The difficulties of every set beside those of the original images, and the sampling distributions."""
-    original = _all_difficulties(run, ORIGINAL)
+    original = _all_difficulties(run, layout.ORIGINAL)
     ipcs = _rows_by_ipc(run)
     for ipc, rows in ipcs.items():
         sets = {
@@ -111,7 +113,7 @@ def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:
             draw = partial(figures.difficulty_by_set, original, sets, run.intervals)
             yield ReportFigure(f"difficulty-ipc{ipc}", caption, draw)
     if ipcs:
-        counts = [histogram(scores, run.intervals) for scores in run.difficulties(ORIGINAL).values()]
+        counts = [histogram(scores, run.intervals) for scores in run.difficulties(layout.ORIGINAL).values()]
         scale = {ipc: np.mean([largest_remainder(count, ipc) for count in counts], axis=0) for ipc in ipcs}
         caption = (
             "The first panel shows the sampling distribution that is scaled from the original images without "
@@ -130,7 +132,7 @@ def _guidance(run: RunFolder) -> Iterator[ReportFigure]:
         ]
         found = {row: trajectories for row, trajectories in recorded if trajectories is not None}
         label = next((trajectories.label for trajectories in found.values() if trajectories.centers is not None), None)
-        originals = None if label is None else class_latents(run.folder / "latents", label)
+        originals = None if label is None else class_latents(run.folder / layout.LATENTS, label)
         if label is None or originals is None:
             continue
         plane = PCA(2).fit(originals)
@@ -156,8 +158,9 @@ def _in_plane(plane: PCA, run: RunFolder, row: str, trajectories: Trajectories) 
 def _rows_by_ipc(run: RunFolder) -> dict[int, dict[str, str]]:
     """For each IPC, the rows of the distilled sets by the names of the sets."""
     rows: dict[int, dict[str, str]] = defaultdict(dict)
-    for row, ipc in run.distilled_by_ipc:
-        rows[ipc][join_ipc(row, ipc)] = row
+    for name in run.distilled_by_ipc:
+        if name.ipc is not None:
+            rows[name.ipc][str(name)] = name.row
     return rows
 
 
@@ -169,7 +172,7 @@ def _all_difficulties(run: RunFolder, name: str) -> Floats:
 
 
 def _of_pool(run: RunFolder, pool: str) -> Iterator[ReportFigure]:
-    original, scores = run.difficulties(ORIGINAL), run.difficulties(pool)
+    original, scores = run.difficulties(layout.ORIGINAL), run.difficulties(pool)
     names = {label: run.readable(label) for label in scores}
     title = f"{show('method', pool)} pool"
     if original.keys() & scores.keys():
@@ -196,7 +199,7 @@ def _of_set(run: RunFolder, name: str, title: str) -> Iterator[ReportFigure]:
         only = {label: [scored.image for scored in images] for label, images in samples.items()}
         yield ReportFigure(f"samples-{name}", caption, lambda: pictures.class_samples(only, title))
     examples = _examples(run, labels)
-    originals, distilled = _images(run, ORIGINAL, examples, 10), _images(run, name, examples, 10)
+    originals, distilled = _images(run, layout.ORIGINAL, examples, 10), _images(run, name, examples, 10)
     pairs = {run.readable(label): (originals[label], distilled[label]) for label in originals if label in distilled}
     if pairs:
         caption = (
@@ -234,7 +237,7 @@ def _stages(account: Mapping[str, Any]) -> tuple[figures.SamplingStages, figures
 
 def _examples(run: RunFolder, labels: Sequence[str]) -> list[str]:
     """The classes whose original images are the easiest and the hardest on average; any two if none is scored."""
-    original = run.difficulties(ORIGINAL)
+    original = run.difficulties(layout.ORIGINAL)
     scored = sorted((label for label in labels if label in original), key=lambda label: original[label].mean())
     ordered = scored or list(labels)
     return list(dict.fromkeys([*ordered[:1], *ordered[-1:]]))

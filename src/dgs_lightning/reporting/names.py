@@ -4,28 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-METHODS = {
-    "random": "Random",
-    "kcenter": "K-Center",
-    "herding": "Herding",
-    "kmeans": "K-Means",
-    "ccs": "CCS",
-    "dgs_ori": "DGS (Ori)",
-    "dm": "DM",
-    "idc1": "IDC-1",
-    "d4m": "D4M",
-    "dit": "DiT",
-    "dit_dgs": "DiT + DGS",
-    "minimax": "Minimax",
-    "minimax_dgs": "Minimax + DGS",
-    "pool": "Pool",
-    "pool_dgs": "Pool + DGS",
-    "mgd3": "MGD3",
-    "dag": "DAG",
-    "full": "Full dataset",
-}
+from dgs_lightning.runs.methods import METHODS
+
 _NAMES: Mapping[str, Mapping[str, str]] = {  # field of a setting -> key -> name shown, in the order of the tables
-    "method": METHODS,
     "network": {"convnet6": "ConvNet-6", "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18"},
     "dataset": {
         "digits": "Digits",
@@ -51,25 +32,6 @@ _NUMBERED = {  # field of a setting -> key with a number -> name shown
     "network": {r"convnet(\d+)": r"ConvNet-\1"},
     "variant": {r"pool(\d+)": r"\1 x IPC", r"stop(\d+)": r"stop \1"},
 }
-_ROW_AND_IPC = re.compile(r"(.+)-ipc(\d+)")
-
-
-def split_ipc(name: str) -> tuple[str, int | None]:
-    """Read the experiment's row and the images per class from the name of a set's folder.
-
-    Args:
-        name: ``ROW-ipcN``, or ``full``, which has no IPC.
-
-    Returns:
-        For ``dit_dgs-ipc10`` the pair ``("dit_dgs", 10)``. For a name without an IPC, the name and None.
-    """
-    match = _ROW_AND_IPC.fullmatch(name)
-    return (match[1], int(match[2])) if match else (name, None)
-
-
-def join_ipc(row: str, ipc: int | None) -> str:
-    """The name of a set's folder, from its row and IPC: the inverse of ``split_ipc``."""
-    return row if ipc is None else f"{row}-ipc{ipc}"
 
 
 def split_variant(row: str, variants: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
@@ -113,6 +75,8 @@ def show(field: str, value: object) -> str:
     for pattern, name in _NUMBERED.get(field, {}).items():
         if match := re.fullmatch(pattern, text):
             return match.expand(name)
+    if field == "method" and text in METHODS:
+        return METHODS[text].title
     return _NAMES.get(field, {}).get(text, text)
 
 
@@ -126,5 +90,5 @@ def table_order(field: str, value: object) -> tuple[int, str]:
     """Sort key of a value in tables: numbers by size, named values in the paper's order, other values last by name."""
     if isinstance(value, int):
         return value, ""
-    known = list(_NAMES[field])
+    known = list(METHODS if field == "method" else _NAMES[field])
     return (known.index(str(value)) if value in known else len(known)), str(value)

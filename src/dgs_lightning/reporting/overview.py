@@ -8,9 +8,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
+from dgs_lightning.reporting.folder import Cost, RunFolder
 from dgs_lightning.reporting.formats import Grid, markdown_table
 from dgs_lightning.reporting.names import show
-from dgs_lightning.reporting.runs import Cost, RunFolder
 from dgs_lightning.reporting.statistics import Repeats
 from dgs_lightning.reporting.summary import paired_comparisons, row_score
 

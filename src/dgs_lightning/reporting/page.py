@@ -11,10 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from dgs_lightning.data.images import load_image
-from dgs_lightning.reporting.names import join_ipc, show
+from dgs_lightning.reporting.folder import RunFolder
+from dgs_lightning.reporting.names import show
 from dgs_lightning.reporting.overview import overview
 from dgs_lightning.reporting.pictures import spread
-from dgs_lightning.reporting.runs import RunFolder
 from dgs_lightning.reporting.style import DIFFICULTY_RAMP
 from dgs_lightning.reporting.tables import Table
 
@@ -84,18 +84,18 @@ def build_page(reports: Sequence[RunReport], tables: Sequence[Table]) -> str:
 
 def _gallery(runs: Sequence[RunFolder]) -> dict[str, Any]:
     """Data of the gallery: sets, classes, and images as [set, class, difficulty, file name, address]."""
-    sets = [(run, row, ipc) for run in runs for row, ipc in run.distilled_by_ipc]
-    found = [run.images_by_label(join_ipc(row, ipc)) for run, row, ipc in sets]
+    sets = [(run, name) for run in runs for name in run.distilled_by_ipc]
+    found = [run.images_by_label(str(name)) for run, name in sets]
     labels = spread(sorted({label for images in found for label in images}), CLASSES)
     each = max(1, GALLERY // max(1, len(sets) * len(labels)))
     shown, images, sizes = [], [], []
-    for position, ((run, row, ipc), by_label) in enumerate(zip(sets, found, strict=True)):
+    for position, ((run, distilled), by_label) in enumerate(zip(sets, found, strict=True)):
         chosen = [(k, *image) for k, label in enumerate(labels) for image in spread(by_label.get(label, []), each)]
         for k, path, difficulty in chosen:
             address, size = _thumbnail(path)
             sizes.append(size)
             images.append([position, k, difficulty, f"{path.parent.name}/{path.name}", address])
-        name = run.show(row, ipc) + (f" ({run.name})" if len(runs) > 1 else "")
+        name = run.show(distilled.row, distilled.ipc) + (f" ({run.name})" if len(runs) > 1 else "")
         total = sum(map(len, by_label.values()))
         shown.append({"name": name, "shown": len(chosen), "total": total, "intervals": run.intervals})
     readable = [next((run.readable(label) for run in runs if run.readable(label) != label), label) for label in labels]

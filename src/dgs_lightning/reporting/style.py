@@ -13,27 +13,10 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image, ImageOps
 
 from dgs_lightning.files import replacing
+from dgs_lightning.runs.methods import METHODS
 
 INK, MUTED, CLOUD, GRID = "#22303c", "#6b7885", "#c9d1d8", "#e3e7ea"
 ORIGINAL, POOL, TARGET, DISTILLED = "#5f6d7a", "#8db3d4", "#d68a34", "#1f5a92"
-# A method that generates images is pale, and saturated with difficulty guidance; selection from real images is grey.
-METHOD_COLORS = {
-    "random": "#ccd2d8",
-    "kcenter": "#b7bfc7",
-    "herding": "#a2acb6",
-    "kmeans": "#8e99a5",
-    "ccs": "#7a8794",
-    "dgs_ori": "#4a5763",
-    "dit": "#93c8be",
-    "dit_dgs": "#2b8477",
-    "minimax": "#94bbe0",
-    "minimax_dgs": "#1f5a92",
-    "pool": "#d9c9a8",
-    "pool_dgs": "#9a7a34",
-    "mgd3": "#d7a0c0",
-    "dag": "#9b4a7a",
-    "full": "#22303c",
-}
 DIFFICULTY_RAMP = ((243, 223, 181), (227, 154, 77), (182, 68, 63), (87, 27, 69))  # red, green, blue; from easy to hard
 DIFFICULTY = LinearSegmentedColormap.from_list("difficulty", np.array(DIFFICULTY_RAMP) / 255)
 _RC: dict[Any, Any] = {
@@ -100,8 +83,8 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def method_color(method: str) -> str:
-    """Colour of a method; methods without their own colour share one."""
-    return METHOD_COLORS.get(method, DISTILLED)
+    """Colour of a method; unknown methods share one."""
+    return METHODS[method].colour if method in METHODS else DISTILLED
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -9,13 +9,13 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 from dgs_lightning.data.cards import versions
-from dgs_lightning.reporting.names import join_ipc, split_variant, table_order
+from dgs_lightning.reporting.folder import Difficulties, Evaluation, RunFolder
+from dgs_lightning.reporting.names import split_variant, table_order
 from dgs_lightning.reporting.published import Score
-from dgs_lightning.reporting.runs import FULL, ORIGINAL, Difficulties, Evaluation, RunFolder
 from dgs_lightning.reporting.statistics import Comparison, compare_paired, summarize_repeats
-
-# Methods with difficulty guidance, each with the method without it that has the same images or the same generation.
-PAIRS = (("dgs_ori", "random"), ("dit_dgs", "dit"), ("minimax_dgs", "minimax"), ("pool_dgs", "pool"), ("dag", "mgd3"))
+from dgs_lightning.runs import layout
+from dgs_lightning.runs.layout import SetName
+from dgs_lightning.runs.methods import METHODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ def summary_rows(run: RunFolder) -> list[Row]:
     for evaluation in run.evaluations:
         groups[evaluation.row, evaluation.ipc, evaluation.network].append(evaluation)
     trained = {(row, ipc) for row, ipc, _ in groups}
-    groups.update({(row, ipc, None): [] for row, ipc in run.distilled if (row, ipc) not in trained})
+    untrained = ((name.row, name.ipc) for name in run.distilled if (name.row, name.ipc) not in trained)
+    groups.update({(row, ipc, None): [] for row, ipc in untrained})
 
     def order(key: tuple[str, int | None, str | None]) -> tuple[Any, ...]:
         row, ipc, network = key
@@ -77,7 +78,7 @@ def summary_rows(run: RunFolder) -> list[Row]:
 
 
 def _row(run: RunFolder, row: str, ipc: int | None, network: str | None, evaluations: Sequence[Evaluation]) -> Row:
-    difficulties = run.difficulties(FULL if ipc is None else join_ipc(row, ipc))
+    difficulties = run.difficulties(layout.FULL if ipc is None else str(SetName(row, ipc)))
     return Row(
         row,
         ipc,
@@ -86,7 +87,7 @@ def _row(run: RunFolder, row: str, ipc: int | None, network: str | None, evaluat
         *_mean_and_std([evaluation.accuracy_last for evaluation in evaluations]),
         *_mean_and_std([evaluation.accuracy_best for evaluation in evaluations]),
         float(np.concatenate(list(difficulties.values())).mean()) if difficulties else None,
-        distribution_distance(difficulties, run.difficulties(ORIGINAL)),
+        distribution_distance(difficulties, run.difficulties(layout.ORIGINAL)),
     )
 
 
@@ -129,7 +130,7 @@ def paired_comparisons(run: RunFolder) -> dict[tuple[str, str, int, str], Compar
     for e in run.evaluations:
         by_seed[e.row, e.ipc, e.network][e.seed] = 100 * e.accuracy_last
     comparisons = {}
-    for first, second in PAIRS:
+    for first, second in ((method.key, method.compared_with) for method in METHODS.values() if method.compared_with):
         for row, ipc, network in sorted(key for key in by_seed if key[0] == first and key[1] is not None):
             ours, theirs = by_seed[row, ipc, network], by_seed.get((second, ipc, network), {})
             if ipc is not None and ours.keys() & theirs.keys():

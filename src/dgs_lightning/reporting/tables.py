@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from dgs_lightning.reporting.names import show, table_order
 from dgs_lightning.reporting.published import PUBLISHED, Score, Setting, published
+from dgs_lightning.runs.methods import METHODS
 
 _NOTE = "Top-1 accuracy in %{accuracy}: mean ± sample standard deviation over the repeats ({repeats})."
 _PAPER = " In brackets: the paper's mean, and our mean minus the paper's{difference}."
@@ -44,7 +45,7 @@ class Form:
         return tuple(name for name in Setting._fields if name not in (*self.rows, self.column))
 
 
-_SAMPLED = ("dgs_ori", "dit_dgs", "minimax_dgs", "pool_dgs")
+_SAMPLED = tuple(method.key for method in METHODS.values() if method.rule == "dgs")
 _DISTRIBUTIONS = ("hill", "ground", "slope", "cliff", "scale")
 _BY_VARIANT = (("variant",), "ipc", ("ipc",))  # rows, column, contest
 FORMS: Mapping[int, Form] = {
@@ -56,7 +57,6 @@ FORMS: Mapping[int, Form] = {
     6: Form("Validation sets", ("variant", "method"), "ipc", ("variant", "ipc"), ("val_",), "val_original"),
     7: Form("Difficulty-aware guidance", ("method", "variant"), "ipc", ("ipc",), ("stop",), "stop25", ("mgd3", "dag")),
 }
-_FAMILIES = (("dit", "dit_dgs"), ("minimax", "minimax_dgs"), ("pool", "pool_dgs"), ("mgd3", "dag"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +248,6 @@ def _best(form: Form, group: Mapping[Setting, Score]) -> set[Setting]:
     }
 
 
-def _family(method: str) -> tuple[str, ...]:
-    """Methods that Table 1 compares with a method: with and without DGS, or all that select from the originals."""
-    return next((members for members in _FAMILIES if method in members), ())
+def _family(method: str) -> str:
+    """What Table 1 compares a method with: the same images with and without DGS, or all selections from originals."""
+    return METHODS[method].family if method in METHODS else ""

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from dgs_lightning.data.latents import LatentCache
-
-FILE = "trajectories.safetensors"
+from dgs_lightning.runs.layout import TRAJECTORIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +28,9 @@ class Trajectories:
 
 def read_trajectories(folder: Path | None) -> Trajectories | None:
     """The trajectories recorded with an image set; None if there are none."""
-    if folder is None or not (folder / FILE).is_file():
+    if folder is None or not (folder / TRAJECTORIES).is_file():
         return None
-    with safe_open(folder / FILE, "np") as file:
+    with safe_open(folder / TRAJECTORIES, "np") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
         label = file.metadata()["label"]
     predictions, centers = tensors["predictions"], tensors.get("centers")

@@ -106,6 +106,13 @@ def distilled(name: SetName) -> str:
     return f"{DISTILLED}/{name}"
 
 
+def image_folders(name: str) -> list[str]:
+    """Folders that may hold the images of a set or pool, as they were made first, and ``original`` for originals."""
+    if name == ORIGINAL:
+        return [f"{DATA}/train"]
+    return [f"{part}/{name}" for part in (POOLS, GUIDED, DISTILLED)]
+
+
 def scores(name: str) -> str:
     """Folder of the scores of an image set."""
     return f"{SCORES}/{name}"

@@ -8,8 +8,9 @@ import yaml
 
 from dgs_lightning.data.records import MANIFEST, read_manifest
 from dgs_lightning.errors import InputError
+from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.published import Setting
-from dgs_lightning.reporting.runs import read_run
+from dgs_lightning.runs.layout import SetName
 
 
 def test_a_run_knows_its_name_seed_and_data_set(finished_run: Path) -> None:
@@ -43,7 +44,7 @@ def test_results_that_the_settings_no_longer_ask_for_are_left_out(run_folder: Pa
     (run_folder / "experiment.yaml").write_text(yaml.safe_dump(settings))
     run = read_run(run_folder)
     assert [(e.row, e.seed) for e in run.evaluations] == [("dit", 5), ("random", 5)]
-    assert run.distilled == [("dit", 4), ("random", 4)]
+    assert run.distilled == [SetName("dit", 4), SetName("random", 4)]
 
 
 def test_a_row_is_keyed_as_the_papers_tables(finished_run: Path) -> None:

@@ -18,14 +18,14 @@ from dgs_lightning.data.folders import scan_images
 from dgs_lightning.data.records import MANIFEST, read_manifest
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import read_json
-from dgs_lightning.reporting.names import join_ipc, show_row, split_ipc, split_variant, table_order
+from dgs_lightning.reporting.names import show_row, split_variant, table_order
 from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
+from dgs_lightning.runs import layout
+from dgs_lightning.runs.layout import SetName, Training
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
-ORIGINAL, FULL = "original", "full"
-SELECTION = "selection.json"
 _KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "repeats": int, "variants": dict}
-_PARTS = ("stages", "evaluation", "distilled", "pools", "scores")
+_PARTS = (layout.STAGES, layout.EVALUATION, layout.DISTILLED, layout.POOLS, layout.SCORES)
 _REMEDY = "Delete it, and run the experiment again"
 
 
@@ -108,7 +108,8 @@ class RunFolder:
         Raises:
             InputError: If a result is broken.
         """
-        found = [_evaluation(path) for path in sorted(self.folder.glob("evaluation/*/*/seed*/result.json"))]
+        paths = sorted(self.folder.glob(f"{layout.EVALUATION}/**/seed*/{layout.RESULT}"))
+        found = [_evaluation(path, path.parent.relative_to(self.folder).as_posix()) for path in paths]
         networks, repeats = self.settings.get("networks"), self.settings.get("repeats")
         return [
             evaluation
@@ -119,15 +120,16 @@ class RunFolder:
         ]
 
     @property
-    def distilled(self) -> list[tuple[str, int | None]]:
-        """Row and images per class of each distilled set that the settings ask for."""
-        return [part for part in map(split_ipc, self._folders("distilled")) if self._has_row(*part)]
+    def distilled(self) -> list[SetName]:
+        """The distilled sets that the settings ask for."""
+        names = map(SetName.parse, self._folders(layout.DISTILLED))
+        return [name for name in names if self._has_row(name.row, name.ipc)]
 
     @property
-    def distilled_by_ipc(self) -> list[tuple[str, int]]:
-        """Row and images per class of each distilled set that has an IPC, in the order of the tables."""
-        sets = [(row, ipc) for row, ipc in self.distilled if ipc is not None]
-        return sorted(sets, key=lambda part: (part[1], table_order("method", self.method(part[0])), part))
+    def distilled_by_ipc(self) -> list[SetName]:
+        """The distilled sets that have an IPC, in the order of the tables."""
+        sets = [name for name in self.distilled if name.ipc is not None]
+        return sorted(sets, key=lambda name: (name.ipc, table_order("method", self.method(name.row)), name))
 
     def _has_row(self, row: str, ipc: int | None) -> bool:
         """Whether the settings ask for a row; without settings, every row that exists is shown."""
@@ -138,20 +140,20 @@ class RunFolder:
     @property
     def pools(self) -> list[str]:
         """Names of the image pools, with a pool that was made outside of this run."""
-        return self._folders("pools") + ["pool"] * (self.scores_folder("pool") is not None)
+        return self._folders(layout.POOLS) + ["pool"] * (self.scores_folder("pool") is not None)
 
     @cached_property
     def costs(self) -> list[Cost]:
         """Time of every finished stage, ordered by name."""
-        records = (read_record(path) for path in sorted(self.folder.glob("stages/**/*.json")))
+        records = (read_record(path) for path in sorted(self.folder.glob(layout.stage_record("**/*"))))
         return [self._cost(record) for record in records if record.get("status") == "done" and "name" in record]
 
     @property
     def unfinished(self) -> list[str]:
         """Stages of the experiment that have not finished, except the report itself."""
-        stages = self.folder / "stages"
-        planned = {path.relative_to(stages).with_suffix("").as_posix() for path in stages.glob("**/*.yaml")}
-        return sorted(planned - {cost.stage for cost in self.costs} - {"report"})
+        paths = self.folder.glob(layout.stage_settings("**/*"))
+        planned = {layout.stage_of(path.relative_to(self.folder).as_posix()) for path in paths}
+        return sorted(planned - {cost.stage for cost in self.costs} - {layout.REPORT})
 
     def setting(self, row: str, ipc: int, network: str) -> Setting:
         """The setting of a row, in the form of the keys of the paper's tables."""
@@ -162,8 +164,8 @@ class RunFolder:
     def difference_from_paper(self) -> str:
         """How a run on one of the paper's data sets differs from the paper; empty if it does not, or on other data."""
         published = {setting.dataset for table in PUBLISHED.values() for setting in table}
-        trained = ((join_ipc(e.row, e.ipc), e.network, e.seed) for e in self.evaluations)
-        configs = (self.folder / f"stages/evaluation/{row}/{network}/seed{k}.yaml" for row, network, k in trained)
+        trained = (Training(SetName(e.row, e.ipc), e.network, e.seed) for e in self.evaluations)
+        configs = (self.folder / layout.stage_settings(str(training)) for training in trained)
         config = next((path for path in configs if path.is_file()), None)
         if config is None or self.dataset not in published:
             return ""
@@ -194,10 +196,10 @@ class RunFolder:
         Args:
             name: ``original``, or the name of a pool or distilled set.
         """
-        for inside in ("data/train",) if name == ORIGINAL else (f"pools/{name}", f"guided/{name}", f"distilled/{name}"):
+        for inside in layout.image_folders(name):
             if (self.folder / inside).is_dir():
                 return self.folder / inside
-        config = self.folder / "stages" / "scores" / f"{name}.yaml"  # names the folder of a pool made elsewhere
+        config = self.folder / layout.stage_settings(layout.scores(name))  # names the folder of images made elsewhere
         if not config.is_file():
             return None
         settings = load_yaml(config)
@@ -209,7 +211,7 @@ class RunFolder:
 
     def scores_folder(self, name: str) -> Path | None:
         """Folder of a set's scores; None if they are not stored apart from the set."""
-        folder = self.folder / "scores" / name
+        folder = self.folder / layout.scores(name)
         return folder if (folder / MANIFEST).is_file() else None
 
     def difficulties(self, name: str) -> Difficulties:
@@ -240,7 +242,7 @@ class RunFolder:
 
     def _listing(self, name: str) -> Mapping[str, tuple[list[str], NDArray[np.float64]]]:
         """File names and difficulties (NaN for none) by label, from easy to hard; each manifest is read once."""
-        name = ORIGINAL if name == FULL else name
+        name = layout.ORIGINAL if name == layout.FULL else name
         if name not in self._listings:
             folder = self.scores_folder(name) or self.image_folder(name)
             self._listings[name] = {} if folder is None else _list_images(folder)
@@ -254,11 +256,11 @@ class RunFolder:
     @cached_property
     def intervals(self) -> int:
         """Number of difficulty intervals in the run's first selection; 10 without a selection."""
-        selections = (self._selection(join_ipc(*part)) for part in self.distilled)
+        selections = (self._selection(str(name)) for name in self.distilled)
         return next((int(selection["intervals"]) for selection in selections if selection), 10)
 
     def _selection(self, name: str) -> Mapping[str, Any]:
-        return read_record(self.folder / "distilled" / name / SELECTION, default={})
+        return read_record(self.folder / layout.DISTILLED / name / layout.SELECTION, default={})
 
     def readable(self, label: str) -> str:
         """Name of a class: from the original set's card, else ImageNet's name of a WordNet id, else the label."""
@@ -267,7 +269,7 @@ class RunFolder:
 
     @cached_property
     def _card(self) -> Mapping[str, Any]:
-        folder = self.image_folder(ORIGINAL)
+        folder = self.image_folder(layout.ORIGINAL)
         return {} if folder is None else read_card(folder)
 
     def legible(self, pool: str) -> float | None:
@@ -297,7 +299,7 @@ def read_run(folder: str | Path) -> RunFolder:
         found = "no run" if folder.is_dir() else "no such folder"
         expected = f"the folder of a run, with {', '.join(_PARTS[:-1])} or {_PARTS[-1]} in it"
         raise InputError(folder, found, expected, "Give the folder that 'dgs run' wrote, runs/NAME by default")
-    path = folder / "experiment.yaml"
+    path = folder / layout.EXPERIMENT
     settings = load_yaml(path) if path.is_file() else {}
     for name, kind in _KINDS.items():
         value = settings.get(name)
@@ -306,12 +308,13 @@ def read_run(folder: str | Path) -> RunFolder:
     return RunFolder(folder, settings)
 
 
-def _evaluation(path: Path) -> Evaluation:
-    row, ipc = split_ipc(path.parents[2].name)
+def _evaluation(path: Path, folder: str) -> Evaluation:
     result = read_record(path)
     try:
+        training = Training.parse(folder)
         last, best = float(result["accuracy_last"]), float(result["accuracy_best"])
-        return Evaluation(row, ipc, path.parents[1].name, int(path.parent.name.removeprefix("seed")), last, best)
+        row, ipc, _ = training.trained_on
+        return Evaluation(row, ipc, training.network, training.seed, last, best)
     except (KeyError, TypeError, ValueError) as error:
         expected = "accuracy_last and accuracy_best as numbers, in a folder seedK"
         raise InputError.broken(path, f"no usable {error}", expected, _REMEDY) from None
