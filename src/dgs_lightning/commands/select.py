@@ -20,11 +20,11 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     """Select a distilled set from an image pool.
 
     Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the report
-    ``selection.json``, which has for each class the histograms of Fig. 7, the target, the images taken and filled up,
-    thresholds and distances.
+    ``selection.json``: for each class the histograms of Fig. 7, the target, the taken and filled images, the
+    thresholds, and the distances from the target.
 
     Args:
-        output: Folder of the distilled set; an earlier one there is replaced.
+        output: Folder of the distilled set. An earlier set there is replaced.
         selection: Settings of :class:`~dgs_lightning.distil.selection.Selection`.
 
     Returns:
@@ -59,8 +59,8 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     return Path(output)
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Check settings before a pool is read.
+def check_combination(settings: Mapping[str, Any]) -> None:
+    """Check the settings of the selection before a pool is read.
 
     Raises:
         InputError: If no pool could satisfy them.

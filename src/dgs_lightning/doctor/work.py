@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from dgs_lightning.commands.prepare import DIGITS
 from dgs_lightning.data.images import is_grey, load_image
+from dgs_lightning.datamodules.images import Folds
 from dgs_lightning.doctor.images import Trees, val_fraction
 from dgs_lightning.doctor.settings import setting
 from dgs_lightning.experiment.plan import Stage
@@ -175,7 +176,7 @@ def train_images(stage: Stage, scale: Scale) -> int:
     distilled = re.search(r"-ipc(\d+)/", stage.name)
     if distilled:
         return int(distilled[1]) * scale.classes
-    folds = setting(stage, "data", "folds")
+    folds = Folds.of(setting(stage, "data", "cross_fitting") or {}).folds
     return scale.train * (folds - 1) // folds if folds else scale.train
 
 
