@@ -60,5 +60,9 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
 
 
 def check_combination(settings: Mapping[str, Any]) -> None:
-    """Check the settings of the selection before a pool is read."""
+    """Check the settings of the selection before a pool is read.
+
+    Raises:
+        InputError: If no pool could satisfy them.
+    """
     Selection(**{name: value for name, value in settings.items() if name != "output"})
