@@ -29,6 +29,7 @@ LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 FUNCTION_COMMANDS = {
     "prepare": "dgs_lightning.commands.prepare",
     "select": "dgs_lightning.commands.select",
+    "centers": "dgs_lightning.commands.centers",
     "report": "dgs_lightning.commands.report",
     "export": "dgs_lightning.commands.export",
 }
@@ -224,7 +225,7 @@ def with_shipped_configs(args: list[str]) -> list[str]:
 
 
 def function_of(command: str) -> Callable[..., Any]:
-    """The function behind ``dgs prepare``, ``select``, ``report`` or ``export``."""
+    """The function behind ``dgs prepare``, ``select``, ``centers``, ``report`` or ``export``."""
     function: Callable[..., Any] = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), command)
     return function
 
