@@ -15,7 +15,9 @@ from dgs_lightning.seeding import image_seed
 def module(rank: int = 0, devices: int = 1, **settings: Any) -> RequestDataModule:  # noqa: ANN401
     """Datamodule beside a model that knows four classes, on one of several devices."""
     requests = RequestDataModule(**settings)
-    model = SimpleNamespace(labels=("n02096294", "n02093754", "cat", "dog"), largest_batch=lambda: 8, latent_shape=(1, 1, 1))
+    model = SimpleNamespace(
+        labels=("n02096294", "n02093754", "cat", "dog"), largest_batch=lambda: 8, latent_shape=(1, 1, 1)
+    )
     strategy = SimpleNamespace(root_device="cpu", reduce=lambda size, reduce_op: min(size, torch.tensor(6)))
     requests.trainer = SimpleNamespace(  # type: ignore[assignment]
         lightning_module=model, global_rank=rank, world_size=devices, strategy=strategy
@@ -121,5 +123,5 @@ def test_an_automatic_batch_fits_on_every_device() -> None:
 
 @pytest.mark.parametrize("setting", ["images_per_class", "batch_size"])
 def test_a_number_below_one_is_refused(setting: str) -> None:
-    with pytest.raises(InputError, match=f"{setting}: found 0, expected at least 1"):
+    with pytest.raises(InputError, match=f"{setting}: found 0, expected .*at least 1"):
         module(**{setting: 0})

@@ -1,24 +1,25 @@
 """Callbacks that guide the generation: mode guidance (MGD3), difficulty-aware guidance, or a guidance of the user's."""
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 from torch import Tensor
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import FINITE, Between, check_bounds
 from dgs_lightning.callbacks.parts import require, require_data
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import ClusterGuidance, Guidance, StepState
-from dgs_lightning.distil.centers import RANGES, Centers, Smoothing
+from dgs_lightning.distil.centers import Centers, Count, Intervals, Smoothing
 from dgs_lightning.errors import InputError
 from dgs_lightning.tasks.generation import GenerationTask
 
 Form = Literal["x0", "latent"]
+Scale = Annotated[float, FINITE]
+StopTimestep = Annotated[int, Between(-1, 1000)]
 
 
 class GuidanceCallback(L.Callback):
@@ -66,7 +67,7 @@ class GuidanceCallback(L.Callback):
         raise NotImplementedError
 
 
-class CenterGuidance(GuidanceCallback, Ranged):
+class CenterGuidance(GuidanceCallback):
     """Guidance of each image towards its own cluster centre (Eq. 10). There is one image for each centre.
 
     Args:
@@ -79,16 +80,14 @@ class CenterGuidance(GuidanceCallback, Ranged):
             latent (Eq. 10 read literally).
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {"scale": "(-inf, inf)", "stop_timestep": "[-1, 1000]"}
-
     def __init__(
-        self, centers: str | None = None, scale: float = 0.1, stop_timestep: int = 25, form: Form = "x0"
+        self, centers: str | None = None, scale: Scale = 0.1, stop_timestep: StopTimestep = 25, form: Form = "x0"
     ) -> None:
         self.centers = centers
         self.scale = scale
         self.stop_timestep = stop_timestep
         self.form = form
-        self.check_settings(vars(self))
+        check_bounds(type(self), vars(self))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Hand the centres to the datamodule, and the guidance to the task.
@@ -142,14 +141,12 @@ class ModeGuidance(CenterGuidance):
             ``seed`` and ``store`` are not used.
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {**CenterGuidance.RANGES, **RANGES}
-
     def __init__(
         self,
         latents: str | None = None,
-        ipc: int = 10,
-        scale: float = 0.1,
-        stop_timestep: int = 25,
+        ipc: Count = 10,
+        scale: Scale = 0.1,
+        stop_timestep: StopTimestep = 25,
         form: Form = "x0",
         seed: int = 0,
         store: str | None = None,
@@ -205,12 +202,12 @@ class DifficultyAwareGuidance(ModeGuidance):
         self,
         latents: str | None = None,
         scores: str | None = None,
-        ipc: int = 10,
-        scale: float = 0.1,
-        stop_timestep: int = 25,
+        ipc: Count = 10,
+        scale: Scale = 0.1,
+        stop_timestep: StopTimestep = 25,
         form: Form = "x0",
         smoothing: Smoothing = "none",
-        intervals: int = 10,
+        intervals: Intervals = 10,
         seed: int = 0,
         store: str | None = None,
         centers: str | None = None,

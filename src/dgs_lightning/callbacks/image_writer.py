@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Annotated, Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.image_rate import ImageRate
 from dgs_lightning.callbacks.parts import require, require_data
 from dgs_lightning.callbacks.writing import ResumableWriter
@@ -36,7 +36,7 @@ _JOURNAL = ".generation"  # folder in an unfinished image set: settings, and the
 _WAITING = 2  # batches that may wait for the encoder; with more, the device waits, too
 
 
-class ImageWriter(ResumableWriter, Ranged):
+class ImageWriter(ResumableWriter):
     """Writes generated images as an image set: ``LABEL/00000.png``, ``metadata.jsonl`` and ``dataset.json``.
 
     Until all images are there, the manifest lines of each finished batch are in a hidden folder. A batch with a broken
@@ -47,12 +47,10 @@ class ImageWriter(ResumableWriter, Ranged):
         grid: Number of images in the sample grid for TensorBoard; 0 for no grid.
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {"grid": "[0, inf)"}
-
-    def __init__(self, output: str, grid: int = 64) -> None:
+    def __init__(self, output: str, grid: Annotated[int, AtLeast(0)] = 64) -> None:
         self.output = Path(output)
         self.grid = grid
-        self.check_settings(vars(self))
+        check_bounds(type(self), vars(self))
         self._encoder: ThreadPoolExecutor | None = None  # started in the process that writes
         self._jobs: list[Future[None]] = []
         self._lock: IO[str] | None = None

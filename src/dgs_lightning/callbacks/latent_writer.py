@@ -1,14 +1,13 @@
 """Writing of the latent cache."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated
 
 import lightning as L
 import torch
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.parts import require, require_data
 from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
 from dgs_lightning.data.cards import licences_of
@@ -19,7 +18,7 @@ from dgs_lightning.tasks.encoding import Encoded, EncodingTask
 _log = logging.getLogger(__name__)
 
 
-class LatentWriter(ResumableWriter, Ranged):
+class LatentWriter(ResumableWriter):
     """Writes the latents of ``EncodingTask`` as a cache of shards. Each device writes its own shards.
 
     A folder with latents of other images, another transform or another codec is refused.
@@ -29,12 +28,10 @@ class LatentWriter(ResumableWriter, Ranged):
         shard_images: Images of a shard. A kill loses at most one shard of each device.
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {"shard_images": "[1, inf)"}
-
-    def __init__(self, output: str, shard_images: int = 1024) -> None:
+    def __init__(self, output: str, shard_images: Annotated[int, AtLeast(1)] = 1024) -> None:
         self.output = Path(output)
         self.shard_images = shard_images
-        self.check_settings(vars(self))
+        check_bounds(type(self), vars(self))
         self._waiting: list[Encoded] = []
 
     def begin(self, trainer: L.Trainer, task: L.LightningModule) -> None:

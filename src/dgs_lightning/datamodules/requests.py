@@ -3,13 +3,13 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import AtLeast, Between, save_settings
 from dgs_lightning.data.classes import CLASS_LISTS, class_list, labels_of, readable_name
 from dgs_lightning.data.records import ImageRecord, check_label
 from dgs_lightning.distil.centers import hash_centers, read_centers
@@ -49,7 +49,7 @@ class RequestBatches:
         return iter(self.batches)
 
 
-class RequestDataModule(L.LightningDataModule, Ranged):
+class RequestDataModule(L.LightningDataModule):
     """Requests for a number of images of each class.
 
     Each image has its own seed, derived from ``seed``, its label and its index in the class. The batches depend only on
@@ -66,23 +66,16 @@ class RequestDataModule(L.LightningDataModule, Ranged):
             A guidance such as ``CenterGuidance`` guides each image towards its centre.
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {
-        "images_per_class": "[1, 1000000]",
-        "seed": "[0, inf)",
-        "batch_size": "[1, inf)",
-    }
-
     def __init__(
         self,
         labels: list[str] | str | None = None,
-        images_per_class: int = 10,
-        seed: int = 0,
-        batch_size: int | Literal["auto"] = 64,
+        images_per_class: Annotated[int, Between(1, 1_000_000)] = 10,
+        seed: Annotated[int, AtLeast(0)] = 0,
+        batch_size: Annotated[int | Literal["auto"], AtLeast(1)] = 64,
         centers: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.check_settings(self.hparams)
+        save_settings(self)
         self._batch_size = None if batch_size == "auto" else batch_size  # None until it is settled
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._centers: Mapping[str, Tensor] | None = None

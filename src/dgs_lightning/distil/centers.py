@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dgs_lightning.bounds import check_ranges
+from dgs_lightning.bounds import Between, Group
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.classes import CLASS_LISTS, class_list, labels_of
 from dgs_lightning.data.latents import LatentCache
@@ -27,7 +27,8 @@ from dgs_lightning.selection.distribution import Floats, interval_of, largest_re
 from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings
 
 Smoothing = Literal["none", "paper", "released"]
-RANGES = {"ipc": "[1, 1000000]", "intervals": "[1, 1000]"}
+Count = Annotated[int, Between(1, 1_000_000)]
+Intervals = Annotated[int, Between(1, 1000)]
 DESCRIPTION = "computed from"  # key of the file's metadata
 
 
@@ -71,7 +72,7 @@ def class_centers(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Centers:
+class Centers(Group):
     """Cluster centres of each class of a latent cache.
 
     Args:
@@ -89,19 +90,11 @@ class Centers:
 
     latents: str
     scores: str | None = None
-    ipc: int = 10
+    ipc: Count = 10
     labels: list[str] | str | None = None
     smoothing: Smoothing = "none"
-    intervals: int = 10
+    intervals: Intervals = 10
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            InputError: If a number is out of its range.
-        """
-        check_ranges(vars(self), RANGES)
 
     def describe(self) -> dict[str, Any]:
         """What the centres depend on: labels, settings, and hashes of latents and scores.

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import FINITE, AtLeast, Between, save_settings
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
@@ -22,7 +22,7 @@ from dgs_lightning.models.dit.formats import hash_state, load_dit
 GuidanceFor = Callable[[RequestBatch], Guidance | None]
 
 
-class GenerationTask(L.LightningModule, Ranged):
+class GenerationTask(L.LightningModule):
     """Generates images with a DiT (``dgs predict``).
 
     Args:
@@ -39,30 +39,21 @@ class GenerationTask(L.LightningModule, Ranged):
         compile: Compile the network with ``torch.compile``.
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {
-        "num_heads": "[1, 65536]",
-        "steps": "[1, 1000]",
-        "guidance_scale": "(-inf, inf)",
-        "guided_channels": "[0, inf)",
-        "decode_batch": "[1, inf)",
-    }
-
     def __init__(
         self,
         dit: str,
         codec: str = "pixels",
         weights: Literal["ema", "raw"] = "ema",
-        num_heads: int | None = None,
+        num_heads: Annotated[int | None, Between(1, 65536)] = None,
         sampler: Sampler = "ancestral",
-        steps: int = 50,
-        guidance_scale: float = 4.0,
-        guided_channels: int | None = None,
-        decode_batch: int = 64,
+        steps: Annotated[int, Between(1, 1000)] = 50,
+        guidance_scale: Annotated[float, FINITE] = 4.0,
+        guided_channels: Annotated[int | None, AtLeast(0)] = None,
+        decode_batch: Annotated[int, AtLeast(1)] = 64,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.check_settings(self.hparams)
+        save_settings(self)
         self.model = load_dit(dit, weights=weights, num_heads=num_heads)
         channels = self.model.config.in_channels
         self.codec = build_codec(codec, channels=channels)
