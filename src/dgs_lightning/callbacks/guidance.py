@@ -27,6 +27,25 @@ class GuidanceCallback(L.Callback):
 
     Name the class in ``trainer.callbacks`` of the config. Its attributes with plain values are its settings, which are
     recorded with the images. The task is ``self.task``.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> class Brighter(GuidanceCallback):
+        ...     def __init__(self, amount: float = 0.1) -> None:
+        ...         self.amount = amount
+        ...
+        ...     def __call__(self, state: StepState) -> Tensor:
+        ...         return self.amount * torch.ones_like(state.latent)
+        >>> with TemporaryDirectory() as folder:
+        ...     task = GenerationTask(write_dit(folder), steps=3)
+        ...     guided, plain = (
+        ...         L.Trainer(**QUIET, callbacks=callbacks).predict(task, RequestDataModule(images_per_class=1))[0]
+        ...         for callbacks in ([Brighter(amount=5.0)], [])
+        ...     )
+        >>> bool(guided.float().mean() > plain.float().mean())
+        True
     """
 
     task: GenerationTask
@@ -78,6 +97,19 @@ class CenterGuidance(GuidanceCallback):
             fewer steps.
         form: ``x0`` measures the distance to the centre from the predicted clean latent, ``latent`` from the noisy
             latent (Eq. 10 read literally).
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> from dgs_lightning.files import write_tensors
+        >>> with TemporaryDirectory() as folder:
+        ...     centers = Path(folder, "centers.safetensors")
+        ...     write_tensors(centers, {"cat": torch.zeros(2, 1, 4, 4), "dog": torch.ones(1, 1, 4, 4)})
+        ...     task, data = GenerationTask(write_dit(folder), steps=3), RequestDataModule(centers=str(centers))
+        ...     images = L.Trainer(**QUIET, callbacks=[CenterGuidance(scale=0.2, stop_timestep=0)]).predict(task, data)
+        >>> [len(batch) for batch in images]
+        [3]
     """
 
     def __init__(
@@ -139,6 +171,16 @@ class ModeGuidance(CenterGuidance):
             of the same latents and settings are computed once.
         centers: File of centres that ``dgs centers`` wrote. With it, nothing is computed, and ``latents``, ``ipc``,
             ``seed`` and ``store`` are not used.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.examples import QUIET, write_dit, write_latents
+        >>> with TemporaryDirectory() as folder:
+        ...     guidance = ModeGuidance(write_latents(f"{folder}/latents"), ipc=3, stop_timestep=0)
+        ...     trainer = L.Trainer(**QUIET, callbacks=[guidance], default_root_dir=folder)
+        ...     images = trainer.predict(GenerationTask(write_dit(folder), steps=3), RequestDataModule())
+        >>> [len(batch) for batch in images]  # one image for each of three centres of two classes
+        [6]
     """
 
     def __init__(
@@ -196,6 +238,17 @@ class DifficultyAwareGuidance(ModeGuidance):
         store: Folder for the computed centres, as in :class:`ModeGuidance`.
         centers: File of centres that ``dgs centers`` wrote. With it, nothing is computed, and only ``scale``,
             ``stop_timestep`` and ``form`` are used.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.examples import QUIET, write_dit, write_latents, write_scores
+        >>> with TemporaryDirectory() as folder:
+        ...     latents, scores = write_latents(f"{folder}/latents"), write_scores(f"{folder}/scores")
+        ...     guidance = DifficultyAwareGuidance(latents, scores, ipc=2, smoothing="paper")
+        ...     trainer = L.Trainer(**QUIET, callbacks=[guidance], default_root_dir=folder)
+        ...     images = trainer.predict(GenerationTask(write_dit(folder), steps=3), RequestDataModule())
+        >>> [len(batch) for batch in images]
+        [4]
     """
 
     def __init__(

@@ -45,6 +45,16 @@ class ImageWriter(ResumableWriter):
     Args:
         output: Folder of the image set.
         grid: Number of images in the sample grid for TensorBoard; 0 for no grid.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> with TemporaryDirectory() as folder:
+        ...     task, output = GenerationTask(write_dit(folder), steps=2), Path(folder, "pool")
+        ...     trainer = L.Trainer(**QUIET, callbacks=[ImageWriter(str(output))])
+        ...     nothing = trainer.predict(task, RequestDataModule(images_per_class=1))
+        ...     sorted(path.relative_to(output).as_posix() for path in output.rglob("*.*"))
+        ['cat/00000.png', 'dataset.json', 'dog/00000.png', 'metadata.jsonl']
     """
 
     def __init__(self, output: str, grid: Annotated[int, AtLeast(0)] = 64) -> None:

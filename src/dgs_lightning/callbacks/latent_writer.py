@@ -26,6 +26,17 @@ class LatentWriter(ResumableWriter):
     Args:
         output: Folder of the cache.
         shard_images: Images of a shard. A kill loses at most one shard of each device.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.data.latents import LatentCache
+        >>> from dgs_lightning.examples import QUIET, write_images
+        >>> with TemporaryDirectory() as folder:
+        ...     data = ImageDataModule(predict=write_images(f"{folder}/images"))
+        ...     trainer = L.Trainer(**QUIET, callbacks=[LatentWriter(f"{folder}/latents")])
+        ...     nothing = trainer.predict(EncodingTask(codec="pixels"), data)
+        ...     LatentCache(Path(folder, "latents")).read(torch.tensor([0, 5])).mean.shape
+        torch.Size([2, 1, 4, 4])
     """
 
     def __init__(self, output: str, shard_images: Annotated[int, AtLeast(1)] = 1024) -> None:

@@ -39,6 +39,17 @@ class ScoreWriter(ResumableWriter):
 
     Args:
         output: A folder for the scores alone. By default they go into the metadata and card of the scored set.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.examples import QUIET, write_classifier, write_images
+        >>> with TemporaryDirectory() as folder:
+        ...     task = ScoringTask(write_classifier(f"{folder}/estimator"))
+        ...     trainer = L.Trainer(**QUIET, callbacks=[ScoreWriter(f"{folder}/scores")])
+        ...     nothing = trainer.predict(task, ImageDataModule(predict=write_images(f"{folder}/images")))
+        ...     record = read_manifest(Path(folder, "scores"))[0]
+        >>> record.file_name, 0 <= record.difficulty <= 1
+        ('cat/0.png', True)
     """
 
     def __init__(self, output: str | None = None) -> None:

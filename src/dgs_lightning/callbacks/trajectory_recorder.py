@@ -21,6 +21,18 @@ class TrajectoryRecorder(L.Callback):
     ``default_root_dir`` holds their ``predictions`` of the clean latent, shape ``(images, steps, C, h, w)``, first step
     first; their cluster ``centers``, shape ``(images, C, h, w)``, if there are any; and the ``label`` as metadata.
     Recording does not change the images.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from safetensors.torch import load_file
+        >>> from dgs_lightning import RequestDataModule
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> with TemporaryDirectory() as folder:
+        ...     task = GenerationTask(write_dit(folder), steps=5)
+        ...     trainer = L.Trainer(**QUIET, callbacks=[TrajectoryRecorder()], default_root_dir=folder)
+        ...     images = trainer.predict(task, RequestDataModule(images_per_class=3))
+        ...     load_file(Path(folder, "trajectories.safetensors"))["predictions"].shape
+        torch.Size([3, 5, 1, 4, 4])
     """
 
     def on_predict_batch_start(

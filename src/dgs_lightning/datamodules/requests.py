@@ -64,6 +64,17 @@ class RequestDataModule(L.LightningDataModule):
             GPU's memory. With ``auto``, a set that was begun goes on with its first batch size.
         centers: Safetensors file with cluster centres of each label, shape ``(n, C, h, w)``, as ``dgs centers`` writes.
             A guidance such as ``CenterGuidance`` guides each image towards its centre.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning import GenerationTask
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> data = RequestDataModule(labels=["dog"], images_per_class=3, batch_size=2)
+        >>> with TemporaryDirectory() as folder:
+        ...     task = GenerationTask(write_dit(folder), steps=1)
+        ...     images = L.Trainer(**QUIET, default_root_dir=folder).predict(task, data)
+        >>> [[record.file_name for record in batch.records] for batch in data.batches()]
+        [['dog/00000.png', 'dog/00001.png'], ['dog/00002.png']]
     """
 
     def __init__(

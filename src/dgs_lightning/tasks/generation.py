@@ -37,6 +37,17 @@ class GenerationTask(L.LightningModule):
             all channels of any other number.
         decode_batch: Latents decoded at a time.
         compile: Compile the network with ``torch.compile``.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning import RequestDataModule
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> with TemporaryDirectory() as folder:
+        ...     task = GenerationTask(write_dit(folder), steps=2)
+        ...     trainer = L.Trainer(**QUIET, default_root_dir=folder)
+        ...     batches = trainer.predict(task, RequestDataModule(images_per_class=3, batch_size=4))
+        >>> [(tuple(images.shape), images.dtype) for images in batches]
+        [((4, 1, 4, 4), torch.uint8), ((2, 1, 4, 4), torch.uint8)]
     """
 
     def __init__(
