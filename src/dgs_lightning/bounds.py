@@ -140,7 +140,11 @@ def check_bounds(owner: Callable[..., Any], settings: Mapping[str, Any], prefix:
         if isinstance(value, Mapping) and (group := _group(parameter.annotation)):
             check_bounds(group, value, f"{prefix}{name}.")
     if check_combination := getattr(owner, "check_combination", None):
-        check_combination(settings)
+        try:
+            check_combination(settings)
+        except InputError as error:
+            where, found, expected, remedy = error.parts
+            raise InputError(f"{prefix}{where}", found=found, expected=expected, remedy=remedy) from None
 
 
 def check_value(name: str, value: object, limit: Between | OneOf) -> None:

@@ -195,7 +195,7 @@ class ClassificationTask(L.LightningModule, Ranged):
         if hasattr(self, "network"):
             return
         data, settings = self.data, self.hparams
-        images = self.trainer.datamodule.hparams  # type: ignore[attr-defined]
+        images = self.trainer.datamodule.hparams.get("cross_fitting") or {}  # type: ignore[attr-defined]
         mean, std = channel_statistics(data.channels)
         for name in ("mean", "std"):
             if len(settings[name] or mean) != data.channels:
