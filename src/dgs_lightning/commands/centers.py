@@ -27,7 +27,7 @@ def centers(output: str, **settings: Any) -> Path:  # noqa: ANN401
     return Path(output)
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
+def check_combination(settings: Mapping[str, Any]) -> None:
     """Check the settings before anything is read.
 
     Raises:
