@@ -102,9 +102,9 @@ def test_an_equal_request_finds_its_centres_and_another_one_replaces_them(
         {"scores": None},
     ):
         before = read_description(path)
-        replace(request, **changed).write(path)  # type: ignore[arg-type]
+        replace(request, **changed).write(path)
         assert read_description(path) != before
-        expected = replace(request, **changed).compute()  # type: ignore[arg-type]
+        expected = replace(request, **changed).compute()
         assert hash_centers(load_file(path)) == hash_centers(expected)
 
 

@@ -9,7 +9,7 @@ import lightning as L
 from torch import Tensor
 
 from dgs_lightning.bounds import FINITE, Between, check_bounds
-from dgs_lightning.callbacks.parts import require, require_data
+from dgs_lightning.callbacks.parts import require
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import ClusterGuidance, Guidance, StepState
@@ -129,7 +129,7 @@ class CenterGuidance(GuidanceCallback):
                 callback guides, too.
         """
         require(GenerationTask, pl_module, self)
-        data = require_data(RequestDataModule, trainer, self)
+        data = require(RequestDataModule, trainer.datamodule, self)  # type: ignore[attr-defined]
         path = self.center_file(trainer, data)
         if path is not None:
             data.use_centers(path)

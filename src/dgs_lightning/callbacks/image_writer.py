@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import shutil
-import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -14,14 +13,12 @@ from typing import IO, Annotated, Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.image_rate import ImageRate
-from dgs_lightning.callbacks.parts import require, require_data
 from dgs_lightning.callbacks.writing import ResumableWriter
 from dgs_lightning.data.cards import hash_files, read_card, versions, write_card
 from dgs_lightning.data.folders import scan_images
@@ -36,7 +33,7 @@ _JOURNAL = ".generation"  # folder in an unfinished image set: settings, and the
 _WAITING = 2  # batches that may wait for the encoder; with more, the device waits, too
 
 
-class ImageWriter(ResumableWriter):
+class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     """Writes generated images as an image set: ``LABEL/00000.png``, ``metadata.jsonl`` and ``dataset.json``.
 
     Until all images are there, the manifest lines of each finished batch are in a hidden folder. A batch with a broken
@@ -57,6 +54,8 @@ class ImageWriter(ResumableWriter):
         ['cat/00000.png', 'dataset.json', 'dog/00000.png', 'metadata.jsonl']
     """
 
+    TASK, DATA = GenerationTask, RequestDataModule
+
     def __init__(self, output: str, grid: Annotated[int, AtLeast(0)] = 64) -> None:
         self.output = Path(output)
         self.grid = grid
@@ -67,10 +66,9 @@ class ImageWriter(ResumableWriter):
 
     # ---- before: what is in the folder ---------------------------------------------------------------------------
 
-    def begin(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def begin(self, trainer: L.Trainer) -> None:
         """Let the datamodule ask for the finished images. Guidance and batch size are settled when it asks."""
-        require(GenerationTask, task, self)
-        require_data(RequestDataModule, trainer, self).leave_out(lambda: self._resume(trainer))
+        self.data.leave_out(lambda: self._resume(trainer))
         self._encoder = ThreadPoolExecutor(1)
         self._rate = ImageRate()
         self._shown = False
@@ -81,8 +79,8 @@ class ImageWriter(ResumableWriter):
         Raises:
             InputError: If the folder holds other images, or images made with other settings.
         """
-        earlier, data = self._earlier_settings(), require_data(RequestDataModule, trainer, self)
-        data.keep_batch_size((earlier or {}).get("requests", {}).get("batch_size"))
+        earlier = self._earlier_settings()
+        self.data.keep_batch_size((earlier or {}).get("requests", {}).get("batch_size"))
         settings = self._settings(trainer)
         self._check(earlier, settings)
         trainer.strategy.barrier("settings checked")
@@ -91,7 +89,7 @@ class ImageWriter(ResumableWriter):
             self._hold()
         finished = {record.file_name for record in self._recorded() if _is_whole(self.output / record.file_name)}
         trainer.strategy.barrier("finished images listed")
-        self._rate.total = len(data.requests()) - len(finished)
+        self._rate.total = len(self.data.requests()) - len(finished)
         return finished
 
     def _hold(self) -> None:
@@ -159,8 +157,6 @@ class ImageWriter(ResumableWriter):
         if not self._shown and trainer.is_global_zero and self.grid:
             _show(images[: self.grid], trainer)
         self._shown = True
-        if trainer.received_sigterm:  # Lightning itself stops for it in training alone
-            raise SIGTERMException(128 + signal.SIGTERM)
 
     def _write_batch(self, images: Tensor, batch: RequestBatch) -> None:
         """Write the images of a batch, and then its lines, which are the sign that all its images are there."""
@@ -194,37 +190,35 @@ class ImageWriter(ResumableWriter):
         if self._lock is None:  # no batch was asked for
             return
         records = {record.file_name: record for record in self._recorded()}
-        wanted = len(require_data(RequestDataModule, trainer, self).requests())
+        wanted = len(self.data.requests())
         if len(records) == wanted:
-            self._collect(trainer, records)
+            write_manifest(self.output, records.values())
+            write_card(self.output, self._card(trainer, records))
+            shutil.rmtree(self.output / _JOURNAL)
         else:
             _log.info("%d of %d images; the same command generates the others", len(records), wanted)
         self._lock.close()
 
-    def _collect(self, trainer: L.Trainer, records: Mapping[str, ImageRecord]) -> None:
-        write_manifest(self.output, records.values())
-        write_card(self.output, self._card(trainer, records))
-        shutil.rmtree(self.output / _JOURNAL)
-
     def _card(self, trainer: L.Trainer, records: Mapping[str, ImageRecord]) -> dict[str, Any]:
-        task, data = require(GenerationTask, trainer.lightning_module, self), trainer.datamodule  # type: ignore[attr-defined]
         return {
             "name": self.output.name,
-            "kind": "pool" if data.centers is None else "distilled",  # one image for each centre is a distilled set
+            "kind": "pool" if self.data.centers is None else "distilled",  # one image for each centre is a set
             "labels": {record.label: record.class_name for record in records.values()},
             "images": len(records),
             "settings": self._settings(trainer),
             "versions": versions(),
             "hashes": {"images": hash_files(self.output, records.values())},
             "provenance": ["generated by a DiT with 'dgs predict'"],
-            "licences": list(task.model.licences),
+            "licences": list(self.task.model.licences),
         }
 
     def _settings(self, trainer: L.Trainer) -> dict[str, Any]:
         """Settings that the images depend on: model, requests and precision."""
-        task = require(GenerationTask, trainer.lightning_module, self)
-        data = require_data(RequestDataModule, trainer, self)
-        return {"model": task.settings(), "requests": data.settings(), "precision": str(trainer.precision)}
+        return {
+            "model": self.task.settings(),
+            "requests": self.data.settings(),
+            "precision": str(trainer.precision),
+        }
 
 
 def write_png(path: Path, image: Tensor) -> None:

@@ -8,7 +8,6 @@ import lightning as L
 import torch
 
 from dgs_lightning.bounds import AtLeast, check_bounds
-from dgs_lightning.callbacks.parts import require, require_data
 from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
 from dgs_lightning.data.cards import licences_of
 from dgs_lightning.data.latents import check_space, encoded_images, finish_cache, write_shard
@@ -18,7 +17,7 @@ from dgs_lightning.tasks.encoding import Encoded, EncodingTask
 _log = logging.getLogger(__name__)
 
 
-class LatentWriter(ResumableWriter):
+class LatentWriter(ResumableWriter[EncodingTask, ImageDataModule]):
     """Writes the latents of ``EncodingTask`` as a cache of shards. Each device writes its own shards.
 
     A folder with latents of other images, another transform or another codec is refused.
@@ -39,20 +38,22 @@ class LatentWriter(ResumableWriter):
         torch.Size([2, 1, 4, 4])
     """
 
+    TASK, DATA = EncodingTask, ImageDataModule
+
     def __init__(self, output: str, shard_images: Annotated[int, AtLeast(1)] = 1024) -> None:
         self.output = Path(output)
         self.shard_images = shard_images
         check_bounds(type(self), vars(self))
         self._waiting: list[Encoded] = []
 
-    def begin(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def begin(self, trainer: L.Trainer) -> None:
         """Leave out the batches whose latents are in the folder, and check that the others fit on the disk.
 
         Raises:
             InputError: If they do not fit, or the folder holds another cache.
         """
-        task, data = require(EncodingTask, task, self), require_data(ImageDataModule, trainer, self)
-        self._settings = task.cache_settings(data)
+        data = self.data
+        self._settings = self.task.cache_settings(data)
         self._images = hash_images(trainer, data)
         self._key = self._settings.key(self._images)
         self.output.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,5 @@ class LatentWriter(ResumableWriter):
         Raises:
             InputError: If latents are missing.
         """
-        data = require_data(ImageDataModule, trainer, self)
-        licences = licences_of(data.predict_folder, data.labels)
-        finish_cache(self.output, self._settings, data.predict_records, self._images, licences)
+        licences = licences_of(self.data.predict_folder, self.data.labels)
+        finish_cache(self.output, self._settings, self.data.predict_records, self._images, licences)

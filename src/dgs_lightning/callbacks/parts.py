@@ -23,12 +23,3 @@ def require(kind: type[Part], found: object, callback: L.Callback) -> Part:
         expected=kind.__name__,
         remedy=f"Use it with {kind.__name__}, or remove the callback",
     )
-
-
-def require_data(kind: type[Part], trainer: L.Trainer, callback: L.Callback) -> Part:
-    """The datamodule of a trainer, checked to be of the kind that a callback works with.
-
-    Raises:
-        InputError: If it is of another kind.
-    """
-    return require(kind, trainer.datamodule, callback)  # type: ignore[attr-defined]

@@ -13,7 +13,6 @@ from typing import Any
 
 import lightning as L
 
-from dgs_lightning.callbacks.parts import require, require_data
 from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
 from dgs_lightning.data.cards import hash_json, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
@@ -31,7 +30,7 @@ MAYBE_SEEN = (
 BatchScores = dict[int, list[tuple[float, str]]]  # number of a batch -> difficulty and predicted label of its images
 
 
-class ScoreWriter(ResumableWriter):
+class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     """Writes difficulty, estimator and predicted label of each image, with all digits, into ``metadata.jsonl``.
 
     Until all scores are there, they are in hidden journals, one for each device with one line for each batch. A set
@@ -52,27 +51,28 @@ class ScoreWriter(ResumableWriter):
         ('cat/0.png', True)
     """
 
+    TASK, DATA = ScoringTask, ImageDataModule
+
     def __init__(self, output: str | None = None) -> None:
         self.output = output
         self._journal: FileIO | None = None
 
     # ---- before: what is in the folder -----------------------------------------------------------------------
 
-    def begin(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def begin(self, trainer: L.Trainer) -> None:
         """Leave out the batches that are scored, and open the journal of this device.
 
         Raises:
             InputError: If the output is another image set.
         """
-        self._task, self._data = require(ScoringTask, task, self), require_data(ImageDataModule, trainer, self)
-        self._folder = Path(self.output) if self.output else self._data.predict_folder
-        self._in_place = self._folder.resolve() == self._data.predict_folder.resolve()
+        self._folder = Path(self.output) if self.output else self.data.predict_folder
+        self._in_place = self._folder.resolve() == self.data.predict_folder.resolve()
         self._check_output()
-        self._images = hash_images(trainer, self._data)
-        settings = [self._task.settings(), self._data.hparams["val_batch_size"], str(trainer.precision)]
+        self._images = hash_images(trainer, self.data)
+        settings = [self.task.settings(), self.data.hparams["val_batch_size"], str(trainer.precision)]
         self._key = hash_json([*settings, self._images])
         self._done = self._is_done()
-        self._data.leave_out(range(len(self._data.predict_batches)) if self._done else self._read_journals().keys())
+        self.data.leave_out(range(len(self.data.predict_batches)) if self._done else self._read_journals().keys())
         trainer.strategy.barrier("scores read")
         if not self._done:
             self._open_journal(trainer.global_rank)
@@ -93,9 +93,9 @@ class ScoreWriter(ResumableWriter):
             return False
         with suppress(InputError):
             scored = {
-                record.file_name for record in read_manifest(self._folder) if record.estimator == self._task.identity
+                record.file_name for record in read_manifest(self._folder) if record.estimator == self.task.identity
             }
-            return scored == {record.file_name for record in self._data.predict_records}
+            return scored == {record.file_name for record in self.data.predict_records}
         return False
 
     # ---- journals --------------------------------------------------------------------------------------------
@@ -131,14 +131,11 @@ class ScoreWriter(ResumableWriter):
 
     def write(self, trainer: L.Trainer, prediction: Scores, batch: object) -> None:
         """Append the scores of a batch to the journal."""
-        number = int(prediction.positions[0]) // self._data.hparams["val_batch_size"]
+        number = int(prediction.positions[0]) // self.data.hparams["val_batch_size"]
         pairs = list(zip(prediction.difficulty.tolist(), prediction.predicted, strict=True))
-        if self._journal is not None:
-            self._append(self._journal, self._line(number, pairs).encode())
-
-    def _append(self, journal: FileIO, line: bytes) -> None:
+        line = self._line(number, pairs).encode()
         with told_in_words(self._folder):
-            if journal.write(line) < len(line):
+            if self._journal is not None and self._journal.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     # ---- after: the scores -----------------------------------------------------------------------------------
@@ -151,12 +148,12 @@ class ScoreWriter(ResumableWriter):
     def finish(self, trainer: L.Trainer) -> None:
         """Write scores and card if all batches are scored, and delete the journals."""
         if not self._done:
-            batches, wanted = self._read_journals(), self._data.predict_batches
+            batches, wanted = self._read_journals(), self.data.predict_batches
             if len(batches) < len(wanted):
                 _log.info("%d of %d batches scored; the same command scores the others", len(batches), len(wanted))
                 return
             pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
-            scored = zip(self._data.predict_records, pairs, strict=True)
+            scored = zip(self.data.predict_records, pairs, strict=True)
             write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored])
             write_card(self._folder, self._card())
         for path in self._journals():
@@ -165,11 +162,11 @@ class ScoreWriter(ResumableWriter):
     def _scored(self, record: ImageRecord, difficulty: float, predicted: str) -> ImageRecord:
         """A record with its scores. In a folder of their own, the scores have only name and label of the image."""
         kept = record if self._in_place else ImageRecord(record.file_name, record.label)
-        return replace(kept, difficulty=difficulty, estimator=self._task.identity, predicted=predicted)
+        return replace(kept, difficulty=difficulty, estimator=self.task.identity, predicted=predicted)
 
     def _card(self) -> dict[str, Any]:
         """Card of the set, or of the scores alone, with what the scores depend on."""
-        data, settings = self._data, self._task.settings()
+        data, settings = self.data, self.task.settings()
         original = read_card(data.predict_folder)
         generated = original.get("kind") in ("pool", "distilled")
         note = {} if generated or settings["cross_fit"] else {"note": MAYBE_SEEN}

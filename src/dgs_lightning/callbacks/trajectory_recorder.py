@@ -20,7 +20,7 @@ class TrajectoryRecorder(L.Callback):
     The images are those of the first label in the first batch. The file ``trajectories.safetensors`` in the trainer's
     ``default_root_dir`` holds their ``predictions`` of the clean latent, shape ``(images, steps, C, h, w)``, first step
     first; their cluster ``centers``, shape ``(images, C, h, w)``, if there are any; and the ``label`` as metadata.
-    Recording does not change the images.
+    Recording does not change the images. Name it before the writer: batches that the writer finished are not recorded.
 
     Example:
         >>> from tempfile import TemporaryDirectory

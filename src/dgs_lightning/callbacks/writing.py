@@ -1,15 +1,21 @@
 """What all writers of predictions share: how a run that was stopped goes on."""
 
+import signal
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from dgs_lightning.callbacks.parts import require
 from dgs_lightning.data.cards import hash_files
 from dgs_lightning.datamodules.images import ImageDataModule
 
+Task = TypeVar("Task", bound=L.LightningModule)
+Data = TypeVar("Data", bound=L.LightningDataModule)
 
-class ResumableWriter(L.Callback):
+
+class ResumableWriter(L.Callback, Generic[Task, Data]):
     """Base class of the callbacks that write what a task predicts, batch by batch, into a folder.
 
     All writers treat a folder that a stopped run left half finished in the same way:
@@ -23,7 +29,18 @@ class ResumableWriter(L.Callback):
 
     The same command, run again after a stop, therefore ends in the same bytes as a run that was not stopped. A subclass
     says how: :meth:`begin` is step 1 and 2, :meth:`write` and :meth:`flush` are step 3, and :meth:`finish` is step 4.
+
+    Attributes:
+        TASK: Class of the task that the writer works with.
+        DATA: Class of its datamodule.
+        task: The task.
+        data: The datamodule.
     """
+
+    TASK: type[Task]
+    DATA: type[Data]
+    task: Task
+    data: Data
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Look at the folder.
@@ -32,7 +49,9 @@ class ResumableWriter(L.Callback):
             InputError: If task or data are of another kind, or the folder is not the writer's.
         """
         trainer.predict_loop.return_predictions = False  # they are on the disk, and may not fit in memory
-        self.begin(trainer, pl_module)
+        self.task = require(self.TASK, pl_module, self)
+        self.data = require(self.DATA, trainer.datamodule, self)  # type: ignore[attr-defined]
+        self.begin(trainer)
 
     def on_predict_batch_end(
         self,
@@ -43,8 +62,10 @@ class ResumableWriter(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write a batch."""
+        """Write a batch, and stop if the process is to terminate."""
         self.write(trainer, outputs, batch)
+        if trainer.received_sigterm:  # Lightning itself stops for it in training alone
+            raise SIGTERMException(128 + signal.SIGTERM)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put together what all devices wrote.
@@ -59,13 +80,14 @@ class ResumableWriter(L.Callback):
         trainer.strategy.barrier("parts put together")
 
     @abstractmethod
-    def begin(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def begin(self, trainer: L.Trainer) -> None:
         """Refuse a folder that is not the writer's, and tell the datamodule which batches to leave out."""
 
     @abstractmethod
     def write(self, trainer: L.Trainer, prediction: Any, batch: Any) -> None:  # noqa: ANN401
         """Write the prediction of a batch, or keep it until :meth:`flush`."""
 
+    @abstractmethod
     def flush(self) -> None:
         """Write the batches of this device that are not written yet."""
 
