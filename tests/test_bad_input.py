@@ -28,10 +28,10 @@ import dgs_lightning
 from dgs_lightning.__main__ import main
 from dgs_lightning.bounds import Between, Ranged, check_bounds, limits
 from dgs_lightning.callbacks.checkpointing import KEYS, check_readable
-from dgs_lightning.callbacks.guidance import read_centers
 from dgs_lightning.commands.cli import check
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
+from dgs_lightning.distil.centers import read_centers
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment, load_experiment

@@ -14,7 +14,7 @@ from dgs_lightning.data.images import load_image
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.doctor.finding import Finding, of_error, ok, problem, warning
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.plan import expand
+from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.runs.methods import METHODS, ORIGINALS
 

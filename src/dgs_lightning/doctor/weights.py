@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dgs_lightning.doctor.finding import Finding, ok, problem, warning
 from dgs_lightning.doctor.settings import is_used
-from dgs_lightning.experiment.plan import expand
+from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS

@@ -1,37 +1,20 @@
 """From an experiment to its stages: which commands run, with which settings, in which order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dgs_lightning.configs import load_config, merge, remove_callbacks
+from dgs_lightning.configs import merge, remove_callbacks
 from dgs_lightning.errors import InputError
+from dgs_lightning.experiment.sections import expand, given_settings, nested, wiring, with_classes
 from dgs_lightning.experiment.settings import Experiment, variant_of
-from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, check_shape, given, replaced
+from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, given, replaced
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import SetName, Training
 from dgs_lightning.runs.methods import GIVEN, METHODS, ORIGINALS, MadeBy, Method, Use
 
 Place = InRun | Given | str  # of images or of a model
-
-
-def expand(section: Settings) -> Settings:
-    """Settings of a section, laid over the files that its ``config`` names.
-
-    Raises:
-        InputError: If there is no such file, or a part of the section is not a mapping or a list where it must be.
-    """
-    names = section.get("config") or []
-    settings: Settings = {}
-    for name in names if isinstance(names, list) else [names]:
-        settings = merge(settings, load_config(str(name)))
-    settings = merge(settings, {key: value for key, value in section.items() if key != "config"})
-    check_shape(settings, "", ("model", "data", "trainer"))
-    for name in ("model", "data"):
-        check_shape(settings.get(name, {}), f"{name}.", ("init_args",))
-    check_shape(settings.get("trainer", {}), "trainer.", ("callbacks",), list)
-    return remove_callbacks(settings)
 
 
 @dataclass
@@ -73,7 +56,7 @@ class Plan:
             needs = tuple(
                 stage
                 for stage in self.stages.values()
-                if any(path in ("", stage.name) or path.startswith(f"{stage.name}/") for path in paths)
+                if any(path == "" or _within(path, stage.name) for path in paths)
             )
             threads = {"threads": self.experiment.threads}  # results depend on them
             self.stages[name] = Stage(name, command, {**config, **threads}, needs)
@@ -125,16 +108,16 @@ class Plan:
             "data": given(experiment.data),
             "output": InRun(layout.DATA),
             "seed": experiment.seed,
-            **_set(image_size=experiment.image_size, classes=experiment.classes),
+            **given_settings(image_size=experiment.image_size, classes=experiment.classes),
         }
         self._add(layout.DATA, "prepare", config)
         return InRun(f"{layout.DATA}/{split}")
 
     def latents(self) -> Place:
         """Latent cache of the training images."""
-        section = _section("EncodingTask", "ImageDataModule", self.experiment.latents)
-        data = {"predict": self.images("train"), **_set(image_size=self.experiment.image_size)}
-        wired = _wired({"codec": given(self.experiment.codec)}, data)
+        section = with_classes("EncodingTask", "ImageDataModule", self.experiment.latents)
+        data = {"predict": self.images("train"), **given_settings(image_size=self.experiment.image_size)}
+        wired = wiring({"codec": given(self.experiment.codec)}, data)
         config = self._lightning(layout.LATENTS, section, wired, writer="LatentWriter")
         return self._add(layout.LATENTS, "predict", config)
 
@@ -149,16 +132,16 @@ class Plan:
         return self._train_dit(layout.PRETRAIN, "DiffusionTask", self.experiment.pretrain, {})
 
     def _train_dit(self, name: str, kind: str, section: Settings, task: Settings) -> Place:
-        section, seed = _section(kind, "LatentDataModule", section, "WeightsWriter"), {"seed": self.experiment.seed}
-        data = {"cache": self.latents(), **seed, **_set(labels=self.experiment.classes)}
-        self._add(name, "fit", self._lightning(name, section, _wired({**task, **seed}, data)))
+        section, seed = with_classes(kind, "LatentDataModule", section, "WeightsWriter"), {"seed": self.experiment.seed}
+        data = {"cache": self.latents(), **seed, **given_settings(labels=self.experiment.classes)}
+        self._add(name, "fit", self._lightning(name, section, wiring({**task, **seed}, data)))
         return InRun(layout.weights(name))
 
     def _fit_classifier(self, name: str, section: Settings, data: Settings) -> Place:
-        section = _section("ClassificationTask", "ImageDataModule", section)
+        section = with_classes("ClassificationTask", "ImageDataModule", section)
         task = {"save_weights": True, "seed": self.experiment.seed}
         data = {"train": self.images("train"), "val": self.images("val"), **data}
-        self._add(name, "fit", self._lightning(name, section, _wired(task, data), single=True))
+        self._add(name, "fit", self._lightning(name, section, wiring(task, data), single=True))
         return InRun(layout.weights(name))
 
     def estimator(self) -> list[Place]:
@@ -186,9 +169,9 @@ class Plan:
         return self._score(name, task, images)
 
     def _score(self, name: str, task: Settings, images: Place) -> Place:
-        section = _section("ScoringTask", "ImageDataModule", self.experiment.score)
+        section = with_classes("ScoringTask", "ImageDataModule", self.experiment.score)
         stage = layout.scores(name)
-        config = self._lightning(stage, section, _wired(task, {"predict": images}), writer="ScoreWriter")
+        config = self._lightning(stage, section, wiring(task, {"predict": images}), writer="ScoreWriter")
         return self._add(stage, "predict", config)
 
     def original_scores(self) -> Place | None:
@@ -244,42 +227,65 @@ class Plan:
                 raise InputError("pool", found="nothing", expected="a folder of images", remedy="Set pool=FOLDER")
             pool = given(experiment.pool)
             return {"pool": pool, "pool_scores": self.scores("pool", pool)}
+        folder = InRun()
+        self._check_own_settings(method, experiment)
         for stage in method.made_by:
-            folder = self._make(stage, method, name, experiment)
+            folder = self._make(stage, method, name, experiment, folder)
         scores = self.scores(folder.path.partition("/")[2], folder)
         assert name.ipc is not None
         return {"pool": folder, "pool_scores": scores, "pool_images": experiment.pool_multiple * name.ipc}
 
-    def _make(self, stage: MadeBy, method: Method, name: SetName, experiment: Experiment) -> InRun:
-        """Add a stage that a method declares."""
-        folder = stage.name.format(set=name)
-        shared = folder == stage.name
-        filled = {use: self._filled(use, shared, name) for use in _uses(stage)}
+    def _check_own_settings(self, method: Method, experiment: Experiment) -> None:
+        """Check that each of a method's own settings belongs to one of its stages."""
+        taken = [name for stage in method.made_by for name in stage.takes or experiment.settings_of(method.key)]
+        if unknown := [name for name in experiment.settings_of(method.key) if name not in taken]:
+            raise InputError.choice(method.key, unknown[0], taken, "Correct the setting")
 
-        def fill(value: Any) -> Any:  # noqa: ANN401
-            return filled[value.name] if isinstance(value, Use) else value
+    def _make(self, stage: MadeBy, method: Method, name: SetName, experiment: Experiment, previous: InRun) -> InRun:
+        """Add a stage that a method declares, or find one with the same settings.
 
-        section: Settings = {"config": stage.config} if stage.config else {}
-        changes = experiment.settings_of(method.key)
-        section = merge(section, getattr(self.experiment, stage.section) if stage.section else changes)
-        if stage.command not in ("fit", "predict"):
-            values = {key: fill(value) for key, value in stage.settings.items()}
-            return self._add(folder, stage.command, {**expand(section), **values, "output": InRun(folder)})
-        section = _section(stage.task, stage.data, section)
-        callbacks = [
-            {"class_path": kind, "init_args": {**changes, **{key: fill(value) for key, value in settings.items()}}}
-            for kind, settings in stage.callbacks
-        ]
-        if callbacks:
-            listed = [*callbacks, *(section.get("trainer", {}).get("callbacks") or [])]
-            section = {**section, "trainer": {**section.get("trainer", {}), "callbacks": listed}}
+        Returns:
+            What the stage makes.
+        """
+        folder = InRun(stage.name.format(set=name))
+        shared = folder.path == stage.name
         wired: Settings = {}
         for key, value in stage.settings.items():
-            if fill(value) is not None:
-                wired = merge(wired, nested(key, fill(value)))
-        return self._add(folder, stage.command, self._lightning(folder, section, wired, writer=stage.writer))
+            filled = self._filled(value.name, shared, name, previous) if isinstance(value, Use) else value
+            if filled is not None:
+                wired = merge(wired, nested(key, filled))
+        taken = experiment.settings_of(method.key)
+        own = {key: value for key, value in taken.items() if stage.takes is None or key in stage.takes}
+        section: Settings = merge({"config": stage.config} if stage.config else {}, {} if stage.callback else own)
+        if stage.section:
+            section = merge(section, getattr(self.experiment, stage.section))
+        if stage.command in ("fit", "predict"):
+            section = with_classes(stage.task, stage.data, section)
+            if stage.callback:
+                guided = {"class_path": stage.callback, "init_args": own}
+                listed = [guided, *(section.get("trainer", {}).get("callbacks") or [])]
+                section = {**section, "trainer": {**section.get("trainer", {}), "callbacks": listed}}
+            config = self._lightning(folder.path, section, wired, writer=stage.writer)
+        else:
+            config = {**merge(expand(section), wired), "output": _inside(folder, stage.file)}
+        same = self._with_settings(stage.command, config, folder)
+        return _inside(same or self._add(folder.path, stage.command, config), stage.file)
 
-    def _filled(self, use: str, shared: bool, name: SetName) -> Any:  # noqa: ANN401
+    def _with_settings(self, command: str, config: Settings, folder: InRun) -> InRun | None:
+        """Folder of a stage that differs from a new one only in its folder, if there is one."""
+
+        def without(settings: Settings, own: str) -> Settings:
+            named: Settings = replaced(
+                settings, lambda part: InRun(part.path.removeprefix(own)) if _within(part.path, own) else part
+            )
+            return {key: value for key, value in named.items() if key != "threads"}
+
+        for stage in self.stages.values():
+            if stage.command == command and without(stage.config, stage.name) == without(config, folder.path):
+                return InRun(stage.name)
+        return None
+
+    def _filled(self, use: str, shared: bool, name: SetName, previous: InRun) -> Any:  # noqa: ANN401
         """A value that a declared stage uses; a stage that all rows share serves the largest of them."""
         experiment = self.experiment
         if use in ("dit", "minimax", "guided"):
@@ -294,7 +300,7 @@ class Plan:
             "original_scores": self.original_scores,
             "codec": lambda: given(experiment.codec),
             "decoder": lambda: given(experiment.decoder or experiment.codec),
-            "centers": lambda: InRun(layout.CENTERS),
+            "previous": lambda: previous,
             "labels": lambda: experiment.classes,
             "ipc": lambda: experiment.ipcs[-1] if shared else name.ipc,
             "seed": lambda: experiment.seed,
@@ -308,12 +314,12 @@ class Plan:
         made = self.distilled(row, ipc)
         seed = self.experiment.seed + repeat
         name = str(Training(SetName(row, None if made is None else ipc), network, seed))
-        section = _section("ClassificationTask", "ImageDataModule", self.experiment.evaluate)
+        section = with_classes("ClassificationTask", "ImageDataModule", self.experiment.evaluate)
         data = {
             "train": self.images("train") if made is None else made,
             "val": self._validation(variant_of(self.experiment, row)[1].validation),
         }
-        config = self._lightning(name, section, _wired({"network": network, "seed": seed}, data), single=True)
+        config = self._lightning(name, section, wiring({"network": network, "seed": seed}, data), single=True)
         return self._add(name, "fit", config)
 
     def _validation(self, kind: str) -> Place:
@@ -327,31 +333,10 @@ class Plan:
         return self._add(name, "select", {**config, **wiring, "seed": self.experiment.seed})
 
 
-def nested(key: str, value: Any) -> Settings:  # noqa: ANN401
-    """The mapping that a dotted key and its value stand for."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
+def _within(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or lies in it."""
+    return path == folder or path.startswith(f"{folder}/")
 
 
-def _set(**settings: Any) -> Settings:  # noqa: ANN401
-    """The settings that are set."""
-    return {key: value for key, value in settings.items() if value is not None}
-
-
-def _wired(task: Settings, data: Settings) -> Settings:
-    return {"model": {"init_args": task}, "data": {"init_args": data}}
-
-
-def _uses(stage: MadeBy) -> list[str]:
-    """Names of the values that a declared stage uses, in the order in which it names them."""
-    groups: list[Mapping[str, Any]] = [stage.settings, *(settings for _, settings in stage.callbacks)]
-    return [value.name for group in groups for value in group.values() if isinstance(value, Use)]
-
-
-def _section(task: str | None, data: str | None, section: Settings, *callbacks: str) -> Settings:
-    """A section, expanded, with these classes where neither it nor its files name others."""
-    classes: Settings = {name: {"class_path": kind} for name, kind in (("model", task), ("data", data)) if kind}
-    if callbacks:
-        classes["trainer"] = {"callbacks": [{"class_path": kind} for kind in callbacks]}
-    return merge(classes, expand(section))
+def _inside(folder: InRun, file: str) -> InRun:
+    return InRun(f"{folder.path}/{file}") if file else folder

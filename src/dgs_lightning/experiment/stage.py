@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgs_lightning.errors import InputError
-
 Settings = dict[str, Any]
 NUMBERS = ("seed", "seed_everything", "fold", "ipc", "pool_images", "images_per_class")  # which a plan counts up
 
@@ -120,20 +118,3 @@ def one_of_each_kind(stages: Sequence[Stage]) -> list[Stage]:
         return stage.command, json.dumps(counted(settings), sort_keys=True)
 
     return list({kind(stage): stage for stage in reversed(stages)}.values())
-
-
-def check_shape(settings: Settings, above: str, names: Sequence[str], shape: type = dict) -> None:
-    """Check that parts of a section can be combined with this run's own settings.
-
-    Raises:
-        InputError: If one is neither a mapping nor, where a list is expected, a list.
-    """
-    for name in names:
-        value = settings.get(name)
-        if name in settings and not isinstance(value, shape) and not (value is None and shape is list):
-            raise InputError(
-                f"{above}{name}",
-                found=repr(value),
-                expected="a mapping of settings" if shape is dict else "a list of classes",
-                remedy="Correct the section",
-            )

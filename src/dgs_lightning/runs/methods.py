@@ -37,7 +37,7 @@ USES = (
     "codec",
     "decoder",
     "original_scores",
-    "centers",
+    "previous",
     "labels",
     "ipc",
     "pool_images",
@@ -52,8 +52,8 @@ class Use:
     Args:
         name: ``train`` (training images), ``latents`` (their latent cache), ``original_scores``; ``dit``, ``minimax``,
             ``guided`` (weights of the pretrained and of the fine-tuned DiT, and of the one that the experiment
-            guides); ``codec``, ``decoder``; ``centers`` (folder of cluster centres); ``labels`` (class list);
-            ``ipc``; ``pool_images`` (images per class of a pool); ``seed``.
+            guides); ``codec``, ``decoder``; ``labels`` (class list); ``ipc``; ``pool_images`` (images per class of a
+            pool); ``seed``; ``previous``: what the previous stage of the same method makes.
     """
 
     name: str
@@ -81,9 +81,11 @@ class MadeBy:
         task: Class of the task where neither section nor config names one.
         data: Class of the datamodule, likewise.
         settings: Values that the plan fills in, by dotted key of the stage's YAML. They may be :class:`Use`.
-        callbacks: Callbacks before those of the section: class and settings, which may be :class:`Use`. The
-            experiment's section of the callback's method, such as ``dag``, is laid over the settings.
+        callback: Class of a callback before those of the section, if any.
+        takes: The method's own settings in an experiment, such as ``dag: {stop_timestep: 30}``, that belong to this
+            stage: to its callback if it has one, else to its command. None: all of them.
         writer: Callback that writes what a prediction makes into the folder of the stage.
+        file: Name of the file that the stage makes in its folder; empty where the folder is what it makes.
     """
 
     name: str
@@ -93,8 +95,10 @@ class MadeBy:
     task: str | None = None
     data: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    callbacks: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    callback: str | None = None
+    takes: tuple[str, ...] | None = None
     writer: str | None = None
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,22 +197,33 @@ def _pool(model: str) -> MadeBy:
     return MadeBy(
         f"pools/{model}",
         "predict",
-        "generate",
-        None,
-        "GenerationTask",
-        "RequestDataModule",
-        settings,
-        (),
-        "ImageWriter",
+        section="generate",
+        task="GenerationTask",
+        data="RequestDataModule",
+        settings=settings,
+        writer="ImageWriter",
     )
 
 
-def _guided(callback: str, settings: Mapping[str, Any]) -> MadeBy:
-    """Stage that generates a set under guidance, one image for each cluster centre."""
+def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = ()) -> tuple[MadeBy, MadeBy]:
+    """Stages that compute cluster centres and generate a set under guidance, one image for each centre."""
     pool = _pool("guided")
-    centers = {"latents": Use("latents"), "ipc": Use("ipc"), "store": Use("centers"), **settings}
-    requests = {**pool.settings, "data.init_args.images_per_class": Use("ipc")}
-    return replace(pool, name="guided/{set}", settings=requests, callbacks=((callback, centers),))
+    computed = MadeBy(
+        "centers/{set}",
+        "centers",
+        settings={"latents": Use("latents"), "labels": Use("labels"), "ipc": Use("ipc"), **centers},
+        takes=("seed", *takes),
+        file="centers.safetensors",
+    )
+    requests = {"data.init_args.images_per_class": Use("ipc"), "data.init_args.centers": Use("previous")}
+    generated = replace(
+        pool,
+        name="guided/{set}",
+        settings={**pool.settings, **requests},
+        callback=callback,
+        takes=("scale", "stop_timestep", "form"),
+    )
+    return computed, generated
 
 
 _PAPER = "Li et al., difficulty-guided sampling"
@@ -238,7 +253,7 @@ METHODS: dict[str, Method] = {
             "#d7a0c0",
             "all",
             "Chan-Santiago et al., ICML 2025",
-            stages=(_guided("ModeGuidance", {}),),
+            stages=_guided("ModeGuidance", {}),
             pictured=True,
         ),
         Method(
@@ -247,7 +262,7 @@ METHODS: dict[str, Method] = {
             "#9b4a7a",
             "all",
             _PAPER,
-            stages=(_guided("DifficultyAwareGuidance", {"scores": Use("original_scores")}),),
+            stages=_guided("DifficultyAwareGuidance", {"scores": Use("original_scores")}, ("smoothing", "intervals")),
             compared_with="mgd3",
             pictured=True,
         ),
