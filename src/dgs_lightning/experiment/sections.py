@@ -1,5 +1,6 @@
 """Sections of an experiment: how a kind of stage is run, as the YAML of the command of the stage."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from dgs_lightning.configs import load_config, merge, remove_callbacks
@@ -38,6 +39,7 @@ def given_settings(**settings: Any) -> Settings:  # noqa: ANN401
 
 
 def wiring(task: Settings, data: Settings) -> Settings:
+    """Settings of a task and a datamodule, at their places in the YAML of a command."""
     return {"model": {"init_args": task}, "data": {"init_args": data}}
 
 
@@ -58,9 +60,5 @@ def _check_shape(settings: Settings, above: str, names: Sequence[str], shape: ty
     for name in names:
         value = settings.get(name)
         if name in settings and not isinstance(value, shape) and not (value is None and shape is list):
-            raise InputError(
-                f"{above}{name}",
-                found=repr(value),
-                expected="a mapping of settings" if shape is dict else "a list of classes",
-                remedy="Correct the section",
-            )
+            expected = "a mapping of settings" if shape is dict else "a list of classes"
+            raise InputError.setting(f"{above}{name}", repr(value), expected, "Correct the section")
