@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dgs_lightning.configs import load_config, merge, remove_callbacks
+from dgs_lightning.configs import class_name, load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.stage import Settings
 
@@ -44,11 +44,12 @@ def wiring(task: Settings, data: Settings) -> Settings:
 
 
 def with_classes(task: str | None, data: str | None, section: Settings, *callbacks: str) -> Settings:
-    """A section, expanded, with these classes where neither it nor its files name others."""
+    """A section, expanded, with these classes and callbacks where neither it nor its files name them."""
     classes: Settings = {name: {"class_path": kind} for name, kind in (("model", task), ("data", data)) if kind}
-    if callbacks:
-        classes["trainer"] = {"callbacks": [{"class_path": kind} for kind in callbacks]}
-    return merge(classes, expand(section))
+    settings = merge(classes, expand(section))
+    named = [class_name(callback) for callback in settings.get("trainer", {}).get("callbacks") or []]
+    missing: list[Settings] = [{"class_path": kind} for kind in callbacks if kind not in named]
+    return merge(settings, {"trainer": {"callbacks": missing}}) if missing else settings
 
 
 def _check_shape(settings: Settings, above: str, names: Sequence[str], shape: type = dict) -> None:
