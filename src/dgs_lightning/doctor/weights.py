@@ -10,15 +10,17 @@ from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS
 from dgs_lightning.models.estimator import EstimatorSource
-from dgs_lightning.models.hub import AUTOENCODER, TRANSFORMER, find_model, is_hub_id
+from dgs_lightning.models.hub import (
+    AUTOENCODER,
+    TRANSFORMER,
+    WEIGHT_SUFFIXES,
+    find_model,
+    has_weights,
+    is_hub_id,
+    licence_of,
+)
 
 ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
-ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
-LICENCES = {
-    "facebook/DiT": "CC BY-NC 4.0: not for commercial use",
-    "stabilityai/sd-vae": "MIT",
-    "madebyollin/": "MIT",
-}
 
 
 def check_weights(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[Finding]:
@@ -38,9 +40,11 @@ def _model(role: str, name: str, patterns: Sequence[str]) -> Finding:
         if is_hub_id(name):
             return _to_fetch(f"{role} {name}", f"'hf download {name}'", f"set {role} to the folder of a copy")
         return problem(f"{role} {name}: no such file or folder", f"Correct the path, or set {role} to a hub id")
-    if any(file.suffix in ENDINGS and file.stat().st_size for file in (found, *found.rglob("*")) if file.is_file()):
+    if has_weights(found):
         return ok(f"{role} {name}: on this machine{_licence(name)}")
-    return problem(f"{role} {name}: no weights in {found}", f"Fetch them again: a file ending in {', '.join(ENDINGS)}")
+    return problem(
+        f"{role} {name}: no weights in {found}", f"Fetch them again: a file ending in {', '.join(WEIGHT_SUFFIXES)}"
+    )
 
 
 def _estimator(experiment: Experiment) -> Finding:
@@ -78,4 +82,5 @@ def _to_fetch(what: str, fetch: str, instead: str) -> Finding:
 
 
 def _licence(name: str) -> str:
-    return next((f" (licence {text})" for start, text in LICENCES.items() if name.startswith(start)), "")
+    licence = licence_of(name)
+    return f" (licence {licence})" if licence else ""

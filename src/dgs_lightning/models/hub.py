@@ -10,6 +10,13 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.files import read_json
 
 TRANSFORMER, AUTOENCODER = ("transformer/*",), ("*.json", "*.safetensors")  # files needed of a model on the hub
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+LICENCES = {
+    "facebook/DiT": "CC BY-NC 4.0: not for commercial use",
+    "stabilityai/sd-vae": "MIT",
+    "madebyollin/": "MIT",
+}
+"""Licences of the published models, by the beginning of their hub id."""
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -36,6 +43,17 @@ def find_model(name: str, patterns: Sequence[str]) -> Path | None:
         return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+
+
+def has_weights(path: Path) -> bool:
+    """Whether a model's file or folder contains a file of weights that is not empty."""
+    files = (file for file in (path, *path.rglob("*")) if file.is_file())
+    return any(file.suffix in WEIGHT_SUFFIXES and file.stat().st_size for file in files)
+
+
+def licence_of(name: str) -> str | None:
+    """Licence of a published model by its hub id; none for other models."""
+    return next((licence for start, licence in LICENCES.items() if name.startswith(start)), None)
 
 
 def download(name: str, patterns: Sequence[str], where: str) -> Path:
