@@ -181,7 +181,11 @@ def test_a_wrong_experiment_is_refused_before_it_is_planned(change: str, says: s
         ("guided/dag", "dag.intervals=0", "intervals: found 0"),
         ("distilled/dit", "select.hard_cutoff=.nan", "hard_cutoff: found nan"),
         ("distilled/dit", "select.intervals=1000000000000", "intervals: found 1000000000000"),
-        ("distilled/dit", "select.smoothing_forks={epsilon: small}", "epsilon must be a number"),
+        (
+            "distilled/dit",
+            "select.smoothing_forks={epsilon: small}",
+            "smoothing_forks.epsilon: found 'small', expected a number",
+        ),
         ("scores", "score.data.init_args.val_batch_size=0", "val_batch_size: found 0"),
         ("data", "prepare.val_fraction=.nan", "val_fraction: found nan"),
         ("data", "prepare.channels=2", "channels: found 2"),

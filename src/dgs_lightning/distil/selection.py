@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from dgs_lightning.bounds import AtLeast, Between, Group
+from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, require_scores
 from dgs_lightning.errors import InputError
@@ -100,6 +100,7 @@ class SelectionSettings(Group):
         Raises:
             InputError: If one of them is unknown or impossible.
         """
+        check_bounds(SmoothingSettings, settings["smoothing_forks"] or {}, "smoothing_forks.")
         plenty = np.ones(settings["intervals"], dtype=np.int64)
         for name, use in (
             ("distribution", lambda: sampling_distribution(settings["distribution"], 1, plenty, plenty)),
