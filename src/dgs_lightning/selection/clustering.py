@@ -22,7 +22,7 @@ def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
     Args:
         points: Flattened latents or features, shape ``(N, D)``.
         count: Number of centres.
-        seed: Seed of the k-means++ initialisation.
+        seed: Seed of the k-means++ start.
 
     Returns:
         Centres, shape ``(count, D)``.
