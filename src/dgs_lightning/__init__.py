@@ -24,6 +24,7 @@ _MODULES = {
     "ModeGuidance": "callbacks.guidance",
     "ImageWriter": "callbacks.image_writer",
     "LatentWriter": "callbacks.latent_writer",
+    "PublishedLength": "callbacks.published_length",
     "ResumeCheckpoint": "callbacks.checkpointing",
     "SampleGrid": "callbacks.sample_grid",
     "ScoreWriter": "callbacks.score_writer",

@@ -145,14 +145,13 @@ class Run:
         if config is None or self.dataset not in published:
             return ""
         parts = load_yaml(config)
-        data, task = ((parts.get(part) or {}).get("init_args") or {} for part in ("data", "model"))
+        data = (parts.get("data") or {}).get("init_args") or {}
         theirs, ours = [], []
         side = data.get("image_size") or self.settings.get("image_size")
         if side not in (None, SIDE):
             theirs.append(f"images of {SIDE} x {SIDE} pixels")
             ours.append(f"images of {side} x {side} pixels")
-        length = next((f"{task[unit]} {unit}" for unit in ("epochs", "steps") if task.get(unit)), None)
-        if length is not None:
+        if (length := _length(parts)) is not None:
             theirs.append("epochs that follow from the IPC")
             ours.append(length)
         if changed := self._changed_settings():
@@ -340,3 +339,14 @@ def read_record(path: Path) -> dict[str, Any]:
             remedy="Delete the file and run the experiment again",
         ) from None
     return content
+
+
+def _length(config: Mapping[str, Any]) -> str | None:
+    """Length of a training that does not follow from the images per class, such as ``600 steps``."""
+    trainer, task = config.get("trainer") or {}, (config.get("model") or {}).get("init_args") or {}
+    callbacks = [callback for callback in trainer.get("callbacks") or [] if isinstance(callback, dict)]
+    published = [c.get("init_args") or {} for c in callbacks if str(c.get("class_path")).endswith("PublishedLength")]
+    limits = {unit: trainer.get(f"max_{unit}") for unit in ("epochs", "steps")}
+    # Runs of version 0.1.0 have their length among the task's settings.
+    lengths = ((settings.get(unit), unit) for settings in (limits, *published, task) for unit in limits)
+    return next((f"{number} {unit}" for number, unit in lengths if number not in (None, -1)), None)

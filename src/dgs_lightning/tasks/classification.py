@@ -1,6 +1,5 @@
 """Downstream training: a network from scratch on a (distilled) set, judged on real images."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -28,8 +27,8 @@ from dgs_lightning.tasks.protocol import (
     MOMENTUM,
     SCHEDULES,
     channel_statistics,
+    epochs_of,
     mixed_cross_entropy,
-    published_epochs,
     published_sgd,
     soft_label_loss,
 )
@@ -60,17 +59,15 @@ class ClassificationTask(L.LightningModule, Ranged):
     """Trains and tests a classifier by the downstream protocol of Minimax, MGD3 and DGS (Section 4.1).
 
     Batches are images ``(B, C, S, S)`` in ``[0, 1]`` and the positions of their classes in the datamodule's
-    ``labels``. The length of the run and the evaluations in it are the task's to set, whatever the trainer's own
-    ``max_epochs`` and ``check_val_every_n_epoch`` are. Initial weights, augmentation and CutMix depend on `seed` alone.
+    ``labels``. The trainer decides how long to train and how often to evaluate; the callback
+    :class:`~dgs_lightning.PublishedLength` sets both as published. Initial weights, augmentation and CutMix depend on
+    `seed` alone.
 
     Args:
         network: Name of the network, see :func:`~dgs_lightning.models.registry.build_network`.
         width: Channels of a ConvNet.
         pretrained: Weights to start from: none, a local file, or true for the network's own from its hub.
         seed: Seed of this repeat.
-        epochs: Passes over the training images; with neither this nor `steps` the published number for as many images
-            per class.
-        steps: Length in optimiser steps instead, rounded up to whole epochs.
         optimizer: ``sgd`` with momentum 0.9, or ``adamw``.
         lr: Learning rate; by default the published one of SGD for as many classes, 1e-3 of AdamW.
         weight_decay: Weight decay; by default the published one of SGD, 0.01 of AdamW.
@@ -87,7 +84,6 @@ class ClassificationTask(L.LightningModule, Ranged):
         temperature: Temperature of a teacher's soft labels.
         mean: Mean of each channel that images are normalised with; ImageNet's by default.
         std: Standard deviation of each channel.
-        evaluations: About how often the network is evaluated over the run; always after the last epoch.
         save_weights: Leave the trained network in the run's folder, as ``weights``.
 
     Raises:
@@ -96,8 +92,6 @@ class ClassificationTask(L.LightningModule, Ranged):
 
     RANGES: ClassVar[Mapping[str, str]] = {
         "width": "[1, 65536]",
-        "epochs": "[1, inf)",
-        "steps": "[1, inf)",
         "lr": "[0, inf)",
         "weight_decay": "[0, inf)",
         "crop_scale": "(0, 1]",
@@ -108,7 +102,6 @@ class ClassificationTask(L.LightningModule, Ranged):
         "temperature": "(0, inf)",
         "mean": "(-inf, inf)",
         "std": "(0, inf)",
-        "evaluations": "[1, inf)",
     }
 
     def __init__(
@@ -117,8 +110,6 @@ class ClassificationTask(L.LightningModule, Ranged):
         width: int = 128,
         pretrained: bool | str = False,
         seed: int = 0,
-        epochs: int | None = None,
-        steps: int | None = None,
         optimizer: Literal["sgd", "adamw"] = "sgd",
         lr: float | None = None,
         weight_decay: float | None = None,
@@ -134,7 +125,6 @@ class ClassificationTask(L.LightningModule, Ranged):
         temperature: float = 20.0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
-        evaluations: int = 100,
         save_weights: bool = False,
     ) -> None:
         super().__init__()
@@ -150,40 +140,28 @@ class ClassificationTask(L.LightningModule, Ranged):
         """Refuse settings that no data could go with.
 
         Raises:
-            InputError: If a number is out of its range, the length is given twice, labels that a teacher makes soft are
-                to be smoothed, or no network has the name.
+            InputError: If a number is out of its range, labels that a teacher makes soft are to be smoothed, or no
+                network has the name.
         """
         super().check_settings(settings)
         check_name(settings["network"])
-        (least, most), both = settings["crop_scale"], None not in (settings["epochs"], settings["steps"])
+        least, most = settings["crop_scale"]
         for name, valid, expected in (
-            ("epochs", not both, "a positive number, or steps instead"),
             ("label_smoothing", not (settings["teacher"] and settings["label_smoothing"]), "0 with soft labels"),
             ("crop_scale", least <= most, "shares of the area in rising order, such as 0.5, 1"),
         ):
             if not valid:
                 raise InputError(name, found=str(settings[name]), expected=expected, remedy="Correct the setting")
 
-    # ---- what is trained, and how long -----------------------------------------------------------------------
+    # ---- what is trained -----------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
         """The account that every run leaves."""
         return [ClassifierResults(self)]
 
     def setup(self, stage: str) -> None:
-        """Set the length of the run and how often the network is evaluated in it."""
+        """Keep the memory that is freed for the next batch."""
         keep_freed_memory()
-        if stage == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            epochs = self._epochs()
-            self.trainer.fit_loop.max_epochs = epochs
-            self.trainer.check_val_every_n_epoch = max(1, epochs // self.hparams["evaluations"])
-
-    def _epochs(self) -> int:
-        """Passes over the training images that the settings ask for."""
-        data = self.data
-        if self.hparams["steps"] is not None:
-            return math.ceil(int(self.hparams["steps"]) / len(data.train_dataloader()))
-        return int(self.hparams["epochs"] or published_epochs(data.train_images / len(data.labels), len(data.labels)))
 
     @property
     def data(self) -> LabelledImages:
@@ -222,7 +200,11 @@ class ClassificationTask(L.LightningModule, Ranged):
         self.metrics = classification_metrics(len(self.config.labels))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """SGD or AdamW, the learning rate changing by epoch."""
+        """SGD or AdamW, the learning rate changing by epoch.
+
+        Raises:
+            InputError: If the learning rate changes over a training without end.
+        """
         settings, sgd = self.hparams, self.hparams["optimizer"] == "sgd"
         lr, weight_decay = published_sgd(len(self.config.labels)) if sgd else ADAMW
         options: dict[str, Any] = {
@@ -231,17 +213,23 @@ class ClassificationTask(L.LightningModule, Ranged):
         }
         parameters = self.network.parameters()
         optimizer = SGD(parameters, momentum=MOMENTUM, **options) if sgd else AdamW(parameters, **options)
-        factor, epochs = SCHEDULES[settings["schedule"]], self.trainer.fit_loop.max_epochs or 1
-        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, lambda epoch: factor(epoch, epochs))}
+        factor, epochs = SCHEDULES[settings["schedule"]], epochs_of(self.trainer, len(self.data.train_dataloader()))
+        if epochs is None and settings["schedule"] != "constant":
+            raise InputError(
+                "schedule",
+                found=f"{settings['schedule']!r} in a training without end",
+                expected="a number of epochs or steps, or 'constant'",
+                remedy="Set trainer.max_epochs or trainer.max_steps, or name the callback PublishedLength",
+            )
+        length = epochs or 1
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, lambda epoch: factor(epoch, length))}
 
     # ---- training --------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        """Log the learning rate, and see to it that the last epoch is followed by an evaluation."""
+        """Log the learning rate."""
         self.losses: list[Tensor] = []
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        if self.current_epoch + 1 == self.trainer.max_epochs:
-            self.trainer.check_val_every_n_epoch = 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of an augmented and mixed batch, whose draws depend on seed, epoch and the batch's number alone."""

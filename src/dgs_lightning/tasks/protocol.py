@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch.nn.functional as F
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 EPOCHS = {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500}  # largest images per class -> epochs
@@ -19,6 +20,21 @@ def published_epochs(ipc: float, classes: int) -> int:
     """Epochs of training on `ipc` images per class; from 100 classes on two thirds, floored to hundreds."""
     epochs = next((count for most, count in EPOCHS.items() if ipc <= most), EPOCHS_BEYOND)
     return epochs if classes < MANY_CLASSES else epochs * 2 // 300 * 100
+
+
+def epochs_of(trainer: Trainer, batches: int) -> int | None:
+    """Epochs of a training, the last one perhaps incomplete, by its trainer's limits; ``None`` without any limit.
+
+    Args:
+        trainer: Trainer with ``max_epochs`` or ``max_steps``.
+        batches: Training batches of an epoch.
+    """
+    limit = trainer.limit_train_batches
+    batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+    limits = [] if trainer.max_epochs in (None, -1) else [trainer.max_epochs]
+    if trainer.max_steps != -1:
+        limits.append(math.ceil(trainer.max_steps / max(1, math.ceil(batches / trainer.accumulate_grad_batches))))
+    return min(limits, default=None)
 
 
 def published_sgd(classes: int) -> tuple[float, float]:
