@@ -184,3 +184,26 @@ def test_of_stages_that_differ_in_what_the_plan_counts_up_and_own_paths_alone_on
     guided = [stage.config["trainer"]["callbacks"][0] for stage in kinds if stage.name.startswith("guided/")]
     assert [callback["init_args"].get("stop_timestep") for callback in guided] == [30, None]
     assert len(kinds) < len(everything) / 3
+
+
+def callbacks_of(experiment: Experiment, name: str) -> list[str]:
+    config = next(stage.config for stage in stages(experiment) if stage.name.startswith(name))
+    return [callback["class_path"] for callback in config["trainer"]["callbacks"]]
+
+
+def test_every_training_of_a_classifier_writes_its_result_once() -> None:
+    own = {"trainer": {"callbacks": [{"class_path": "dgs_lightning.ResultWriter"}, {"class_path": "Other"}]}}
+    assert callbacks_of(SMALL, "evaluation/") == ["ResultWriter"]
+    assert callbacks_of(replace(SMALL, evaluate=own), "evaluation/") == ["dgs_lightning.ResultWriter", "Other"]
+    assert callbacks_of(replace(SMALL, cross_fit=own), "estimator/") == ["Other", "ResultWriter"]
+
+
+def test_the_weights_of_a_classifier_are_kept_where_another_stage_reads_them() -> None:
+    found = {stage.name.split("/")[0]: stage for stage in stages(load_experiment("quickstart", []))}
+    writers = {
+        name: callback.get("init_args", {}).get("save_weights", False)
+        for name in ("estimator", "judge", "evaluation")
+        for callback in found[name].config["trainer"]["callbacks"]
+        if callback["class_path"] == "ResultWriter"
+    }
+    assert writers == {"estimator": True, "judge": True, "evaluation": False}

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from dgs_lightning.callbacks.checkpointing import EpochCheckpoint
 from dgs_lightning.callbacks.published_length import PublishedLength
+from dgs_lightning.callbacks.result_writer import ResultWriter
 from dgs_lightning.commands.cli import check
 from dgs_lightning.commands.prepare import prepare
 from dgs_lightning.configs import ROOT, find_config, load_yaml
@@ -68,9 +69,10 @@ def fit(
     epochs: int,
     callbacks: Sequence[Callback] = (),
     ckpt_path: str | None = None,
+    save_weights: bool = False,
     **settings: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
-    run = trainer(root, [PublishedLength(epochs), *callbacks], max_epochs=-1)
+    run = trainer(root, [PublishedLength(epochs), ResultWriter(save_weights), *callbacks], max_epochs=-1)
     run.fit(task(**settings), images(digits), ckpt_path=ckpt_path)
     result: dict[str, Any] = json.loads((root / "result.json").read_text())
     return result
@@ -159,8 +161,8 @@ def test_dropout_depends_on_the_seed_alone(digits: Path, tmp_path: Path) -> None
     for root in (tmp_path / "first", tmp_path / "second"):
         torch.rand(7)  # the global generator is elsewhere
         data = images(digits, image_size=32, channels=3, batch_size=512)
-        model = task(network="torchvision:squeezenet1_1", save_weights=True)
-        trainer(root, max_epochs=1, limit_val_batches=1).fit(model, data)
+        run = trainer(root, [ResultWriter(save_weights=True)], max_epochs=1, limit_val_batches=1)
+        run.fit(task(network="torchvision:squeezenet1_1"), data)
     first, second = (tmp_path / name / "weights" / "model.safetensors" for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
 
@@ -211,7 +213,7 @@ def test_a_student_learns_from_soft_labels(digits: Path, tmp_path: Path) -> None
     fit(digits, tmp_path / "teacher", 4, save_weights=True, **QUICK)
     student = task(teacher=f"{tmp_path}/teacher/weights", temperature=2.0, **QUICK)
     trainer(tmp_path / "student", max_epochs=4).fit(student, images(digits))
-    assert json.loads((tmp_path / "student" / "result.json").read_text())["accuracy_last"] > 0.8
+    assert student.evaluation["accuracy"] > 0.8
     assert not any("teacher" in name for name in student.state_dict())
 
 
@@ -243,7 +245,7 @@ def test_an_imagenet_classifier_teaches_the_columns_of_its_wordnet_ids(tmp_path:
 def test_tensorboard_shows_the_confusion_matrix(digits: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = trainer(tmp_path, logger=True, log_every_n_steps=1, max_epochs=1)
+    run = trainer(tmp_path, [ResultWriter()], logger=True, log_every_n_steps=1, max_epochs=1)
     run.fit(task(), images(digits))
     assert run.logger is not None
     assert run.logger.log_dir is not None
@@ -260,9 +262,11 @@ def test_shipped_configs_have_settings_that_the_command_line_takes(config: Path)
 def fit_shipped(config: str, digits: Path, root: Path, **data: Any) -> Any:  # noqa: ANN401
     """Last evaluation of a classifier trained by a shipped config."""
     settings = load_yaml(find_config(f"classify/{config}"))
-    length = PublishedLength(**settings["trainer"]["callbacks"][0]["init_args"])
-    model = ClassificationTask(**settings["model"]["init_args"], save_weights=True)
-    trainer(root, [length], max_epochs=-1).fit(model, images(digits, **settings["data"]["init_args"], **data))
+    length, writer = (callback["init_args"] for callback in settings["trainer"]["callbacks"][:2])
+    model = ClassificationTask(**settings["model"]["init_args"])
+    trainer(root, [PublishedLength(**length), ResultWriter(**writer)], max_epochs=-1).fit(
+        model, images(digits, **settings["data"]["init_args"], **data)
+    )
     return model.evaluation
 
 

@@ -261,7 +261,8 @@ class Plan:
     def _fit_classifier(self, name: str, section: Settings, data: Settings) -> Stage:
         section = _section("ClassificationTask", "ImageDataModule", section)
         data = {"train": self._split("train"), "val": self._split("val"), **data}
-        config = self._lightning(section, {"save_weights": True, "seed": self.experiment.seed}, data, name, single=True)
+        config = self._lightning(section, {"seed": self.experiment.seed}, data, name, single=True)
+        config = _with_results(config, save_weights=True)
         return self._add(name, "fit", config, [self.prepare()], [self._external(self.experiment.data)])
 
     def estimator(self) -> list[Stage]:
@@ -418,7 +419,7 @@ class Plan:
         name = f"evaluation/{row if made_by is None else f'{row}-ipc{ipc}'}/{network}/seed{seed}"
         val = self._split("val") if validation is None else self.path(validation.name)
         data = {"train": train, "val": val}
-        config = self._lightning(section, {"network": network, "seed": seed}, data, name, single=True)
+        config = _with_results(self._lightning(section, {"network": network, "seed": seed}, data, name, single=True))
         needs = [self.prepare(), made_by, validation]
         return self._add(name, "fit", config, needs, [self._external(self.experiment.data)])
 
@@ -453,3 +454,18 @@ class Plan:
 def _section(task: str, data: str, section: Settings) -> Settings:
     """Settings of a section, with these classes where neither it nor its files name others."""
     return merge({"model": {"class_path": task}, "data": {"class_path": data}}, expand(section))
+
+
+def _with_results(settings: Settings, save_weights: bool = False) -> Settings:
+    """Settings of a training with a callback that writes its result, and its weights where a later stage reads them."""
+    callbacks = settings["trainer"].get("callbacks") or []
+    paths = [callback.get("class_path") if isinstance(callback, dict) else callback for callback in callbacks]
+    others = [
+        callback
+        for callback, path in zip(callbacks, paths, strict=True)
+        if str(path).rpartition(".")[2] != "ResultWriter"
+    ]
+    if len(others) < len(callbacks) and not save_weights:
+        return settings
+    writer = {"class_path": "ResultWriter", "init_args": {"save_weights": save_weights}}
+    return {**settings, "trainer": {**settings["trainer"], "callbacks": [*others, writer]}}

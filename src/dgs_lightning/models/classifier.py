@@ -85,7 +85,7 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
         raise InputError(
             path,
             found=f"no classifier's settings ({error})",
-            expected="the config.json that ClassificationTask writes with save_weights: true",
+            expected="the config.json that ResultWriter writes with save_weights: true",
             remedy="Name its folder of weights, or train it again",
         ) from None
     network = config.build()

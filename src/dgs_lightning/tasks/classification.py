@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import lightning as L
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
@@ -14,7 +13,6 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from dgs_lightning.bounds import Ranged
-from dgs_lightning.callbacks.results import ClassifierResults
 from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_cutmix, normalise
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.allocator import keep_freed_memory
@@ -60,7 +58,8 @@ class ClassificationTask(L.LightningModule, Ranged):
 
     Batches are images ``(B, C, S, S)`` in ``[0, 1]`` and the positions of their classes in the datamodule's
     ``labels``. The trainer decides how long to train and how often to evaluate; the callback
-    :class:`~dgs_lightning.PublishedLength` sets both as published. Initial weights, augmentation and CutMix depend on
+    :class:`~dgs_lightning.PublishedLength` sets both as published, and
+    :class:`~dgs_lightning.ResultWriter` writes the result. Initial weights, augmentation and CutMix depend on
     `seed` alone.
 
     Args:
@@ -84,7 +83,6 @@ class ClassificationTask(L.LightningModule, Ranged):
         temperature: Temperature of a teacher's soft labels.
         mean: Mean of each channel that images are normalised with; ImageNet's by default.
         std: Standard deviation of each channel.
-        save_weights: Leave the trained network in the run's folder, as ``weights``.
 
     Raises:
         InputError: If a number is out of its range.
@@ -125,7 +123,6 @@ class ClassificationTask(L.LightningModule, Ranged):
         temperature: float = 20.0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
-        save_weights: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # Lightning would not log a seed that differs from the datamodule's
@@ -154,10 +151,6 @@ class ClassificationTask(L.LightningModule, Ranged):
                 raise InputError(name, found=str(settings[name]), expected=expected, remedy="Correct the setting")
 
     # ---- what is trained -----------------------------------------------------------------------
-
-    def configure_callbacks(self) -> list[Callback]:
-        """The account that every run leaves."""
-        return [ClassifierResults(self)]
 
     def setup(self, stage: str) -> None:
         """Keep the memory that is freed for the next batch."""
@@ -275,7 +268,7 @@ class ClassificationTask(L.LightningModule, Ranged):
             InputError: If the checkpoint was made with other settings.
         """
         begun = checkpoint.get("hyper_parameters", {})
-        changed = [name for name, value in self.hparams.items() if begun.get(name) != value and name != "save_weights"]
+        changed = [name for name, value in self.hparams.items() if begun.get(name) != value]
         states = (checkpoint["state_dict"], self.state_dict())
         shapes = [{name: value.shape for name, value in state.items()} for state in states]
         if changed or shapes[0] != shapes[1]:
