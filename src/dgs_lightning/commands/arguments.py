@@ -1,9 +1,19 @@
 """What the command lines share: the options of whatever takes an experiment, and how a parser's complaint reads."""
 
 import argparse
+import importlib
+import re
 from typing import NoReturn
 
+from dgs_lightning.bounds import place_in_groups
 from dgs_lightning.errors import InputError
+
+# How jsonargparse says that a class has no such parameter, or that a group has no such form.
+_UNKNOWN = re.compile(
+    r"""Parser key "(?P<key>[\w.]+)":.*Problem with given class_path '(?P<module>[\w.]+)\.(?P<name>\w+)':\s+"""
+    r"""(Option '(?P<option>\w+)' is not accepted|Parser key "(?P<group>\w+)":\s+Unable to load config)""",
+    re.DOTALL,
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,3 +47,19 @@ def complaint(error: BaseException) -> str:
     noise = ("Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
     telling = [line.rstrip(".:") for line in lines if line and not line.startswith(noise)]
     return ": ".join(telling)[:300]
+
+
+def moved_setting(error: BaseException) -> InputError | None:
+    """An error with the new place of a setting, where jsonargparse refuses it because it is part of a group now."""
+    if (unknown := _UNKNOWN.search(str(error))) is None:
+        return None
+    kind = getattr(importlib.import_module(unknown["module"]), unknown["name"])
+    setting = unknown["option"] or unknown["group"]
+    if (place := place_in_groups(kind, setting)) is None:
+        return None
+    return InputError(
+        f"{unknown['key']}.{setting}",
+        found="a setting without its group",
+        expected=f"{unknown['key']}.{place}",
+        remedy="Rename it",
+    )

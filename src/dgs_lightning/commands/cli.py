@@ -19,8 +19,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import dgs_lightning
-from dgs_lightning.bounds import Ranged, check_ranges
-from dgs_lightning.commands.arguments import complaint
+from dgs_lightning.bounds import Above, AtLeast, Between, Ranged, check_bounds, check_value
+from dgs_lightning.commands.arguments import complaint, moved_setting
 from dgs_lightning.configs import find_config
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import refusals_told_once
@@ -34,26 +34,26 @@ FUNCTION_COMMANDS = {
 }
 Settings = dict[str, Any]
 OnStep = Callable[[int, int], None]
-SEEDS = "[0, 4294967295]"  # what NumPy and Lightning take
-TRAINER_RANGES = {
-    "devices": "[-1, 1024]",
-    "num_nodes": "[1, 65536]",
-    "max_epochs": "[-1, inf)",
-    "min_epochs": "[0, inf)",
-    "max_steps": "[-1, inf)",
-    "min_steps": "[0, inf)",
-    "limit_train_batches": "[0, inf)",
-    "limit_val_batches": "[0, inf)",
-    "limit_test_batches": "[0, inf)",
-    "limit_predict_batches": "[0, inf)",
-    "overfit_batches": "[0, inf)",
-    "val_check_interval": "(0, inf)",
-    "check_val_every_n_epoch": "[1, inf)",
-    "num_sanity_val_steps": "[-1, inf)",
-    "log_every_n_steps": "[0, inf)",
-    "accumulate_grad_batches": "[1, inf)",
-    "gradient_clip_val": "[0, inf)",
-    "reload_dataloaders_every_n_epochs": "[0, inf)",
+SEEDS = Between(0, 4294967295)  # what NumPy and Lightning take
+TRAINER_LIMITS = {
+    "devices": Between(-1, 1024),
+    "num_nodes": Between(1, 65536),
+    "max_epochs": AtLeast(-1),
+    "min_epochs": AtLeast(0),
+    "max_steps": AtLeast(-1),
+    "min_steps": AtLeast(0),
+    "limit_train_batches": AtLeast(0),
+    "limit_val_batches": AtLeast(0),
+    "limit_test_batches": AtLeast(0),
+    "limit_predict_batches": AtLeast(0),
+    "overfit_batches": AtLeast(0),
+    "val_check_interval": Above(0),
+    "check_val_every_n_epoch": AtLeast(1),
+    "num_sanity_val_steps": AtLeast(-1),
+    "log_every_n_steps": AtLeast(0),
+    "accumulate_grad_batches": AtLeast(1),
+    "gradient_clip_val": AtLeast(0),
+    "reload_dataloaders_every_n_epochs": AtLeast(0),
 }
 
 # Lightning's remarks on what is meant here: runs measured in steps, few batches, no workers.
@@ -145,12 +145,14 @@ class DGSCommandLine(LightningCLI):
         """Parse the command line, or say in one line what is wrong with it."""
         self.config = parsed(parser, args, f"dgs {args[0]}")
         settings = self.config[self.config.subcommand]
-        check_ranges(settings, {"seed_everything": SEEDS})
-        check_ranges(settings.trainer, TRAINER_RANGES)
+        check_value("seed_everything", settings.seed_everything, SEEDS)
+        for name, limit in TRAINER_LIMITS.items():
+            check_value(name, settings.trainer.get(name), limit)
         if self.config.subcommand == "predict" and settings.trainer.logger is None:
             # Lightning's own would begin a folder in the current one, and have nothing to log.
             settings.trainer.logger = False
         for kind, own in named_classes(settings):
+            check_bounds(kind, own)
             if issubclass(kind, Ranged):
                 kind.check_settings(own)
 
@@ -243,6 +245,7 @@ def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     args = [f"--runs={json.dumps(folders)}", *args[len(folders) :]] if folders else args
     arguments: dict[str, Any] = parsed(parser, with_shipped_configs(args), f"dgs {command}").as_dict()
     del arguments["config"]
+    check_bounds(function_of(command), arguments)
     checked = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), "check_settings", None)
     if checked:
         checked(arguments)
@@ -258,7 +261,9 @@ def parsed(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
     try:
         return parser.parse_args(args)
     except ArgumentError as error:
-        found = complaint(error)
+        found, moved = complaint(error), moved_setting(error)
+    if moved is not None:
+        raise moved
     raise InputError("settings", found=found, expected=f"what '{command} --help' lists", remedy="Correct that setting")
 
 
