@@ -17,7 +17,7 @@ from dgs_lightning.callbacks.result_writer import ResultWriter
 from dgs_lightning.commands.cli import check
 from dgs_lightning.commands.prepare import prepare
 from dgs_lightning.configs import ROOT, find_config, load_yaml
-from dgs_lightning.data.augmentation import normalise
+from dgs_lightning.data.augmentation import Augmentation, normalise
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.splits import folds_of
@@ -28,7 +28,7 @@ from dgs_lightning.models.estimator import load_estimator
 from dgs_lightning.models.registry import build_network
 from dgs_lightning.models.teacher import Teacher
 from dgs_lightning.tasks.classification import ClassificationTask
-from dgs_lightning.tasks.protocol import channel_statistics
+from dgs_lightning.tasks.protocol import Normalisation, OptimizerSettings, TeacherSettings, channel_statistics
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,8 @@ def trainer(root: Path, callbacks: Sequence[Callback] = (), **settings: Any) -> 
 
 
 def task(**settings: Any) -> ClassificationTask:  # noqa: ANN401
-    return ClassificationTask(**{"network": "convnet2", "width": 16, "flip": False, **settings})
+    defaults = {"network": "convnet2", "width": 16, "augmentation": Augmentation(flip=False)}
+    return ClassificationTask(**{**defaults, **settings})
 
 
 def images(digits: Path, **settings: Any) -> ImageDataModule:  # noqa: ANN401
@@ -96,7 +97,10 @@ class Kill(Callback):
         raise Killed
 
 
-QUICK: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "schedule": "cosine", "crop_scale": (0.9, 1.0), "cutmix": 0}
+QUICK: dict[str, Any] = {
+    "optimizer": OptimizerSettings("adamw", lr=0.01, schedule="cosine"),
+    "augmentation": Augmentation(crop_scale=(0.9, 1.0), flip=False, cutmix=0),
+}
 
 
 def test_a_small_network_learns_the_digits_and_leaves_its_account(digits: Path, tmp_path: Path) -> None:
@@ -140,11 +144,14 @@ def test_the_trainer_decides_how_long_to_train_and_when_to_evaluate(digits: Path
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"crop_scale": (0.8, 0.5)}, "crop_scale"),
-        ({"cutmix": -1.0}, "cutmix"),
+        ({"augmentation": {"crop_scale": (0.8, 0.5)}}, "crop_scale"),
+        ({"augmentation": {"cutmix": -1.0}}, "augmentation.cutmix: found -1"),
+        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: found nan"),
+        ({"optimizer": {"name": "adam"}}, "optimizer.name: found adam, expected one of sgd, adamw"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
-        ({"label_smoothing": 0.1, "teacher": "timm:resnet18"}, "label_smoothing: found 0.1, expected 0 with soft"),
-        ({"temperature": 0.0}, "temperature"),
+        ({"label_smoothing": 0.1, "teacher": {"name": "timm:resnet18"}}, "label_smoothing: found 0.1 beside a teacher"),
+        ({"teacher": {"name": "timm:resnet18", "temperature": 0.0}}, "teacher.temperature: found 0.0"),
+        ({"normalisation": {"mean": [0.5], "std": [0.0]}}, r"normalisation.std: found \[0.0\]"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any], says: str) -> None:
@@ -153,8 +160,8 @@ def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any], say
 
 
 def test_statistics_of_other_channels_are_refused(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="mean: found 3 numbers, expected one for each channel, 1"):
-        fit(digits, tmp_path, 1, mean=[0.5, 0.5, 0.5])
+    with pytest.raises(InputError, match=r"normalisation\.mean: found 3 numbers, expected one for each"):
+        fit(digits, tmp_path, 1, normalisation=Normalisation((0.5, 0.5, 0.5), (0.2,)))
 
 
 def test_dropout_depends_on_the_seed_alone(digits: Path, tmp_path: Path) -> None:
@@ -169,9 +176,33 @@ def test_dropout_depends_on_the_seed_alone(digits: Path, tmp_path: Path) -> None
 
 def test_a_checkpoint_of_other_settings_is_refused(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        fit(digits, tmp_path, 3, [EpochCheckpoint(minutes=0), Kill(1)], seed=1, cutmix=0.5)
-    with pytest.raises(InputError, match=r"one made with seed: 1, cutmix: 0\.5"):
+        fit(digits, tmp_path, 3, [EpochCheckpoint(minutes=0), Kill(1)], seed=1, augmentation=Augmentation(cutmix=0.5))
+    with pytest.raises(
+        InputError, match=r"one made with seed: 1, augmentation\.flip: True, augmentation\.cutmix: 0\.5,"
+    ):
         fit(digits, tmp_path, 3, [EpochCheckpoint(minutes=0)], "last", seed=2)
+
+
+def test_a_checkpoint_of_version_0_1_0_is_refused_with_what_to_do(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        fit(digits, tmp_path, 2, [EpochCheckpoint(minutes=0), Kill(1)])
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"] = {"network": "convnet2", "epochs": 2, "optimizer": "sgd", "crop_scale": (0.5, 1.0)}
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match=r"one of version 0\.1\.0.*Start in a new folder"):
+        fit(digits, tmp_path, 2, [EpochCheckpoint(minutes=0)], "last")
+
+
+def test_a_checkpoint_holds_plain_settings_from_which_the_task_is_made_again(digits: Path, tmp_path: Path) -> None:
+    settings = {"teacher": None, "normalisation": Normalisation((0.3,), (0.4,)), **QUICK}
+    with pytest.raises(Killed):
+        fit(digits, tmp_path, 2, [EpochCheckpoint(minutes=0), Kill(1)], **settings)
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
+    assert saved["optimizer"] == {"name": "adamw", "lr": 0.01, "weight_decay": None, "schedule": "cosine"}
+    again = ClassificationTask(**saved)
+    assert (again.optimizer, again.augmentation) == (QUICK["optimizer"], QUICK["augmentation"])
+    assert (again.teacher, again.normalisation) == (None, settings["normalisation"])
 
 
 @pytest.mark.parametrize("length", [{"max_epochs": 6}, {"max_steps": 11}, {"max_epochs": 8, "max_steps": 12}], ids=str)
@@ -188,16 +219,16 @@ def test_the_learning_rate_falls_in_steps_over_the_trainers_length(
 
 
 def test_a_learning_rate_that_changes_needs_a_last_epoch(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="schedule: found 'cosine' in a training without end"):
-        trainer(tmp_path, max_epochs=-1).fit(task(schedule="cosine"), images(digits))
+    with pytest.raises(InputError, match=r"optimizer\.schedule: found 'cosine' in a training without end"):
+        trainer(tmp_path, max_epochs=-1).fit(task(**QUICK), images(digits))
     run = trainer(tmp_path, max_epochs=-1, max_time={"seconds": 1}, limit_val_batches=1)
-    run.fit(task(schedule="constant", network="convnet1"), images(digits))
+    run.fit(task(network="convnet1", optimizer=OptimizerSettings(schedule="constant")), images(digits))
     assert run.current_epoch > 0
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Lower lr"):
-        fit(digits, tmp_path, 2, lr=1e20)
+    with pytest.raises(InputError, match=r"Lower optimizer\.lr"):
+        fit(digits, tmp_path, 2, optimizer=OptimizerSettings(lr=1e20))
     assert not (tmp_path / "result.json").exists()
 
 
@@ -211,7 +242,7 @@ def test_the_saved_network_is_the_one_that_was_evaluated_last(digits: Path, tmp_
 
 def test_a_student_learns_from_soft_labels(digits: Path, tmp_path: Path) -> None:
     fit(digits, tmp_path / "teacher", 4, save_weights=True, **QUICK)
-    student = task(teacher=f"{tmp_path}/teacher/weights", temperature=2.0, **QUICK)
+    student = task(teacher=TeacherSettings(f"{tmp_path}/teacher/weights", temperature=2.0), **QUICK)
     trainer(tmp_path / "student", max_epochs=4).fit(student, images(digits))
     assert student.evaluation["accuracy"] > 0.8
     assert not any("teacher" in name for name in student.state_dict())

@@ -3,23 +3,28 @@
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.errors import InputError
 from dgs_lightning.tasks.protocol import epochs_of, published_epochs
 
 log = logging.getLogger(__name__)
 
 
-class PublishedLength(pl.Callback, Ranged):
+class PublishedLength(pl.Callback):
     """Sets the number of epochs of a training and the interval between its evaluations.
 
     A trainer that has a length of its own keeps it: this callback sets the number of epochs only where ``max_epochs``
     and ``max_steps`` of the trainer are -1 (Lightning replaces a missing ``max_epochs`` by 1000). In the same way a
     ``check_val_every_n_epoch`` other than 1 is kept. The last epoch is always followed by an evaluation.
+
+    >>> from lightning import Trainer
+    >>> from dgs_lightning import PublishedLength
+    >>> length = PublishedLength(epochs=300, evaluations=20)  # one evaluation after every 15 epochs
+    >>> trainer = Trainer(max_epochs=-1, callbacks=[length], logger=False, enable_checkpointing=False)
 
     Args:
         epochs: Passes over the training images. With neither this nor `steps`, the published number for as many
@@ -31,23 +36,25 @@ class PublishedLength(pl.Callback, Ranged):
         InputError: If a number is out of its range, or both `epochs` and `steps` are given.
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {"epochs": "[1, inf)", "steps": "[1, inf)", "evaluations": "[1, inf)"}
-
-    def __init__(self, epochs: int | None = None, steps: int | None = None, evaluations: int = 100) -> None:
-        self.check_settings({"epochs": epochs, "steps": steps, "evaluations": evaluations})
+    def __init__(
+        self,
+        epochs: Annotated[int | None, AtLeast(1)] = None,
+        steps: Annotated[int | None, AtLeast(1)] = None,
+        evaluations: Annotated[int, AtLeast(1)] = 100,
+    ) -> None:
+        check_bounds(type(self), {"epochs": epochs, "steps": steps, "evaluations": evaluations})
         self.epochs = epochs
         self.steps = steps
         self.evaluations = evaluations
         self.length: dict[str, int | None] = {}
 
     @classmethod
-    def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse settings that fit no training.
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse a length that is given twice.
 
         Raises:
-            InputError: If a number is out of its range, or the length is given twice.
+            InputError: If both `epochs` and `steps` are given.
         """
-        super().check_settings(settings)
         if None not in (settings["epochs"], settings["steps"]):
             raise InputError(
                 "epochs",

@@ -27,6 +27,23 @@ class ResultWriter(Callback):
     of each class. It is the same byte for byte if the training is repeated, or interrupted and resumed. TensorBoard
     gets the confusion matrix of the last evaluation.
 
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from lightning import Trainer
+    >>> from PIL import Image
+    >>> from dgs_lightning import ClassificationTask, ImageDataModule, ResultWriter
+    >>> names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    >>> with TemporaryDirectory() as folder:
+    ...     for label, colour in (("cat", "red"), ("dog", "blue")):
+    ...         Path(folder, "images", label).mkdir(parents=True)
+    ...         Image.new("RGB", (8, 8), colour).save(f"{folder}/images/{label}/0.png")
+    ...     writer = ResultWriter(save_weights=True)
+    ...     trainer = Trainer(max_epochs=2, default_root_dir=folder, callbacks=[writer], **dict.fromkeys(names, False))
+    ...     images = ImageDataModule(train=f"{folder}/images", val=f"{folder}/images")
+    ...     trainer.fit(ClassificationTask("convnet1", width=4), images)
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['images', 'result.json', 'weights']
+
     Args:
         save_weights: Write the trained network as the folder ``weights``.
 
