@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 import dgs_lightning
 from dgs_lightning.__main__ import main
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import Between, Ranged, check_bounds, limits
 from dgs_lightning.callbacks.checkpointing import KEYS, check_readable
 from dgs_lightning.callbacks.guidance import read_centers
 from dgs_lightning.commands.cli import check
@@ -171,7 +171,7 @@ LENGTH = "trainer.callbacks=[{class_path: PublishedLength, init_args: "
             "evaluate.model.init_args.normalisation={mean: [0.5, 0.5], std: [0.2, 0]}",
             "std: found [0.2, 0.0]",
         ),
-        ("evaluation", "evaluate.data.init_args.num_workers=-1", "num_workers: found -1"),
+        ("evaluation", "evaluate.data.init_args.loading.num_workers=-1", "loading.num_workers: found -1"),
         ("evaluation", "evaluate.data.init_args.batch_size=-1", "batch_size: found -1"),
         ("evaluation", "evaluate.trainer.check_val_every_n_epoch=0", "check_val_every_n_epoch: found 0"),
         ("evaluation", "networks=[convnet0]", "network 'convnet0': found 0 layers"),
@@ -192,7 +192,11 @@ LENGTH = "trainer.callbacks=[{class_path: PublishedLength, init_args: "
         ("guided/dag", "dag.intervals=0", "intervals: found 0"),
         ("distilled/dit", "select.hard_cutoff=.nan", "hard_cutoff: found nan"),
         ("distilled/dit", "select.intervals=1000000000000", "intervals: found 1000000000000"),
-        ("distilled/dit", "select.smoothing_forks={epsilon: small}", "epsilon must be a number"),
+        (
+            "distilled/dit",
+            "select.smoothing_forks={epsilon: small}",
+            "smoothing_forks.epsilon: found 'small', expected a number",
+        ),
         ("scores", "score.data.init_args.val_batch_size=0", "val_batch_size: found 0"),
         ("data", "prepare.val_fraction=.nan", "val_fraction: found nan"),
         ("data", "prepare.channels=2", "channels: found 2"),
@@ -233,6 +237,18 @@ def test_no_number_of_a_range_is_neither_taken_nor_refused(name: str) -> None:
         for value in (float("nan"), float("inf"), -float("inf")):
             with pytest.raises(InputError, match=setting):
                 Ranged.check_settings.__func__(kind, {setting: value})  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", dgs_lightning.__all__)
+def test_no_limited_setting_takes_nan_or_infinity(name: str) -> None:
+    kind = getattr(dgs_lightning, name)
+    for setting in [setting for setting, limit in limits(kind) if isinstance(limit, Between)]:
+        for value in (float("nan"), float("inf"), -float("inf")):
+            wrong: Any = value
+            for key in reversed(setting.split(".")):
+                wrong = {key: wrong}
+            with pytest.raises(InputError, match=f"^{setting}: "):
+                check_bounds(kind, wrong)
 
 
 CLASSIFY = "fit --model ClassificationTask --data ImageDataModule --trainer.logger=false"
@@ -438,7 +454,13 @@ def test_an_output_below_a_file_is_refused_in_words(tree: Path) -> None:
 
 def test_a_class_with_one_image_cannot_lose_it_to_a_fold(tree: Path, tmp_path: Path) -> None:
     (tree / "cat" / "1.png").unlink()
-    data = ("--data=ImageDataModule", f"--data.train={tree}", f"--data.val={tree}", "--data.folds=5", "--data.fold=0")
+    data = (
+        "--data=ImageDataModule",
+        f"--data.train={tree}",
+        f"--data.val={tree}",
+        "--data.cross_fitting.folds=5",
+        "--data.cross_fitting.fold=0",
+    )
     task = ("--model=ClassificationTask", "--model.network=convnet1", "--trainer.max_steps=1")
     trainer = (f"--trainer.default_root_dir={tmp_path / 'out'}", "--trainer.logger=false", "--trainer.accelerator=cpu")
     assert "one image only of cat" in answer("fit", *task, *data, *trainer)

@@ -125,7 +125,7 @@ def test_a_limit_knows_what_is_inside_and_says_so(
         ({"optimizer": {"betas": (0.9, 1.0)}}, "optimizer.betas: found (0.9, 1.0), expected at least 0, below 1"),
         ({"optimizer": {"kind": "nope"}}, "optimizer.kind: found nope, expected one of sgd, adam"),
         ({"left_out": {"folds": 1}}, "left_out.folds: found 1"),
-        ({"left_out": {"folds": 2, "fold": 2}}, "fold: found 2, expected one of the folds"),
+        ({"left_out": {"folds": 2, "fold": 2}}, "left_out.fold: found 2, expected one of the folds"),
     ],
 )
 @pytest.mark.parametrize("owner", [Task, Child, Task.__init__])
@@ -134,7 +134,7 @@ def test_a_setting_is_checked_against_the_signature(
 ) -> None:
     with pytest.raises(InputError) as refused:
         check_bounds(owner, settings)
-    assert says in str(refused.value)
+    assert str(refused.value).startswith(says)
 
 
 def test_settings_inside_their_limits_are_accepted() -> None:
@@ -195,7 +195,7 @@ FIT = ["--data=ImageDataModule", f"--model={__name__}.Task"]
         (["--model.optimizer=sgd"], "expected model.optimizer.{lr, betas, kind}. Rename it."),
         (["--model.folds=4"], "expected model.left_out.folds."),
         (["--model.optimizer.lr=-1"], "optimizer.lr: found -1.0, expected a finite number, at least 0"),
-        (["--model.left_out.folds=4", "--model.left_out.fold=4"], "fold: found 4, expected one of the folds"),
+        (["--model.left_out.folds=4", "--model.left_out.fold=4"], "left_out.fold: found 4, expected one of the folds"),
         (["--model.depth=0"], "depth: found 0"),
         (["--model.nonsense=0"], "Option 'nonsense' is not accepted"),
         (["--trainer.max_epochs=-2"], "max_epochs: found -2, expected a finite number, at least -1"),

@@ -140,16 +140,20 @@ def check_bounds(owner: Callable[..., Any], settings: Mapping[str, Any], prefix:
         if isinstance(value, Mapping) and (group := _group(parameter.annotation)):
             check_bounds(group, value, f"{prefix}{name}.")
     if check_combination := getattr(owner, "check_combination", None):
-        check_combination(settings)
+        try:
+            check_combination(settings)
+        except InputError as error:
+            where, found, expected, remedy = error.parts
+            raise InputError(f"{prefix}{where}", found=found, expected=expected, remedy=remedy) from None
 
 
 def check_value(name: str, value: object, limit: Between | OneOf) -> None:
-    """Check one value, or each value of a list; ``None`` passes.
+    """Check one value, or each number of a list; ``None`` passes.
 
     Raises:
         InputError: If it is outside the limit.
     """
-    for item in value if isinstance(value, list | tuple) else [value]:
+    for item in value if isinstance(value, list | tuple) and isinstance(limit, Between) else [value]:
         if item not in (None, inspect.Parameter.empty) and not limit.allows(item):
             raise InputError(name, found=str(value), expected=str(limit), remedy="Correct the setting")
 

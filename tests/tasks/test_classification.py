@@ -21,7 +21,7 @@ from dgs_lightning.data.augmentation import Augmentation, normalise
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.splits import folds_of
-from dgs_lightning.datamodules.images import ImageDataModule
+from dgs_lightning.datamodules.images import Folds, ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
 from dgs_lightning.models.estimator import load_estimator
@@ -306,7 +306,7 @@ def held_out_difficulties(digits: Path, root: Path, folds: int) -> dict[str, lis
     records = read_set(digits / "train")
     difficulties: dict[str, list[float]] = {}
     for fold in range(folds):
-        fit_shipped("estimator_digits", digits, root / str(fold), folds=folds, fold=fold)
+        fit_shipped("estimator_digits", digits, root / str(fold), cross_fitting=Folds(folds, fold))
         estimator = load_estimator(f"{root}/{fold}/weights")
         held = [record for record, own in zip(records, folds_of(records, folds), strict=True) if own == fold]
         pictures = [estimator.preprocess(load_image(digits / "train" / record.file_name)) for record in held]

@@ -246,9 +246,9 @@ def function_arguments(command: str, args: list[str]) -> dict[str, Any]:
     arguments: dict[str, Any] = parsed(parser, with_shipped_configs(args), f"dgs {command}").as_dict()
     del arguments["config"]
     check_bounds(function_of(command), arguments)
-    checked = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), "check_settings", None)
-    if checked:
-        checked(arguments)
+    module = importlib.import_module(FUNCTION_COMMANDS[command])
+    if check_combination := getattr(module, "check_combination", None) or getattr(module, "check_settings", None):
+        check_combination(arguments)
     return arguments
 
 

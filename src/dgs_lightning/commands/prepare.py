@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
 
-from dgs_lightning.bounds import check_ranges
+from dgs_lightning.bounds import Between, OneOf, check_bounds
 from dgs_lightning.data.cards import hash_files, licences_of, read_card, versions, write_card
 from dgs_lightning.data.classes import check_labels, imagenet_index, readable_name
 from dgs_lightning.data.folders import read_set
@@ -28,7 +28,6 @@ from dgs_lightning.files import replacing
 
 DIGITS = "digits"
 SPLITS = ("train", "val")
-RANGES = {"image_size": "[1, 16384]", "val_fraction": "(0, 1)"}
 DIGITS_CARD = {
     "provenance": [
         "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI), as bundled with scikit-learn"
@@ -49,10 +48,10 @@ class Split:
 def prepare(
     data: str,
     output: str,
-    image_size: int | None = None,
-    val_fraction: float = 0.2,
+    image_size: Annotated[int | None, Between(1, 16384)] = None,
+    val_fraction: Annotated[float, Between(0, 1, open="both")] = 0.2,
     seed: int = 0,
-    channels: int | None = None,
+    channels: Annotated[int | None, OneOf(1, 3)] = None,
     classes: str | None = None,
 ) -> str:
     """Write a data set as PNG at the working size: OUTPUT/train and OUTPUT/val, with metadata and cards.
@@ -77,7 +76,7 @@ def prepare(
         InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or was made with
             other settings.
     """
-    check_settings({"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
+    check_bounds(prepare, {"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
     with _source(data) as folder:
         splits = _splits(folder, val_fraction, seed)
         _check_apart(Path(output), splits)
@@ -97,17 +96,6 @@ def prepare(
         for split, records in [(split, _png_records(split)) for split in splits]:
             _write_split(split, records, card, Path(output) / split.name, resize=image_size is not None)
     return _summary(data, output, splits, labels, size, channels)
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse numbers that no images could go with.
-
-    Raises:
-        InputError: If one is out of its range.
-    """
-    check_ranges(settings, RANGES)
-    if settings["channels"] not in (None, 1, 3):
-        raise InputError("channels", found=str(settings["channels"]), expected="1 or 3", remedy="Correct the setting")
 
 
 @contextmanager

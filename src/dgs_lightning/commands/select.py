@@ -19,11 +19,12 @@ SOURCES = ("pool", "original", "pool_scores", "original_scores")
 def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     """Select a distilled set from an image pool.
 
-    Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the account
-    ``selection.json``: by class the histograms of Fig. 7, target, taken and filled images, thresholds and distances.
+    Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the report
+    ``selection.json``: for each class the histograms of Fig. 7, the target, the taken and filled images, the
+    thresholds, and the distances from the target.
 
     Args:
-        output: Folder of the distilled set; an earlier one there is replaced.
+        output: Folder of the distilled set. An earlier set there is replaced.
         selection: Settings of :class:`~dgs_lightning.distil.selection.Selection`.
 
     Returns:
@@ -58,6 +59,6 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     return Path(output)
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse settings that no pool could satisfy, before one is read."""
+def check_combination(settings: Mapping[str, Any]) -> None:
+    """Check the settings of the selection before a pool is read."""
     Selection(**{name: value for name, value in settings.items() if name != "output"})

@@ -8,6 +8,7 @@ from typing import Any
 
 from dgs_lightning.commands.prepare import DIGITS
 from dgs_lightning.data.images import is_grey, load_image
+from dgs_lightning.datamodules.images import Folds
 from dgs_lightning.doctor.images import Trees, val_fraction
 from dgs_lightning.doctor.models import AUTOENCODER, dit_config, find_model, read_json
 from dgs_lightning.doctor.settings import setting
@@ -216,7 +217,7 @@ def train_images(stage: Stage, scale: Scale) -> int:
     distilled = re.search(r"-ipc(\d+)/", stage.name)
     if distilled:
         return int(distilled[1]) * scale.classes
-    folds = setting(stage, "data", "folds")
+    folds = Folds.of(setting(stage, "data", "cross_fitting") or {}).folds
     return scale.train * (folds - 1) // folds if folds else scale.train
 
 

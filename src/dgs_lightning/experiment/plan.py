@@ -271,7 +271,9 @@ class Plan:
             return []
         folds = self.experiment.folds
         return [
-            self._fit_classifier(f"estimator/fold{k}", self.experiment.cross_fit, {"folds": folds, "fold": k})
+            self._fit_classifier(
+                f"estimator/fold{k}", self.experiment.cross_fit, {"cross_fitting": {"folds": folds, "fold": k}}
+            )
             for k in range(folds)
         ]
 

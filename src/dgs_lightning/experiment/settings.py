@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from dgs_lightning.bounds import check_ranges
+from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.commands.arguments import complaint
 from dgs_lightning.configs import find_config, load_yaml, merge
 from dgs_lightning.errors import InputError
@@ -71,7 +71,7 @@ class Experiment:
 
     title: str
     methods: list[str]
-    ipc: int | list[int]
+    ipc: Annotated[int | list[int], Between(1, 1_000_000)]
     name: str = ""
     output: str | None = None
     data: str | None = None
@@ -79,22 +79,22 @@ class Experiment:
     pool: str | None = None
     classes: str | None = None
     networks: list[str] = field(default_factory=list)
-    seed: int = 0
-    repeats: int = 3
+    seed: Annotated[int, Between(0, 4294967295)] = 0
+    repeats: Annotated[int, Between(1, 1000)] = 3
     variants: dict[str, Settings] = field(default_factory=dict)
     validation: str = "all"
-    pool_multiple: int = 5
-    image_size: int | None = None
+    pool_multiple: Annotated[int, Between(1, 1000)] = 5
+    image_size: Annotated[int | None, Between(1, 16384)] = None
     codec: str = "pixels"
     decoder: str | None = None
     dit: str | None = None
     guided: Literal["dit", "minimax"] = "dit"
     estimator: str | None = None
     estimator_weights: str | None = None
-    folds: int = 5
+    folds: Annotated[int, Between(2, 1000)] = 5
     trainer: Settings = field(default_factory=dict)
-    jobs: int = 1
-    threads: int = 1
+    jobs: Annotated[int, Between(1, 1024)] = 1
+    threads: Annotated[int, Between(1, 1024)] = 1
     prepare: Settings | None = None
     latents: Settings = field(default_factory=dict)
     pretrain: Settings = field(default_factory=dict)
@@ -114,16 +114,6 @@ class Experiment:
         return sorted({self.ipc} if isinstance(self.ipc, int) else set(self.ipc))
 
 
-RANGES = {
-    "ipc": "[1, 1000000]",
-    "seed": "[0, 4294967295]",
-    "repeats": "[1, 1000]",
-    "pool_multiple": "[1, 1000]",
-    "image_size": "[1, 16384]",
-    "folds": "[2, 1000]",
-    "jobs": "[1, 1024]",
-    "threads": "[1, 1024]",
-}
 VARIABLE = ("select", "mgd3", "dag", "pool_multiple", "validation")  # what a variant may change
 
 
@@ -217,7 +207,7 @@ def _check_values(experiment: Experiment, where: str) -> None:
             raise InputError(
                 f"{where}: {setting.name}", found="null", expected="a value", remedy="Give one, or remove the key"
             )
-    check_ranges(settings, RANGES, where)
+    check_bounds(Experiment, settings, f"{where}: ")
     if not experiment.ipcs:
         raise InputError(f"{where}: ipc", found="none", expected="at least one number", remedy="Set ipc to 10")
     for name in ("methods", "networks"):

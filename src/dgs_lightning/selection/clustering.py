@@ -1,4 +1,4 @@
-"""Centres for guidance and coresets: k-means over a class, or over each difficulty interval of it."""
+"""Cluster centres for guidance and coresets: k-means over a class, or over each of its difficulty intervals."""
 
 import warnings
 
@@ -14,14 +14,15 @@ Points = NDArray[np.floating]
 
 
 def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
-    """K-means centres of a set of points; of no more points than centres the points themselves, over again.
+    """K-means centres of a set of points.
 
-    The modes of mode guidance, as many as the IPC for each class: Chan-Santiago et al., "MGD3", ICML 2025.
+    With no more points than centres, the points are returned, repeated as needed. The centres of a class, as many as
+    its IPC, are the modes of mode guidance: Chan-Santiago et al., "MGD3", ICML 2025.
 
     Args:
         points: Flattened latents or features, shape ``(N, D)``.
         count: Number of centres.
-        seed: Seed of the k-means++ start.
+        seed: Seed of the k-means++ initialisation.
 
     Returns:
         Centres, shape ``(count, D)``.
@@ -34,8 +35,10 @@ def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
     if len(points) <= count:
         return points[np.arange(count) % len(points)]
     kmeans = KMeans(count, random_state=seed, n_init="auto")
-    with threadpool_limits(1), warnings.catch_warnings():  # threads add up in any order: the last digits would vary
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than centres: some coincide
+    with threadpool_limits(1), warnings.catch_warnings():  # several threads sum in any order: the last digits vary
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # with fewer distinct points than centres, some centres coincide
         kmeans.fit(points)
     centers: Points = kmeans.cluster_centers_
     return centers
@@ -44,17 +47,18 @@ def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
 def interval_centers(points: Points, intervals: Counts, counts: Counts, seed: int = 0) -> tuple[Points, Counts]:
     """K-means centres within each difficulty interval of a class (Algorithm 2, lines 3 to 6).
 
-    The centres of an interval without images come from the nearest one that has some, the easier of two.
+    The centres of an interval without images come from the nearest interval that has images; of two equally near
+    intervals, from the easier one.
 
     Args:
         points: Flattened latents, shape ``(N, D)``.
         intervals: Difficulty interval of each point, shape ``(N,)``.
-        counts: Centres wanted by interval, shape ``(K,)``: the sampling distribution.
-        seed: Seed of the k-means++ starts.
+        counts: Number of centres for each interval, shape ``(K,)``: the sampling distribution.
+        seed: Seed of the k-means++ initialisations.
 
     Returns:
-        Centres, shape ``(counts.sum(), D)``, from the easiest interval to the hardest, and the interval each was found
-        in, shape ``(counts.sum(),)``.
+        Centres, shape ``(counts.sum(), D)``, from the easiest interval to the hardest; and for each centre the interval
+        of its points, shape ``(counts.sum(),)``.
 
     Raises:
         ValueError: If there is no point.

@@ -145,7 +145,7 @@ class ClassificationTask(L.LightningModule):
         if hasattr(self, "network"):
             return
         data, settings, numbers = self.data, self.hparams, self.normalisation
-        images = self.trainer.datamodule.hparams  # type: ignore[attr-defined]
+        images = self.trainer.datamodule.hparams.get("cross_fitting") or {}  # type: ignore[attr-defined]
         mean, std = (numbers.mean, numbers.std) if numbers else channel_statistics(data.channels)
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != data.channels:
