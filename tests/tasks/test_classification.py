@@ -290,6 +290,25 @@ def test_shipped_configs_have_settings_that_the_command_line_takes(config: Path)
     check("fit", ["--config", str(config), "--data.train", "DISTILLED", "--data.val", "VAL"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "place"),
+    [
+        ("lr=0.1", "model.optimizer.lr"),
+        ("optimizer=adamw", "model.optimizer.{name, lr, weight_decay, schedule}"),
+        ("flip=false", "model.augmentation.flip"),
+        ("teacher=torchvision:resnet18", "model.teacher.{name, weights, temperature}"),
+        ("teacher_weights=file", "model.teacher.weights"),
+        ("epochs=3", "trainer.max_epochs, or epochs of the callback PublishedLength"),
+        ("save_weights=true", "save_weights of the callback ResultWriter"),
+    ],
+)
+def test_a_setting_of_version_0_1_0_is_refused_with_its_new_place(setting: str, place: str) -> None:
+    with pytest.raises(InputError) as refused:
+        check("fit", ["--config", "classify/digits.yaml", f"--model.{setting}"])
+    assert f"model.{setting.split('=')[0]}: found" in str(refused.value)
+    assert f"expected {place}." in str(refused.value)
+
+
 def fit_shipped(config: str, digits: Path, root: Path, **data: Any) -> Any:  # noqa: ANN401
     """Last evaluation of a classifier trained by a shipped config."""
     settings = load_yaml(find_config(f"classify/{config}"))

@@ -1,7 +1,7 @@
 """Downstream training: a network is trained on a (distilled) set and tested on real images."""
 
 from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import lightning as L
 import torch
@@ -94,6 +94,14 @@ class ClassificationTask(L.LightningModule):
     Raises:
         InputError: If a number is out of its range, or settings do not go together.
     """
+
+    MOVED: ClassVar[Mapping[str, str]] = {  # settings of version 0.1.0, and where they are now
+        "epochs": "trainer.max_epochs, or epochs of the callback PublishedLength",
+        "steps": "trainer.max_steps, or steps of the callback PublishedLength",
+        "evaluations": "trainer.check_val_every_n_epoch, or evaluations of the callback PublishedLength",
+        "save_weights": "save_weights of the callback ResultWriter",
+        "teacher_weights": "model.teacher.weights",
+    }
 
     def __init__(
         self,
