@@ -224,3 +224,30 @@ def test_a_dit_is_trained_by_a_task_of_its_stage_whose_weights_are_written_once(
         for name in tasks:
             callbacks = by_name[name].config["trainer"]["callbacks"]
             assert sum(callback["class_path"].endswith("WeightsWriter") for callback in callbacks) == 1
+
+
+def callbacks_of(experiment: Experiment, name: str) -> list[str]:
+    config = next(stage.config for stage in stages(experiment) if stage.name.startswith(name))
+    return [callback["class_path"] for callback in config["trainer"]["callbacks"]]
+
+
+def test_every_training_of_a_classifier_writes_its_result_once() -> None:
+    own = {"trainer": {"callbacks": [{"class_path": "dgs_lightning.ResultWriter"}, {"class_path": "Other"}]}}
+    assert callbacks_of(SMALL, "evaluation/") == ["PublishedLength", "ResultWriter"]
+    assert callbacks_of(replace(SMALL, evaluate=own), "evaluation/") == [
+        "dgs_lightning.ResultWriter",
+        "Other",
+        "PublishedLength",
+    ]
+    assert callbacks_of(replace(SMALL, cross_fit=own), "estimator/") == ["ResultWriter", "Other", "PublishedLength"]
+
+
+def test_the_weights_of_a_classifier_are_kept_where_another_stage_reads_them() -> None:
+    found = {stage.name.split("/")[0]: stage for stage in stages(load_experiment("quickstart", []))}
+    writers = {
+        name: callback.get("init_args", {}).get("save_weights", False)
+        for name in ("estimator", "judge", "evaluation")
+        for callback in found[name].config["trainer"]["callbacks"]
+        if callback["class_path"] == "ResultWriter"
+    }
+    assert writers == {"estimator": True, "judge": True, "evaluation": False}

@@ -63,7 +63,7 @@ def test_several_runs_share_tables_and_page_and_have_a_part_each(undrawn: Path) 
     )
     config = other / "stages" / "evaluation" / "minimax-ipc10" / "convnet6" / "seed5.yaml"
     config.parent.mkdir(parents=True)
-    config.write_text("model: {init_args: {epochs: 200}}\ndata: {init_args: {image_size: 64}}")
+    config.write_text("trainer: {max_epochs: 200}\ndata: {init_args: {image_size: 64}}")
     page = report([str(undrawn), str(other)])
     assert page == undrawn.parent / "report" / "index.html"
     assert json.loads((page.parent / "woof" / "summary.json").read_text())["experiment"] == "woof"

@@ -5,15 +5,18 @@ functions. All colour changes (brightness, contrast, saturation, lighting, norma
 that they are combined into one matrix for each image, its colour map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Generator, Tensor
+
+from dgs_lightning.bounds import AtLeast, Between, Group
+from dgs_lightning.errors import InputError
 
 CROP_RATIO = (3 / 4, 4 / 3)  # least and largest width to height, as in torchvision's RandomResizedCrop
 CROP_ATTEMPTS = 10
@@ -54,20 +57,41 @@ class CutMixDraw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Group):
     """Settings of the augmentation of training images. The defaults are the published ones.
 
     Args:
-        crop_scale: Least and largest share of the area that a random crop keeps.
-        flip: Flip each image left to right with probability 1/2.
-        jitter: Largest absolute weight of the references of brightness, contrast and saturation.
+        crop_scale: Smallest and largest share of the area that a random crop keeps.
+        flip: Flip every second image left to right; wrong for digits and letters.
+        jitter: Largest change of brightness, contrast and saturation: the weight, of either sign, of their reference.
         lighting: Standard deviation of the weights of the principal components of colour.
+        cutmix: Beta of CutMix, which mixes the images of every batch; 0 for no CutMix.
+
+    Raises:
+        InputError: If a number is out of its range.
     """
 
-    crop_scale: tuple[float, float] = (0.5, 1.0)
+    crop_scale: Annotated[tuple[float, float], Between(0, 1, open="left")] = (0.5, 1.0)
     flip: bool = True
-    jitter: float = 0.4
-    lighting: float = 0.1
+    jitter: Annotated[float, AtLeast(0)] = 0.4
+    lighting: Annotated[float, AtLeast(0)] = 0.1
+    cutmix: Annotated[float, AtLeast(0)] = 1.0
+
+    @classmethod
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Check that the smallest crop is not above the largest.
+
+        Raises:
+            InputError: If it is.
+        """
+        smallest, largest = settings["crop_scale"]
+        if smallest > largest:
+            raise InputError(
+                "crop_scale",
+                found=f"{smallest}, {largest}",
+                expected="the smaller share first, such as 0.5, 1",
+                remedy="Correct the setting",
+            )
 
     def draw(self, count: int, size: int, generator: Generator) -> Draws:
         """Draw the parameters of ``count`` square images of side ``size``."""

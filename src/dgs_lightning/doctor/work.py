@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dgs_lightning.commands.prepare import DIGITS
 from dgs_lightning.data.images import is_grey, load_image
@@ -18,6 +19,7 @@ from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.tasks.diffusion import ModelSize
 from dgs_lightning.tasks.protocol import published_epochs
 
+LIGHTNING_EPOCHS, EVALUATIONS = 1_000, 100  # of a trainer and of PublishedLength without settings
 DIGIT_IMAGES = 1_797
 TRAINING = 3  # forward passes that take as long as one forward and backward
 
@@ -156,15 +158,38 @@ def _dit_training(stage: Stage, scale: Scale) -> Work:
 
 def _classification(stage: Stage, scale: Scale) -> Work:
     images, batch = train_images(stage, scale), int(setting(stage, "data", "batch_size"))
-    epochs, steps = setting(stage, "model", "epochs"), setting(stage, "model", "steps")
-    if steps is not None:
-        epochs = math.ceil(steps / math.ceil(images / batch))
-    epochs = epochs or published_epochs(images / scale.classes, scale.classes)
-    evaluations = epochs // max(1, epochs // setting(stage, "model", "evaluations"))
+    epochs, evaluations = _length(stage, scale, images, math.ceil(images / batch))
     side = setting(stage, "data", "image_size") or scale.side
     passes = TRAINING * epochs * images + evaluations * scale.val
     network = Classifier(setting(stage, "model", "network"), side, setting(stage, "model", "width"))
     return Work(stage.name, "networks trained", 1, passes, network)
+
+
+def _length(stage: Stage, scale: Scale, images: int, batches: int) -> tuple[int, int]:
+    """Epochs of a classifier's training, and the number of evaluations in it."""
+    trainer, named = stage.config["trainer"], callback_settings(stage, "PublishedLength")
+    published = named or {}
+    limits = [trainer["max_epochs"]] if trainer.get("max_epochs", -1) not in (None, -1) else []
+    if (steps := trainer.get("max_steps", -1)) != -1:
+        limits.append(math.ceil(steps / batches))
+    if not limits and named is None:
+        limits = [LIGHTNING_EPOCHS]
+    elif not limits and (steps := published.get("steps")) is not None:
+        limits = [math.ceil(steps / batches)]
+    epochs = min(limits, default=published.get("epochs"))
+    epochs = epochs or published_epochs(images / scale.classes, scale.classes)
+    interval = trainer.get("check_val_every_n_epoch") or 1
+    if interval == 1 and named is not None:
+        interval = max(1, epochs // published.get("evaluations", EVALUATIONS))
+    return epochs, epochs // interval
+
+
+def callback_settings(stage: Stage, name: str) -> dict[str, Any] | None:
+    """Settings of a callback that a stage names; none where it does not."""
+    for callback in stage.config["trainer"].get("callbacks") or []:
+        if isinstance(callback, dict) and str(callback.get("class_path")).rpartition(".")[2] == name:
+            return dict(callback.get("init_args") or {})
+    return None
 
 
 def train_images(stage: Stage, scale: Scale) -> int:

@@ -138,10 +138,11 @@ class Plan:
         return InRun(layout.weights(name))
 
     def _fit_classifier(self, name: str, section: Settings, data: Settings) -> Place:
-        section = with_classes("ClassificationTask", "ImageDataModule", section)
-        task = {"save_weights": True, "seed": self.experiment.seed}
+        section = _classification(section)
         data = {"train": self.images("train"), "val": self.images("val"), **data}
-        self._add(name, "fit", self._lightning(name, section, wiring(task, data), single=True))
+        writer = {"class_path": "ResultWriter", "init_args": {"save_weights": True}}
+        wired = {**wiring({"seed": self.experiment.seed}, data), "trainer": {"callbacks": [writer]}}
+        self._add(name, "fit", self._lightning(name, section, wired, single=True))
         return InRun(layout.weights(name))
 
     def estimator(self) -> list[Place]:
@@ -314,7 +315,7 @@ class Plan:
         made = self.distilled(row, ipc)
         seed = self.experiment.seed + repeat
         name = str(Training(SetName(row, None if made is None else ipc), network, seed))
-        section = with_classes("ClassificationTask", "ImageDataModule", self.experiment.evaluate)
+        section = _classification(self.experiment.evaluate)
         data = {
             "train": self.images("train") if made is None else made,
             "val": self._validation(variant_of(self.experiment, row)[1].validation),
@@ -331,6 +332,13 @@ class Plan:
         config = expand({"config": f"select/validation_{kind}.yaml"})
         wiring = {"pool": images, "pool_scores": self.scores("val", images), "output": InRun(name)}
         return self._add(name, "select", {**config, **wiring, "seed": self.experiment.seed})
+
+
+def _classification(section: Settings) -> Settings:
+    """A section that trains a classifier: for the published length, unless it says otherwise."""
+    published: Settings = {"trainer": {"max_epochs": -1}}
+    callbacks = ("PublishedLength", "ResultWriter")
+    return merge(published, with_classes("ClassificationTask", "ImageDataModule", section, *callbacks))
 
 
 def _within(path: str, folder: str) -> bool:

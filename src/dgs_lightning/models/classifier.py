@@ -72,7 +72,7 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
         InputError: If the folder holds none, or its files do not belong together.
     """
     path = folder / CONFIG
-    expected = "the config.json that ClassificationTask writes with save_weights: true"
+    expected = "the config.json that ResultWriter writes with save_weights: true"
     remedy = "Name its folder of weights, or train it again"
     settings = read_json(path, expected, remedy)
     try:

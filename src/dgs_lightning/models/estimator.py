@@ -188,7 +188,7 @@ def load_estimator(name: str, weights: str | None = None) -> Estimator:
 
     Args:
         name: ``torchvision:NAME`` or ``timm:NAME``, an ImageNet-1K classifier; or a weights folder that
-            ``ClassificationTask`` wrote.
+            ``ResultWriter`` wrote.
         weights: Local file of a named network's weights, or torchvision's name of weights; by default
             ``IMAGENET1K_V1`` for torchvision's networks and timm's own, both fetched from their hubs once.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgs_lightning.configs import load_yaml
+from dgs_lightning.configs import class_name, load_yaml
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.folders import scan_images
@@ -175,12 +175,11 @@ class RunFolder:
 
     def _differences(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Pairs of what the paper has and what this run has, given the config of one of its trainings."""
-        data, task = ((config.get(part) or {}).get("init_args") or {} for part in ("data", "model"))
+        data = (config.get("data") or {}).get("init_args") or {}
         side = data.get("image_size") or self.settings.get("image_size")
         if side not in (None, SIDE):
             yield f"images of {SIDE} x {SIDE} pixels", f"images of {side} x {side} pixels"
-        length = next((f"{task[unit]} {unit}" for unit in ("epochs", "steps") if task.get(unit)), None)
-        if length is not None:
+        if (length := _length(config)) is not None:
             yield "epochs that follow from the IPC", length
         theirs = "its own settings"
         for name, published in SETTINGS.items():  # settings of variants are shown in rows of their own
@@ -339,3 +338,14 @@ def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, 
         InputError: If it is broken, or does not exist and there is no default.
     """
     return read_json(path, "a record of the run", _REMEDY, default)
+
+
+def _length(config: Mapping[str, Any]) -> str | None:
+    """Length of a training that does not follow from the images per class, such as ``600 steps``."""
+    trainer, task = config.get("trainer") or {}, (config.get("model") or {}).get("init_args") or {}
+    callbacks = [callback for callback in trainer.get("callbacks") or [] if isinstance(callback, dict)]
+    published = [c.get("init_args") or {} for c in callbacks if class_name(c) == "PublishedLength"]
+    limits = {unit: trainer.get(f"max_{unit}") for unit in ("epochs", "steps")}
+    # Runs of version 0.1.0 have their length among the settings of the task.
+    lengths = ((settings.get(unit), unit) for settings in (limits, *published, task) for unit in limits)
+    return next((f"{number} {unit}" for number, unit in lengths if number not in (None, -1)), None)
