@@ -11,7 +11,8 @@ from dgs_lightning.errors import InputError
 # How jsonargparse says that a class has no such parameter, or that a group has no such form.
 _UNKNOWN = re.compile(
     r"""Parser key "(?P<key>[\w.]+)":.*Problem with given class_path '(?P<module>[\w.]+)\.(?P<name>\w+)':\s+"""
-    r"""(Option '(?P<option>\w+)' is not accepted|Parser key "(?P<group>\w+)":\s+(- )?(Unable to load config|Expected a path))""",
+    r"""(Option '(?P<option>\w+)' is not accepted|"""
+    r"""Parser key "(?P<group>\w+)":\s+(- )?(Unable to load config|Expected a path))""",
     re.DOTALL,
 )
 
