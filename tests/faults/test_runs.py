@@ -49,7 +49,7 @@ def test_a_second_run_in_the_same_folder_is_turned_away(
     code, log = laboratory.run(output)
     os.kill(first.pid, signal.SIGCONT)
     assert (code, log.count("\n")) == (2, 1)
-    assert f"dgs run: {output}: found another run at work in it" in log
+    assert f"dgs run: {output}: found another run that writes into it" in log
     assert "Wait until that run ends" in log
     assert first.end()[0] == 0
     laboratory.check(output)

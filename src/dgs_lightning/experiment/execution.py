@@ -52,12 +52,8 @@ def run_stage(command: str, config: str, on_step: Callable[[int, int], None]) ->
         arguments = [sys.executable, "-m", "dgs_lightning", command, "--config", config]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": os.environ.get(ALL_GPUS, "")}
         if _exit_status(arguments, environment if ALL_GPUS in os.environ else None):
-            raise InputError(
-                f"dgs {command} --config {config}",
-                found="a failure, shown above",
-                expected="an end without one",
-                remedy="Mend its cause and run again; what is done stays",
-            )
+            found, remedy = "a failure, shown above", "Mend its cause and run again; what is done stays"
+            raise InputError(f"dgs {command} --config {config}", found, "an end without one", remedy)
     return Outcome(time.monotonic() - start, device_of(trainer), said)
 
 

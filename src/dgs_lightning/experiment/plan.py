@@ -7,8 +7,8 @@ from typing import Any
 
 from dgs_lightning.configs import merge, remove_callbacks
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.sections import expand, given_settings, nested, wiring, with_classes
-from dgs_lightning.experiment.settings import Experiment, variant_of
+from dgs_lightning.experiment.sections import expand, given_settings, wiring, with_classes
+from dgs_lightning.experiment.settings import Experiment, nested, variant_of
 from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, given, replaced
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import SetName, Training
@@ -65,20 +65,12 @@ class Plan:
     def _lightning(
         self, name: str, section: Settings, wired: Settings, *, writer: str | None = None, single: bool = False
     ) -> Settings:
-        """Settings of a LightningCLI command: those of a section, with those of this run laid over them.
+        """Settings of a LightningCLI command: those of an expanded section, changed by those of this run.
 
-        Args:
-            name: The stage.
-            section: The section, expanded.
-            wired: ``model`` and ``data`` settings of this run.
-            writer: Callback that writes predictions into the folder of the stage.
-            single: Whether the stage runs on one device whatever the experiment's trainer has; ``jobs`` spreads these.
+        A ``single`` stage runs on one device, whatever the experiment's trainer says; ``jobs`` spreads such stages.
         """
         everywhere = {"devices": 1, **self.experiment.trainer, **({"devices": 1, "strategy": "auto"} if single else {})}
-        run: Settings = {
-            "seed_everything": self.experiment.seed,
-            "trainer": {"default_root_dir": InRun(name)},
-        }
+        run: Settings = {"seed_everything": self.experiment.seed, "trainer": {"default_root_dir": InRun(name)}}
         settings = remove_callbacks(merge(merge(merge(section, {"trainer": everywhere}), wired), run))
         if writer:
             callback = {"class_path": writer, "init_args": {"output": InRun(name)}}
@@ -97,9 +89,7 @@ class Plan:
         experiment = self.experiment
         if experiment.data is None:
             if experiment.original is None or split == "val":
-                raise InputError(
-                    "data", found="nothing", expected="a data set", remedy="Set data=FOLDER (or data=digits)"
-                )
+                raise InputError.unset("data", "a data set", "FOLDER (or data=digits)")
             return given(experiment.original)
         if experiment.prepare is None:
             return given(Path(experiment.data, split).as_posix())
@@ -198,10 +188,8 @@ class Plan:
         key, experiment = variant_of(self.experiment, row)
         name, method = SetName(row, ipc), METHODS.get(key)
         if method is None or method.quoted:
-            known = ", ".join(known.key for known in METHODS.values() if not known.quoted)
-            raise InputError(
-                "methods", found=repr(key), expected=f"one of {known}", remedy="Correct the list of methods"
-            )
+            known = [known.key for known in METHODS.values() if not known.quoted]
+            raise InputError.choice("methods", key, known, "Correct the list of methods")
         if method.rule is None:
             return None
         original = self.original_scores()
@@ -225,7 +213,7 @@ class Plan:
             return {"pool": self.images("train"), "pool_scores": self.original_scores()}
         if method.images == GIVEN:
             if experiment.pool is None:
-                raise InputError("pool", found="nothing", expected="a folder of images", remedy="Set pool=FOLDER")
+                raise InputError.unset("pool", "a folder of images", "FOLDER")
             pool = given(experiment.pool)
             return {"pool": pool, "pool_scores": self.scores("pool", pool)}
         folder = InRun()

@@ -82,12 +82,7 @@ class ExperimentRun:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(
-                    self.output,
-                    found="another run at work in it",
-                    expected="a folder of this run's own",
-                    remedy="Wait until that run ends, or give another --output",
-                ) from None
+                raise InputError.busy(self.output) from None
             yield
 
     def execute(self) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for
@@ -64,7 +65,7 @@ class InProcess:
     """Runs one stage after another in this process.
 
     Args:
-        listener: Told how far a stage is.
+        listener: Called with the progress of a stage.
     """
 
     slots = 1
@@ -92,14 +93,11 @@ class InProcess:
 
 
 class ProcessPool:
-    """Runs stages in processes of its own, each on a GPU of its own where there are any.
+    """Runs stages in several processes; with GPUs, each process has its own.
 
     Args:
         slots: Number of processes.
-        listener: Told how far a stage is.
-
-    Raises:
-        InputError: While waiting, if a process was killed from outside.
+        listener: Called with the progress of a stage.
     """
 
     def __init__(self, slots: int, listener: Listener) -> None:
@@ -121,12 +119,12 @@ class ProcessPool:
 
     def start(self, job: Job) -> None:
         """Hand a stage to a process that is free."""
-        with self._killed_from_outside():
+        with _killed_from_outside(self.slots):
             self._running[self._workers.submit(_run_in_worker, job, self._steps)] = job.stage
 
     def finished(self) -> Iterator[tuple[str, Result]]:
         """Wait for half a second at most, and pass on what the processes told."""
-        with self._killed_from_outside():
+        with _killed_from_outside(self.slots):
             ended, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
             while not self._steps.empty():
                 self._listener(*self._steps.get())
@@ -134,7 +132,7 @@ class ProcessPool:
             yield self._running.pop(future), partial(self._result, future)
 
     def _result(self, future: Future[Outcome]) -> Outcome:
-        with self._killed_from_outside():
+        with _killed_from_outside(self.slots):
             return future.result()
 
     def __exit__(
@@ -145,29 +143,16 @@ class ProcessPool:
                 process.terminate()
         self._workers.shutdown(wait=error is None, cancel_futures=True)
 
-    def _killed_from_outside(self) -> "_KilledFromOutside":
-        return _KilledFromOutside(self.slots)
 
-
-class _KilledFromOutside:
-    """Turns the error of a pool whose process was killed into one that says what to do."""
-
-    def __init__(self, jobs: int) -> None:
-        self.jobs = jobs
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, BrokenProcessPool | ConnectionError | EOFError):
-            raise InputError(
-                f"jobs={self.jobs}",
-                found="a process of the run that was killed from outside, as when memory runs out",
-                expected="processes that end by themselves",
-                remedy="Run it again, with fewer jobs where memory is short: it keeps what is finished",
-            ) from None
+@contextmanager
+def _killed_from_outside(jobs: int) -> Iterator[None]:
+    """Turn the error of a pool that lost a process into one that says what to do."""
+    try:
+        yield
+    except (BrokenProcessPool, ConnectionError, EOFError):
+        found = "a process of the run that was killed from outside, as when memory runs out"
+        remedy = "Run it again, with fewer jobs where memory is short: it keeps what is finished"
+        raise InputError(f"jobs={jobs}", found, "processes that end by themselves", remedy) from None
 
 
 def _run_in_worker(job: Job, steps: "Queue[tuple[str, int, int]]") -> Outcome:

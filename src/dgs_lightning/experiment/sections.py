@@ -26,13 +26,6 @@ def expand(section: Settings) -> Settings:
     return remove_callbacks(settings)
 
 
-def nested(key: str, value: Any) -> Settings:  # noqa: ANN401
-    """The mapping that a dotted key and its value stand for."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
 def given_settings(**settings: Any) -> Settings:  # noqa: ANN401
     """The settings that are set."""
     return {key: value for key, value in settings.items() if value is not None}

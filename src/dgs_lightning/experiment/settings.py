@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.commands.arguments import short_message
 from dgs_lightning.configs import find_config, load_config, merge
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, listed
 from dgs_lightning.runs.methods import METHODS
 
 Settings = dict[str, Any]
@@ -17,10 +17,10 @@ Settings = dict[str, Any]
 
 @dataclass
 class Experiment:
-    """Settings of an experiment, as its YAML file gives them; its key ``base`` names a file to start from.
+    """Settings of an experiment, as in its YAML file. The key ``base`` of a file names another one to start from.
 
-    The sections (``latents`` to ``evaluate``) say how a kind of stage is run. Each is the YAML of the
-    stage's ``dgs`` command; its key ``config`` names shipped or own files that it starts from.
+    The sections (``latents`` to ``evaluate``) say how a kind of stage runs. A section is the YAML of the stage's
+    ``dgs`` command. Its key ``config`` names files to start from, shipped ones or the user's.
 
     Args:
         title: One line on what the experiment shows.
@@ -131,22 +131,21 @@ def variant_of(experiment: Experiment, name: str) -> tuple[str, Experiment]:
     changes = dict(experiment.variants[name])
     method = changes.pop("method", None)
     if not isinstance(method, str) or not set(changes) <= set(VARIABLE):
-        raise InputError(
-            f"variants.{name}",
-            found=", ".join(experiment.variants[name]) or "nothing",
-            expected=f"'method' and changes to {', '.join(VARIABLE)}",
-            remedy="Move other changes to an experiment of their own",
+        found, expected = (
+            listed(experiment.variants[name]) or "nothing",
+            f"'method' and changes to {', '.join(VARIABLE)}",
         )
+        raise InputError(f"variants.{name}", found, expected, "Move other changes to an experiment of their own")
     return method, Experiment(**merge(vars(experiment), changes))
 
 
 def load_experiment(name: str, changes: list[str], output: str | None = None) -> Experiment:
-    """Read an experiment file and lay the user's changes over it.
+    """Read an experiment file and apply the user's changes.
 
     Args:
         name: A YAML file, or the name of a shipped experiment.
         changes: ``key=value`` with dotted keys and YAML values, such as ``finetune.trainer.max_steps=100``.
-        output: Folder of the run, before the file's own.
+        output: Folder of the run, instead of the one that the file names.
 
     Raises:
         InputError: If the file or a change has an unknown key, or a value of the wrong type or range.
@@ -164,18 +163,14 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
 
 
 def _experiment(settings: Settings, where: str) -> Experiment:
-    """The experiment of these settings, each of its type and in its range."""
+    """The experiment with these settings, after checking the type and limits of each."""
     parser = ArgumentParser(exit_on_error=False, parser_mode="yaml")
     parser.add_class_arguments(Experiment)
     try:
         parsed: Namespace = parser.parse_object(settings)
     except ArgumentError as error:
-        raise InputError(
-            where,
-            found=short_message(error),
-            expected="the settings of an experiment",
-            remedy="Correct or remove that key",
-        ) from None
+        expected = "the settings of an experiment"
+        raise InputError(where, short_message(error), expected, "Correct or remove that key") from None
     experiment = Experiment(**parsed.as_dict())
     _check_values(experiment, where)
     return experiment
@@ -185,37 +180,32 @@ def _parsed_change(change: str) -> Settings:
     """The mapping that ``a.b=value`` stands for."""
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise InputError("--set", found=repr(change), expected="key=value", remedy="Write it as '--set ipc=10'")
+        raise InputError.setting("--set", repr(change), "key=value", "Write it as '--set ipc=10'")
     try:
-        value: Any = yaml.safe_load(text)
+        return nested(key.strip(), yaml.safe_load(text))
     except yaml.YAMLError:
-        raise InputError("--set", found=repr(change), expected="a YAML value", remedy="Quote the value") from None
-    for part in reversed(key.strip().split(".")):
+        raise InputError.setting("--set", repr(change), "a YAML value", "Quote the value") from None
+
+
+def nested(key: str, value: Any) -> Settings:  # noqa: ANN401
+    """The mapping that a dotted key and its value stand for."""
+    for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
 
 
 def _check_values(experiment: Experiment, where: str) -> None:
-    """Refuse what no stage could work with: nothing where there must be something, numbers and names."""
+    """Check what the types do not say: values that must not be null, limits, keys of methods, names of folders."""
     settings = vars(experiment)
     for setting in fields(Experiment):
         if settings[setting.name] is None and setting.default is not None:
-            raise InputError(
-                f"{where}: {setting.name}", found="null", expected="a value", remedy="Give one, or remove the key"
-            )
+            raise InputError.setting(f"{where}: {setting.name}", "null", "a value", "Give one, or remove the key")
     check_bounds(Experiment, settings, f"{where}: ")
     if unknown := sorted(experiment.options.keys() - METHODS.keys()):
-        raise InputError(
-            f"{where}: options",
-            found=unknown[0],
-            expected=f"methods: {', '.join(METHODS)}",
-            remedy="Correct the key",
-        )
+        raise InputError.choice(f"{where}: options", unknown[0], METHODS)
     if not experiment.ipcs:
-        raise InputError(f"{where}: ipc", found="none", expected="at least one number", remedy="Set ipc to 10")
+        raise InputError.unset(f"{where}: ipc", "at least one number", "10")
     for name in ("methods", "networks"):
         for value in settings[name]:
             if value in ("", ".", "..") or "/" in value or "\0" in value:
-                raise InputError(
-                    f"{where}: {name}", found=repr(value), expected="names of folders", remedy="Correct the name"
-                )
+                raise InputError.setting(f"{where}: {name}", repr(value), "names of folders", "Correct the name")

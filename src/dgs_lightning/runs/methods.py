@@ -169,9 +169,7 @@ def register(method: Method) -> None:
     ]:
         problem = f"the unknown method {unknown[0]}"
     if problem:
-        raise InputError(
-            f"method {method.key!r}", found=problem, expected="a new row of known methods", remedy="Correct the row"
-        )
+        raise InputError(f"method {method.key!r}", problem, "a new row of known methods", "Correct the row")
     METHODS[method.key] = method
 
 

@@ -75,12 +75,8 @@ class Records:
         if not record:
             return "new"
         if "version" not in record:
-            raise InputError(
-                self.folder,
-                found="a run of dgs-lightning 0.1.0",
-                expected="a run of this version, or a new folder",
-                remedy="Give another --output, or finish the run with version 0.1.0; 'dgs report' reads its results",
-            )
+            remedy = "Give another --output, or finish the run with version 0.1.0; 'dgs report' reads its results"
+            raise InputError.occupied(self.folder, "a run of version 0.1.0", "a run of this version", remedy)
         if record.get("key") != key:
             return "changed"
         return DONE if record.get("status") == DONE and (self.folder / results).exists() else "resume"
