@@ -170,3 +170,9 @@ def test_callbacks_of_an_experiment_keep_the_shipped_ones(tmp_path: Path) -> Non
     assert callbacks(*both) == ["ResumeCheckpoint", "Timer"]
     with pytest.raises(InputError, match=r"trainer\.callbacks: found \{remove: Timer\}, but no Timer"):
         callbacks("finetune.trainer.callbacks=[{remove: Timer}]")
+
+
+def test_settings_without_a_class_are_those_of_the_last_callback_of_the_config(callbacks_of: CallbacksOf) -> None:
+    setting = "--trainer.callbacks.classes=3"
+    for more in ([], ["--trainer.callbacks+=LearningRateMonitor"]):
+        assert callbacks_of(setting, *more)[1] == ("SampleGrid", {**callbacks_of()[1][1], "classes": 3})
