@@ -32,7 +32,7 @@ from dgs_lightning.models.codec import AutoencoderCodec, Codec, PixelCodec
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit.formats import save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
-from dgs_lightning.tasks.minimax import MinimaxTask
+from dgs_lightning.tasks.minimax import CriteriaSettings, MinimaxTask
 
 CLASSES, WARM_UP = 10, 3
 WEIGHTS, DECAY, LEARNING_RATE = (0.002, 0.008), 0.9999, 1e-3
@@ -117,7 +117,7 @@ def bare_loop(task: MinimaxTask, data: LatentDataModule) -> Iterator[None]:
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        task.ema.update()
+        task.ema.update(task.decay)
         yield
 
 
@@ -194,7 +194,7 @@ def measure(size: Size, batch: int, memory: int, steps: int, precision: str | No
             callbacks=[turns],
             log_every_n_steps=10**9,
         )
-        task = MinimaxTask(dit=str(root / "base"), memory_size=memory)
+        task = MinimaxTask(CriteriaSettings(memory_size=memory), dit=str(root / "base"))
         trainer.fit(task, data)
     own, bare, plain = (turns.median_ms(name) for name in ("lightning", "bare", "reference"))
     figures = {

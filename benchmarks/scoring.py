@@ -25,7 +25,7 @@ from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.commands.process import keep_freed_memory
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.records import ImageRecord, read_manifest
-from dgs_lightning.datamodules.images import ImageDataModule
+from dgs_lightning.datamodules.images import ImageDataModule, Loading
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
 from dgs_lightning.models.estimator import Estimator, load_estimator
 from dgs_lightning.models.registry import build_network
@@ -99,7 +99,8 @@ def measure(size: Size, images: int, batch_size: int, repetitions: int) -> dict[
         plain, own = load_estimator(name, weights).to(DEVICE), ScoringTask(name, weights)
         for repetition in range(repetitions + 1):
             scores = root / f"own{repetition}"
-            data = ImageDataModule(predict=str(root / "images"), val_batch_size=batch_size, num_workers=8 if GPU else 0)
+            loading = Loading(num_workers=8 if GPU else 0)
+            data = ImageDataModule(predict=str(root / "images"), val_batch_size=batch_size, loading=loading)
             trainer = quiet_trainer(callbacks=[ScoreWriter(str(scores))])
             with timed(seconds["own"]):
                 trainer.predict(own, datamodule=data)

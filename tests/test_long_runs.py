@@ -17,6 +17,7 @@ from PIL import Image
 
 from dgs_lightning.callbacks.image_writer import ImageWriter
 from dgs_lightning.callbacks.latent_writer import LatentWriter
+from dgs_lightning.callbacks.published_length import PublishedLength
 from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.data.cards import CARD
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
@@ -28,9 +29,10 @@ from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
 from dgs_lightning.models.dit.formats import save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 from dgs_lightning.tasks.classification import ClassificationTask
+from dgs_lightning.tasks.diffusion import AverageSettings, ModelSize
 from dgs_lightning.tasks.encoding import EncodingTask
 from dgs_lightning.tasks.generation import GenerationTask
-from dgs_lightning.tasks.minimax import MinimaxTask
+from dgs_lightning.tasks.minimax import CriteriaSettings, MinimaxTask
 from dgs_lightning.tasks.scoring import ScoringTask
 
 MEGABYTE = 2**20
@@ -113,7 +115,8 @@ def test_training_a_dit_keeps_nothing_of_a_step(steps: int, tmp_path: Path) -> N
     cache.mkdir()
     write_shard(cache, settings.key("images"), torch.arange(16), torch.randn(16, 1, 3, 4, 4), None)
     finish_cache(cache, settings, records, "images")
-    task = MinimaxTask(hidden_size=8, depth=1, num_heads=1, memory_size=4, ema_horizon=0.1)
+    size = ModelSize(hidden_size=8, depth=1, num_heads=1)
+    task = MinimaxTask(CriteriaSettings(memory_size=4), size=size, average=AverageSettings(horizon=0.1))
     growth = Growth(steps)
     trainer(tmp_path, growth, max_steps=steps).fit(task, LatentDataModule(str(cache), batch_size=2))
     growth.check()
@@ -123,9 +126,10 @@ def test_training_a_dit_keeps_nothing_of_a_step(steps: int, tmp_path: Path) -> N
 def test_training_a_classifier_keeps_nothing_of_a_step(steps: int, tmp_path: Path) -> None:
     hard_linked(tmp_path / "images", 20)
     images = str(tmp_path / "images")
-    task = ClassificationTask("convnet1", width=4, steps=steps, evaluations=10)
+    task = ClassificationTask("convnet1", width=4)
     growth = Growth(steps)
-    trainer(tmp_path, growth, max_epochs=-1).fit(task, ImageDataModule(images, images, batch_size=2))
+    length = PublishedLength(steps=steps, evaluations=10)
+    trainer(tmp_path, growth, length, max_epochs=-1).fit(task, ImageDataModule(images, images, batch_size=2))
     growth.check()
 
 

@@ -23,12 +23,14 @@ TINY = (
     "repeats=1",
     "methods=[random, dgs_ori, dit_dgs, minimax, full]",
     "image_size=16",
-    "pretrain.model.init_args={hidden_size: 32, depth: 2, num_heads: 2, patch_size: 4}",
+    "pretrain.model.init_args.size={hidden_size: 32, depth: 2, num_heads: 2, patch_size: 4}",
     "pretrain.trainer.max_steps=20",
     "finetune.trainer.max_steps=5",
     "generate.model.init_args.steps=5",
-    "cross_fit.model.init_args={network: convnet2, width: 8, steps: 8}",
-    "evaluate.model.init_args={width: 8, steps: 8}",
+    "cross_fit.model.init_args={network: convnet2, width: 8}",
+    "cross_fit.trainer.max_steps=8",
+    "evaluate.model.init_args={width: 8}",
+    "evaluate.trainer.max_steps=8",
     "networks=[convnet2]",
 )
 ROTATED_BY_270 = 6  # the value of EXIF's Orientation

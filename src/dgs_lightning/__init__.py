@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "ClassificationTask": "tasks.classification",
+    "DiffusionTask": "tasks.diffusion",
     "EncodingTask": "tasks.encoding",
     "GenerationTask": "tasks.generation",
     "MinimaxTask": "tasks.minimax",
@@ -24,10 +25,13 @@ _MODULES = {
     "ModeGuidance": "callbacks.guidance",
     "ImageWriter": "callbacks.image_writer",
     "LatentWriter": "callbacks.latent_writer",
+    "PublishedLength": "callbacks.published_length",
+    "ResultWriter": "callbacks.result_writer",
     "ResumeCheckpoint": "callbacks.checkpointing",
     "SampleGrid": "callbacks.sample_grid",
     "ScoreWriter": "callbacks.score_writer",
     "TrajectoryRecorder": "callbacks.trajectory_recorder",
+    "WeightsWriter": "callbacks.weights",
 }
 
 __all__ = list(_MODULES)

@@ -15,11 +15,12 @@ COMMANDS = {
     "run": "run an experiment: all its stages, skipping what is done",
     "doctor": "say what would go wrong with an experiment, before it is run",
     "prepare": "write a data set as train and val folders of PNG images",
-    "fit": "train: a DiT (MinimaxTask) or a classifier (ClassificationTask)",
+    "fit": "train: a DiT (DiffusionTask, MinimaxTask) or a classifier (ClassificationTask)",
     "validate": "evaluate a task on its validation set",
     "test": "evaluate a task on its test set",
     "predict": "encode latents, generate images or score difficulty",
     "select": "select a distilled set from an image pool",
+    "centers": "compute cluster centres of each class, for guidance",
     "report": "write tables, figures and a page from finished runs",
     "export": "write a trained DiT as a folder that stock diffusers loads",
 }

@@ -11,7 +11,7 @@ from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.latents import LatentDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.tasks.minimax import MinimaxTask
+from dgs_lightning.tasks.diffusion import AverageSettings, DiffusionTask, ModelSize, OptimizerSettings
 
 
 @pytest.fixture
@@ -25,9 +25,11 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def train(cache: Path, root: Path, steps: int, grid: SampleGrid) -> MinimaxTask:
-    task = MinimaxTask(
-        hidden_size=32, depth=2, num_heads=2, representativeness=0, diversity=0, ema_horizon=0.1, learning_rate=3e-3
+def train(cache: Path, root: Path, steps: int, grid: SampleGrid) -> DiffusionTask:
+    task = DiffusionTask(
+        size=ModelSize(hidden_size=32, depth=2, num_heads=2),
+        optimizer=OptimizerSettings(learning_rate=3e-3),
+        average=AverageSettings(horizon=0.1),
     )
     trainer = pl.Trainer(
         max_steps=steps,
@@ -67,5 +69,5 @@ def test_showing_samples_does_not_change_the_training(cache: Path, tmp_path: Pat
 
 
 def test_another_task_is_refused() -> None:
-    with pytest.raises(InputError, match="found LightningModule, expected MinimaxTask"):
+    with pytest.raises(InputError, match="found LightningModule, expected DiffusionTask"):
         SampleGrid().setup(pl.Trainer(logger=False), pl.LightningModule(), "fit")

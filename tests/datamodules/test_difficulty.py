@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dgs_lightning.commands.select import select
 from dgs_lightning.data.records import ImageRecord, write_manifest
 from dgs_lightning.datamodules.difficulty import DifficultyGuidedDataModule
+from dgs_lightning.distil.selection import SelectionSettings
 from dgs_lightning.errors import InputError
 
 
@@ -79,7 +80,7 @@ def test_three_lines_train_and_test_any_module(pool: str, original: str) -> None
 
 
 def test_it_serves_the_images_that_select_writes(pool: str, original: str, tmp_path: Path) -> None:
-    data = DifficultyGuidedDataModule(pool, ipc=5, original=original, seed=3)
+    data = DifficultyGuidedDataModule(pool, ipc=5, original=original, selection=SelectionSettings(seed=3))
     data.setup("fit")
     images = torch.cat([batch for batch, _ in data.train_dataloader()])
     output = select(output=str(tmp_path / "set"), pool=pool, original=original, ipc=5, seed=3)
@@ -101,28 +102,31 @@ def test_without_originals_a_validation_set_is_named(pool: str, original: str) -
 def test_a_module_may_leave_its_own_seed_open(pool: str, original: str) -> None:
     model, fitted = AnyClassifier(), trainer()
     model.save_hyperparameters({"seed": None})
-    fitted.fit(model, DifficultyGuidedDataModule(pool, ipc=2, original=original, seed=3))
+    fitted.fit(model, DifficultyGuidedDataModule(pool, ipc=2, original=original, selection=SelectionSettings(seed=3)))
     assert fitted.current_epoch == 20
 
 
 def test_coresets_serve_in_the_same_way(pool: str, original: str) -> None:
-    data = DifficultyGuidedDataModule(pool, ipc=2, original=original, method="kcenter")
+    data = DifficultyGuidedDataModule(pool, ipc=2, original=original, selection=SelectionSettings(method="kcenter"))
     data.setup("fit")
     assert len(data.train_records) == 4
 
 
 def test_settings_are_checked_when_it_is_built(pool: str) -> None:
     with pytest.raises(InputError, match="distribution"):
-        DifficultyGuidedDataModule(pool, ipc=5, distribution="steep")
-    assert DifficultyGuidedDataModule(pool, ipc=5, seed=7).hparams["seed"] == 7
+        DifficultyGuidedDataModule(pool, ipc=5, selection=SelectionSettings(distribution="steep"))
+    with pytest.raises(InputError, match="ipc: found 0"):
+        DifficultyGuidedDataModule(pool, ipc=0)
+    hparams = DifficultyGuidedDataModule(pool, ipc=5, selection=SelectionSettings(seed=7)).hparams
+    assert (hparams["seed"], hparams["selection"]["seed"], hparams["selection"]["method"]) == (7, 7, "dgs")
 
 
 def test_lightning_cli_shows_and_takes_all_its_settings(
     pool: str, original: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = ["--data=DifficultyGuidedDataModule", f"--data.pool={pool}", f"--data.original={original}", "--data.ipc=5"]
-    options = ["--data.shortage=nearest", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
+    options = ["--data.selection.shortage=nearest", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
     monkeypatch.setattr("sys.argv", ["dgs", "fit", *data, *options])
     command = LightningCLI(AnyClassifier, L.LightningDataModule, subclass_mode_data=True, save_config_callback=None)
-    assert command.config["fit"]["data"]["init_args"]["smoothing"] == "paper"
+    assert command.config["fit"]["data"]["init_args"]["selection"]["smoothing"] == "paper"
     assert command.datamodule.report["shortage"] == "nearest"

@@ -34,7 +34,7 @@ def healthy(tmp_path: Path, make_tree: MakeTree) -> Experiment:
     """Imagenette in small, everything trained from scratch."""
     make_tree(tmp_path / "data" / "train", class_list("imagenette"), 12)
     make_tree(tmp_path / "data" / "val", class_list("imagenette"), 4)
-    small = {"size": "DiT-S/2", "hidden_size": 32, "depth": 2, "num_heads": 2, "representativeness": 0, "diversity": 0}
+    small = {"size": {"name": "DiT-S/2", "hidden_size": 32, "depth": 2, "num_heads": 2}}
     return Experiment(
         title="small",
         methods=["random", "dit_dgs", "minimax_dgs", "mgd3"],
@@ -53,6 +53,6 @@ def healthy(tmp_path: Path, make_tree: MakeTree) -> Experiment:
             "trainer": {"max_steps": 30},
         },
         finetune={"trainer": {"max_epochs": 2}},
-        cross_fit={"model": {"init_args": {"network": "convnet2", "epochs": 3}}},
-        evaluate={"model": {"init_args": {"epochs": 4, "evaluations": 2}}},
+        cross_fit={"model": {"init_args": {"network": "convnet2"}}, "trainer": {"max_epochs": 3}},
+        evaluate={"trainer": {"max_epochs": 4, "check_val_every_n_epoch": 2}},
     )

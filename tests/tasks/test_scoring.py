@@ -18,7 +18,7 @@ from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores
 from dgs_lightning.data.splits import folds_of
-from dgs_lightning.datamodules.images import ImageDataModule
+from dgs_lightning.datamodules.images import Folds, ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier, save_classifier
 from dgs_lightning.tasks.scoring import ScoringTask
@@ -156,7 +156,7 @@ def test_an_estimator_that_has_seen_the_images_may_not_score_them(estimators: li
 
 
 def test_folds_are_those_that_training_left_out(images: Path) -> None:
-    data = ImageDataModule(train=str(images), val=str(images), folds=3, fold=1)
+    data = ImageDataModule(train=str(images), val=str(images), cross_fitting=Folds(3, 1))
     data.setup("fit")
     seen = {record.file_name for record in data.train_records}
     module = ImageDataModule(predict=str(images))
@@ -230,7 +230,7 @@ def test_the_shipped_settings_for_imagenet_score_with_weights_of_ones_own(tmp_pa
         (tmp_path / "images" / label).mkdir(parents=True)
         Image.new("RGB", (20, 30)).save(tmp_path / "images" / label / "1.png")
     estimator = ["--model.estimator", "timm:test_vit", "--model.weights", str(tmp_path / "weights.safetensors")]
-    data = ["--data.predict", str(tmp_path / "images"), "--data.num_workers", "0"]
+    data = ["--data.predict", str(tmp_path / "images"), "--data.loading.num_workers", "0"]
     assert main(["predict", "--config", "score/imagenet.yaml", *estimator, *data, *WRITER]) == 0
     assert require_scores(read_set(tmp_path / "images"), tmp_path).startswith("timm:test_vit@")
 

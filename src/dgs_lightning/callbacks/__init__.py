@@ -1,1 +1,1 @@
-"""Lightning callbacks: guidance, writers, checkpoints, weight averaging."""
+"""Lightning callbacks: guidance, writers, checkpoints, sample grids."""

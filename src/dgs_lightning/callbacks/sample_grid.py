@@ -1,7 +1,6 @@
-"""Sample grids over training."""
+"""Grids of generated images during training."""
 
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -9,42 +8,48 @@ from torch import Tensor
 from torch.func import functional_call
 from torchvision.utils import make_grid
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import FINITE, AtLeast, Between, check_bounds
 from dgs_lightning.diffusion.sampler import classifier_free, draw_noise, published_channels, sample
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.codec import build_codec
 from dgs_lightning.seeding import generator
-from dgs_lightning.tasks.minimax import MinimaxTask
+from dgs_lightning.tasks.diffusion import DiffusionTask
 
 
-class SampleGrid(pl.Callback, Ranged):
-    """Puts images of the moving average on TensorBoard every so often, from the same noise each time, a class a row.
+class SampleGrid(pl.Callback):
+    """Shows images of the moving average of a DiT on TensorBoard during training.
+
+    A grid has one row for each class. All grids of a run start from the same noise. They do not change the training.
 
     Args:
-        every_n_steps: Steps of the optimiser from one grid to the next.
-        codec: What decodes the latents: ``pixels`` for none, or folder or hub id of an autoencoder.
-        classes: The first so many classes are shown.
-        images: Images of each.
+        every_n_steps: Steps of the optimizer from one grid to the next.
+        codec: Decoder of the latents: ``pixels`` if the latents are images, otherwise the folder or the Hugging Face
+            id of an autoencoder.
+        classes: Number of classes to show, at most. They are the first ones.
+        images: Images of each class.
         guidance_scale: Scale of classifier-free guidance.
         steps: Denoising steps.
-    """
 
-    RANGES: ClassVar[Mapping[str, str]] = {
-        "every_n_steps": "[1, inf)",
-        "classes": "[1, inf)",
-        "images": "[1, 1000]",
-        "guidance_scale": "(-inf, inf)",
-        "steps": "[1, 1000]",
-    }
+    Raises:
+        InputError: If a number is out of its range, or there is no such codec.
+
+    Examples:
+        >>> from tempfile import gettempdir
+        >>> grid = SampleGrid(every_n_steps=500, images=4, guidance_scale=2.0)
+        >>> trainer = pl.Trainer(max_steps=3000, callbacks=[grid], logger=TensorBoardLogger(gettempdir()))
+        >>> SampleGrid(steps=2000)
+        Traceback (most recent call last):
+        dgs_lightning.errors.InputError: steps: found 2000, expected at least 1, at most 1000. Correct the setting.
+    """
 
     def __init__(
         self,
-        every_n_steps: int = 1000,
+        every_n_steps: Annotated[int, AtLeast(1)] = 1000,
         codec: str = "pixels",
-        classes: int = 10,
-        images: int = 8,
-        guidance_scale: float = 4.0,
-        steps: int = 50,
+        classes: Annotated[int, AtLeast(1)] = 10,
+        images: Annotated[int, Between(1, 1000)] = 8,
+        guidance_scale: Annotated[float, FINITE] = 4.0,
+        steps: Annotated[int, Between(1, 1000)] = 50,
     ) -> None:
         self.every_n_steps = every_n_steps
         self.codec = build_codec(codec)
@@ -52,22 +57,22 @@ class SampleGrid(pl.Callback, Ranged):
         self.images = images
         self.guidance_scale = guidance_scale
         self.steps = steps
-        self.check_settings(vars(self))
+        check_bounds(type(self), vars(self))
         self._shown = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check the task.
 
         Raises:
-            InputError: If it is another than ``MinimaxTask``.
+            InputError: If it is no ``DiffusionTask``.
         """
-        if not isinstance(pl_module, MinimaxTask):
+        if not isinstance(pl_module, DiffusionTask):
             raise InputError(
-                "SampleGrid", found=type(pl_module).__name__, expected="MinimaxTask", remedy="Use it with 'dgs fit'"
+                "SampleGrid", found=type(pl_module).__name__, expected="DiffusionTask", remedy="Use it with 'dgs fit'"
             )
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: MinimaxTask, *_: object) -> None:  # type: ignore[override]
-        """Show a grid where one is due."""
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: DiffusionTask, *_: object) -> None:  # type: ignore[override]
+        """Show a grid if one is due."""
         step = trainer.global_step
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if step % self.every_n_steps or step == self._shown or not loggers or not trainer.is_global_zero:
@@ -77,8 +82,12 @@ class SampleGrid(pl.Callback, Ranged):
         for logger in loggers:
             logger.experiment.add_image("samples", grid, step)
 
-    def draw(self, task: MinimaxTask) -> Tensor:
-        """Images in [0, 1] of the moving average, shape ``(classes * images, C, H, W)``."""
+    def draw(self, task: DiffusionTask) -> Tensor:
+        """Images of the moving average in [0, 1], shape ``(classes * images, C, H, W)``.
+
+        Args:
+            task: The task, after ``fit`` has started.
+        """
         config, labels = task.dit.config, task.labels[: self.classes]
         weights = {name.removeprefix("dit."): average for name, average in task.ema.averages.items()}
         y = task.dit.class_indices(labels).repeat_interleave(self.images).to(task.device)

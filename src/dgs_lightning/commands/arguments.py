@@ -1,17 +1,28 @@
 """What the command lines share: options, config files merged into one, and the errors of parsers in one line."""
 
 import argparse
+import importlib
 import json
+import re
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from dgs_lightning.bounds import place_in_groups
 from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 
 Settings = dict[str, Any]
 CALLBACKS = "--trainer.callbacks"
+
+# How jsonargparse says that a class has no such parameter, or that a group has no such form.
+_UNKNOWN = re.compile(
+    r"""Parser key "(?P<key>[\w.]+)":.*Problem with given class_path '(?P<module>[\w.]+)\.(?P<name>\w+)':\s+"""
+    r"""(Option '(?P<option>\w+)' is not accepted"""
+    r"""|Parser key "(?P<group>\w+)":\s+(- )?(Unable to load config|Expected a path))""",
+    re.DOTALL,
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,6 +58,25 @@ def short_message(error: BaseException) -> str:
     return ": ".join(telling)[:300]
 
 
+def moved_setting(error: BaseException) -> InputError | None:
+    """An error with the new place of a setting, where jsonargparse refuses it because it is part of a group now."""
+    if (unknown := _UNKNOWN.search(str(error))) is None:
+        return None
+    kind = getattr(importlib.import_module(unknown["module"]), unknown["name"])
+    setting = unknown["option"] or unknown["group"]
+    if (place := getattr(kind, "MOVED", {}).get(setting)) is not None:
+        found = f"a setting that {unknown['name']} does not have"
+        return InputError(f"{unknown['key']}.{setting}", found=found, expected=place, remedy="Move it")
+    if (place := place_in_groups(kind, setting)) is None:
+        return None
+    return InputError(
+        f"{unknown['key']}.{setting}",
+        found="a setting without its group",
+        expected=f"{unknown['key']}.{place}",
+        remedy="Rename it",
+    )
+
+
 def parse(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
     """Arguments as a parser reads them.
 
@@ -56,7 +86,9 @@ def parse(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
     try:
         return parser.parse_args(args)
     except ArgumentError as error:
-        found = short_message(error)
+        found, moved = short_message(error), moved_setting(error)
+    if moved is not None:
+        raise moved
     raise InputError("settings", found=found, expected=f"what '{command} --help' lists", remedy="Correct that setting")
 
 

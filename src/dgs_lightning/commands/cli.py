@@ -19,7 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import dgs_lightning
-from dgs_lightning.bounds import Ranged, check_ranges
+from dgs_lightning.bounds import Above, AtLeast, Between, Ranged, check_bounds, check_value
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint, check_readable
 from dgs_lightning.commands.arguments import parse, short_message, with_one_config
 from dgs_lightning.commands.process import prepared_process
@@ -29,32 +29,33 @@ LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 FUNCTION_COMMANDS = {
     "prepare": "dgs_lightning.commands.prepare",
     "select": "dgs_lightning.commands.select",
+    "centers": "dgs_lightning.commands.centers",
     "report": "dgs_lightning.commands.report",
     "export": "dgs_lightning.commands.export",
 }
 Settings = dict[str, Any]
 OnStep = Callable[[int, int], None]
-SEEDS = "[0, 4294967295]"  # what NumPy and Lightning take
-THREADS = "[1, 1024]"
-TRAINER_RANGES = {
-    "devices": "[-1, 1024]",
-    "num_nodes": "[1, 65536]",
-    "max_epochs": "[-1, inf)",
-    "min_epochs": "[0, inf)",
-    "max_steps": "[-1, inf)",
-    "min_steps": "[0, inf)",
-    "limit_train_batches": "[0, inf)",
-    "limit_val_batches": "[0, inf)",
-    "limit_test_batches": "[0, inf)",
-    "limit_predict_batches": "[0, inf)",
-    "overfit_batches": "[0, inf)",
-    "val_check_interval": "(0, inf)",
-    "check_val_every_n_epoch": "[1, inf)",
-    "num_sanity_val_steps": "[-1, inf)",
-    "log_every_n_steps": "[0, inf)",
-    "accumulate_grad_batches": "[1, inf)",
-    "gradient_clip_val": "[0, inf)",
-    "reload_dataloaders_every_n_epochs": "[0, inf)",
+SEEDS = Between(0, 4294967295)  # what NumPy and Lightning take
+THREADS = Between(1, 1024)
+TRAINER_LIMITS = {
+    "devices": Between(-1, 1024),
+    "num_nodes": Between(1, 65536),
+    "max_epochs": AtLeast(-1),
+    "min_epochs": AtLeast(0),
+    "max_steps": AtLeast(-1),
+    "min_steps": AtLeast(0),
+    "limit_train_batches": AtLeast(0),
+    "limit_val_batches": AtLeast(0),
+    "limit_test_batches": AtLeast(0),
+    "limit_predict_batches": AtLeast(0),
+    "overfit_batches": AtLeast(0),
+    "val_check_interval": Above(0),
+    "check_val_every_n_epoch": AtLeast(1),
+    "num_sanity_val_steps": AtLeast(-1),
+    "log_every_n_steps": AtLeast(0),
+    "accumulate_grad_batches": AtLeast(1),
+    "gradient_clip_val": AtLeast(0),
+    "reload_dataloaders_every_n_epochs": AtLeast(0),
 }
 
 
@@ -142,12 +143,15 @@ class DGSCommandLine(LightningCLI):
         """
         self.config = parse(parser, args, f"dgs {args[0]}")
         settings = self.config[self.config.subcommand]
-        check_ranges(settings, {"seed_everything": SEEDS, "threads": THREADS})
-        check_ranges(settings.trainer, TRAINER_RANGES)
+        check_value("seed_everything", settings.seed_everything, SEEDS)
+        check_value("threads", settings.threads, THREADS)
+        for name, limit in TRAINER_LIMITS.items():
+            check_value(name, settings.trainer.get(name), limit)
         if self.config.subcommand == "predict" and settings.trainer.logger is None:
             # Lightning's default logger would create a folder in the current one, and there is nothing to log.
             settings.trainer.logger = False
         for kind, own in named_classes(settings):
+            check_bounds(kind, own)
             if issubclass(kind, Ranged):
                 kind.check_settings(own)
         if settings.ckpt_path not in (None, "last", "best", "hpc"):
@@ -226,7 +230,7 @@ def as_input_error(error: BaseException) -> InputError:
 
 
 def function_of(command: str) -> Callable[..., Any]:
-    """The function behind ``dgs prepare``, ``select``, ``report`` or ``export``."""
+    """The function behind ``dgs prepare``, ``select``, ``centers``, ``report`` or ``export``."""
     function: Callable[..., Any] = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), command)
     return function
 
@@ -246,11 +250,12 @@ def function_arguments(command: str, args: list[str]) -> tuple[dict[str, Any], i
     args = [f"--runs={json.dumps(folders)}", *args[len(folders) :]] if folders else args
     arguments: dict[str, Any] = parse(parser, with_one_config(args), f"dgs {command}").as_dict()
     del arguments["config"]
-    check_ranges(arguments, {"threads": THREADS})
+    check_value("threads", arguments["threads"], THREADS)
     threads: int | None = arguments.pop("threads")
-    checked = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), "check_settings", None)
-    if checked:
-        checked(arguments)
+    check_bounds(function_of(command), arguments)
+    module = importlib.import_module(FUNCTION_COMMANDS[command])
+    if check_combination := getattr(module, "check_combination", None) or getattr(module, "check_settings", None):
+        check_combination(arguments)
     return arguments, threads
 
 

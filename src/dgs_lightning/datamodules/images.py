@@ -1,15 +1,16 @@
-"""Class-folder trees of images: to train and validate classifiers, and one after the other to score or encode them."""
+"""Images in class folders, as batches: shuffled to train classifiers, or in order to validate, score or encode."""
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import Between, Group, OneOf, check_bounds, save_settings
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.folders import read_set
@@ -21,39 +22,93 @@ from dgs_lightning.datamodules.batches import BatchLoader, Decoded, Streamed, ch
 from dgs_lightning.errors import InputError
 
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # bytes
-MEMORY_SHARE = 0.25  # of it that a set which is kept decoded may take
+MEMORY_SHARE = 0.25  # largest share of it for one decoded set
+BatchSize = Annotated[int, Between(1, 1_000_000)]
+Size = Annotated[int | None, Between(1, 16384)]
+Channels = Annotated[int | None, OneOf(1, 3)]
 
 
-class ImageDataModule(L.LightningDataModule, Ranged):
-    """Images of class folders.
-
-    ``fit`` and ``validate`` serve ``(images, label positions)``: float32 ``(B, C, S, S)`` in [0, 1], the same picture
-    each time, and positions in ``labels``. ``predict`` serves ``(images, record positions, label positions)`` in the
-    order of ``predict_records``; a task with a function ``preprocess`` from an RGB picture to a tensor, or a tuple of
-    them, gets what that makes of each file instead.
+@dataclass(frozen=True)
+class Folds(Group):
+    """Cross-fitting: training leaves out one of several folds of the images.
 
     Args:
-        train: Image set to train on.
-        val: Image set to validate and test on.
+        folds: Number of folds. By default training uses all images.
+        fold: The fold that training leaves out, from 0.
+    """
+
+    folds: Annotated[int | None, Between(2, 1000)] = None
+    fold: int | None = None
+
+    @classmethod
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Check that the fold exists.
+
+        Raises:
+            InputError: If it does not, or only one of the two settings is given.
+        """
+        folds, fold = settings["folds"], settings["fold"]
+        if (fold is None) != (folds is None) or not 0 <= (fold or 0) < (folds or 1):
+            raise InputError("fold", found=str(fold), expected="one of the folds", remedy="Correct the setting")
+
+
+@dataclass(frozen=True)
+class Loading(Group):
+    """How images are read. It changes the speed, but not the batches.
+
+    Args:
+        in_memory: Keep the decoded images in memory; ``auto`` does if they take at most a quarter of it.
+        num_workers: Processes that decode the images of batches that are not kept in memory.
+    """
+
+    in_memory: Literal["auto"] | bool = "auto"
+    num_workers: Annotated[int, Between(0, 1024)] = 0
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Batches of the images in class folders.
+
+    ``fit`` and ``validate`` serve ``(images, label positions)``: float32 images ``(B, C, S, S)`` in [0, 1] without
+    augmentation, and the positions of their classes in ``labels``. ``predict`` serves ``(images, record positions,
+    label positions)`` in the order of ``predict_records``. If the task has a function ``preprocess`` from an RGB
+    picture to a tensor or a tuple of tensors, ``predict`` serves its results as ``images``.
+
+    Args:
+        train: Image set for training.
+        val: Image set for validation and testing.
         predict: Image set to score or encode.
-        image_size: Side in pixels; by default that of the first image.
-        channels: 1 for grey, 3 for RGB; by default 1 where all images are grey.
+        image_size: Side in pixels; by default that of a prepared set, else the shorter side of the first image.
+        channels: 1 for grey, 3 for RGB; by default 1 if all images are grey.
         crop: How the centre square is cut: ``plain`` (bilinear, the downstream protocol) or ``adm`` (as DiTs expect).
-        batch_size: Images of a training batch, over all devices.
-        val_batch_size: Images of a batch for validation and prediction, for each device.
-        labels: The classes, or the name of a class list; by default those of the folders, sorted.
-        folds: Number of folds for cross-fitting; none: train on all images.
-        fold: The fold that training leaves out.
+        batch_size: Images in a training batch, over all devices.
+        val_batch_size: Images in a batch for validation and prediction, on each device.
+        labels: The classes, or the name of a class list; by default the names of the folders, sorted.
+        cross_fitting: The part of the training images that is left out.
         seed: Seed of the order of training images; by default that of the task.
-        in_memory: Keep the images decoded; ``auto`` does where they take a quarter of the memory at most.
-        num_workers: Processes that decode images which are not kept.
+        loading: How images are read.
 
     Attributes:
-        labels: All classes, in the order of label positions.
+        labels: All classes; label positions count in this order.
         train_records: The training images.
         val_records: The validation images.
         predict_folder: The folder for ``predict``.
-        predict_records: Its images.
+        predict_records: The images in it.
+
+    Raises:
+        InputError: If a setting is outside its limits.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as folder:
+        ...     for label in ("cat", "dog"):
+        ...         Path(folder, label).mkdir()
+        ...         for index in range(3):
+        ...             Image.new("L", (8, 8)).save(f"{folder}/{label}/{index}.png")
+        ...     data = ImageDataModule(train=folder, val=folder, batch_size=4)
+        ...     data.setup("fit")
+        ...     data.labels, [images.shape for images, labels in data.train_dataloader()]
+        (('cat', 'dog'), [torch.Size([4, 1, 8, 8]), torch.Size([2, 1, 8, 8])])
     """
 
     labels: tuple[str, ...]
@@ -64,60 +119,35 @@ class ImageDataModule(L.LightningDataModule, Ranged):
     predict_folder: Path
     predict_records: list[ImageRecord]
 
-    RANGES: ClassVar[Mapping[str, str]] = {
-        "image_size": "[1, 16384]",
-        "batch_size": "[1, 1000000]",
-        "val_batch_size": "[1, 1000000]",
-        "folds": "[2, 1000]",
-        "num_workers": "[0, 1024]",
-    }
-
     def __init__(
         self,
         train: str | None = None,
         val: str | None = None,
         predict: str | None = None,
-        image_size: int | None = None,
-        channels: int | None = None,
+        image_size: Size = None,
+        channels: Channels = None,
         crop: Literal["plain", "adm"] = "plain",
-        batch_size: int = 64,
-        val_batch_size: int = 256,
+        batch_size: BatchSize = 64,
+        val_batch_size: BatchSize = 256,
         labels: str | list[str] | None = None,
-        folds: int | None = None,
-        fold: int | None = None,
+        cross_fitting: Folds = Folds(),
         seed: int | None = None,
-        in_memory: Literal["auto"] | bool = "auto",
-        num_workers: int = 0,
+        loading: Loading = Loading(),
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        save_settings(self)
         self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.folders = {"train": train, "val": val, "predict": predict}
+        self.cross_fitting, self.loading, self.seed = Folds.of(cross_fitting), Loading.of(loading), seed
         self._finished: set[int] = set()
-        self.check_settings(self.hparams)
 
-    @classmethod
-    def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse settings that no images could go with.
-
-        Raises:
-            InputError: If a number is out of its range.
-        """
-        super().check_settings(settings)
-        channels, folds, fold = (settings.get(name) for name in ("channels", "folds", "fold"))
-        for name, valid, expected in (
-            ("channels", channels in (None, 1, 3), "1 or 3"),
-            ("fold", (fold is None) == (folds is None) and 0 <= (fold or 0) < (folds or 1), "one of the folds"),
-        ):
-            if not valid:
-                raise InputError(name, found=str(settings[name]), expected=expected, remedy="Correct the setting")
-
-    # ---- what there is ---------------------------------------------------------------------------------------
+    # ---- image sets ------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Read the sets that a stage needs.
+        """Read the image sets that a stage needs.
 
         Raises:
-            InputError: If one is not named, is broken, or has other classes.
+            InputError: If a set is not named, is broken, or has other classes.
         """
         if stage == "predict":
             self.predict_folder, self.predict_records = self._read("predict")
@@ -136,31 +166,31 @@ class ImageDataModule(L.LightningDataModule, Ranged):
 
     def _read(self, name: str) -> tuple[Path, list[ImageRecord]]:
         """Folder and records of a set."""
-        if self.hparams[name] is None:
+        if (folder := self.folders[name]) is None:
             raise InputError(
                 f"data.{name}", found="nothing", expected="a folder of class folders", remedy=f"Set data.{name}=FOLDER"
             )
-        folder = Path(self.hparams[name])
-        return folder, read_set(folder)
+        return Path(folder), read_set(Path(folder))
 
     def _describe(self, folder: Path, records: list[ImageRecord]) -> None:
-        """Find out labels, size and channels where the settings leave them open."""
+        """Set labels, size and channels: those of the settings, else those of the images."""
         self.labels = check_labels({record.label for record in records}, self.hparams["labels"], folder)
         prepared = read_card(folder).get("settings", {})
         first = load_image(folder / records[0].file_name)
         self.image_size = self.hparams["image_size"] or prepared.get("image_size") or min(first.size)
         pictures = (load_image(folder / record.file_name) for record in records)
         self.channels = self.hparams["channels"] or prepared.get("channels") or channels_of(pictures)
-        ImageDataModule.check_settings({"image_size": self.image_size, "channels": self.channels})
+        check_bounds(ImageDataModule, {"image_size": self.image_size, "channels": self.channels})
 
     def _without_fold(self, records: list[ImageRecord]) -> list[ImageRecord]:
-        if self.hparams["folds"] is None:
+        """The records without those of the fold that is left out."""
+        if self.cross_fitting.folds is None:
             return records
-        folds = folds_of(records, self.hparams["folds"])
-        left = [record for record, fold in zip(records, folds, strict=True) if fold != self.hparams["fold"]]
+        folds = folds_of(records, self.cross_fitting.folds)
+        left = [record for record, fold in zip(records, folds, strict=True) if fold != self.cross_fitting.fold]
         if gone := sorted(set(self.labels) - {record.label for record in left}):
             raise InputError(
-                self.hparams["train"],
+                self.folders["train"],
                 found=f"one image only of {', '.join(gone[:10])}",
                 expected="images of every class, whichever fold is left out",
                 remedy="Add images, or remove these classes",
@@ -174,7 +204,7 @@ class ImageDataModule(L.LightningDataModule, Ranged):
 
     @property
     def transform_name(self) -> str:
-        """Size, channels and crop in words, for what depends on them."""
+        """Size, channels and crop in words, for records of what was computed with them."""
         return f"{self.image_size} px, {self.channels} channels, {self.hparams['crop']} centre crop"
 
     # ---- images ----------------------------------------------------------------------------------------------
@@ -184,10 +214,10 @@ class ImageDataModule(L.LightningDataModule, Ranged):
         return ImageSet(folder, records, self.labels, transform, self.channels)
 
     def _images(self, folder: Path, records: list[ImageRecord]) -> Streamed | Decoded:
-        """A set in memory, on the device where it fits, or streamed."""
+        """A set that is decoded batch by batch, or once into memory, on the GPU if it fits there."""
         images = self._image_set(folder, records)
-        size = len(records) * self.channels * self.image_size**2
-        keep = self.hparams["in_memory"]
+        size = len(records) * self.channels * self.image_size**2  # bytes
+        keep = self.loading.in_memory
         if keep is False or (keep == "auto" and size > MEMORY_SHARE * MEMORY):
             return Streamed(images)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
@@ -196,7 +226,7 @@ class ImageDataModule(L.LightningDataModule, Ranged):
 
     @property
     def _place(self) -> tuple[int, int]:
-        """Number of this device, and of all."""
+        """Number of this device, and of all devices."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     # ---- loaders ---------------------------------------------------------------------------------------------
@@ -211,21 +241,18 @@ class ImageDataModule(L.LightningDataModule, Ranged):
         count, size = len(self.train_records), self.hparams["batch_size"]
         check_shareable(size, devices)
         seed = self._seed()
-        return BatchLoader(
-            self._train,
-            lambda: shuffled_batches(
-                count, size, seed, self.trainer.current_epoch if self.trainer else 0, rank, devices
-            ),
-            self.hparams["num_workers"],
-        )
+
+        def batches() -> list[Tensor]:
+            return shuffled_batches(count, size, seed, self.trainer.current_epoch if self.trainer else 0, rank, devices)
+
+        return BatchLoader(self._train, batches, self.loading.num_workers)
 
     def _seed(self) -> int:
-        if self.hparams["seed"] is not None:
-            return int(self.hparams["seed"])
-        return self._task_seed() or 0
+        """Seed of the order of training images."""
+        return int(self.seed) if self.seed is not None else self._task_seed() or 0
 
     def _task_seed(self) -> int | None:
-        """The seed among the settings of the module that trains, which may be anybody's."""
+        """The task's setting ``seed``, if it has one."""
         seed = self.trainer.lightning_module.hparams.get("seed") if self.trainer else None
         return None if seed is None else int(seed)
 
@@ -233,21 +260,21 @@ class ImageDataModule(L.LightningDataModule, Ranged):
         """Batches in order, each image once, shared by the devices."""
         rank, devices = self._place
         batches = torch.split(torch.arange(len(self.val_records)), self.hparams["val_batch_size"])[rank::devices]
-        return BatchLoader(self._val, lambda: batches, self.hparams["num_workers"])
+        return BatchLoader(self._val, lambda: batches, self.loading.num_workers)
 
     def test_dataloader(self) -> BatchLoader:
-        """The same."""
+        """The batches of :meth:`val_dataloader`."""
         return self.val_dataloader()
 
-    # ---- predict ---------------------------------------------------------------------------------------------
+    # ---- prediction ------------------------------------------------------------------------------------------
 
     @property
     def predict_batches(self) -> tuple[Tensor, ...]:
-        """Record positions of all batches: fixed by the records, whatever is finished and however many devices."""
+        """Record positions of all batches. They do not depend on finished batches or the number of devices."""
         return torch.split(torch.arange(len(self.predict_records)), self.hparams["val_batch_size"])
 
     def leave_out(self, finished: Collection[int]) -> None:
-        """Do not serve these batches again, by their numbers in :attr:`predict_batches`."""
+        """Do not serve these batches again; the numbers are positions in :attr:`predict_batches`."""
         self._finished = set(finished)
 
     def predict_dataloader(self) -> BatchLoader:
@@ -259,5 +286,5 @@ class ImageDataModule(L.LightningDataModule, Ranged):
             images.transform, images.channels = preprocess, 3
         batches = [batch for number, batch in enumerate(self.predict_batches) if number not in self._finished]
         return BatchLoader(
-            Streamed(images), lambda: batches[rank::devices], self.hparams["num_workers"], with_positions=True
+            Streamed(images), lambda: batches[rank::devices], self.loading.num_workers, with_positions=True
         )

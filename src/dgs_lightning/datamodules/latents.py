@@ -1,15 +1,15 @@
-"""Training batches from a latent cache, the same whatever the number of devices and wherever a run was stopped."""
+"""Training batches from a latent cache. Restarts and the number of devices do not change them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.datamodules.batches import check_shareable
@@ -32,18 +32,18 @@ class LatentBatch(NamedTuple):
 
 
 class LatentBatches(Dataset[LatentBatch]):
-    """The batches of a run by their number: every draw is seeded by it.
+    """The batches of a run, by their number. The number of a batch seeds its draws.
 
-    Each epoch visits the images in an order of its own and leaves out those that do not fill a batch; a set smaller
-    than a batch is repeated.
+    Each epoch visits the images in a new order. Images that do not fill a whole batch are left out. A set that is
+    smaller than a batch is repeated.
 
     Args:
         cache: The latents.
         batch_size: Latents of a batch, over all devices.
-        sample: Whether to sample the posterior, or to take its mean.
+        sample: Whether to sample the posterior. Otherwise its mean is taken.
         flip: Whether to take flipped latents half of the time.
-        seed: Seed of the order and of these draws.
-        rank: Number of this device, which gets one contiguous share of each batch.
+        seed: Seed of the order, the samples and the flips.
+        rank: Number of this device. Each device gets one contiguous share of each batch.
         devices: Number of devices.
     """
 
@@ -63,7 +63,7 @@ class LatentBatches(Dataset[LatentBatch]):
         self.flip = flip and cache.settings.flips == 2
         self.seed = seed
         self.share = slice(rank * batch_size // devices, (rank + 1) * batch_size // devices)
-        self._order = (-1, torch.empty(0))  # epoch, and the images in its order
+        self._order = (-1, torch.empty(0))  # epoch, and its images in order
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -80,7 +80,7 @@ class LatentBatches(Dataset[LatentBatch]):
     def __getitem__(self, number: int) -> LatentBatch:
         epoch, batch = divmod(number, len(self))
         images = self._order_of(epoch)[batch * self.batch_size :][: self.batch_size][self.share]
-        # Drawn for the whole batch on each device: its share is then the same, however many devices there are.
+        # Each device draws for the whole batch, so that its share does not depend on the number of devices.
         random = generator("latents", self.seed, number)
         flipped = torch.rand(self.batch_size, generator=random)[self.share] < 0.5 if self.flip else None
         posterior = self.cache.read(images, flipped)
@@ -91,11 +91,11 @@ class LatentBatches(Dataset[LatentBatch]):
 
 
 class ResumableLoader:
-    """Serves numbered batches in order; its position goes into Lightning's checkpoints.
+    """Loads numbered batches in order. Lightning keeps its position in checkpoints.
 
     Args:
         batches: The batches.
-        num_workers: Worker processes; 0 reads in the training process, which is faster for caches in memory.
+        num_workers: Worker processes. 0 reads in the training process, which is faster if the cache fits in memory.
     """
 
     def __init__(self, batches: LatentBatches, num_workers: int = 0) -> None:
@@ -114,7 +114,7 @@ class ResumableLoader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Position, and what it is a position in."""
+        """The position, and what identifies the batches."""
         batches = self.batches
         return {
             "position": self.position,
@@ -124,10 +124,10 @@ class ResumableLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint stopped.
+        """Continue from the position of a checkpoint.
 
         Raises:
-            InputError: If the batches are others.
+            InputError: If the checkpoint was made with other batches.
         """
         own = self.state_dict()
         for name in ("cache", "batch_size", "seed"):
@@ -141,46 +141,64 @@ class ResumableLoader:
         self.position = state["position"]
 
 
-class LatentDataModule(pl.LightningDataModule, Ranged):
+class LatentDataModule(pl.LightningDataModule):
     """Training batches of cached latents.
 
     Args:
         cache: Folder that ``dgs predict`` with ``EncodingTask`` wrote.
         batch_size: Latents of a batch, over all devices.
-        latents: ``sample`` draws from the posterior, ``mean`` takes its mean; the same where the codec has none.
-        flip: ``random`` takes each orientation that the cache holds with the same probability, ``never`` the original.
-        labels: The classes that the cache must have, or the name of a class list (``imagewoof``); by default any.
-        images: Folder of the images, to check that the cache is theirs; by default unchecked.
-        seed: Seed of the order, of flips and of samples.
-        num_workers: Worker processes; 0 is faster for a cache that fits in memory.
-    """
+        latents: ``sample`` draws from the posterior, ``mean`` takes its mean. They are the same for a codec without
+            a posterior.
+        flip: ``random`` takes each orientation in the cache with the same probability, ``never`` takes the original.
+        labels: Classes that the cache must have, or the name of a class list such as ``imagewoof``. By default the
+            cache may have any classes.
+        images: Folder of the images. If given, the cache must be of these images.
+        seed: Seed of the order, the flips and the samples.
+        num_workers: Worker processes. 0 is faster if the cache fits in memory.
 
-    RANGES: ClassVar[Mapping[str, str]] = {"batch_size": "[1, 1000000]", "num_workers": "[0, 1024]"}
+    Raises:
+        InputError: If a number is out of its range.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
+        >>> from dgs_lightning.data.records import ImageRecord
+        >>> folder = TemporaryDirectory()
+        >>> cache = Path(folder.name)  # eight random latents of two classes
+        >>> settings = CacheSettings("pixels", "none", (1, 4, 4), posterior=False, flips=1, dtype="float32")
+        >>> records = [ImageRecord(f"{label}/{i}.png", label) for label in ("cat", "dog") for i in range(4)]
+        >>> write_shard(cache, settings.key(""), torch.arange(8), torch.randn(8, 1, 1, 4, 4), None)
+        >>> finish_cache(cache, settings, records, "")
+        >>> data = LatentDataModule(str(cache), batch_size=4)
+        >>> data.setup("fit")
+        >>> [(batch.number, tuple(batch.latents.shape)) for batch in data.train_dataloader()]
+        [(0, (4, 1, 4, 4)), (1, (4, 1, 4, 4))]
+        >>> folder.cleanup()
+    """
 
     def __init__(
         self,
         cache: str,
-        batch_size: int = 8,
+        batch_size: Annotated[int, Between(1, 1_000_000)] = 8,
         latents: Literal["sample", "mean"] = "sample",
         flip: Literal["random", "never"] = "random",
         labels: str | list[str] | None = None,
         images: str | None = None,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: Annotated[int, Between(0, 1024)] = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.check_settings(self.hparams)
+        save_settings(self)
         self.cache_folder = Path(cache)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes of the latents, in the order of the batches' positions."""
+        """The classes of the latents. ``LatentBatch.classes`` holds positions in them."""
         return self.cache.labels
 
     @property
     def licences(self) -> tuple[str, ...]:
-        """Terms of the images that the latents were made of."""
+        """Licences of the images that the latents were made from."""
         return self.cache.licences
 
     @property
@@ -192,8 +210,8 @@ class LatentDataModule(pl.LightningDataModule, Ranged):
         """Open the cache.
 
         Raises:
-            InputError: If it is not finished, or of other images or classes, or the devices cannot share a batch
-                equally.
+            InputError: If the cache is not finished or has other images or classes, or the devices cannot share a
+                batch equally.
         """
         self.cache = LatentCache(self.cache_folder)
         check_labels(set(self.cache.labels), self.hparams["labels"], self.cache_folder)
@@ -202,7 +220,7 @@ class LatentDataModule(pl.LightningDataModule, Ranged):
         check_shareable(self.hparams["batch_size"], self.trainer.world_size if self.trainer else 1)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Batches of this device."""
+        """The shares of the batches that this device gets."""
         batches = LatentBatches(
             self.cache,
             self.hparams["batch_size"],

@@ -1,4 +1,4 @@
-"""The Minimax criteria, Eq. 3 and 4: of one class, and of a batch of several classes at once."""
+"""The Minimax criteria (Eq. 3 and 4) of one class, and of a batch of several classes at once."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from dgs_lightning.diffusion.memory import Memory
 
 
 def cosine(pred: Tensor, remembered: Tensor) -> Tensor:
-    """Cosine similarity of every pair: ``(B, D)`` and ``(M, D)`` give ``(B, M)``."""
+    """Cosine similarity of all pairs of rows: shapes ``(B, D)`` and ``(M, D)`` give ``(B, M)``."""
     return normalize(pred, dim=-1) @ normalize(remembered, dim=-1).T
 
 
@@ -65,10 +65,11 @@ class Criteria(NamedTuple):
     """Both criteria of a batch.
 
     Attributes:
-        representativeness: Mean over the classes of the batch, scalar; a class with an empty memory counts as 0.
-        diversity: The same of the diversity.
-        representativeness_by_class: Shape ``(classes,)``, NaN where a class has no value.
-        diversity_by_class: The same of the diversity.
+        representativeness: Eq. 3, scalar: the mean over the classes of the batch. A class with an empty memory
+            counts as 0.
+        diversity: Eq. 4, scalar, in the same way.
+        representativeness_by_class: Eq. 3 of each class, shape ``(classes,)``; NaN for a class without a value.
+        diversity_by_class: Eq. 4 of each class, in the same way.
     """
 
     representativeness: Tensor
@@ -78,16 +79,16 @@ class Criteria(NamedTuple):
 
 
 def minimax_criteria(pred: Tensor, labels: Tensor, real: Memory, generated: Memory) -> Criteria:
-    """Eq. 3 and 4 of all classes of a batch, each divided by the number of classes in the batch.
+    """Eq. 3 and 4 of a batch: the mean over the classes in the batch.
 
-    No loop over classes and no transfer from the device: every prediction is compared with the memory of its class,
-    and the extremes are then taken within each class.
+    Each prediction is compared with the memory of its class. The largest or smallest value of each class is then
+    taken. There is no loop over classes and no transfer from the device, which would be slow.
 
     Args:
         pred: Predicted clean latents, shape ``(B, ...)``.
-        labels: Class of each, shape ``(B,)``, as positions in the memories.
-        real: Real latents.
-        generated: Earlier predictions.
+        labels: Class of each prediction, shape ``(B,)``, as positions in the memories.
+        real: Memory of real latents.
+        generated: Memory of earlier predictions.
     """
     directions = normalize(pred.flatten(1), dim=1)
     furthest = -_highest_similarity(-directions, labels, real)
@@ -102,10 +103,12 @@ def minimax_criteria(pred: Tensor, labels: Tensor, real: Memory, generated: Memo
 
 
 def _highest_similarity(directions: Tensor, labels: Tensor, memory: Memory) -> Tensor:
-    """Highest cosine within each class, shape ``(classes,)``; NaN where there is none."""
+    """Highest cosine of each class, shape ``(classes,)``; NaN for a class without a pair."""
     # b: batch, m: slot of the memory, d: dimension
     remembered = memory.directions.index_select(0, labels).to(directions.dtype)
-    with torch.autocast(directions.device.type, enabled=False):  # mixed precision would round the cosines, and tie them
+    with torch.autocast(
+        directions.device.type, enabled=False
+    ):  # mixed precision would round the cosines to equal values
         similarity = torch.einsum("bd,bmd->bm", directions, remembered)
     highest = similarity.masked_fill(~memory.filled[labels], -torch.inf).amax(1)
     by_class = highest.new_full((memory.classes,), -torch.inf).scatter_reduce(0, labels, highest, "amax")
@@ -113,7 +116,7 @@ def _highest_similarity(directions: Tensor, labels: Tensor, memory: Memory) -> T
 
 
 class Minimax:
-    """Both criteria over a run's batches, with the two memories that they compare with.
+    """Both criteria over the batches of a run, with their two memories.
 
     Args:
         classes: Number of classes.
@@ -131,12 +134,12 @@ class Minimax:
         self.generated = Memory(classes, size, dimensions, dtype)
 
     def __call__(self, pred: Tensor, latents: Tensor, labels: Tensor) -> Criteria:
-        """Criteria of a batch, which the memories take in afterwards.
+        """Compute the criteria of a batch, then add the batch to the memories.
 
         Args:
             pred: Predicted clean latents, shape ``(B, ...)``.
-            latents: The real ones, of the same shape.
-            labels: Class of each, shape ``(B,)``.
+            latents: Real latents of the same shape.
+            labels: Class of each latent, shape ``(B,)``.
         """
         criteria = minimax_criteria(pred, labels, self.real, self.generated)
         self.real.push(latents, labels)
@@ -149,14 +152,14 @@ class Minimax:
         self.generated.to(device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Both memories."""
+        """Both memories as tensors."""
         return {"real": self.real.state_dict(), "generated": self.generated.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over both memories.
+        """Load both memories.
 
         Raises:
-            ValueError: If their shape is another one.
+            ValueError: If the memories have another shape.
         """
         self.real.load_state_dict(state["real"])
         self.generated.load_state_dict(state["generated"])

@@ -1,4 +1,4 @@
-"""What the Minimax criteria remember: the last latents of each class."""
+"""The memory of the Minimax criteria: the last latents of each class."""
 
 import torch
 from torch import Tensor
@@ -6,23 +6,23 @@ from torch.nn.functional import normalize
 
 
 class Memory:
-    """First-in-first-out memory of the directions of each class's last latents.
+    """First-in-first-out memory of the last latents of each class, stored as unit vectors.
 
-    The criteria are cosines, so a latent is stored as its unit vector: normalised once, when it is pushed. Pushing
-    overwrites the oldest slots in place, whatever the sizes of memory and batch.
+    The criteria are cosines, so only the direction of a latent matters. It is normalised once, when it is pushed. A
+    new latent overwrites the oldest one of its class.
 
-    Not an ``nn.Module``: distributed training would broadcast buffers from rank 0 before every forward pass. Ranks
-    that push the same (global) batches hold the same memories without that.
+    The class is not an ``nn.Module``, because distributed training would broadcast its buffers before every forward
+    pass. All devices push the same global batches, so their memories are the same without that.
 
     Args:
         classes: Number of classes.
-        size: Latents remembered of each class.
+        size: Latents that are kept of each class.
         dimensions: Elements of a latent.
         dtype: Type that the directions are stored in.
 
     Attributes:
         directions: Unit vectors, shape ``(classes, size, dimensions)``.
-        pushed: Latents pushed so far of each class, shape ``(classes,)``.
+        pushed: Number of latents pushed so far of each class, shape ``(classes,)``.
 
     Raises:
         ValueError: If a size is below 1.
@@ -41,26 +41,26 @@ class Memory:
 
     @property
     def size(self) -> int:
-        """Latents remembered of each class at most."""
+        """The most latents that are kept of each class."""
         return self.directions.shape[1]
 
     @property
     def filled(self) -> Tensor:
-        """Which slots hold a latent, shape ``(classes, size)``."""
+        """Whether each slot holds a latent, shape ``(classes, size)``."""
         return torch.arange(self.size, device=self.pushed.device) < self.pushed[:, None]
 
     @torch.no_grad()
     def push(self, latents: Tensor, labels: Tensor) -> None:
-        """Remember latents, each in its class, in the order of the batch.
+        """Add latents to the memories of their classes, in the order of the batch.
 
         Args:
-            latents: Shape ``(B, ...)`` with ``dimensions`` elements each.
-            labels: Their classes, shape ``(B,)``.
+            latents: Latents, shape ``(B, ...)`` with ``dimensions`` elements each.
+            labels: Class of each latent, shape ``(B,)``.
         """
         same_class = labels[:, None] == labels
         earlier = same_class.tril(-1).sum(1)
         slots = labels * self.size + (self.pushed[labels] + earlier) % self.size
-        # A batch may hold more latents of a class than there are slots: then the last one of a slot is kept.
+        # A batch can have more latents of a class than there are slots. The last latent of each slot is kept then.
         positions = torch.arange(len(labels), device=labels.device)
         last = torch.where(slots[:, None] == slots, positions, -1).amax(1)
         directions = normalize(latents.flatten(1), dim=1).to(self.directions.dtype)
@@ -76,10 +76,10 @@ class Memory:
         return {"directions": self.directions, "pushed": self.pushed}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a memory of the same shape.
+        """Load a memory of the same shape.
 
         Raises:
-            ValueError: If the shape is another one.
+            ValueError: If the memory has another shape.
         """
         if state["directions"].shape != self.directions.shape:
             raise ValueError(

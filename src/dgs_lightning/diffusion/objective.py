@@ -8,18 +8,19 @@ from torch import Tensor
 
 
 def linear_alphas_cumprod() -> Tensor:
-    r"""Signal left after each of the 1,000 steps of training, :math:`\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)`.
+    r"""Noise schedule of 1,000 steps, :math:`\bar\alpha_t = \prod_{s \le t} (1 - \beta_s)`.
 
-    Their variances :math:`\beta` rise linearly from 1e-4 to 0.02 (Ho et al. 2020, Section 4).
+    The variances :math:`\beta` rise linearly from 1e-4 to 0.02 (Ho et al. 2020, Section 4).
 
     Returns:
-        Shape ``(1000,)``, float64: variances of single steps are differences of neighbours.
+        Shape ``(1000,)``. It is float64, because the variance of a single step is computed from neighbouring values
+        that differ little.
     """
     return (1 - torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)).cumprod(0)
 
 
 def add_noise(x0: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    r"""Diffuse latents, :math:`z_t = \sqrt{\bar\alpha_t} z_0 + \sqrt{1 - \bar\alpha_t} \epsilon` (Eq. 1).
+    r"""Add noise to latents, :math:`z_t = \sqrt{\bar\alpha_t} z_0 + \sqrt{1 - \bar\alpha_t} \epsilon` (Eq. 1).
 
     Args:
         x0: Clean latents, shape ``(B, C, H, W)``.
@@ -31,7 +32,13 @@ def add_noise(x0: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
 
 
 def predict_x0(x_t: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    r"""Clean latents that a predicted noise implies: Eq. 1 solved for :math:`z_0`, with its arguments."""
+    r"""Predicted clean latents: Eq. 1 solved for :math:`z_0`.
+
+    Args:
+        x_t: Noisy latents, shape ``(B, C, H, W)``.
+        noise: Predicted noise of the same shape.
+        alpha: :math:`\bar\alpha_t`, shape ``(B,)`` or scalar.
+    """
     alpha = _beside(alpha, x_t)
     return (x_t - (1 - alpha).sqrt().to(x_t) * noise) / alpha.sqrt().to(x_t)
 
@@ -43,7 +50,7 @@ def posterior_mean(x0: Tensor, x_t: Tensor, alpha: Tensor, previous: Tensor) -> 
         x0: Clean latents, shape ``(B, C, H, W)``.
         x_t: Noisy latents of the same shape.
         alpha: :math:`\bar\alpha_t`, float64 of shape ``(B,)`` or scalar.
-        previous: :math:`\bar\alpha_s` at the step before, likewise; 1 before the first.
+        previous: :math:`\bar\alpha_s` of the step before, in the same form; 1 for the first step.
     """
     alpha, previous = _beside(alpha, x0), _beside(previous, x0)
     step = alpha / previous
@@ -53,18 +60,18 @@ def posterior_mean(x0: Tensor, x_t: Tensor, alpha: Tensor, previous: Tensor) -> 
 
 
 def posterior_log_variance(alpha: Tensor, previous: Tensor) -> Tensor:
-    r"""Log variance of :math:`q(z_s | z_t, z_0)` (Ho et al. 2020, Eq. 7), of the shape of ``alpha``, float64."""
+    r"""Log variance of :math:`q(z_s | z_t, z_0)` (Ho et al. 2020, Eq. 7), float64 of the shape of ``alpha``."""
     return ((1 - previous) / (1 - alpha) * (1 - alpha / previous)).log()
 
 
 def learned_log_variance(values: Tensor, alpha: Tensor, lower: Tensor, previous: Tensor) -> Tensor:
-    r"""Log variance that a network places between the posterior's and the step's (Nichol & Dhariwal 2021, Eq. 15).
+    r"""Learned log variance, interpolated between ``lower`` and :math:`\log \beta_t` (Nichol & Dhariwal 2021, Eq. 15).
 
     Args:
-        values: Output channels for sigma, shape ``(B, C, H, W)``: -1 for ``lower``, 1 for :math:`\log \beta_t`.
+        values: Output channels for sigma, shape ``(B, C, H, W)``. -1 gives ``lower``, 1 gives :math:`\log \beta_t`.
         alpha: :math:`\bar\alpha_t`, float64 of shape ``(B,)`` or scalar.
-        lower: :func:`posterior_log_variance`, likewise.
-        previous: :math:`\bar\alpha_s` at the step before, likewise.
+        lower: :func:`posterior_log_variance`, in the same form.
+        previous: :math:`\bar\alpha_s` of the step before, in the same form.
     """
     upper = _beside((1 - alpha / previous).log(), values).to(values)
     lower = _beside(lower, values).to(values)
@@ -73,28 +80,35 @@ def learned_log_variance(values: Tensor, alpha: Tensor, lower: Tensor, previous:
 
 
 class TrainingTerms(NamedTuple):
-    """Terms of the diffusion objective for each sample, and what the criteria of Minimax read."""
+    """Terms of the diffusion objective for each sample.
 
-    mse: Tensor  # (B,)
-    bound: Tensor  # (B,), bits per dimension; zero where sigma is not learned
-    pred_x0: Tensor  # (B, C, H, W)
+    Attributes:
+        mse: Mean squared error of the noise, shape ``(B,)``.
+        bound: Term of the variational bound in bits per dimension, shape ``(B,)``; zero if sigma is not learned.
+        pred_x0: Predicted clean latents, shape ``(B, C, H, W)``. The Minimax criteria compare them.
+    """
+
+    mse: Tensor
+    bound: Tensor
+    pred_x0: Tensor
 
 
 def training_terms(output: Tensor, x0: Tensor, noise: Tensor, t: Tensor, alphas_cumprod: Tensor) -> TrainingTerms:
-    """Noise error (Eq. 2, with the minimum that its arg max means) and variational bound of a network's output.
+    """Noise error (Eq. 2) and variational bound of a network's output.
 
-    The bound teaches the learned sigma alone: the mean is frozen in it (Nichol & Dhariwal 2021, Section 3.1).
-    The paper's Eq. 2 leaves it out, the released weights were trained with it.
+    The paper prints an arg max in Eq. 2; the error is minimised here. The bound trains only the learned sigma, because
+    no gradient reaches the mean (Nichol & Dhariwal 2021, Section 3.1). Eq. 2 leaves the bound out, but the released
+    weights were trained with it.
 
     Args:
-        output: Network output at the noisy latents, ``(B, C, H, W)``, or ``(B, 2C, H, W)`` with learned sigma.
+        output: Network output for the noisy latents, shape ``(B, C, H, W)``, or ``(B, 2C, H, W)`` with learned sigma.
         x0: Clean latents, shape ``(B, C, H, W)``.
         noise: Noise that was added.
         t: Timesteps, integers of shape ``(B,)``.
         alphas_cumprod: :func:`linear_alphas_cumprod`, on the device of ``t``.
 
     Returns:
-        The terms, in single precision or that of the output, whichever is finer.
+        The terms, in float32 or the type of the output, whichever is more precise.
     """
     precision = torch.promote_types(output.dtype, torch.float32)
     output, x0, noise = output.to(precision), x0.to(precision), noise.to(precision)
@@ -115,8 +129,9 @@ def variational_bound(
 ) -> Tensor:
     """Term of the variational bound at timestep ``t`` in bits per dimension, shape ``(B,)`` (Ho et al. 2020, Eq. 5).
 
-    The divergence of the posterior from the model's step, and at ``t = 0`` the negative log-likelihood of the data in
-    bins of 1/255 (their Eq. 13). The posterior's variance is zero at the first step; the second's stands for it.
+    The term is the divergence of the posterior from the model's step. At ``t = 0`` it is the negative log-likelihood
+    of the data in bins (their Eq. 13). The variance of the posterior is zero at the first step; that of the second step
+    is used instead.
     """
     previous = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
     second = t.clamp(min=1)
@@ -132,7 +147,7 @@ def variational_bound(
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of a normal distribution from another, elementwise, in nats."""
+    """Kullback-Leibler divergence of one normal distribution from another, elementwise, in nats."""
     ratio = log_variance - other_log_variance
     return (ratio.exp() - 1 - ratio + (mean - other_mean).square() * (-other_log_variance).exp()) / 2
 
@@ -140,8 +155,8 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_lo
 def discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """Log probability of a normal distribution in the bin of width 2/255 around ``x``, elementwise.
 
-    The outermost bins reach to infinity (Ho et al. 2020, Eq. 13). The cumulative distribution is taken in its tanh
-    form, as the published weights were trained with it.
+    The outermost bins reach to infinity (Ho et al. 2020, Eq. 13). The cumulative distribution is approximated by tanh,
+    because the published weights were trained with this approximation.
     """
     inverse = (-log_scale).exp()
     above = _normal_cdf(inverse * (x - mean + 1 / 255))
@@ -156,5 +171,5 @@ def _normal_cdf(x: Tensor) -> Tensor:
 
 
 def _beside(per_sample: Tensor, like: Tensor) -> Tensor:
-    """A scalar or a value per sample, in the shape that broadcasts over latents."""
+    """A scalar or one value per sample, in a shape that broadcasts over ``like``."""
     return per_sample.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,15 +1,15 @@
-"""From an image pool on disk to the images of a distilled set, with an account of how each class was selected."""
+"""Selection of a distilled set from an image pool on disk, with a report of how each class was selected."""
 
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from dgs_lightning.bounds import check_ranges
+from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, require_scores
 from dgs_lightning.errors import InputError
@@ -23,17 +23,10 @@ from dgs_lightning.selection.smoothing import SmoothingSettings, smoothing_setti
 
 Method = Literal["dgs", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"]
 Smoothing = Literal["paper", "released", "none"]
+ImagesPerClass = Annotated[int, Between(1, 1_000_000_000)]
 Classes = Mapping[str, list[ImageRecord]]
 Rule = Callable[[list[ImageRecord], int, np.random.Generator], Counts]
 
-RANGES = {
-    "ipc": "[1, 1000000000]",
-    "intervals": "[1, 1000]",
-    "pool_images": "[1, inf)",
-    "strata": "[1, 1000000]",
-    "hard_cutoff": "[0, 1)",
-    "distribution": "[0, inf)",
-}
 BY_DIFFICULTY = ("dgs", "ccs", "easy")
 BY_FEATURES: Mapping[str, Callable[[Points, int], Counts]] = {
     "kcenter": coresets.k_center_greedy,
@@ -47,8 +40,8 @@ class Selected:
     """Result of a selection.
 
     Attributes:
-        records: Selected images, with their difficulty interval where they are scored.
-        report: The account: settings, and by class what was there, wanted and taken.
+        records: Selected images, with their difficulty interval if they are scored.
+        report: Settings, and for each class the images that were available, wanted and taken.
     """
 
     records: list[ImageRecord]
@@ -56,87 +49,92 @@ class Selected:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Selects images of each class from a pool, by difficulty (Section 3.2 and 3.3) or by one of its rivals.
-
-    The result depends on the files' names and scores and the seed, not on the order in which files are found.
+class SelectionSettings(Group):
+    """How images are selected from a pool: by difficulty (Sections 3.2 and 3.3), or by another method.
 
     Args:
-        pool: Folder of the image pool: class folders of images, whoever made them.
-        ipc: Images to select of each class.
-        original: Folder of the original images. Without it ``scale`` follows the pool's own difficulties.
         method: ``dgs`` follows a difficulty distribution; ``random``, ``kcenter``, ``herding``, ``kmeans`` and ``ccs``
-            are coresets; ``first`` takes the first images by index; ``easy`` the easiest; ``all`` all.
+            are coresets; ``first`` takes the first images by index, ``easy`` the easiest images, ``all`` all images.
         distribution: ``scale`` (that of the originals), ``hill``, ``ground``, ``slope``, ``cliff`` (Fig. 8), ``pool``
             (that of the pool), ``uniform`` (as even as the pool allows), or one number for each interval.
-        smoothing: ``paper`` or ``released`` (what the authors' code does), or ``none`` for raw difficulties.
-        smoothing_forks: Single settings of SmoothingSettings to change in the preset, such as ``extremes: zero``.
+        smoothing: ``paper``, ``released`` (as in the authors' code), or ``none`` for difficulties without smoothing.
+        smoothing_forks: Changes to the settings of that smoothing, such as ``extremes: zero``; see
+            :class:`~dgs_lightning.selection.smoothing.SmoothingSettings`.
         intervals: Number of difficulty intervals.
-        shortage: Where an interval has too few images: ``random`` takes any (the paper), ``nearest`` those of the
-            nearest intervals.
-        pool_scores: Folder with the pool's scores, if they are not in the pool's own metadata.
-        original_scores: Folder with the originals' scores, if they are not in their own metadata.
-        pool_images: Use only as many images of each class, the first by index; all by default.
-        features: What kcenter, herding and kmeans compare: ``pixels``, or the name of a timm network.
-        features_weights: Local file with that network's weights; by default they come from timm's hub.
-        hard_cutoff: Share of the hardest images that ccs drops.
-        strata: Number of strata of difficulty that ccs covers.
-        allow_fewer: Take all images of a class that has fewer than the IPC, instead of stopping.
+        shortage: What replaces the missing images of an interval: ``random`` takes any images (the paper), ``nearest``
+            those of the nearest intervals.
+        pool_scores: Folder with the scores of the pool, if they are not in the pool's own metadata.
+        original_scores: Folder with the scores of the originals, if they are not in their own metadata.
+        pool_images: Use only this many images of each class, the first by index; by default all.
+        features: What ``kcenter``, ``herding`` and ``kmeans`` compare: ``pixels``, or the name of a timm network.
+        features_weights: Local file with that network's weights; by default timm downloads them.
+        hard_cutoff: Share of the hardest images that ``ccs`` drops.
+        strata: Number of difficulty strata that ``ccs`` covers.
+        allow_fewer: If a class has fewer images than ``ipc``, take all of them instead of stopping.
         seed: Seed of every draw.
+
+    Raises:
+        InputError: If a setting is unknown or outside its limits.
     """
 
-    pool: str
-    ipc: int
-    original: str | None = None
     method: Method = "dgs"
-    distribution: str | list[float] = "scale"
+    distribution: Annotated[str | list[float], AtLeast(0)] = "scale"
     smoothing: Smoothing = "paper"
     smoothing_forks: dict[str, float | str | None] | None = None
-    intervals: int = 10
+    intervals: Annotated[int, Between(1, 1000)] = 10
     shortage: Shortage = "random"
     pool_scores: str | None = None
     original_scores: str | None = None
-    pool_images: int | None = None
+    pool_images: Annotated[int | None, AtLeast(1)] = None
     features: str = "pixels"
     features_weights: str | None = None
-    hard_cutoff: float = 0.3
-    strata: int = 50
+    hard_cutoff: Annotated[float, Between(0, 1, open="right")] = 0.3
+    strata: Annotated[int, Between(1, 1_000_000)] = 50
     allow_fewer: bool = False
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        """Refuse settings that no pool could satisfy, before one is read.
+    @classmethod
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Check what the limits cannot: the distribution for these intervals, and the smoothing.
 
         Raises:
-            InputError: If one is unknown or out of range.
+            InputError: If one of them is unknown or impossible.
         """
-        check_ranges(vars(self), RANGES)
-        for name, kind in (("method", Method), ("smoothing", Smoothing), ("shortage", Shortage)):
-            if (value := getattr(self, name)) not in get_args(kind):
-                known = f"one of {', '.join(get_args(kind))}"
-                raise InputError(name, found=repr(value), expected=known, remedy="Correct it")
-        plenty = np.full(self.intervals, self.ipc)
+        check_bounds(SmoothingSettings, settings["smoothing_forks"] or {}, "smoothing_forks.")
+        plenty = np.ones(settings["intervals"], dtype=np.int64)
         for name, use in (
-            ("distribution", lambda: sampling_distribution(self.distribution, self.ipc, plenty, plenty)),
-            ("smoothing_forks", self.smoothing_settings),
+            ("distribution", lambda: sampling_distribution(settings["distribution"], 1, plenty, plenty)),
+            ("smoothing_forks", lambda: _smoothing(settings["smoothing"], settings["smoothing_forks"])),
         ):
             try:
                 use()
             except (ValueError, TypeError) as error:
-                found = repr(getattr(self, name))
-                raise InputError(
-                    name, found=found, expected="a setting in range", remedy=f"Correct it: {error}"
-                ) from None
+                found, remedy = repr(settings[name]), f"Correct it: {error}"
+                raise InputError(name, found=found, expected="a setting in range", remedy=remedy) from None
 
-    def smoothing_settings(self) -> SmoothingSettings | None:
-        """The preset with its changes; none where difficulties stay raw."""
-        return None if self.smoothing == "none" else smoothing_settings(self.smoothing, self.smoothing_forks)
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(SelectionSettings):
+    """Selects images of each class from a pool.
+
+    The result depends on the names and scores of the files and on the seed, not on the order of the files on disk.
+    Further settings are those of :class:`SelectionSettings`.
+
+    Args:
+        pool: Folder of the image pool: class folders of images from any source.
+        ipc: Number of images to select from each class.
+        original: Folder of the original images. Without it, ``scale`` follows the pool's own difficulties.
+    """
+
+    pool: str
+    ipc: ImagesPerClass
+    original: str | None = None
 
     def run(self) -> Selected:
-        """Read the pool, and the originals if there are any, and select.
+        """Read the pool, and the originals if a folder is given, and select.
 
         Raises:
-            InputError: If classes are missing or short of images, or scores are missing or of different estimators.
+            InputError: If a class is missing or has too few images, or scores are missing or of different estimators.
         """
         pool = self._pool()
         original = pool if self.original is None else _by_label(self.original, self.original_scores)
@@ -150,17 +148,26 @@ class Selection:
             "intervals": self.intervals,
             "estimator": estimator,
         }
+        smoothing = _smoothing(self.smoothing, self.smoothing_forks)
         if self.method == "dgs":
-            records, classes = self._by_difficulty(pool, original)
-            settings = self.smoothing_settings()
             report |= {
                 "distribution": self.distribution,
-                "smoothing": settings and asdict(settings),
+                "smoothing": smoothing and asdict(smoothing),
                 "shortage": self.shortage,
             }
-        else:
-            records, classes = self._by_rule(pool)
-        return Selected(records, {**report, "classes": classes})
+        rule = None if self.method == "dgs" else self._rule()
+        selected: list[ImageRecord] = []
+        classes: dict[str, Any] = {}
+        for label, records in pool.items():
+            size, rng = min(self.ipc, len(records)), np.random.default_rng(named_seed("select", self.seed, label))
+            if rule is None:
+                chosen, classes[label] = self._by_difficulty(records, original[label], size, rng, smoothing)
+            else:
+                chosen = [records[k] for k in sorted(rule(records, size, rng))]
+                classes[label] = {"selected": len(chosen)}
+            selected += [self._with_interval(record) for record in chosen]
+        _warn_of_failed_smoothing(classes)
+        return Selected(selected, {**report, "classes": classes})
 
     def _pool(self) -> Classes:
         pool = _by_label(self.pool, self.pool_scores)
@@ -169,7 +176,7 @@ class Selection:
         return {label: [records[k] for k in _first(records, self.pool_images)] for label, records in pool.items()}
 
     def _check_scores(self, pool: Classes, original: Classes) -> str | None:
-        """Identity of the estimator where the method needs one."""
+        """Name of the estimator of the scores; none if the method needs no scores."""
         if self.method not in BY_DIFFICULTY:
             return None
         estimator = require_scores([record for records in pool.values() for record in records], Path(self.pool))
@@ -180,7 +187,7 @@ class Selection:
                 raise InputError(
                     self.original,
                     found=f"difficulties of the estimator {other}",
-                    expected=f"those of {estimator}, as the pool has, since others do not compare",
+                    expected=f"those of {estimator}, as in the pool; scores of different estimators cannot be compared",
                     remedy="Score both sets with one estimator",
                 )
         return estimator
@@ -193,46 +200,37 @@ class Selection:
                 self.pool,
                 found=f"{len(short)} classes with fewer images than the IPC ({listed})",
                 expected=f"at least {self.ipc} images of each class",
-                remedy="Lower the IPC, enlarge the pool, or set allow_fewer to take all that there are",
+                remedy="Lower the IPC, enlarge the pool, or set allow_fewer to take all images of these classes",
             )
 
-    def _rng(self, label: str) -> np.random.Generator:
-        return np.random.default_rng(named_seed("select", self.seed, label))
+    def _by_difficulty(
+        self,
+        records: list[ImageRecord],
+        original: list[ImageRecord],
+        size: int,
+        rng: np.random.Generator,
+        smoothing: SmoothingSettings | None,
+    ) -> tuple[list[ImageRecord], dict[str, Any]]:
+        """Difficulty-guided sampling of one class (Algorithm 1): the selected records and the report."""
+        scores, reference = difficulties(records), difficulties(original)
+        found = select_class(
+            scores,
+            reference,
+            size,
+            rng,
+            distribution=self.distribution,
+            smoothing=smoothing,
+            intervals=self.intervals,
+            shortage=self.shortage,
+        )
+        smoothed = found.smoothed.pool
+        chosen = [
+            replace(records[k], extra={**records[k].extra, "smoothed": float(smoothed[k])}) for k in found.draw.chosen
+        ]
+        return chosen, self._report(found, scores, reference)
 
-    def _by_difficulty(self, pool: Classes, original: Classes) -> tuple[list[ImageRecord], dict[str, Any]]:
-        """Difficulty-guided sampling of all classes (Algorithm 1)."""
-        selected: list[ImageRecord] = []
-        accounts: dict[str, Any] = {}
-        degenerate = []
-        for label, records in pool.items():
-            scores, reference = difficulties(records), difficulties(original[label])
-            found = select_class(
-                scores,
-                reference,
-                min(self.ipc, len(records)),
-                self._rng(label),
-                distribution=self.distribution,
-                smoothing=self.smoothing_settings(),
-                intervals=self.intervals,
-                shortage=self.shortage,
-            )
-            for k in found.draw.chosen:
-                record = self._with_interval(records[k])
-                selected.append(replace(record, extra={**record.extra, "smoothed": float(found.smoothed.pool[k])}))
-            accounts[label] = self._account(found, scores, reference)
-            if found.smoothed.pool_thresholds.degenerate or found.smoothed.original_thresholds.degenerate:
-                degenerate.append(label)
-        if degenerate:
-            warnings.warn(
-                f"smoothing found no thresholds that serve in {len(degenerate)} of {len(pool)} classes "
-                f"({', '.join(degenerate[:10])}{' ...' if len(degenerate) > 10 else ''}) and clipped nothing there: "
-                "their difficulties are too few or too equal for this preset",
-                stacklevel=3,
-            )
-        return selected, accounts
-
-    def _account(self, found: ClassSelection, scores: Floats, reference: Floats) -> dict[str, Any]:
-        """What Fig. 7 shows of a class, before and after smoothing, and how near the target was reached."""
+    def _report(self, found: ClassSelection, scores: Floats, reference: Floats) -> dict[str, Any]:
+        """Report of a class: the histograms of Fig. 7 before and after smoothing, and the distance from the target."""
         chosen, smoothed = found.draw.chosen, found.smoothed
         raw = {"original": reference, "pool": scores, "distilled": scores[chosen]}
         size = len(chosen)
@@ -249,28 +247,18 @@ class Selection:
             "thresholds": {"pool": asdict(smoothed.pool_thresholds), "original": asdict(smoothed.original_thresholds)},
             "kl": found.kl,
             "wasserstein": found.wasserstein,
-            "raw": {"target": target.tolist(), **self._stages(raw)},
-            "smoothed": {"target": found.target.tolist(), **self._stages(after)},
+            "raw": {"target": target.tolist(), **self._histograms(raw)},
+            "smoothed": {"target": found.target.tolist(), **self._histograms(after)},
         }
 
-    def _stages(self, scores: Mapping[str, Floats]) -> dict[str, Any]:
+    def _histograms(self, scores: Mapping[str, Floats]) -> dict[str, Any]:
         return {
             name: {"counts": histogram(values, self.intervals).tolist(), "mean": float(values.mean())}
             for name, values in scores.items()
         }
 
-    def _by_rule(self, pool: Classes) -> tuple[list[ImageRecord], dict[str, Any]]:
-        """Selection of all classes by a rule that knows no target distribution."""
-        rule = self._rule()
-        selected: list[ImageRecord] = []
-        accounts: dict[str, Any] = {}
-        for label, records in pool.items():
-            chosen = rule(records, min(self.ipc, len(records)), self._rng(label))
-            selected += [self._with_interval(records[k]) for k in sorted(chosen)]
-            accounts[label] = {"selected": len(chosen)}
-        return selected, accounts
-
     def _rule(self) -> Rule:
+        """A method without a target distribution: from the records of a class to positions of the selected images."""
         if self.method in BY_FEATURES:
             features, coreset = build_features(self.features, self.features_weights), BY_FEATURES[self.method]
             return lambda records, size, _: coreset(features([Path(self.pool, r.file_name) for r in records]), size)
@@ -291,6 +279,23 @@ class Selection:
         return replace(record, interval=int(interval_of(np.array([record.difficulty]), self.intervals)[0]))
 
 
+def _smoothing(preset: str, forks: Mapping[str, float | str | None] | None) -> SmoothingSettings | None:
+    """Settings of the smoothing; ``None`` if difficulties are not smoothed."""
+    return None if preset == "none" else smoothing_settings(preset, forks)
+
+
+def _warn_of_failed_smoothing(classes: Mapping[str, Any]) -> None:
+    pairs = {label: report.get("thresholds", {}).values() for label, report in classes.items()}
+    failed = [label for label, pair in pairs.items() if any(thresholds["degenerate"] for thresholds in pair)]
+    if failed:
+        warnings.warn(
+            f"smoothing found no thresholds in {len(failed)} of {len(classes)} classes "
+            f"({', '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}) and clipped nothing there: "
+            "their difficulties are too few or too similar for this smoothing",
+            stacklevel=3,
+        )
+
+
 def difficulties(records: list[ImageRecord]) -> Floats:
     """Difficulties of scored records, shape ``(N,)``."""
     return np.array([record.difficulty for record in records], dtype=np.float64)
@@ -305,7 +310,7 @@ def _by_label(folder: str, scores: str | None) -> Classes:
 
 
 def _first(records: list[ImageRecord], count: int) -> Counts:
-    """Positions of the first records by index, ascending; by name where they have none."""
+    """Positions of the first records by index, ascending. Records without an index come last, by name."""
     order = sorted(range(len(records)), key=lambda k: (records[k].index is None, records[k].index or 0, k))
     return np.array(sorted(order[:count]))
 

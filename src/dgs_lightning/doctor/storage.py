@@ -12,10 +12,10 @@ from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.images import MEMORY
 from dgs_lightning.doctor.finding import Finding, ok, problem
 from dgs_lightning.doctor.settings import setting
-from dgs_lightning.doctor.work import Scale, codec_config, generated, latent_shape, task_of
-from dgs_lightning.experiment.plan import Stage
+from dgs_lightning.doctor.work import Scale, generated, task_of
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.models.codec import PIXELS
+from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 
@@ -51,7 +51,9 @@ def check_memory(stages: Sequence[Stage], scale: Scale, dit: DiTConfig | None) -
     there = torch.cuda.get_device_properties(0).total_memory if gpu else MEMORY
     what = f"memory: about {in_bytes(size)} for training the DiT, activations aside; {in_bytes(there)} in this "
     what += "GPU" if gpu else "machine"
-    remedy = "Keep smaller memories (finetune.model.init_args.memory_dtype=bfloat16), or run on a larger machine"
+    remedy = (
+        "Keep smaller memories (finetune.model.init_args.criteria.memory_dtype=bfloat16), or run on a larger machine"
+    )
     yield ok(what) if size < there else problem(what, remedy)
 
 
@@ -66,16 +68,16 @@ def _images(stage: Stage, scale: Scale) -> int:
 
 def _cache(experiment: Experiment, stage: Stage, scale: Scale) -> int:
     """Bytes of the latent cache."""
-    shape, dtype = latent_shape(experiment, scale), setting(stage, "model", "dtype") or "float16"
+    shape = latent_shape(experiment.codec, scale.side, scale.channels)
+    dtype = setting(stage, "model", "dtype") or "float16"
     flips = 1 if setting(stage, "model", "flips") is False else 2
-    posterior = experiment.codec != PIXELS and codec_config(experiment.codec).get("_class_name") != "AutoencoderTiny"
-    return CacheSettings("", "", shape, posterior, flips, dtype).bytes_for(scale.train)
+    return CacheSettings("", "", shape, keeps_variances(experiment.codec), flips, dtype).bytes_for(scale.train)
 
 
 def _dit_trainings(stages: Sequence[Stage], scale: Scale, dit: DiTConfig | None) -> Iterator[tuple[int, int]]:
     """Bytes in memory and on the disk of each stage that trains the DiT."""
     for stage in stages:
-        if dit is None or task_of(stage) != "MinimaxTask":
+        if dit is None or task_of(stage) not in ("DiffusionTask", "MinimaxTask"):
             continue
         total, trained = parameters(dit, stage)
         memories = _memories(stage, scale, dit)
@@ -96,11 +98,11 @@ def parameters(dit: DiTConfig, stage: Stage) -> tuple[int, int]:
 
 def _memories(stage: Stage, scale: Scale, dit: DiTConfig) -> int:
     """Bytes of the memories of real and of generated latents."""
-    if not setting(stage, "model", "representativeness") and not setting(stage, "model", "diversity"):
+    if task_of(stage) != "MinimaxTask":
         return 0
     values = math.prod((dit.in_channels, dit.input_size, dit.input_size))
-    element = 2 if setting(stage, "model", "memory_dtype") == "bfloat16" else FLOAT
-    return 2 * scale.classes * int(setting(stage, "model", "memory_size")) * values * element
+    element = 2 if setting(stage, "model", "criteria.memory_dtype") == "bfloat16" else FLOAT
+    return 2 * scale.classes * int(setting(stage, "model", "criteria.memory_size")) * values * element
 
 
 def in_bytes(size: float) -> str:

@@ -1,15 +1,16 @@
 """An experiment file: what to distil, with which methods, and how each kind of stage is run."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from dgs_lightning.bounds import check_ranges
+from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.commands.arguments import short_message
 from dgs_lightning.configs import find_config, load_config, merge
 from dgs_lightning.errors import InputError
+from dgs_lightning.runs.methods import METHODS
 
 Settings = dict[str, Any]
 
@@ -23,10 +24,7 @@ class Experiment:
 
     Args:
         title: One line on what the experiment shows.
-        methods: Rows of the table, by slug: ``random``, ``kcenter``, ``herding``, ``kmeans``, ``ccs`` and
-            ``dgs_ori`` select from the originals; ``dit``, ``minimax`` and ``pool`` take the first images of an
-            image pool, ``dit_dgs``, ``minimax_dgs`` and ``pool_dgs`` select from it; ``mgd3`` and ``dag`` are
-            generated under guidance; ``full`` is the whole training set; and the names of ``variants``.
+        methods: Rows of the table: keys of :data:`~dgs_lightning.runs.methods.METHODS`, and names of ``variants``.
         ipc: Images per class, one number or several.
         name: Name of the experiment; that of its file by default.
         output: Folder of the run; ``runs/NAME`` by default.
@@ -61,6 +59,7 @@ class Experiment:
         generate: Section for image pools and guided sets.
         mgd3: Settings of ``ModeGuidance``, such as ``{stop_timestep: 30}``.
         dag: Settings of ``DifficultyAwareGuidance``.
+        options: Settings of other methods by key, such as ``{METHOD: {config: FILE}}``.
         cross_fit: Section for training the difficulty estimator.
         judge: Section for the strong classifier that says how legible a pool is; none: no judge.
         score: Section for scoring difficulty.
@@ -70,7 +69,7 @@ class Experiment:
 
     title: str
     methods: list[str]
-    ipc: int | list[int]
+    ipc: Annotated[int | list[int], Between(1, 1_000_000)]
     name: str = ""
     output: str | None = None
     data: str | None = None
@@ -78,22 +77,22 @@ class Experiment:
     pool: str | None = None
     classes: str | None = None
     networks: list[str] = field(default_factory=list)
-    seed: int = 0
-    repeats: int = 3
+    seed: Annotated[int, Between(0, 4294967295)] = 0
+    repeats: Annotated[int, Between(1, 1000)] = 3
     variants: dict[str, Settings] = field(default_factory=dict)
     validation: str = "all"
-    pool_multiple: int = 5
-    image_size: int | None = None
+    pool_multiple: Annotated[int, Between(1, 1000)] = 5
+    image_size: Annotated[int | None, Between(1, 16384)] = None
     codec: str = "pixels"
     decoder: str | None = None
     dit: str | None = None
     guided: Literal["dit", "minimax"] = "dit"
     estimator: str | None = None
     estimator_weights: str | None = None
-    folds: int = 5
+    folds: Annotated[int, Between(2, 1000)] = 5
     trainer: Settings = field(default_factory=dict)
-    jobs: int = 1
-    threads: int = 1
+    jobs: Annotated[int, Between(1, 1024)] = 1
+    threads: Annotated[int, Between(1, 1024)] = 1
     prepare: Settings | None = None
     latents: Settings = field(default_factory=dict)
     pretrain: Settings = field(default_factory=dict)
@@ -101,6 +100,7 @@ class Experiment:
     generate: Settings = field(default_factory=dict)
     mgd3: Settings = field(default_factory=dict)
     dag: Settings = field(default_factory=dict)
+    options: dict[str, Settings] = field(default_factory=dict)
     cross_fit: Settings = field(default_factory=dict)
     judge: Settings | None = None
     score: Settings = field(default_factory=dict)
@@ -112,18 +112,12 @@ class Experiment:
         """The values of ``ipc``, smallest first."""
         return sorted({self.ipc} if isinstance(self.ipc, int) else set(self.ipc))
 
+    def settings_of(self, method: str) -> Settings:
+        """The experiment's own settings of a method, by its key."""
+        return {"mgd3": self.mgd3, "dag": self.dag, **self.options}.get(method, {})
 
-RANGES = {
-    "ipc": "[1, 1000000]",
-    "seed": "[0, 4294967295]",
-    "repeats": "[1, 1000]",
-    "pool_multiple": "[1, 1000]",
-    "image_size": "[1, 16384]",
-    "folds": "[2, 1000]",
-    "jobs": "[1, 1024]",
-    "threads": "[1, 1024]",
-}
-VARIABLE = ("select", "mgd3", "dag", "pool_multiple", "validation")  # what a variant may change
+
+VARIABLE = ("select", "mgd3", "dag", "options", "pool_multiple", "validation")  # what a variant may change
 
 
 def variant_of(experiment: Experiment, name: str) -> tuple[str, Experiment]:
@@ -209,7 +203,14 @@ def _check_values(experiment: Experiment, where: str) -> None:
             raise InputError(
                 f"{where}: {setting.name}", found="null", expected="a value", remedy="Give one, or remove the key"
             )
-    check_ranges(settings, RANGES, where)
+    check_bounds(Experiment, settings, f"{where}: ")
+    if unknown := sorted(experiment.options.keys() - METHODS.keys()):
+        raise InputError(
+            f"{where}: options",
+            found=unknown[0],
+            expected=f"methods: {', '.join(METHODS)}",
+            remedy="Correct the key",
+        )
     if not experiment.ipcs:
         raise InputError(f"{where}: ipc", found="none", expected="at least one number", remedy="Set ipc to 10")
     for name in ("methods", "networks"):

@@ -1,20 +1,21 @@
-"""Scoring: how hard each image is for a classifier, or for several."""
+"""Scoring: how hard each image is for one or several classifiers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import lightning as L
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.estimator import Estimator, Preprocess, load_estimator
+from dgs_lightning.models.estimator import Estimator, load_estimator
+from dgs_lightning.models.registry import Preprocess
 from dgs_lightning.selection.difficulty import DIFFICULTIES, ensemble_difficulty
 
 
@@ -23,8 +24,8 @@ class Scores(NamedTuple):
 
     Attributes:
         positions: Positions of the records, shape ``(B,)``.
-        difficulty: In [0, 1], float64, shape ``(B,)``.
-        predicted: The label that the estimator gives each image.
+        difficulty: Difficulties in [0, 1], float64, shape ``(B,)``.
+        predicted: The label that the estimators predict for each image.
     """
 
     positions: Tensor
@@ -32,41 +33,54 @@ class Scores(NamedTuple):
     predicted: list[str]
 
 
-class ScoringTask(L.LightningModule, Ranged):
-    """Scores images by ``predict`` with :class:`ImageDataModule`: Eq. 6, or another definition of difficulty.
+class ScoringTask(L.LightningModule):
+    """Scores the difficulty of images, by Eq. 6 or another definition; ``predict`` it with :class:`ImageDataModule`.
 
-    Each estimator prepares the images as it was trained to. Labels are matched by WordNet id, or by the labels that
-    an estimator of one's own was trained on. A subclass with a method ``difficulty`` of its own is a definition of
-    one's own, known by the name of the class.
+    Each estimator gets the images as its own training prepared them. The labels of the images are matched with those of
+    the estimator: WordNet ids, or the labels that your own estimator was trained on. To define difficulty yourself,
+    write a subclass with another method ``difficulty``; the name of the class is then the name of the definition.
 
     Args:
-        estimator: ``torchvision:NAME``, ``timm:NAME`` or a weights folder of ``ClassificationTask``; of a list, the
-            mean difficulty. The paper uses torchvision's ResNet-50.
-        weights: Local weights of named networks, one for each, or torchvision's name of weights; by default
-            torchvision's ``IMAGENET1K_V1`` and timm's own.
+        estimator: ``torchvision:NAME``, ``timm:NAME``, or a weights folder of ``ClassificationTask``. If it is a list,
+            the difficulty is the mean over the estimators. The paper uses torchvision's ResNet-50.
+        weights: For named networks: a local file of weights for each, or torchvision's name of weights; by default
+            torchvision's ``IMAGENET1K_V1``, and timm's own.
         definition: ``confidence`` (Eq. 6), ``margin``, ``entropy`` or ``loss``.
-        cross_fit: Number of folds where the estimators were trained on these images, each without one fold
-            (``ImageDataModule(folds, fold)``) and listed in the order of folds: every image is then scored by the one
-            that has not seen it.
+        cross_fit: Number of folds, if each estimator was trained on these images without one fold
+            (``ImageDataModule(cross_fitting=Folds(folds, fold))``). List the estimators in the order of the folds. Each
+            image is then scored by the estimator that has not seen it.
 
     Attributes:
-        definition: Name of the definition: of its function, or of the subclass.
-        identity: The estimators by name and hash of weights, and the definition where it is not that of Eq. 6. Scores
-            compare where identities are equal; with or without ``cross_fit`` they are.
-    """
+        definition: Name of the definition.
+        identity: Names of the estimators, a hash of their weights, and the definition if it is not Eq. 6. Scores can be
+            compared if their identities are equal, with or without ``cross_fit``.
 
-    RANGES: ClassVar[Mapping[str, str]] = {"cross_fit": "[2, 1000]"}
+    Raises:
+        InputError: If settings do not go together, or an estimator cannot be read or has seen the images that it is to
+            score.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
+        >>> config = ClassifierConfig("convnet1", ("cat", "dog"), 8, 3, mean=(0.5,) * 3, std=(0.25,) * 3, width=4)
+        >>> with TemporaryDirectory() as folder:
+        ...     save_classifier(config.build(), config, Path(folder))
+        ...     task = ScoringTask(folder)
+        >>> logits, labels = torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.tensor([1, 0])
+        >>> task.difficulty(logits, labels)
+        tensor([0.5000, 0.9999], dtype=torch.float64)
+    """
 
     def __init__(
         self,
         estimator: str | list[str] = "torchvision:resnet50",
         weights: str | list[str] | None = None,
         definition: Literal["confidence", "margin", "entropy", "loss"] = "confidence",
-        cross_fit: int | None = None,
+        cross_fit: Annotated[int | None, Between(2, 1000)] = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.check_settings(self.hparams)
+        save_settings(self)
         names, files = _estimators(self.hparams)
         self.estimators = nn.ModuleList(load_estimator(*pair) for pair in zip(names, files, strict=True))
         self.members: list[Estimator] = list(self.estimators)  # type: ignore[arg-type]
@@ -80,18 +94,17 @@ class ScoringTask(L.LightningModule, Ranged):
         self._labels = sorted({label for member in self.members for label in member.labels})
 
     @classmethod
-    def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse lists that do not belong together.
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Check that there are as many weights and folds as estimators.
 
         Raises:
-            InputError: If a number is out of its range, or the lists are not of one length.
+            InputError: If there are not.
         """
-        super().check_settings(settings)
         names, files = _estimators(settings)
         _check_counts(len(names), len(files), settings["cross_fit"])
 
     def settings(self) -> dict[str, Any]:
-        """What the scores depend on, for their card."""
+        """The settings that the scores depend on, for their card."""
         return {"estimator": self.identity, "definition": self.definition, "cross_fit": self.hparams["cross_fit"]}
 
     def on_predict_start(self) -> None:
@@ -134,7 +147,7 @@ class ScoringTask(L.LightningModule, Ranged):
         return DIFFICULTIES[self.hparams["definition"]](logits, labels)
 
     def _shares(self, positions: Tensor) -> list[tuple[Sequence[int], Tensor]]:
-        """Which estimators score which rows of a batch."""
+        """The estimators, and the rows of a batch that they score."""
         if self._folds is None:
             return [(range(len(self.members)), torch.arange(len(positions)))]
         folds = self._folds[positions]
@@ -157,29 +170,29 @@ class ScoringTask(L.LightningModule, Ranged):
 
 
 class PreprocessAll:
-    """One picture, prepared in several ways.
+    """Prepares a picture for each of several estimators.
 
     Args:
-        ways: What to make of it.
+        functions: From an RGB picture to a tensor.
     """
 
-    def __init__(self, ways: Sequence[Preprocess]) -> None:
-        self.ways = ways
+    def __init__(self, functions: Sequence[Preprocess]) -> None:
+        self.functions = functions
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, ...]:
-        """What each way makes of the picture."""
-        return tuple(prepare(image) for prepare in self.ways)
+        """The result of each function."""
+        return tuple(prepare(image) for prepare in self.functions)
 
 
 def _estimators(settings: Mapping[str, Any]) -> tuple[list[str], Sequence[str | None]]:
-    """Names of the estimators and file of each one's weights, none for its own."""
+    """Names of the estimators, and for each the file of its weights, or ``None`` for the default weights."""
     estimator, weights = settings["estimator"], settings["weights"]
     names = [estimator] if isinstance(estimator, str) else estimator
     return names, [weights] if isinstance(weights, str) else weights or [None] * len(names)
 
 
 def _check_counts(estimators: int, weights: int, cross_fit: int | None) -> None:
-    """Refuse numbers of estimators, weights and folds that do not belong together."""
+    """Check that the numbers of estimators, weights and folds are equal."""
     if not estimators:
         raise InputError("estimator", found="none", expected="at least one", remedy="Name one")
     if weights != estimators:
@@ -199,7 +212,7 @@ def _check_counts(estimators: int, weights: int, cross_fit: int | None) -> None:
 
 
 def _check_folds(names: Sequence[str], members: Sequence[Estimator]) -> None:
-    """Refuse an estimator that has seen the images it is to score."""
+    """Check that no estimator has seen the images that it is to score."""
     for fold, (name, member) in enumerate(zip(names, members, strict=True)):
         if member.left_out != (fold, len(members)):
             left_out = "{} of {}".format(*member.left_out) if member.left_out else "none"
@@ -207,12 +220,12 @@ def _check_folds(names: Sequence[str], members: Sequence[Estimator]) -> None:
                 name,
                 found=f"a classifier that left out fold {left_out}",
                 expected=f"one that left out fold {fold} of {len(members)}",
-                remedy="List the estimators in the order of folds, each trained with data.folds and data.fold",
+                remedy="List the estimators in the order of folds, each trained with data.cross_fitting",
             )
 
 
 def _identity(members: Sequence[str], definition: str) -> str:
-    """Names of the estimators and one hash of all weights; the definition where it is not Eq. 6."""
+    """Names of the estimators, one hash of all weights, and the definition if it is not Eq. 6."""
     if len(members) == 1:
         identity = members[0]
     else:

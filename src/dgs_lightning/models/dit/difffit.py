@@ -1,21 +1,26 @@
-"""DiffFit: fine-tuning of a DiT through its biases, its label table and added scale vectors."""
+"""DiffFit: fine-tuning of a DiT by its biases, its label table and added scale vectors."""
 
 from typing import Literal
 
 import torch
 from torch import nn
 
-from dgs_lightning.models.dit.network import Attention, Block, DiT
+from dgs_lightning.models.dit.layers import Attention, Block
+from dgs_lightning.models.dit.network import DiT
 
 FineTuning = Literal["difffit", "bias", "full"]
 
 
 def add_difffit(model: DiT, blocks: Literal["half", "all"] = "half") -> None:
-    """Add four scale vectors of ones to each of the first half of the blocks, or to all of them.
+    """Add four scale vectors of ones to each of the first half of the blocks, or of all blocks.
 
     They scale the output of the query-key-value map, of the attention's projection, of the attention branch and of
-    the MLP branch (Xie et al., "DiffFit", ICCV 2023; their places: Gu et al., CVPR 2024). A block that has them
-    keeps them.
+    the MLP branch (Xie et al., "DiffFit", ICCV 2023; places as in Gu et al., CVPR 2024). A block that already has
+    scale vectors keeps them.
+
+    Args:
+        model: The DiT, which is changed.
+        blocks: ``half`` for the first half of the blocks, ``all`` for all blocks.
     """
     count = model.config.depth // 2 if blocks == "half" else model.config.depth
     for block in model.blocks[:count]:
@@ -30,7 +35,7 @@ def add_scales(block: Block) -> None:
 
 
 def _places(block: Block) -> tuple[tuple[Attention | Block, str, nn.Linear], ...]:
-    """Where a block's scale vectors live, and the linear map whose output each of them scales."""
+    """The four scale vectors of a block: the module and attribute of each, and the linear map that it scales."""
     return (
         (block.attn, "gamma1", block.attn.qkv),
         (block.attn, "gamma2", block.attn.proj),
@@ -40,12 +45,12 @@ def _places(block: Block) -> tuple[tuple[Attention | Block, str, nn.Linear], ...
 
 
 def mark_trainable(model: DiT, mode: FineTuning) -> None:
-    """Let gradients reach the parameters that a way of fine-tuning trains, and no others.
+    """Set which parameters are trained, by ``requires_grad``.
 
     Args:
-        model: The DiT.
-        mode: ``difffit``: biases, scale vectors and the label table. ``bias``: without the scale vectors.
-            ``full``: everything but the position table.
+        model: The DiT, which is changed.
+        mode: ``difffit``: biases, scale vectors and label table. ``bias``: biases and label table.
+            ``full``: all parameters except the position table.
     """
     kinds = ("bias", "gamma1", "gamma2") if mode == "difffit" else ("bias",)
     for name, parameter in model.named_parameters():
@@ -57,7 +62,11 @@ def mark_trainable(model: DiT, mode: FineTuning) -> None:
 
 @torch.no_grad()
 def merge_difffit(model: DiT) -> None:
-    """Fold the scale vectors into the linear maps they follow, and remove them; the output stays the same."""
+    """Multiply the scale vectors into the linear maps before them, and remove them. The output stays the same.
+
+    Args:
+        model: The DiT, which is changed.
+    """
     for block in model.blocks:
         for module, name, linear in _places(block):
             gamma = getattr(module, name)

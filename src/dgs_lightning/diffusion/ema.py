@@ -1,0 +1,54 @@
+"""The exponential moving average of the parameters that are trained."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class MovingAverage:
+    r"""Exponential moving average of some tensors, :math:`\bar\theta \leftarrow d \bar\theta + (1 - d) \theta`.
+
+    Args:
+        parameters: The tensors by name. They are read at each update, so they must be changed in place.
+        start: Averages to start from, by the same names. Without them, the averages start from the parameters.
+
+    Attributes:
+        averages: The averages by name, each with the type and device of its parameter.
+
+    Raises:
+        KeyError: If ``start`` lacks one of the names.
+
+    Examples:
+        >>> import torch
+        >>> weight = torch.zeros(1)
+        >>> average = MovingAverage({"weight": weight})
+        >>> _ = weight.fill_(1.0)
+        >>> average.update(decay=0.75)
+        >>> average.averages["weight"].item()
+        0.25
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], start: Mapping[str, Tensor] | None = None) -> None:
+        start = start or parameters
+        self.averages = {name: start[name].detach().to(p, copy=True) for name, p in parameters.items()}
+        self._parameters = list(parameters.values())
+
+    def update(self, decay: float) -> None:
+        """Move the averages towards the parameters by one step.
+
+        Args:
+            decay: The share of the average that stays, in [0, 1).
+        """
+        move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        move(list(self.averages.values()), self._parameters, None)
+
+
+def decay_of_horizon(horizon: float, steps: float) -> float:
+    """Decay of an average that looks back over a share of a run, ``1 - 1 / (horizon * steps)``, at least 0.
+
+    Args:
+        horizon: Share of the run's steps, in (0, 1].
+        steps: Steps of the whole run.
+    """
+    return max(0.0, 1 - 1 / (horizon * steps))
