@@ -176,7 +176,10 @@ def test_callbacks_of_an_experiment_keep_the_shipped_ones(tmp_path: Path) -> Non
         callbacks("finetune.trainer.callbacks=[{remove: Timer}]")
 
 
-def test_settings_without_a_class_are_those_of_the_last_callback_of_the_config(callbacks_of: CallbacksOf) -> None:
-    setting = "--trainer.callbacks.classes=3"
-    for more in ([], ["--trainer.callbacks+=LearningRateMonitor"]):
-        assert callbacks_of(setting, *more)[1] == ("SampleGrid", {**callbacks_of()[1][1], "classes": 3})
+def test_settings_without_a_class_are_those_of_the_last_callback_of_the_config(
+    folder: Path, callbacks_of: CallbacksOf
+) -> None:
+    (folder / "last.yaml").write_text("trainer: {callbacks: [LearningRateMonitor]}")
+    for more in ([], ["--trainer.callbacks+=DeviceStatsMonitor"]):
+        callbacks = dict(callbacks_of("--config=last.yaml", "--trainer.callbacks.logging_interval=step", *more))
+        assert callbacks["LearningRateMonitor"]["logging_interval"] == "step"
