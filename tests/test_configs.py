@@ -174,3 +174,12 @@ def test_callbacks_of_an_experiment_keep_the_shipped_ones(tmp_path: Path) -> Non
     assert callbacks(*both) == ["ResumeCheckpoint", "WeightsWriter", "Timer"]
     with pytest.raises(InputError, match=r"trainer\.callbacks: found \{remove: Timer\}, but no Timer"):
         callbacks("finetune.trainer.callbacks=[{remove: Timer}]")
+
+
+def test_settings_without_a_class_are_those_of_the_last_callback_of_the_config(
+    folder: Path, callbacks_of: CallbacksOf
+) -> None:
+    (folder / "last.yaml").write_text("trainer: {callbacks: [LearningRateMonitor]}")
+    for more in ([], ["--trainer.callbacks+=DeviceStatsMonitor"]):
+        callbacks = dict(callbacks_of("--config=last.yaml", "--trainer.callbacks.logging_interval=step", *more))
+        assert callbacks["LearningRateMonitor"]["logging_interval"] == "step"

@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dgs_lightning.bounds import place_in_groups
-from dgs_lightning.configs import load_config, merge, remove_callbacks
+from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 
 Settings = dict[str, Any]
@@ -102,42 +102,53 @@ def with_one_config(args: list[str]) -> list[str]:
         InputError: If a file is missing or broken, or there is no callback that an argument removes.
     """
     settings: Settings = {}
-    others: list[str] = []
     own: list[Any] = []  # the callbacks that arguments name
-    any_config = False
+    of_last: list[str] = []  # arguments with settings of the last callback of the files
+    others: list[str] = []
     rest = iter(args)
     for arg in rest:
         flag, equals, value = arg.partition("=")
         if flag in ("--config", "-c"):
-            settings, any_config = merge(settings, load_config(value if equals else next(rest, ""))), True
+            settings = merge(settings, load_config(value if equals else next(rest, "")))
         elif flag == "--trainer":
             text = value if equals else next(rest, "")
             trainer = _yaml_value(text)
-            trainer = trainer if isinstance(trainer, dict) else load_config(text)
-            settings, any_config = merge(settings, {"trainer": trainer}), True
+            settings = merge(settings, {"trainer": trainer if isinstance(trainer, dict) else load_config(text)})
         elif flag in (CALLBACKS, f"{CALLBACKS}+"):
             own += _callbacks_in(value if equals else next(rest, ""))
-        elif flag.startswith(f"{CALLBACKS}.") and own and "flags" in own[-1]:
-            own[-1]["flags"].append(arg if equals else f"{arg}={next(rest, '')}")  # a setting of the callback before
+        elif flag.startswith(f"{CALLBACKS}."):  # a setting of the callback before
+            named = [entry for entry in own if "flags" in entry]
+            (named[-1]["flags"] if named else of_last).append(arg if equals else f"{arg}={next(rest, '')}")
         else:
             others.append(arg)
-    settings = remove_callbacks(merge(settings, {"trainer": {"callbacks": own}} if own else {}))
+    settings = remove_callbacks(settings)
     if own:
-        # jsonargparse reads the values of flags by their types, so the whole list is given as flags.
-        for entry in settings["trainer"].pop("callbacks"):
-            others += entry["flags"] if isinstance(entry, dict) and "flags" in entry else [_flag(entry)]
-    return ["--config", yaml.safe_dump(settings, sort_keys=False), *others] if any_config else others
+        trainer = settings.get("trainer") or {}
+        others += _callback_flags(trainer.get("callbacks") or [], own, of_last)
+        settings = {**settings, "trainer": {**trainer, "callbacks": None}}
+    else:
+        others += of_last
+    return ["--config", yaml.safe_dump(settings, sort_keys=False), *others] if settings else others
+
+
+def _callback_flags(shipped: list[Any], own: list[Any], of_last: list[str]) -> list[str]:
+    """Flags that add all callbacks, since jsonargparse knows the types of the values of flags.
+
+    Raises:
+        InputError: If one is to be removed that is not there.
+    """
+    shipped = [_with_flags(entry) for entry in shipped]
+    if shipped:
+        shipped[-1]["flags"] += of_last
+    merged = remove_callbacks({"trainer": {"callbacks": add_callbacks(shipped, own)}})["trainer"]["callbacks"]
+    return [flag for entry in merged for flag in entry["flags"]]
 
 
 def _callbacks_in(value: str) -> list[Any]:
     """Callbacks that the value of ``--trainer.callbacks`` names, each with the flag that adds it, and removals."""
     entries = _yaml_value(value)
     entries = [] if entries is None else entries if isinstance(entries, list) else [entries]
-    names = [entry.get("class_path") if isinstance(entry, dict) else entry for entry in entries]
-    return [
-        entry if isinstance(entry, dict) and "remove" in entry else {"class_path": name, "flags": [_flag(entry)]}
-        for entry, name in zip(entries, names, strict=True)
-    ]
+    return [entry if isinstance(entry, dict) and "remove" in entry else _with_flags(entry) for entry in entries]
 
 
 def _yaml_value(text: str) -> Any:  # noqa: ANN401
@@ -148,6 +159,7 @@ def _yaml_value(text: str) -> Any:  # noqa: ANN401
         return text
 
 
-def _flag(callback: Any) -> str:  # noqa: ANN401
-    """The flag that adds a callback."""
-    return f"{CALLBACKS}+={callback if isinstance(callback, str) else json.dumps(callback)}"
+def _with_flags(callback: Any) -> Settings:  # noqa: ANN401
+    """A callback as its class and the flags that add it."""
+    name = callback.get("class_path") if isinstance(callback, dict) else callback
+    return {"class_path": name, "flags": [f"{CALLBACKS}+={name if name is callback else json.dumps(callback)}"]}
