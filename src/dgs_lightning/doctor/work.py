@@ -16,7 +16,7 @@ from dgs_lightning.experiment.plan import Stage
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.codec import PIXELS
 from dgs_lightning.models.dit.network import DiTConfig
-from dgs_lightning.tasks.diffusion import ModelSize
+from dgs_lightning.tasks.diffusion_settings import ModelSize
 from dgs_lightning.tasks.protocol import published_epochs
 
 DIGIT_IMAGES = 1_797
