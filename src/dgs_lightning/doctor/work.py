@@ -16,7 +16,7 @@ from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import latent_shape
 from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiTConfig
-from dgs_lightning.tasks.diffusion import ModelSize
+from dgs_lightning.tasks.diffusion_settings import ModelSize
 from dgs_lightning.tasks.protocol import published_epochs
 
 LIGHTNING_EPOCHS, EVALUATIONS = 1_000, 100  # of a trainer and of PublishedLength without settings

@@ -49,7 +49,7 @@ class MinimaxTask(DiffusionTask):
         InputError: If a number is out of its range, or there is no model of this size.
 
     Examples:
-        >>> from dgs_lightning.tasks.diffusion import AverageSettings
+        >>> from dgs_lightning.tasks.diffusion_settings import AverageSettings
         >>> criteria = CriteriaSettings(representativeness=0.004, memory_size=128)
         >>> task = MinimaxTask(criteria, dit="pretrain/weights", average=AverageSettings(horizon=0.1))
         >>> task.hparams["average"]
