@@ -55,7 +55,7 @@ def fit(
     pictures: str,
     root: Path,
     callbacks: list[Callback],
-    ckpt_path: str | None = None,
+    ckpt_path: Path | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> tuple[L.Trainer, Evaluations]:
     evaluations = Evaluations()
@@ -124,10 +124,10 @@ def test_a_training_of_another_length_is_not_resumed(pictures: str, tmp_path: Pa
         fit(pictures, tmp_path, [PublishedLength(epochs=3), EpochCheckpoint(minutes=0), Kill()])
     callbacks = [EpochCheckpoint(minutes=0)]
     with pytest.raises(InputError, match="one made with epochs: 3, expected the length of this run, epochs: 4"):
-        fit(pictures, tmp_path, [PublishedLength(epochs=4), *callbacks], "last")
+        fit(pictures, tmp_path, [PublishedLength(epochs=4), *callbacks], EpochCheckpoint.find(tmp_path))
     with pytest.raises(InputError, match="one made with epochs: 3"):
-        fit(pictures, tmp_path, [PublishedLength(epochs=3), *callbacks], "last", max_epochs=5)
-    trainer, _ = fit(pictures, tmp_path, [PublishedLength(epochs=3), *callbacks], "last")
+        fit(pictures, tmp_path, [PublishedLength(epochs=3), *callbacks], EpochCheckpoint.find(tmp_path), max_epochs=5)
+    trainer, _ = fit(pictures, tmp_path, [PublishedLength(epochs=3), *callbacks], EpochCheckpoint.find(tmp_path))
     assert trainer.current_epoch == 3
 
 

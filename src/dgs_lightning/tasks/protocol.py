@@ -77,7 +77,7 @@ class Normalisation(Group):
 
 
 def published_epochs(ipc: float, classes: int) -> int:
-    """Epochs of a training on `ipc` images per class. From 100 classes on: two thirds, rounded down to hundreds."""
+    """Epochs of a training on `ipc` images per class; from 100 classes on two thirds, rounded down to hundreds."""
     epochs = next((count for most, count in EPOCHS.items() if ipc <= most), EPOCHS_BEYOND)
     return epochs if classes < MANY_CLASSES else epochs * 2 // 300 * 100
 
