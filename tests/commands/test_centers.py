@@ -38,7 +38,7 @@ def test_the_command_writes_a_file_once(latents: str, tmp_path: Path, capsys: py
         (["--ipc=0"], "ipc: found 0, expected at least 1"),
         (["--smoothing=strong"], "smoothing"),
         (["--scores=nowhere"], "nowhere"),
-        (["--labels=[emu]"], "no latents of emu"),
+        (["--labels=[emu]"], "1 missing label (emu)"),
     ],
 )
 def test_a_wrong_setting_is_one_line(

@@ -134,12 +134,8 @@ class CenterGuidance(GuidanceCallback):
         if path is not None:
             data.use_centers(path)
         elif data.centers is None:
-            raise InputError(
-                type(self).__name__,
-                found="no centres",
-                expected="a file of centres, or latents to compute them from",
-                remedy="Set 'centers' to a file that 'dgs centers' wrote",
-            )
+            expected = "a file that 'dgs centers' wrote, or latents to compute the centres from"
+            raise InputError.unset(f"{type(self).__name__}.centers", expected, "FILE")
         super().setup(trainer, pl_module, stage)
 
     def center_file(self, trainer: L.Trainer, data: RequestDataModule) -> Path | None:
@@ -277,10 +273,5 @@ class DifficultyAwareGuidance(ModeGuidance):
             InputError: If no scores are named.
         """
         if self.scores is None:
-            raise InputError(
-                "scores",
-                found="none",
-                expected="the scores folder of the images",
-                remedy="Set 'scores', or 'centers' to a file that 'dgs centers' wrote",
-            )
+            raise InputError.unset(f"{type(self).__name__}.scores", "the scores folder of the images", "FOLDER")
         return {"scores": self.scores, "smoothing": self.smoothing, "intervals": self.intervals}

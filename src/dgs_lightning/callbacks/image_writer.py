@@ -98,12 +98,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
-                self.output,
-                found="another run that writes into it",
-                expected="a folder of this run's own",
-                remedy="Wait until that run ends, or choose another output",
-            ) from None
+            raise InputError.busy(self.output) from None
 
     def _earlier_settings(self) -> dict[str, Any] | None:
         """Settings of the images in the folder, whether the set is finished or not."""
@@ -112,31 +107,19 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             return read_card(self.output).get("settings")
         try:
             earlier: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InputError(
-                journal,
-                found="broken JSON",
-                expected="the settings of unfinished images",
-                remedy=f"Delete {self.output} and run the command again",
-            ) from None
+        except ValueError as error:
+            remedy = f"Delete {self.output} and run the command again"
+            raise InputError.broken(journal, error, "the settings of unfinished images", remedy) from None
         return earlier
 
     def _check(self, earlier: dict[str, Any] | None, settings: dict[str, Any]) -> None:
         """Refuse a folder with other images, or with images made with other settings."""
         if earlier is not None and earlier != settings:
-            raise InputError(
-                self.output,
-                found=f"images made with other settings ({'; '.join(_differences(earlier, settings))})",
-                expected="none, or images made with the same settings",
-                remedy="Restore the settings, choose another output, or delete the folder",
-            )
+            found = f"images made with other settings ({'; '.join(_differences(earlier, settings))})"
+            remedy = "Restore the settings, choose another output, or delete the folder"
+            raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)
         if earlier is None and self.output.is_dir() and _has_images(self.output):
-            raise InputError(
-                self.output,
-                found="images that this command did not make",
-                expected="an empty folder",
-                remedy="Choose another output",
-            )
+            raise InputError.occupied(self.output, "images that this command did not make", "an empty folder")
 
     def _recorded(self) -> Iterator[ImageRecord]:
         """Records of all batches that this run and earlier ones finished, but not of batches with broken lines."""

@@ -17,9 +17,4 @@ def require(kind: type[Part], found: object, callback: L.Callback) -> Part:
     """
     if isinstance(found, kind):
         return found
-    raise InputError(
-        type(callback).__name__,
-        found=type(found).__name__,
-        expected=kind.__name__,
-        remedy=f"Use it with {kind.__name__}, or remove the callback",
-    )
+    raise InputError.wrong_class(type(callback).__name__, [found], kind.__name__)

@@ -80,12 +80,8 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     def _check_output(self) -> None:
         occupied = not self._in_place and (self._folder / MANIFEST).exists()
         if occupied and read_card(self._folder).get("kind") != "scores":
-            raise InputError(
-                self._folder,
-                found="an image set",
-                expected="an empty folder, or scores",
-                remedy="Name another output, or the set itself to write into its metadata",
-            )
+            remedy = "Name another output, or the set itself to write into its metadata"
+            raise InputError.occupied(self._folder, "an image set", "an empty folder, or scores", remedy)
 
     def _is_done(self) -> bool:
         """Whether the scores are all written, and no line of them is lost."""

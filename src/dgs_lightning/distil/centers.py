@@ -155,12 +155,8 @@ class Centers(Group):
             wanted = class_list(wanted) if wanted in CLASS_LISTS else labels_of(Path(wanted))
         missing = [label for label in wanted if label not in self._cache.labels]
         if missing:
-            raise InputError(
-                self.latents,
-                found=f"no latents of {', '.join(missing[:5])}",
-                expected="latents of all labels that are generated",
-                remedy="Set the labels to the cache's classes, or encode the missing images",
-            )
+            remedy = "Set the labels to the cache's classes, or encode the missing images"
+            raise InputError.labels(self.latents, "latents of all labels", remedy, missing=missing)
         return wanted
 
     def _difficulties(self, images: Sequence[ImageRecord]) -> Floats:
@@ -180,12 +176,8 @@ def read_description(path: Path) -> object:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})[DESCRIPTION])
     except (SafetensorError, OSError, ValueError, KeyError):
-        raise InputError(
-            path,
-            found="a broken file, or something else",
-            expected="centres that 'dgs centers' wrote, or no file",
-            remedy="Delete it, or choose another output",
-        ) from None
+        expected, remedy = "centres that 'dgs centers' wrote, or no file", "Delete it, or choose another output"
+        raise InputError.broken(path, "no such centres in it", expected, remedy) from None
 
 
 def read_centers(path: Path, labels: Sequence[str], shape: tuple[int, int, int]) -> dict[str, Tensor]:
