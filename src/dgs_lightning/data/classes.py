@@ -57,13 +57,15 @@ def readable_name(label: str) -> str:
     return description.split(",", 1)[0]
 
 
-def labels_of(folder: Path) -> tuple[str, ...]:
-    """Labels of a tree of class folders, sorted.
+def labels_of(source: str | Path) -> tuple[str, ...]:
+    """Labels of a class list, by its name, in its order; or of a tree of class folders, sorted.
 
     Raises:
-        InputError: If the folder has no images.
+        InputError: If it is no class list, and no folder with images.
     """
-    return tuple(sorted({record.label for record in scan_images(folder)}))
+    if source in CLASS_LISTS:
+        return class_list(str(source))
+    return tuple(sorted({record.label for record in scan_images(Path(source))}))
 
 
 def check_labels(found: set[str], expected: str | Sequence[str] | None, where: object) -> tuple[str, ...]:
