@@ -74,10 +74,10 @@ def ours(folder: Path, network: str, size: int, epochs: int) -> list[float]:
     keep_freed_memory()  # as `dgs fit` does
     clock = Clock()
     trainer = quiet_trainer(
-        max_epochs=-1, limit_val_batches=0, default_root_dir=folder.parent / "run", callbacks=[clock]
+        max_epochs=epochs, limit_val_batches=0, default_root_dir=folder.parent / "run", callbacks=[clock]
     )
     images = ImageDataModule(train=str(folder), val=str(folder), image_size=size, channels=3, batch_size=BATCH)
-    trainer.fit(ClassificationTask(network, epochs=epochs), images)
+    trainer.fit(ClassificationTask(network), images)
     return clock.times
 
 

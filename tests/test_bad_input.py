@@ -28,10 +28,10 @@ import dgs_lightning
 from dgs_lightning.__main__ import main
 from dgs_lightning.bounds import Between, Ranged, check_bounds, limits
 from dgs_lightning.callbacks.checkpointing import KEYS, check_readable
-from dgs_lightning.callbacks.guidance import read_centers
 from dgs_lightning.commands.cli import check
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
+from dgs_lightning.distil.centers import read_centers
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment, load_experiment
@@ -153,20 +153,31 @@ def test_a_wrong_experiment_is_refused_before_it_is_planned(change: str, says: s
     assert not list(tmp_path.iterdir())
 
 
+LENGTH = "trainer.callbacks=[{class_path: PublishedLength, init_args: "
+
+
 @pytest.mark.parametrize(
     ("stage", "change", "says"),
     [
-        ("evaluation", "evaluate.model.init_args.steps=-1", "steps: found -1"),
-        ("evaluation", "evaluate.model.init_args.epochs=5", "epochs: found 5, expected a positive number, or steps"),
-        ("evaluation", "evaluate.model.init_args.lr=.nan", "lr: found nan"),
-        ("evaluation", "evaluate.model.init_args.std=[0.2, 0]", "std: found [0.2, 0.0]"),
+        ("evaluation", f"evaluate.{LENGTH}{{steps: -1}}}}]", "steps: found -1"),
+        (
+            "evaluation",
+            f"evaluate.{LENGTH}{{steps: 1, epochs: 5}}}}]",
+            "epochs: found 5, beside steps 1, expected either",
+        ),
+        ("evaluation", "evaluate.model.init_args.optimizer.lr=.nan", "optimizer.lr: found nan"),
+        (
+            "evaluation",
+            "evaluate.model.init_args.normalisation={mean: [0.5, 0.5], std: [0.2, 0]}",
+            "std: found [0.2, 0.0]",
+        ),
         ("evaluation", "evaluate.data.init_args.loading.num_workers=-1", "loading.num_workers: found -1"),
         ("evaluation", "evaluate.data.init_args.batch_size=-1", "batch_size: found -1"),
         ("evaluation", "evaluate.trainer.check_val_every_n_epoch=0", "check_val_every_n_epoch: found 0"),
         ("evaluation", "networks=[convnet0]", "network 'convnet0': found 0 layers"),
         ("evaluation", "networks=[convnet99999999999]", "found 99999999999 layers"),
         ("evaluation", "networks=['torchvision:nope']", "network 'torchvision:nope': found no such network"),
-        ("estimator", "cross_fit.model.init_args.jitter=.inf", "jitter: found inf"),
+        ("estimator", "cross_fit.model.init_args.augmentation.jitter=.inf", "jitter: found inf"),
         ("pools", "generate.model.init_args.guidance_scale=.nan", "guidance_scale: found nan"),
         ("pools", "generate.model.init_args.steps=0", "steps: found 0"),
         ("pools", "generate.data.init_args.batch_size=0", "batch_size: found 0"),
@@ -184,7 +195,11 @@ def test_a_wrong_experiment_is_refused_before_it_is_planned(change: str, says: s
         ("guided/dag", "dag.intervals=0", "intervals: found 0"),
         ("distilled/dit", "select.hard_cutoff=.nan", "hard_cutoff: found nan"),
         ("distilled/dit", "select.intervals=1000000000000", "intervals: found 1000000000000"),
-        ("distilled/dit", "select.smoothing_forks={epsilon: small}", "epsilon must be a number"),
+        (
+            "distilled/dit",
+            "select.smoothing_forks={epsilon: small}",
+            "smoothing_forks.epsilon: found 'small', expected a number",
+        ),
         ("scores", "score.data.init_args.val_batch_size=0", "val_batch_size: found 0"),
         ("data", "prepare.val_fraction=.nan", "val_fraction: found nan"),
         ("data", "prepare.channels=2", "channels: found 2"),
@@ -206,8 +221,8 @@ def test_a_stage_refuses_a_setting_before_the_run_begins(stage: str, change: str
 
 
 def test_a_run_with_a_wrong_setting_of_its_last_stage_does_not_begin(tmp_path: Path) -> None:
-    arguments = ("--output", str(tmp_path / "run"), *changes(*FEW, "evaluate.model.init_args.epochs=-1"))
-    assert "epochs: found -1" in answer("run", "quickstart", *arguments)
+    arguments = ("--output", str(tmp_path / "run"), *changes(*FEW, "evaluate.trainer.max_epochs=-2"))
+    assert "max_epochs: found -2" in answer("run", "quickstart", *arguments)
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -249,9 +264,9 @@ ENCODE = "predict --model EncodingTask --data ImageDataModule"
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (f"{CLASSIFY} --model.epochs=-1", "epochs: found -1"),
+        (f"{CLASSIFY} --model.width=0", "width: found 0"),
         (f"{CLASSIFY} --model.network=nope", "network 'nope'"),
-        (f"{CLASSIFY} --model.lr=1{'0' * 400}", "lr"),
+        (f"{CLASSIFY} --model.optimizer.lr=1{'0' * 400}", "lr"),
         (f"{CLASSIFY} --trainer.max_epochs=many", "max_epochs"),
         (f"{CLASSIFY} --trainer.precision=7", "precision"),
         (f"{CLASSIFY} --trainer.devices=0", "devices"),
@@ -449,7 +464,7 @@ def test_a_class_with_one_image_cannot_lose_it_to_a_fold(tree: Path, tmp_path: P
         "--data.cross_fitting.folds=5",
         "--data.cross_fitting.fold=0",
     )
-    task = ("--model=ClassificationTask", "--model.network=convnet1", "--model.steps=1")
+    task = ("--model=ClassificationTask", "--model.network=convnet1", "--trainer.max_steps=1")
     trainer = (f"--trainer.default_root_dir={tmp_path / 'out'}", "--trainer.logger=false", "--trainer.accelerator=cpu")
     assert "one image only of cat" in answer("fit", *task, *data, *trainer)
 
@@ -674,7 +689,7 @@ def checkpoint(**changes: object) -> dict[str, object]:
 def test_a_checkpoint_of_something_else_is_not_resumed(content: object, tree: Path, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.ckpt")
     data = ("--data=ImageDataModule", f"--data.train={tree}", f"--data.val={tree}")
-    task = ("--model=ClassificationTask", "--model.network=convnet1", "--model.width=4", "--model.steps=1")
+    task = ("--model=ClassificationTask", "--model.network=convnet1", "--model.width=4", "--trainer.max_steps=1")
     trainer = (f"--trainer.default_root_dir={tmp_path / 'out'}", "--trainer.logger=false", "--trainer.accelerator=cpu")
     answer("fit", *task, *data, *trainer, f"--ckpt_path={tmp_path / 'other.ckpt'}")
 

@@ -8,7 +8,8 @@ import yaml
 from dgs_lightning.commands.cli import check, function_arguments
 from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.plan import Plan, expand
+from dgs_lightning.experiment.plan import Plan
+from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import load_experiment
 
 CallbacksOf = Callable[..., list[tuple[str, dict[str, Any]]]]
@@ -137,7 +138,8 @@ def test_a_callback_of_the_command_line_keeps_the_shipped_ones(
 ) -> None:
     (folder / "trainer.yaml").write_text("callbacks: [{class_path: SampleGrid, init_args: {classes: 3}}]")
     (folder / "grid.yaml").write_text("trainer: {callbacks: [{class_path: SampleGrid, init_args: {classes: 3}}]}")
-    (resume, settings), (grid, own) = callbacks_of(*args)
+    (resume, settings), (grid, own), (writer, _) = callbacks_of(*args)
+    assert writer == "WeightsWriter"
     assert (resume, settings["every_n_steps"]) == ("ResumeCheckpoint", 200)
     assert (grid, own["classes"], own["guidance_scale"]) == ("SampleGrid", 3, 4.0)
 
@@ -145,13 +147,14 @@ def test_a_callback_of_the_command_line_keeps_the_shipped_ones(
 def test_several_callbacks_of_one_class_may_be_added_on_the_command_line(callbacks_of: CallbacksOf) -> None:
     once = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath="]
     names, settings = zip(*callbacks_of(*once[:1], once[1] + "007", *once[:1], once[1] + "b"), strict=True)
-    assert names == ("ResumeCheckpoint", "SampleGrid", "ModelCheckpoint", "ModelCheckpoint")
-    assert [own["dirpath"] for own in settings[2:]] == ["007", "b"]  # text stays text
+    assert names == ("ResumeCheckpoint", "SampleGrid", "WeightsWriter", "ModelCheckpoint", "ModelCheckpoint")
+    assert [own["dirpath"] for own in settings[3:]] == ["007", "b"]  # text stays text
 
 
 def test_a_callback_is_removed_on_the_command_line(callbacks_of: CallbacksOf) -> None:
-    assert [name for name, _ in callbacks_of("--trainer.callbacks=[{remove: SampleGrid}]")] == ["ResumeCheckpoint"]
-    with pytest.raises(InputError, match=r"no SampleGrd, expected .*\(ResumeCheckpoint, SampleGrid\)"):
+    left = [name for name, _ in callbacks_of("--trainer.callbacks=[{remove: SampleGrid}]")]
+    assert left == ["ResumeCheckpoint", "WeightsWriter"]
+    with pytest.raises(InputError, match=r"no SampleGrd, expected .*\(ResumeCheckpoint, SampleGrid, WeightsWriter\)"):
         callbacks_of("--trainer.callbacks=[{remove: SampleGrd}]")
 
 
@@ -164,9 +167,10 @@ def test_callbacks_of_an_experiment_keep_the_shipped_ones(tmp_path: Path) -> Non
             for callback in stages["finetune"].config["trainer"]["callbacks"]
         ]
 
-    assert callbacks() == ["ResumeCheckpoint", "SampleGrid"]
-    assert callbacks("trainer.callbacks=[Timer]") == ["ResumeCheckpoint", "SampleGrid", "Timer"]
+    shipped = ["ResumeCheckpoint", "SampleGrid", "WeightsWriter"]
+    assert callbacks() == shipped
+    assert callbacks("trainer.callbacks=[Timer]") == [*shipped, "Timer"]
     both = ["finetune.trainer.callbacks=[{remove: SampleGrid}]", "finetune.trainer.callbacks=[Timer]"]
-    assert callbacks(*both) == ["ResumeCheckpoint", "Timer"]
+    assert callbacks(*both) == ["ResumeCheckpoint", "WeightsWriter", "Timer"]
     with pytest.raises(InputError, match=r"trainer\.callbacks: found \{remove: Timer\}, but no Timer"):
         callbacks("finetune.trainer.callbacks=[{remove: Timer}]")

@@ -21,13 +21,13 @@ FLOORS = {
     "distil": 4,
     "reporting": 4,
     "datamodules": 5,
-    "tasks": 5,
-    "callbacks": 5,
-    "commands": 6,
-    "experiment": 7,
-    "doctor": 8,
+    "tasks": 6,
+    "callbacks": 7,
+    "commands": 8,
+    "experiment": 9,
+    "doctor": 10,
 }
-TOP = 9
+TOP = 11
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

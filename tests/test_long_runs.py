@@ -17,6 +17,7 @@ from PIL import Image
 
 from dgs_lightning.callbacks.image_writer import ImageWriter
 from dgs_lightning.callbacks.latent_writer import LatentWriter
+from dgs_lightning.callbacks.published_length import PublishedLength
 from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.data.cards import CARD
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
@@ -125,9 +126,10 @@ def test_training_a_dit_keeps_nothing_of_a_step(steps: int, tmp_path: Path) -> N
 def test_training_a_classifier_keeps_nothing_of_a_step(steps: int, tmp_path: Path) -> None:
     hard_linked(tmp_path / "images", 20)
     images = str(tmp_path / "images")
-    task = ClassificationTask("convnet1", width=4, steps=steps, evaluations=10)
+    task = ClassificationTask("convnet1", width=4)
     growth = Growth(steps)
-    trainer(tmp_path, growth, max_epochs=-1).fit(task, ImageDataModule(images, images, batch_size=2))
+    length = PublishedLength(steps=steps, evaluations=10)
+    trainer(tmp_path, growth, length, max_epochs=-1).fit(task, ImageDataModule(images, images, batch_size=2))
     growth.check()
 
 

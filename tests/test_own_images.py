@@ -27,8 +27,10 @@ TINY = (
     "pretrain.trainer.max_steps=20",
     "finetune.trainer.max_steps=5",
     "generate.model.init_args.steps=5",
-    "cross_fit.model.init_args={network: convnet2, width: 8, steps: 8}",
-    "evaluate.model.init_args={width: 8, steps: 8}",
+    "cross_fit.model.init_args={network: convnet2, width: 8}",
+    "cross_fit.trainer.max_steps=8",
+    "evaluate.model.init_args={width: 8}",
+    "evaluate.trainer.max_steps=8",
     "networks=[convnet2]",
 )
 ROTATED_BY_270 = 6  # the value of EXIF's Orientation

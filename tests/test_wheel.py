@@ -26,9 +26,9 @@ TINY = (
     "repeats=1",
     "pretrain.trainer.max_steps=40",
     "generate.model.init_args.steps=10",
-    "cross_fit.model.init_args={epochs: 2}",
-    "judge.model.init_args={epochs: 2}",
-    "evaluate.model.init_args={steps: 8}",
+    "cross_fit.trainer.max_epochs=2",
+    "judge.trainer.max_epochs=2",
+    "evaluate.trainer.max_steps=8",
 )
 
 

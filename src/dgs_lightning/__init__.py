@@ -25,6 +25,8 @@ _MODULES = {
     "ModeGuidance": "callbacks.guidance",
     "ImageWriter": "callbacks.image_writer",
     "LatentWriter": "callbacks.latent_writer",
+    "PublishedLength": "callbacks.published_length",
+    "ResultWriter": "callbacks.result_writer",
     "ResumeCheckpoint": "callbacks.checkpointing",
     "SampleGrid": "callbacks.sample_grid",
     "ScoreWriter": "callbacks.score_writer",

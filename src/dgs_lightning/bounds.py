@@ -51,21 +51,18 @@ class Between:
 
     def __init__(self, low: float, high: float, open: Literal["left", "right", "both"] | None = None) -> None:
         self.low, self.high = low, high
-        self.left_open, self.right_open = open in ("left", "both"), open in ("right", "both")
+        self.outside = {"left": (low,), "right": (high,), "both": (low, high), None: ()}[open] + (inf, -inf)
 
     def allows(self, value: object) -> bool:
         """Whether a value is inside. A value that is not a number is."""
-        if not isinstance(value, int | float):
-            return True
-        return (value > self.low or (value == self.low > -inf and not self.left_open)) and (
-            value < self.high or (value == self.high < inf and not self.right_open)
-        )
+        return not isinstance(value, int | float) or (self.low <= value <= self.high and value not in self.outside)
 
     def __repr__(self) -> str:
         """The limits in words, for errors and ``--help``."""
-        low = f"{'above' if self.left_open else 'at least'} {self.low}" if self.low > -inf else ""
-        high = f"{'below' if self.right_open else 'at most'} {self.high}" if self.high < inf else ""
-        return ", ".join(filter(None, [low, high] if high else ["a finite number", low]))
+        low = f"{'above' if self.low in self.outside else 'at least'} {self.low}"
+        high = f"{'below' if self.high in self.outside else 'at most'} {self.high}"
+        ends = [low if self.low > -inf else "", high if self.high < inf else ""]
+        return ", ".join(filter(None, ends if ends[1] else ["a finite number", ends[0]]))
 
 
 class AtLeast(Between):
@@ -148,12 +145,12 @@ def check_bounds(owner: Callable[..., Any], settings: Mapping[str, Any], prefix:
 
 
 def check_value(name: str, value: object, limit: Between | OneOf) -> None:
-    """Check one value, or each value of a list; ``None`` passes.
+    """Check one value, or each number of a list; ``None`` passes.
 
     Raises:
         InputError: If it is outside the limit.
     """
-    for item in value if isinstance(value, list | tuple) else [value]:
+    for item in value if isinstance(value, list | tuple) and isinstance(limit, Between) else [value]:
         if item not in (None, inspect.Parameter.empty) and not limit.allows(item):
             raise InputError(name, found=str(value), expected=str(limit), remedy="Correct the setting")
 
@@ -173,7 +170,7 @@ def save_settings(module: Any, *, logger: bool = True) -> None:  # noqa: ANN401
 
 
 def limits(owner: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, Between | OneOf]]:
-    """All limits in the signature of a class or function by the name of the setting, such as ``optimizer.lr``."""
+    """The limits of a class or function, each with the name of its setting, such as ``optimizer.lr``."""
     for name, parameter in _parameters(owner).items():
         yield from ((f"{prefix}{name}", limit) for limit in _limits(parameter.annotation))
         if group := _group(parameter.annotation):

@@ -137,12 +137,12 @@ def add_callbacks(shipped: list[Any], own: list[Any]) -> list[Any]:
     """
     merged = [(entry, True) for entry in shipped]  # with whether it is still a shipped one
     for entry in own:
-        name = _class_name(entry)
+        name = class_name(entry)
         removed = max((place for place, (other, _) in enumerate(merged) if _removed_class(other) == name), default=-1)
         same = [
             place
             for place, (other, is_shipped) in enumerate(merged)
-            if is_shipped and place > removed and name and _class_name(other) == name
+            if is_shipped and place > removed and name and class_name(other) == name
         ]
         if same:
             merged[same[0]] = (entry, False)
@@ -164,11 +164,11 @@ def remove_callbacks(settings: Settings) -> Settings:
     kept: list[Any] = []
     for entry in _as_list(trainer["callbacks"]):
         name = _removed_class(entry)
-        there = [_class_name(other) for other in kept]
+        there = [class_name(other) for other in kept]
         if name is None:
             kept.append(entry)
         elif name in there:
-            kept = [other for other in kept if _class_name(other) != name]
+            kept = [other for other in kept if class_name(other) != name]
         else:
             raise InputError(
                 "trainer.callbacks",
@@ -184,7 +184,7 @@ def _as_list(callbacks: Any) -> list[Any]:  # noqa: ANN401
     return callbacks if isinstance(callbacks, list) else [] if callbacks is None else [callbacks]
 
 
-def _class_name(callback: Any) -> str | None:  # noqa: ANN401
+def class_name(callback: Any) -> str | None:  # noqa: ANN401
     """Last part of the path of a callback's class; none where an entry names no class."""
     path = callback.get("class_path") if isinstance(callback, dict) else callback
     return path.rpartition(".")[2] if isinstance(path, str) else None
@@ -192,7 +192,7 @@ def _class_name(callback: Any) -> str | None:  # noqa: ANN401
 
 def _removed_class(entry: Any) -> str | None:  # noqa: ANN401
     """Name of the class that an entry ``{remove: CLASS}`` removes; none for other entries."""
-    return _class_name(entry["remove"]) if isinstance(entry, dict) and entry.keys() == {"remove"} else None
+    return class_name(entry["remove"]) if isinstance(entry, dict) and entry.keys() == {"remove"} else None
 
 
 def _class_settings(value: Any, other: Any) -> Any:  # noqa: ANN401

@@ -1,8 +1,19 @@
-"""The one error a user sees: where, what was found, what was expected, what to do."""
+"""The one error that a user sees: where, what was found, what was expected, what to do.
+
+Use the constructor that describes the fault. Each states the common part of its message once, so that a call is short::
+
+    raise InputError.setting("ipc", ipc, "a whole number from 1 on")
+    raise InputError.broken(path, error, "a latent cache's card", "Encode the images again")
+
+Where none describes it, give the four parts in order: ``InputError(where, found, expected, remedy)``.
+"""
 
 import re
+from collections.abc import Collection, Iterable
+from typing import cast
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in names of files and in libraries' words
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in names of files and in libraries' messages
+_LONGEST = 200  # characters of a problem that a library describes
 
 
 class InputError(ValueError):
@@ -17,19 +28,127 @@ class InputError(ValueError):
         remedy: What to do, as an imperative sentence without its full stop.
     """
 
-    def __init__(self, where: object, *, found: str, expected: str, remedy: str) -> None:
-        where, found, expected = (_UNPRINTABLE.sub(_escaped, str(part)) for part in (where, found, expected))
-        super().__init__(f"{where}: found {found}, expected {expected}. {remedy}.")
-        self.parts = (where, found, expected, remedy)
+    def __init__(self, where: object, found: object, expected: object, remedy: str) -> None:
+        # The four parts are the exception's arguments, by which it travels between processes.
+        super().__init__(*(_UNPRINTABLE.sub(_escaped, str(part)) for part in (where, found, expected)), remedy)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Travel between processes by the parts, since they are keywords."""
-        return _from_parts, self.parts
+    def __str__(self) -> str:
+        """The message in one sentence, and the remedy in another."""
+        where, found, expected, remedy = self.parts
+        return f"{where}: found {found}, expected {expected}. {remedy}."
+
+    @property
+    def parts(self) -> tuple[str, str, str, str]:
+        """Where, found, expected and remedy, as texts."""
+        return cast(tuple[str, str, str, str], self.args)
+
+    # ---- settings ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def setting(cls, name: str, value: object, expected: str, remedy: str = "Correct the setting") -> "InputError":
+        """A setting whose value is out of range, or does not go with another one."""
+        return cls(name, value, expected, remedy)
+
+    @classmethod
+    def unset(cls, name: str, expected: str, example: str) -> "InputError":
+        """A setting that has no value but needs one, such as ``example``."""
+        return cls(name, "nothing", expected, f"Set {name}={example}")
+
+    @classmethod
+    def choice(cls, name: str, value: object, choices: Iterable[str], remedy: str = "") -> "InputError":
+        """A setting whose value is none of the choices."""
+        return cls(name, repr(value), f"one of {', '.join(choices)}", remedy or "Name one of them")
+
+    @classmethod
+    def wrong_class(cls, where: str, given: Iterable[object], expected: str, remedy: str = "") -> "InputError":
+        """A callback, task or datamodule that is used with objects of another class than it needs."""
+        found = " with ".join(type(part).__name__ for part in given)
+        return cls(where, found, expected, remedy or f"Use it with {expected}")
+
+    @classmethod
+    def resume(cls, found: object, expected: str = "the settings of this run") -> "InputError":
+        """A checkpoint of another run than the one that is to be resumed."""
+        return cls("checkpoint to resume", found, expected, "Resume with the old settings, or start in a new folder")
+
+    @classmethod
+    def not_finite(cls, where: str, value: object, remedy: str) -> "InputError":
+        """A number of the computation that has become infinite or not a number."""
+        return cls(where, value, "a finite number", remedy)
+
+    # ---- files and folders -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def missing(cls, path: object, expected: str, remedy: str = "Check the path") -> "InputError":
+        """A file or folder that does not exist."""
+        return cls(path, "no such file or folder", expected, remedy)
+
+    @classmethod
+    def broken(cls, path: object, problem: object, expected: str, remedy: str = "") -> "InputError":
+        """A file that exists but cannot be read: truncated, of another format, or not what it should be.
+
+        Args:
+            path: The file.
+            problem: What is wrong with it: an exception, or words.
+            expected: What it should hold.
+            remedy: By default: delete it and make it again.
+        """
+        remedy = remedy or "Delete it, and run the command that wrote it again"
+        return cls(path, f"a broken file ({short(problem)})", expected, remedy)
+
+    @classmethod
+    def line(cls, path: object, number: int, problem: str) -> "InputError":
+        """A line of a manifest that cannot be used. Lines are counted from 1."""
+        remedy = "Correct or delete the line, or make the file again with the command that wrote it"
+        return cls(
+            f"{path}, line {number}", problem[:300], "one JSON object an image with 'file_name' and 'label'", remedy
+        )
+
+    @classmethod
+    def occupied(cls, folder: object, found: str, expected: str = "", remedy: str = "") -> "InputError":
+        """A folder for output that holds something else already."""
+        expected = expected or "an empty folder, or an earlier result of this command"
+        return cls(folder, found, expected, remedy or "Delete it, or choose another output")
+
+    @classmethod
+    def busy(cls, folder: object) -> "InputError":
+        """A folder for output that another run writes into at this moment."""
+        remedy = "Wait until that run ends, or choose another output"
+        return cls(folder, "another run that writes into it", "a folder of this run's own", remedy)
+
+    # ---- models and labels -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def weights(cls, where: object, found: object, expected: object, remedy: str = "") -> "InputError":
+        """Weights that do not fit the model, or are none."""
+        return cls(where, found, expected, remedy or "Give the weights of a model of this architecture")
+
+    @classmethod
+    def labels(
+        cls,
+        where: object,
+        expected: str,
+        remedy: str,
+        *,
+        missing: Collection[str] = (),
+        unknown: Collection[str] = (),
+    ) -> "InputError":
+        """Labels that are not those expected: some are missing, or some are not known there."""
+        groups = (("missing", missing), ("unknown", unknown))
+        found = (f"{len(n)} {kind} label{'s' * (len(n) != 1)} ({listed(n, 20)})" for kind, n in groups if n)
+        return cls(where, "; ".join(found), expected, remedy)
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """The first few names in one line, with an ellipsis where there are more."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
+
+
+def short(problem: object) -> str:
+    """What is wrong, in one line of at most 200 characters without full stop; an exception without message is named."""
+    words = " ".join(str(problem).split())[:_LONGEST].rstrip(".")
+    return words or type(problem).__name__
 
 
 def _escaped(character: re.Match[str]) -> str:
     return repr(character[0])[1:-1]
-
-
-def _from_parts(where: str, found: str, expected: str, remedy: str) -> InputError:
-    return InputError(where, found=found, expected=expected, remedy=remedy)

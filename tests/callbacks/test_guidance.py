@@ -21,10 +21,10 @@ from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
 from dgs_lightning.data.records import ImageRecord, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
-from dgs_lightning.datamodules.requests import RequestDataModule
-from dgs_lightning.diffusion.guidance import StepState
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
+from dgs_lightning.diffusion.guidance import ClusterGuidance, Guidance, StepState
+from dgs_lightning.distil.centers import Centers
 from dgs_lightning.errors import InputError
-from dgs_lightning.selection.clustering import kmeans_centers
 from dgs_lightning.tasks.generation import GenerationTask
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
@@ -88,16 +88,66 @@ def centers_in(folder: Path) -> dict[str, Tensor]:
     return load_file(file)
 
 
-def test_modes_are_the_k_means_centres_of_each_class(latents: Path, dit: Path, tmp_path: Path) -> None:
+def test_there_is_an_image_for_each_mode(latents: Path, dit: Path, tmp_path: Path) -> None:
     images = generate(tmp_path / "mgd3", dit, ModeGuidance(str(latents), ipc=3), images=9)
-    cache, centers = LatentCache(latents), centers_in(tmp_path / "centers")
-    assert {label: tuple(found.shape) for label, found in centers.items()} == dict.fromkeys(CLASSES, (3, 1, 4, 4))
-    points = cache.read(torch.arange(10, 20)).mean.flatten(1).numpy()
-    torch.testing.assert_close(centers["cow"].flatten(1), torch.from_numpy(kmeans_centers(points, 3)).float())
+    expected = Centers(latents=str(latents), ipc=3).compute()
+    assert all(torch.equal(found, expected[label]) for label, found in centers_in(tmp_path / "centers").items())
     assert sorted(images) == [f"{label}/{i:05d}.png" for label in CLASSES for i in range(3)]
     card = read_card(tmp_path / "mgd3")
     assert card["kind"] == "distilled"
     assert card["settings"]["model"]["guidance"].keys() == {"centers", "scale", "stop_timestep", "form"}
+
+
+@pytest.mark.parametrize("by", ["ModeGuidance", "CenterGuidance", "data"])
+def test_a_file_of_centres_gives_the_images_that_computed_centres_give(
+    latents: Path, dit: Path, tmp_path: Path, by: str
+) -> None:
+    generate(tmp_path / "computed", dit, ModeGuidance(str(latents), ipc=2))
+    path = tmp_path / "file.safetensors"
+    Centers(latents=str(latents), ipc=2).write(path)
+    data = RequestDataModule(images_per_class=4, centers=str(path) if by == "data" else None)
+    guidance = {
+        "ModeGuidance": ModeGuidance(centers=str(path)),
+        "CenterGuidance": CenterGuidance(str(path)),
+        "data": CenterGuidance(),
+    }
+    generate_with(GenerationTask(str(dit)), data, tmp_path / "given" / "computed", guidance[by])
+    computed, given = (sorted(folder.rglob("*.*")) for folder in (tmp_path / "computed", tmp_path / "given/computed"))
+    assert [file.name for file in computed] == [file.name for file in given]
+    assert [file.read_bytes() for file in computed] == [file.read_bytes() for file in given]
+
+
+def test_centres_without_a_guidance_are_refused(dit: Path, tmp_path: Path) -> None:
+    save_file({label: torch.zeros(1, 1, 4, 4) for label in CLASSES}, tmp_path / "mine.safetensors")
+    data = RequestDataModule(centers=str(tmp_path / "mine.safetensors"))
+    with pytest.raises(InputError, match=r"data.centers: found centres without a guidance"):
+        generate_with(GenerationTask(str(dit)), data, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("guidance", [CenterGuidance, ModeGuidance, DifficultyAwareGuidance])
+def test_a_guidance_without_centres_is_refused(dit: Path, tmp_path: Path, guidance: type[CenterGuidance]) -> None:
+    with pytest.raises(InputError, match=f"{guidance.__name__}: found no centres"):
+        generate(tmp_path / "set", dit, guidance())
+
+
+def test_difficulty_aware_guidance_needs_scores(latents: Path, dit: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="scores: found none"):
+        generate(tmp_path / "set", dit, DifficultyAwareGuidance(str(latents)))
+
+
+class TowardsLabel(GuidanceCallback):
+    """A guidance that is made for each batch, of its labels."""
+
+    def guidance_for(self, batch: RequestBatch) -> Guidance:
+        grey = torch.tensor([0.9 if record.label == "cat" else -0.9 for record in batch.records])
+        return ClusterGuidance(grey.reshape(-1, 1, 1, 1).expand(-1, 1, 4, 4), 0.5, stop_timestep=0, form="latent")
+
+
+def test_a_guidance_may_be_made_for_each_batch(dit: Path, tmp_path: Path) -> None:
+    guided, plain = generate(tmp_path / "guided", dit, TowardsLabel()), generate(tmp_path / "plain", dit)
+    gains = {label: sum(guided[n].mean() - plain[n].mean() for n in plain if label in n) for label in CLASSES}
+    assert gains["cat"] > 0 > max(gains["cow"], gains["dog"])
 
 
 def test_centres_are_computed_once_for_the_same_latents_and_settings(latents: Path, dit: Path, tmp_path: Path) -> None:
@@ -132,39 +182,9 @@ def test_stopping_at_the_first_step_equals_no_guidance(latents: Path, dit: Path,
     assert all(torch.equal(plain[name], stopped[name]) for name in plain)
 
 
-def test_each_difficulty_interval_has_its_share_of_the_centres(latents: Path, scores: Path) -> None:
-    cache = LatentCache(latents)
-    found = DifficultyAwareGuidance(str(latents), str(scores), ipc=5).centers_of("cow", cache)
-    points = cache.read(torch.arange(10, 20)).mean.flatten(1).numpy()
-    # Of 10 images, 6, 3 and 1 in three intervals: 3, 1.5 and 0.5 of 5 centres, ties to the lower interval.
-    easy, middle = points[:6], points[6:9]
-    np.testing.assert_allclose(found[:3], kmeans_centers(easy, 3), rtol=1e-6)
-    np.testing.assert_allclose(found[3:], kmeans_centers(middle, 2), rtol=1e-6)
-
-
-def test_an_interval_with_as_many_images_as_centres_uses_the_images(latents: Path, scores: Path) -> None:
-    cache = LatentCache(latents)
-    found = DifficultyAwareGuidance(str(latents), str(scores), ipc=10).centers_of("cow", cache)
-    np.testing.assert_array_equal(found, cache.read(torch.arange(10, 20)).mean.flatten(1).numpy())
-
-
-def test_smoothing_changes_the_intervals(latents: Path, scores: Path) -> None:
-    records = [ImageRecord(f"cow/{i}.png", "cow") for i in range(10)]
-    raw = DifficultyAwareGuidance(str(latents), str(scores), ipc=5)
-    smoothed = DifficultyAwareGuidance(str(latents), str(scores), ipc=5, smoothing="paper")
-    assert raw.difficulties(records).tolist() == DIFFICULTIES
-    assert smoothed.difficulties(records).tolist() != DIFFICULTIES
-
-
 def test_difficulty_aware_sets_are_generated(latents: Path, scores: Path, dit: Path, tmp_path: Path) -> None:
     guidance = DifficultyAwareGuidance(str(latents), str(scores), ipc=2, stop_timestep=0)
     assert len(generate(tmp_path / "dag", dit, guidance, labels=["dog"])) == 2
-
-
-def test_images_without_scores_are_refused(latents: Path, dit: Path, tmp_path: Path) -> None:
-    write_manifest(tmp_path, [ImageRecord("cat/0.png", "cat", difficulty=0.5, estimator="judge")])
-    with pytest.raises(InputError, match="9 of 10 images without difficulty"):
-        generate(tmp_path / "dag", dit, DifficultyAwareGuidance(str(latents), str(tmp_path)))
 
 
 def test_a_class_without_latents_is_named(dit: Path, latents: Path, tmp_path: Path) -> None:

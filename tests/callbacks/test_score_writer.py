@@ -204,5 +204,5 @@ def test_another_image_set_is_never_overwritten(images: Path, estimator: Callabl
 
 def test_the_callback_works_with_scoring_alone(images: Path) -> None:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[ScoreWriter()])
-    with pytest.raises(InputError, match="DemoModel with ImageDataModule"):
+    with pytest.raises(InputError, match="ScoreWriter: found DemoModel, expected ScoringTask"):
         trainer.predict(DemoModel(), ImageDataModule(predict=str(images)))

@@ -10,10 +10,9 @@ from torch import Tensor
 from dgs_lightning.callbacks.guidance import CenterGuidance
 from dgs_lightning.callbacks.trajectory_recorder import TrajectoryRecorder
 from dgs_lightning.datamodules.requests import RequestDataModule
-from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.formats import save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig
-from dgs_lightning.reporting.trajectories import FILE
+from dgs_lightning.runs.layout import TRAJECTORIES
 from dgs_lightning.tasks.generation import GenerationTask
 
 STEPS = 6
@@ -50,20 +49,20 @@ def generate(model: str, folder: Path, *callbacks: L.Callback) -> list[Tensor]:
 def test_recording_keeps_every_step_of_the_first_labels_images_and_changes_none(model: str, tmp_path: Path) -> None:
     plain = generate(model, tmp_path)
     recorded = generate(model, tmp_path, TrajectoryRecorder())
-    trajectories = load_file(tmp_path / FILE)
+    trajectories = load_file(tmp_path / TRAJECTORIES)
     assert {name: tensor.shape for name, tensor in trajectories.items()} == {"predictions": (2, STEPS, 1, 4, 4)}
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(plain, recorded, strict=True))
     last = (trajectories["predictions"][:, -1] * 127.5 + 127.5).round().clamp(0, 255)  # the last step draws no noise
     torch.testing.assert_close(last, recorded[0][[0, 2]].float(), rtol=0, atol=1)
 
 
-def test_guidance_named_before_is_recorded_and_after_is_an_error(model: str, tmp_path: Path) -> None:
+def test_a_guidance_is_recorded_whether_it_is_named_before_or_after(model: str, tmp_path: Path) -> None:
     save_file({label: torch.full((3, 1, 4, 4), 5.0) for label in ("cat", "dog")}, tmp_path / "centers.safetensors")
     guidance = CenterGuidance(str(tmp_path / "centers.safetensors"), scale=1.0, stop_timestep=0)
     generate(model, tmp_path / "free", TrajectoryRecorder())
-    generate(model, tmp_path / "guided", guidance, TrajectoryRecorder())
-    free, guided = (load_file(tmp_path / name / FILE) for name in ("free", "guided"))
+    generate(model, tmp_path / "before", guidance, TrajectoryRecorder())
+    generate(model, tmp_path / "after", TrajectoryRecorder(), guidance)
+    free, guided = (load_file(tmp_path / name / TRAJECTORIES) for name in ("free", "before"))
     assert guided["predictions"][:, -1].mean() > free["predictions"][:, -1].mean() + 1
     assert torch.equal(guided["centers"], torch.full((2, 1, 4, 4), 5.0))
-    with pytest.raises(InputError, match="TrajectoryRecorder before the guidance"):
-        generate(model, tmp_path / "wrong", TrajectoryRecorder(), guidance)
+    assert (tmp_path / "after" / TRAJECTORIES).read_bytes() == (tmp_path / "before" / TRAJECTORIES).read_bytes()

@@ -169,7 +169,7 @@ def test_a_folder_made_with_other_settings_or_images_is_not_overwritten(
         ({"cat": ["1.png", "2.png"]}, "one class"),
         ({"cat": ["1.png", "2.png"], "dog": ["1.png"]}, "at least two images"),
         ({"cat": ["1.png", "1.jpg", "1.bmp"], "dog": ["1.png", "2.png"]}, "differ only in their ending"),
-        ({"train/cat": ["1.png"], "train/dog": ["1.png"], "val/cat": ["1.png"]}, "1 classes missing"),
+        ({"train/cat": ["1.png"], "train/dog": ["1.png"], "val/cat": ["1.png"]}, "1 missing label"),
         ({"train/cat": ["1.png"], "val/cat": ["1.png"], "val/dog": ["1.png"]}, "one class"),
     ],
 )
@@ -210,7 +210,7 @@ def test_an_image_of_one_pixel_can_be_prepared(make_set: MakeSet, tmp_path: Path
 
 def test_the_classes_of_a_list_are_required(make_set: MakeSet, tmp_path: Path) -> None:
     data = make_set("tree", {"n02096294": ["1.png", "2.png"], "cat": ["1.png", "2.png"]})
-    with pytest.raises(InputError, match=r"9 classes missing .* not in the list \(cat\)"):
+    with pytest.raises(InputError, match=r"9 missing labels .* 1 unknown label \(cat\)"):
         prepare(str(data), str(tmp_path / "out"), classes="imagewoof")
 
 

@@ -69,5 +69,5 @@ def test_labels_are_sorted_unless_a_list_says_their_order() -> None:
 
 def test_classes_that_do_not_match_are_listed() -> None:
     found = {*class_list("imagewoof")[1:], "cat"}
-    with pytest.raises(InputError, match=r"1 classes missing \(n02096294\); 1 classes not in the list \(cat\)"):
+    with pytest.raises(InputError, match=r"1 missing label \(n02096294\); 1 unknown label \(cat\)"):
         check_labels(found, "imagewoof", "tree")

@@ -123,7 +123,7 @@ def test_a_cache_of_other_images_is_refused(tmp_path: Path) -> None:
 
 def test_classes_that_do_not_match_are_listed(tmp_path: Path) -> None:
     write_cache(tmp_path)
-    with pytest.raises(InputError, match=r"1 classes missing \(fox\); 1 classes not in the list \(eel\)"):
+    with pytest.raises(InputError, match=r"1 missing label \(fox\); 1 unknown label \(eel\)"):
         LatentDataModule(str(tmp_path), labels=["cat", "dog", "fox"]).setup("fit")
 
 

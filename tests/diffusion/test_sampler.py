@@ -192,3 +192,23 @@ def test_there_is_no_second_branch_at_scale_one() -> None:
 def test_an_unknown_sampler_is_refused() -> None:
     with pytest.raises(ValueError, match="choose one of ancestral, ddim"):
         build_scheduler("euler", 10)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_listener_hears_every_step_and_changes_nothing(sampler: Sampler, guided: bool) -> None:
+    latent, states = draw_noise(generators(0, 1), (1, 2, 2)), list[StepState]()
+    guidance = ClusterGuidance(torch.ones_like(latent), stop_timestep=2) if guided else None
+    heard = sample(
+        exact_denoiser,
+        latent,
+        generators(0, 1),
+        sampler=sampler,
+        steps=6,
+        guidance=guidance,
+        on_step=states.append,
+    )
+    plain = sample(exact_denoiser, latent, generators(0, 1), sampler=sampler, steps=6, guidance=guidance)
+    assert torch.equal(heard, plain)
+    assert [state.index for state in states] == [5, 4, 3, 2, 1, 0]
+    assert torch.equal(states[0].latent, latent)

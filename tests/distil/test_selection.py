@@ -202,12 +202,15 @@ def test_scores_of_another_estimator_are_an_error(pool: Path, tmp_path: Path) ->
         ("hard_cutoff", 1.0),
         ("distribution", "steep"),
         ("distribution", [1.0, 2.0]),
-        ("smoothing_forks", {"extremes": "cut"}),
+        ("smoothing_forks", {"extreme": "clip"}),
+        ("smoothing_forks.extremes", {"extremes": "cut"}),
+        ("smoothing_forks.epsilon", {"epsilon": "small"}),
     ],
 )
 def test_a_setting_out_of_range_is_named_before_anything_is_read(setting: str, value: object) -> None:
-    with pytest.raises(InputError, match=f"^{setting}: "):
-        run(**{"pool": "no/such/folder", "ipc": 5, setting: value})
+    name = setting.partition(".")[0]
+    with pytest.raises(InputError, match=rf"^{setting}[.:]"):
+        run(**{"pool": "no/such/folder", "ipc": 5, name: value})
 
 
 def test_a_degenerate_search_warns_once(tmp_path: Path) -> None:

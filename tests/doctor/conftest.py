@@ -53,6 +53,6 @@ def healthy(tmp_path: Path, make_tree: MakeTree) -> Experiment:
             "trainer": {"max_steps": 30},
         },
         finetune={"trainer": {"max_epochs": 2}},
-        cross_fit={"model": {"init_args": {"network": "convnet2", "epochs": 3}}},
-        evaluate={"model": {"init_args": {"epochs": 4, "evaluations": 2}}},
+        cross_fit={"model": {"init_args": {"network": "convnet2"}}, "trainer": {"max_epochs": 3}},
+        evaluate={"trainer": {"max_epochs": 4, "check_val_every_n_epoch": 2}},
     )

@@ -13,16 +13,21 @@ from dgs_lightning.doctor.labels import check_labels_of_models
 from dgs_lightning.doctor.weights import check_weights
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.dit.formats import export_diffusers, save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 
 
+def stages_of(experiment: Experiment) -> list[Stage]:
+    return [replace(stage, config=stage.settings(Path("run"))) for stage in Plan(experiment).everything()]
+
+
 def weights(experiment: Experiment) -> list[Finding]:
-    return list(check_weights(experiment, Plan(experiment).everything()))
+    return list(check_weights(experiment, stages_of(experiment)))
 
 
 def labels(experiment: Experiment) -> list[Finding]:
-    return list(check_labels_of_models(experiment, Plan(experiment).everything(), open_trees(experiment)[0]))
+    return list(check_labels_of_models(experiment, stages_of(experiment), open_trees(experiment)[0]))
 
 
 def tiny_dit(labels: Sequence[str]) -> DiT:

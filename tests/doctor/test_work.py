@@ -8,9 +8,10 @@ from dgs_lightning.doctor.devices import check_devices
 from dgs_lightning.doctor.images import open_trees
 from dgs_lightning.doctor.storage import check_disk, check_memory, in_bytes, parameters
 from dgs_lightning.doctor.timing import check_time, in_words
-from dgs_lightning.doctor.work import Classifier, Scale, Work, dit_of, latent_shape, scale_of, works_of
-from dgs_lightning.experiment.plan import Plan, Stage
+from dgs_lightning.doctor.work import Classifier, Scale, Work, dit_of, scale_of, works_of
+from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.dit.network import DiTConfig
 
 XL = DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000)
@@ -84,12 +85,6 @@ def test_parameters_of_the_published_model_are_those_of_the_paper(healthy: Exper
     experiment = replace(healthy, dit="facebook/DiT-XL-2-256")
     assert dit_of(experiment, stages(experiment), scale(experiment)) == XL
     assert parameters(XL, finetune_of(experiment)) == (675_226_400, 1_739_552)
-
-
-def test_latents_of_an_unknown_autoencoder_are_taken_to_be_stable_diffusions(healthy: Experiment) -> None:
-    large = replace(scale(healthy), side=256)
-    assert latent_shape(replace(healthy, codec="someone/nothing"), large) == (4, 32, 32)
-    assert latent_shape(healthy, large) == (3, 256, 256)
 
 
 def test_disk_is_estimated_as_by_hand_and_held_against_what_is_free(healthy: Experiment, tmp_path: Path) -> None:

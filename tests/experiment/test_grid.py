@@ -23,8 +23,9 @@ GRID = (
     "judge=null",
     "pretrain.trainer.max_steps=30",
     "generate.model.init_args.steps=5",
-    "cross_fit.model.init_args={epochs: 1}",
-    "evaluate.model.init_args={steps: 4, width: 8}",
+    "cross_fit.trainer.max_epochs=1",
+    "evaluate.model.init_args={width: 8}",
+    "evaluate.trainer.max_steps=4",
 )
 
 

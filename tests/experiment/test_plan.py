@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment import plan
-from dgs_lightning.experiment.plan import Plan, Stage, one_of_each_kind, stage_keys
+from dgs_lightning.experiment import stage as stage_module
+from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment, load_experiment
+from dgs_lightning.experiment.stage import Given, Stage, one_of_each_kind, stage_keys
 
 SMALL = Experiment(
     title="small",
@@ -25,7 +26,7 @@ def stages(experiment: Experiment) -> list[Stage]:
 
 
 def keys(experiment: Experiment) -> dict[str, str]:
-    return stage_keys(stages(experiment), Path(experiment.output or ""))
+    return stage_keys(stages(experiment))
 
 
 def test_methods_share_pools_scores_and_models() -> None:
@@ -56,8 +57,36 @@ def test_a_changed_setting_changes_its_stage_and_all_that_depend_on_it_and_no_ot
     assert not {"data", "latents", "pretrain", "pools/dit", "distilled/dit-ipc10", "scores/original"} & changed
 
 
-def test_the_run_folder_is_no_part_of_the_keys() -> None:
-    assert keys(SMALL) == keys(replace(SMALL, output="elsewhere/run"))
+@pytest.mark.parametrize("output", ["elsewhere/run", "data", "seed", "pools", "model", "fit", "."])
+def test_the_run_folder_is_no_part_of_the_keys(output: str) -> None:
+    assert keys(SMALL) == keys(replace(SMALL, output=output))
+
+
+def test_the_settings_of_a_stage_name_paths_in_the_run_folder() -> None:
+    by_name = {stage.name: stage for stage in stages(SMALL)}
+    settings = by_name["distilled/dit_dgs-ipc10"].settings(Path("runs/small"))
+    assert settings["pool"] == "runs/small/pools/dit"
+    assert settings["output"] == "runs/small/distilled/dit_dgs-ipc10"
+    assert by_name["report"].settings(Path(".")) == {"runs": ["."], "threads": 1}
+
+
+def test_a_stage_needs_the_stages_whose_folders_its_settings_name() -> None:
+    by_name = {stage.name: stage for stage in stages(SMALL)}
+    needs = {name: {needed.name for needed in stage.needs} for name, stage in by_name.items()}
+    assert needs["finetune"] == {"latents", "pretrain"}
+    assert needs["distilled/dit_dgs-ipc10"] == {"data", "scores/original", "scores/dit", "pools/dit"}
+    assert needs["evaluation/random-ipc10/convnet2/seed0"] == {"data", "distilled/random-ipc10"}
+    assert needs["report"] == set(by_name) - {"report"}
+
+
+def test_data_that_were_moved_change_no_key(tmp_path: Path) -> None:
+    folders = [tmp_path / place / "photos" for place in ("here", "there")]
+    (folders[0] / "a").mkdir(parents=True)
+    (folders[0] / "a" / "1.png").write_bytes(b"one")
+    before = keys(replace(SMALL, data=str(folders[0])))
+    folders[1].parent.mkdir()
+    folders[0].rename(folders[1])
+    assert keys(replace(SMALL, data=str(folders[1]))) == before
 
 
 def test_a_changed_input_file_changes_the_stages_that_read_it(tmp_path: Path) -> None:
@@ -82,8 +111,8 @@ def test_local_weights_of_the_estimator_serve_its_scores_and_the_features_of_its
     experiment = replace(SMALL, methods=["kcenter"], ipc=10, select={"features": "timm:resnet18"})
     experiment = replace(experiment, estimator="timm:resnet18", estimator_weights=str(weights))
     before, by_name = keys(experiment), {stage.name: stage for stage in stages(experiment)}
-    assert by_name["scores/original"].config["model"]["init_args"]["weights"] == str(weights)
-    assert by_name["distilled/kcenter-ipc10"].config["features_weights"] == str(weights)
+    assert by_name["scores/original"].config["model"]["init_args"]["weights"] == Given(str(weights))
+    assert by_name["distilled/kcenter-ipc10"].config["features_weights"] == Given(str(weights))
     weights.write_bytes(b"three")
     assert before["scores/original"] != keys(experiment)["scores/original"]
 
@@ -167,9 +196,9 @@ def test_a_variant_may_not_change_what_it_shares() -> None:
 
 def test_a_folder_that_many_stages_read_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Path] = []
-    monkeypatch.setattr(plan, "fingerprint", looked.append)
-    reading = [Stage(f"evaluation/{k}", "fit", {}, inputs=("images",)) for k in range(3)]
-    assert len(stage_keys(reading, Path("runs"))) == 3
+    monkeypatch.setattr(stage_module, "fingerprint", looked.append)
+    reading = [Stage(f"evaluation/{k}", "fit", {"data": {"train": Given("images")}}) for k in range(3)]
+    assert len(stage_keys(reading)) == 3
     assert looked == [Path("images")]
 
 
@@ -177,7 +206,7 @@ def test_of_stages_that_differ_in_what_the_plan_counts_up_and_own_paths_alone_on
     later = {"method": "dag", "dag": {"stop_timestep": 30}}
     experiment = replace(SMALL, ipc=[1, 10], methods=[*SMALL.methods, "dag", "later"], variants={"later": later})
     everything = stages(experiment)
-    kinds = one_of_each_kind(everything, Path(SMALL.output or ""))
+    kinds = one_of_each_kind(everything)
     assert [stage.name for stage in kinds if stage.name.startswith("evaluation/")] == [
         "evaluation/random-ipc1/convnet2/seed0",  # trained on a distilled set
     ]
@@ -195,3 +224,30 @@ def test_a_dit_is_trained_by_a_task_of_its_stage_whose_weights_are_written_once(
         for name in tasks:
             callbacks = by_name[name].config["trainer"]["callbacks"]
             assert sum(callback["class_path"].endswith("WeightsWriter") for callback in callbacks) == 1
+
+
+def callbacks_of(experiment: Experiment, name: str) -> list[str]:
+    config = next(stage.config for stage in stages(experiment) if stage.name.startswith(name))
+    return [callback["class_path"] for callback in config["trainer"]["callbacks"]]
+
+
+def test_every_training_of_a_classifier_writes_its_result_once() -> None:
+    own = {"trainer": {"callbacks": [{"class_path": "dgs_lightning.ResultWriter"}, {"class_path": "Other"}]}}
+    assert callbacks_of(SMALL, "evaluation/") == ["PublishedLength", "ResultWriter"]
+    assert callbacks_of(replace(SMALL, evaluate=own), "evaluation/") == [
+        "dgs_lightning.ResultWriter",
+        "Other",
+        "PublishedLength",
+    ]
+    assert callbacks_of(replace(SMALL, cross_fit=own), "estimator/") == ["ResultWriter", "Other", "PublishedLength"]
+
+
+def test_the_weights_of_a_classifier_are_kept_where_another_stage_reads_them() -> None:
+    found = {stage.name.split("/")[0]: stage for stage in stages(load_experiment("quickstart", []))}
+    writers = {
+        name: callback.get("init_args", {}).get("save_weights", False)
+        for name in ("estimator", "judge", "evaluation")
+        for callback in found[name].config["trainer"]["callbacks"]
+        if callback["class_path"] == "ResultWriter"
+    }
+    assert writers == {"estimator": True, "judge": True, "evaluation": False}

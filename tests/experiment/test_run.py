@@ -28,9 +28,9 @@ TINY = (
     "finetune.trainer.max_steps=10",
     "generate.model.init_args.steps=10",
     "generate.data.init_args.batch_size=4",
-    "cross_fit.model.init_args={epochs: 2}",
-    "judge.model.init_args={epochs: 2}",
-    "evaluate.model.init_args={steps: 8}",
+    "cross_fit.trainer.max_epochs=2",
+    "judge.trainer.max_epochs=2",
+    "evaluate.trainer.max_steps=8",
 )
 
 
@@ -105,7 +105,7 @@ def test_a_finished_run_does_nothing_but_print_its_table(finished: Path) -> None
 
 def test_a_changed_setting_of_the_evaluation_runs_it_and_the_report_alone(finished: Path) -> None:
     before = records(finished)
-    run(finished, "networks=[convnet2]", "methods=[random]", "evaluate.model.init_args={steps: 6}")
+    run(finished, "networks=[convnet2]", "methods=[random]", "evaluate.trainer.max_steps=6")
     after = records(finished)
     changed = {name for name in after if after[name] != before.get(name)}
     assert {name.split("/")[0] for name in changed} == {"evaluation", "report.json"}

@@ -37,10 +37,10 @@ TINY = (
     "pretrain.data.init_args.batch_size=16",
     "generate.model.init_args.steps=10",
     "generate.data.init_args.batch_size=2",
-    "cross_fit.model.init_args={epochs: 4}",
+    "cross_fit.trainer.max_epochs=4",
     "cross_fit.trainer.callbacks=[{class_path: EpochCheckpoint, init_args: {minutes: 0}}]",
     "score.data.init_args.val_batch_size=8",
-    "evaluate.model.init_args={steps: 12}",
+    "evaluate.trainer.max_steps=12",
     "evaluate.trainer.callbacks=[{class_path: EpochCheckpoint, init_args: {minutes: 0}}]",
 )
 DIGITS, IMAGES = 4, 30  # classes, and images of each

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.fault, pytest.mark.matrix]
 
 CHANGES = {
-    "estimator/fold1": ("estimator", "cross_fit.model.init_args.epochs=2"),
+    "estimator/fold1": ("estimator", "cross_fit.trainer.max_epochs=2"),
     "latents": ("latents", "latents.model.init_args.flips=true"),
     "pretrain": ("pretrain", "pretrain.model.init_args.optimizer.learning_rate=0.002"),
     "finetune": ("finetune", "finetune.model.init_args.diversity=0.1"),
     "pools/minimax": ("generation", "generate.model.init_args.guidance_scale=3.0"),
     "scores/original": ("scores", "score.model.init_args.definition=margin"),
     "distilled/minimax_dgs-ipc2": ("select", "select.smoothing=none"),
-    "evaluation/minimax_dgs-ipc2/convnet2/seed0": ("evaluation", "evaluate.model.init_args.steps=20"),
+    "evaluation/minimax_dgs-ipc2/convnet2/seed0": ("evaluation", "evaluate.trainer.max_steps=20"),
 }
 
 

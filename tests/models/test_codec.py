@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.codec import build_codec
+from dgs_lightning.models.codec import build_codec, keeps_variances, latent_shape
 
 AutoencoderKL: Any = diffusers.AutoencoderKL
 AutoencoderTiny: Any = diffusers.AutoencoderTiny
@@ -67,6 +67,17 @@ def test_a_tiny_autoencoder_has_no_posterior(tiny: Path) -> None:
     codec = build_codec(str(tiny))
     assert codec.encode(IMAGES).logvar is None
     assert tuple(codec.encode(IMAGES).mean.shape[1:]) == codec.latent_shape(16) == (4, 4, 4)
+
+
+def test_the_form_of_the_latents_is_known_without_weights(kl: Path, tiny: Path, tmp_path: Path) -> None:
+    for number, folder in enumerate((kl, tiny)):
+        config = tmp_path / str(number) / "config.json"
+        config.parent.mkdir()
+        config.write_bytes((folder / "config.json").read_bytes())  # no weights beside it
+        assert latent_shape(str(config.parent), 16, 3) == build_codec(str(folder)).latent_shape(16)
+        assert keeps_variances(str(config.parent)) == (folder == kl)
+    assert (latent_shape("pixels", 8, 1), keeps_variances("pixels")) == ((1, 8, 8), False)
+    assert latent_shape("someone/nothing", 256, 3) == (4, 32, 32)  # Stable Diffusion's
 
 
 def test_a_codec_is_frozen_and_stays_in_evaluation_mode(kl: Path) -> None:

@@ -11,7 +11,7 @@ from torchvision.models import squeezenet1_1
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
-from dgs_lightning.models.estimator import load_estimator
+from dgs_lightning.models.estimator import EstimatorSource, load_estimator
 
 OWN = ClassifierConfig("convnet1", ("b", "a"), image_size=4, channels=1, mean=(0.5,), std=(0.25,), width=4)
 GREY = Image.new("RGB", (50, 40), (51, 51, 51))  # 0.2 of white
@@ -35,6 +35,25 @@ def test_the_identity_changes_with_the_weights_alone(tmp_path: Path) -> None:
     one, same, other = (load_estimator(str(tmp_path / name)).identity for name in ("one", "same", "other"))
     assert one == same != other
     assert one.startswith("convnet1@")
+
+
+def test_labels_and_place_of_an_estimator_are_known_without_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_classifier(OWN.build(), OWN, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    own = EstimatorSource.of(str(tmp_path))
+    assert (own.labels(), own.local) == (["b", "a"], str(tmp_path))
+    assert EstimatorSource.of("timm:resnet50", "file.pt").local == "file.pt"
+    published = EstimatorSource.of("torchvision:resnet50")
+    assert published.labels() == class_list("imagenet1k")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    here, command = published.in_cache()
+    assert not here
+    assert "resnet50-0676ba61.pth" in command
+    for name in ("torchvision:resnet5000", "timm:resnet5000", "timm:mobilenetv4_conv_medium.e250_r384_in12k"):
+        with pytest.raises(ValueError, match=r"resnet5000|no weights"):
+            EstimatorSource.of(name).in_cache()
 
 
 def test_a_torchvision_network_has_imagenets_labels_and_its_own_preprocessing(tmp_path: Path) -> None:

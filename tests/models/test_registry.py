@@ -1,6 +1,5 @@
 import json
 import math
-import pickle
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from safetensors.torch import save_file
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.convnet import ConvNet
-from dgs_lightning.models.registry import build_network, fill, read_weights
+from dgs_lightning.models.registry import build_network
 from dgs_lightning.models.resnet import ResNet18
 
 
@@ -89,23 +88,3 @@ def test_local_weights_fill_all_but_a_head_for_other_classes(tmp_path: Path) -> 
         first = "layers.conv.0.weight"
         torch.testing.assert_close(other.state_dict()[first], saved.state_dict()[first])
         assert other.state_dict()["classifier.weight"].shape == (3, 16)
-
-
-def test_weights_of_another_network_are_refused() -> None:
-    with pytest.raises(InputError, match="missing, unknown or of another shape"):
-        fill(ConvNet(5, image_size=8, depth=2), ConvNet(5, image_size=8, depth=3).state_dict(), "other")
-    with pytest.raises(InputError, match="of another shape"):
-        fill(ConvNet(5, image_size=8, depth=2), ConvNet(5, image_size=16, depth=2).state_dict(), "larger")
-
-
-def test_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
-    class Trap:
-        def __reduce__(self) -> tuple[object, tuple[Path]]:
-            return Path.touch, (tmp_path / "executed",)
-
-    (tmp_path / "weights.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
-    (tmp_path / "cut.safetensors").write_bytes(b"\x10")
-    for file in ("weights.pt", "cut.safetensors", "missing.pt"):
-        with pytest.raises(InputError, match=file):
-            read_weights(tmp_path / file)
-    assert not (tmp_path / "executed").exists()

@@ -6,12 +6,12 @@ from safetensors.torch import save_file
 
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
 from dgs_lightning.data.records import read_manifest
-from dgs_lightning.reporting.album import album
-from dgs_lightning.reporting.runs import read_run
+from dgs_lightning.reporting.album import figures_of
+from dgs_lightning.reporting.folder import read_run
 
 
 def slugs(folder: Path) -> list[str]:
-    return [plate.slug for plate in album(read_run(folder))]
+    return [figure.slug for figure in figures_of(read_run(folder))]
 
 
 def test_a_finished_run_has_all_figures_that_its_methods_give(finished_run: Path) -> None:
@@ -25,8 +25,8 @@ def test_a_finished_run_has_all_figures_that_its_methods_give(finished_run: Path
 def test_fig_7_is_of_the_easiest_and_the_hardest_class(finished_run: Path) -> None:
     run = read_run(finished_run)
     means = {run.readable(label): scores.mean() for label, scores in run.difficulties("original").items()}
-    plate = next(plate for plate in album(run) if plate.slug == "smoothing-dit_dgs-ipc4")
-    shown = [part.get_suptitle() for part in plate.draw().subfigs]
+    smoothing = next(figure for figure in figures_of(run) if figure.slug == "smoothing-dit_dgs-ipc4")
+    shown = [part.get_suptitle() for part in smoothing.draw().subfigs]
     assert shown == [min(means, key=means.__getitem__), max(means, key=means.__getitem__)]
 
 
@@ -41,9 +41,9 @@ def test_a_run_without_results_and_scores_still_has_its_pictures(run_folder: Pat
 
 
 def test_every_figure_of_the_album_can_be_drawn(finished_run: Path) -> None:
-    for plate in album(read_run(finished_run)):
-        assert plate.draw().get_size_inches().min() > 0
-        assert plate.caption.endswith(".")
+    for figure in figures_of(read_run(finished_run)):
+        assert figure.draw().get_size_inches().min() > 0
+        assert figure.caption.endswith(".")
 
 
 def test_recorded_trajectories_are_drawn_where_the_originals_latents_are_kept(run_folder: Path) -> None:
@@ -59,6 +59,6 @@ def test_recorded_trajectories_are_drawn_where_the_originals_latents_are_kept(ru
     latents = torch.rand(len(records), 1, 1, 8, 8)
     write_shard(run_folder / "latents", cache.key("images"), torch.arange(len(records)), latents, None)
     finish_cache(run_folder / "latents", cache, records, "images")
-    plate = next(plate for plate in album(read_run(run_folder)) if plate.slug == "trajectories-ipc4")
-    assert [axes.get_title("left") for axes in plate.draw().axes] == ["DiT", "MGD3"]
-    assert "the zero" in plate.caption
+    drawn = next(figure for figure in figures_of(read_run(run_folder)) if figure.slug == "trajectories-ipc4")
+    assert [axes.get_title("left") for axes in drawn.draw().axes] == ["DiT", "MGD3"]
+    assert "the zero" in drawn.caption

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.stats import gaussian_kde
 
 from dgs_lightning.reporting.figures import (
@@ -20,6 +22,8 @@ from dgs_lightning.reporting.figures import (
     predefined_distributions,
     sampling_histograms,
 )
+from dgs_lightning.reporting.pictures import ScoredImage, class_samples, difficulty_grid, original_against_distilled
+from dgs_lightning.reporting.style import save
 
 EASY = np.array([5, 3, 1, 1, 0, 0, 0, 0, 0, 0])
 EVEN = np.ones(10, dtype=np.int64)
@@ -136,3 +140,20 @@ def test_a_trajectory_ends_where_its_image_is_and_centres_are_crosses() -> None:
     np.testing.assert_array_equal(marks(free, "o")[-1], points[:, -1])
     assert not marks(free, "x")
     np.testing.assert_array_equal(marks(guided, "x")[0], centers)
+
+
+def test_names_that_look_like_mathematics_are_drawn_as_text(tmp_path: Path) -> None:
+    name, scores = "$x_{$", np.array([0.1, 0.5])
+    stages = SamplingStages(*[Histogram(EASY, 0.1)] * 4)
+    image = ScoredImage(Image.new("L", (8, 8)), 0.5)
+    for figure in (
+        accuracy_bars({name: [Bar("dit", name, [60.0])]}),
+        difficulty_by_set(scores, {name: ("dit", scores)}),
+        difficulty_densities({"a": scores}, {"a": scores}, name, {"a": name}),
+        guided_trajectories(np.zeros((2, 2)), [Paths(name, "dit", np.zeros((1, 2, 2)), None)]),
+        sampling_histograms({name: (stages, stages)}),
+        class_samples({name: [image.image]}, name),
+        difficulty_grid([image], name),
+        original_against_distilled({name: ([image], [image])}),
+    ):
+        save(figure, tmp_path / "figure")  # matplotlib raises an error for mathematics that it cannot read

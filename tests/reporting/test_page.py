@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dgs_lightning.reporting.album import album
+from dgs_lightning.reporting.album import figures_of
+from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.page import RunReport, build_page
-from dgs_lightning.reporting.runs import read_run
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import summarize
 
@@ -89,8 +89,8 @@ class Browser:
 def page(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     run = read_run(finished_run)
-    plate = next(album(run))
-    figures = [(plate.caption, save(plate.draw(), folder / plate.slug)[0])]
+    figure = next(figures_of(run))
+    figures = [(figure.caption, save(figure.draw(), folder / figure.slug)[0])]
     (folder / "index.html").write_text(build_page([RunReport(run, summarize(run), figures)], []), encoding="utf-8")
     return folder / "index.html"
 
@@ -115,13 +115,14 @@ def test_the_page_refers_to_nothing_outside_itself(page: Path) -> None:
 
 def test_text_of_a_run_cannot_become_markup(run_folder: Path) -> None:
     run = read_run(run_folder)
-    run.settings = {**run.settings, "title": "</title><script>alert(1)</script>"}
+    run.settings = {**run.settings, "title": "</title><script>alert(1)</script> ${title} {{ title }}"}
     shutil.move(run_folder / "distilled" / "dit-ipc4", run_folder / "distilled" / "dit-<b>-ipc4")
     run.settings["methods"].append("dit-<b>")
     shutil.move(run_folder / "distilled" / "random-ipc4", run_folder / "distilled" / "dit-<!--<script>-ipc4")
     run.settings["methods"].append("dit-<!--<script>")  # in data, a browser would look for a second end of the script
     text = build_page([RunReport(run, summarize(run), [])], [])
     assert "<script>alert" not in text
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt; ${title} {{ title }}</") == 2
     assert "&lt;b&gt;" in text
     assert text.count("</script>") == 2
     assert "<!--" not in text
@@ -193,9 +194,9 @@ def test_keys_move_between_images_and_open_and_close_one(page: Path, browser: Br
 
 def test_a_figure_can_be_enlarged(page: Path, browser: Browser) -> None:
     browser.open(page)
-    browser.run("document.querySelector('.plate').click()")
+    browser.run("document.querySelector('.enlarge').click()")
     assert browser.run("byId('viewer').open && byId('viewer-image').naturalWidth") > 600
-    assert browser.run("byId('viewer-text').textContent").startswith("Best accuracy")
+    assert browser.run("byId('viewer-text').textContent").startswith("A bar shows the best accuracy")
 
 
 def test_the_theme_follows_the_system_and_the_button(page: Path, browser: Browser) -> None:

@@ -63,18 +63,18 @@ def test_several_runs_share_tables_and_page_and_have_a_part_each(undrawn: Path) 
     )
     config = other / "stages" / "evaluation" / "minimax-ipc10" / "convnet6" / "seed5.yaml"
     config.parent.mkdir(parents=True)
-    config.write_text("model: {init_args: {epochs: 200}}\ndata: {init_args: {image_size: 64}}")
+    config.write_text("trainer: {max_epochs: 200}\ndata: {init_args: {image_size: 64}}")
     page = report([str(undrawn), str(other)])
     assert page == undrawn.parent / "report" / "index.html"
     assert json.loads((page.parent / "woof" / "summary.json").read_text())["experiment"] == "woof"
     table = (page.parent / "tables" / "table1-imagewoof.md").read_text()
     assert "62.0 ± 1.4 (34.1, +27.9)" in table
     difference = (
-        "not like for like: the paper has images of 224 x 224 pixels and epochs that follow from the IPC, "
-        "woof images of 64 x 64 pixels and 200 epochs"
+        "settings differ: the paper has images of 224 x 224 pixels and epochs that follow from the IPC, "
+        "woof has images of 64 x 64 pixels and 200 epochs"
     )
     assert difference in table
-    assert page.read_text().count(difference) == 3  # under the table, and as the figure's caption and its description
+    assert page.read_text().count(difference) == 3  # under the table, in the figure's caption and in its description
     assert "Three digits, Woof" in page.read_text()
     assert not (other / "summary.json").exists()
 
@@ -82,7 +82,7 @@ def test_several_runs_share_tables_and_page_and_have_a_part_each(undrawn: Path) 
 def test_a_setting_that_two_runs_have_is_said(undrawn: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(undrawn, undrawn.parent / "again")
     report([str(undrawn), str(undrawn.parent / "again")])
-    assert "again: Setting(dataset='digits', network='convnet3', method='dit'" in caplog.text
+    assert "again: an earlier run has Setting(dataset='digits', network='convnet3', method='dit'" in caplog.text
 
 
 def test_an_unfinished_run_is_reported_as_far_as_it_is_and_what_is_missing_is_said(

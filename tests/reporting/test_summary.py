@@ -1,4 +1,3 @@
-import io
 import json
 import math
 import shutil
@@ -6,18 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from dgs_lightning.reporting.runs import Cost, read_run
-from dgs_lightning.reporting.summary import (
-    cost_rows,
-    distribution_distance,
-    paired_comparisons,
-    summarize,
-    summary_markdown,
-    summary_rows,
-    summary_table,
-)
+from dgs_lightning.reporting.folder import read_run
+from dgs_lightning.reporting.summary import distribution_distance, paired_comparisons, summarize, summary_rows
 
 
 def test_the_distance_is_the_mean_over_classes_of_the_shift_in_difficulty() -> None:
@@ -79,36 +69,3 @@ def test_guidance_is_compared_with_its_counterpart_seed_by_seed(finished_run: Pa
     comparison = comparisons["dit_dgs", "dit", 4, "convnet3"]
     assert comparison.difference.mean == pytest.approx(10)
     assert comparison.wins == 2
-
-
-def test_costs_of_repeated_stages_are_added_up() -> None:
-    costs = [
-        Cost("evaluation/a/n/seed0", 2.0, None, "cpu"),
-        Cost("evaluation/a/n/seed1", 3.0, None, "H200"),
-        Cost("pools/dit", 4.0, 100, None),
-        Cost("pools/minimax", 0.0, 100, None),
-    ]
-    assert cost_rows(costs) == [
-        ("evaluation, 2 runs", "5.0", "", "", "H200, cpu"),
-        ("pools/dit", "4.0", "100", "25.0", ""),
-        ("pools/minimax", "0.0", "100", "", ""),
-    ]
-
-
-def test_markdown_tells_rows_comparison_legibility_and_what_is_unfinished(run_folder: Path) -> None:
-    (run_folder / "stages" / "finetune.yaml").write_text("{}")
-    run = read_run(run_folder)
-    text = summary_markdown(run, summarize(run))
-    assert text.startswith("# Three digits\n\n**Not finished:** finetune.")
-    assert "| DiT + DGS (Ground) | 4 | ConvNet-3 | 2 | 67.0 ± 1.4 | 66.0 ± 1.4 | 53.3 to 78.7 |" in text
-    assert "| DiT + DGS | DiT | 4 | ConvNet-3 | +10.0 | +10.0 to +10.0 | 2 of 2 |" in text
-    assert "Legible" in text
-
-
-def test_the_terminal_table_fits_80_columns_with_whole_numbers(finished_run: Path) -> None:
-    run = read_run(finished_run)
-    out = io.StringIO()
-    Console(file=out, width=80).print(summary_table(summarize(run), run.variants))
-    assert max(map(len, out.getvalue().splitlines())) <= 80
-    assert out.getvalue().count("± 1.4") == 10
-    assert "…" not in out.getvalue()

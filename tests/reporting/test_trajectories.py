@@ -4,12 +4,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from dgs_lightning.reporting.trajectories import FILE, class_latents, read_trajectories
+from dgs_lightning.reporting.trajectories import class_latents, read_trajectories
+from dgs_lightning.runs.layout import TRAJECTORIES
 
 
 def test_recorded_trajectories_are_flattened(tmp_path: Path) -> None:
     tensors = {"predictions": torch.rand(3, 5, 1, 8, 8), "centers": torch.rand(3, 1, 8, 8)}
-    save_file(tensors, tmp_path / FILE, {"label": "zero"})
+    save_file(tensors, tmp_path / TRAJECTORIES, {"label": "zero"})
     found = read_trajectories(tmp_path)
     assert found is not None
     assert found.label == "zero"
@@ -21,7 +22,7 @@ def test_recorded_trajectories_are_flattened(tmp_path: Path) -> None:
 def test_unguided_images_have_no_centres_and_unrecorded_ones_no_trajectories(tmp_path: Path) -> None:
     assert read_trajectories(tmp_path) is None
     assert read_trajectories(None) is None
-    save_file({"predictions": torch.rand(3, 5, 1, 8, 8)}, tmp_path / FILE, {"label": "zero"})
+    save_file({"predictions": torch.rand(3, 5, 1, 8, 8)}, tmp_path / TRAJECTORIES, {"label": "zero"})
     found = read_trajectories(tmp_path)
     assert found is not None
     assert found.centers is None

@@ -186,7 +186,7 @@ def test_a_preset_can_be_changed_fork_by_fork() -> None:
         ("paper", {"epsilon": 0}, "epsilon"),
         ("paper", {"floor": 1.0}, "floor"),
         ("paper", {"weight": 1.5}, "weight"),
-        ("paper", {"search_fraction": 0.6}, "the ends would meet"),
+        ("paper", {"search_fraction": 0.6}, "search_fraction: found 0.6, expected at least 0, at most 0.5"),
     ],
 )
 def test_settings_without_meaning_are_refused(preset: str, forks: dict[str, float | str | None], message: str) -> None:

@@ -12,21 +12,22 @@ from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import save_file
 
 from dgs_lightning.callbacks.checkpointing import EpochCheckpoint
+from dgs_lightning.callbacks.published_length import PublishedLength
+from dgs_lightning.callbacks.result_writer import ResultWriter
 from dgs_lightning.commands.cli import check
 from dgs_lightning.commands.prepare import prepare
 from dgs_lightning.configs import ROOT, find_config, load_yaml
-from dgs_lightning.data.augmentation import normalise
+from dgs_lightning.data.augmentation import Augmentation, normalise
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import Folds, ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
-from dgs_lightning.models.estimator import load_estimator
+from dgs_lightning.models.estimator import Teacher, load_estimator
 from dgs_lightning.models.registry import build_network
-from dgs_lightning.models.teacher import Teacher
 from dgs_lightning.tasks.classification import ClassificationTask
-from dgs_lightning.tasks.protocol import channel_statistics
+from dgs_lightning.tasks.protocol import Normalisation, OptimizerSettings, TeacherSettings, channel_statistics
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trainer(root: Path, callbacks: Sequence[Callback] = (), **settings: Any) -> L.Trainer:  # noqa: ANN401
-    defaults = {"logger": False, "enable_checkpointing": bool(callbacks), "enable_progress_bar": False}
+    defaults = {
+        "logger": False,
+        "enable_checkpointing": any(isinstance(callback, EpochCheckpoint) for callback in callbacks),
+        "enable_progress_bar": False,
+    }
     return L.Trainer(
         **{**defaults, **settings},
         accelerator="cpu",
@@ -50,16 +55,25 @@ def trainer(root: Path, callbacks: Sequence[Callback] = (), **settings: Any) -> 
 
 
 def task(**settings: Any) -> ClassificationTask:  # noqa: ANN401
-    return ClassificationTask(**{"network": "convnet2", "width": 16, "flip": False, **settings})
+    defaults = {"network": "convnet2", "width": 16, "augmentation": Augmentation(flip=False)}
+    return ClassificationTask(**{**defaults, **settings})
 
 
 def images(digits: Path, **settings: Any) -> ImageDataModule:  # noqa: ANN401
     return ImageDataModule(**{"train": f"{digits}/train", "val": f"{digits}/val", **settings})
 
 
-def fit(digits: Path, root: Path, ckpt_path: Path | None = None, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
-    callbacks = settings.pop("callbacks", ())
-    trainer(root, callbacks, max_epochs=-1).fit(task(**settings), images(digits), ckpt_path=ckpt_path)
+def fit(
+    digits: Path,
+    root: Path,
+    epochs: int,
+    callbacks: Sequence[Callback] = (),
+    ckpt_path: Path | None = None,
+    save_weights: bool = False,
+    **settings: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    run = trainer(root, [PublishedLength(epochs), ResultWriter(save_weights), *callbacks], max_epochs=-1)
+    run.fit(task(**settings), images(digits), ckpt_path=ckpt_path)
     result: dict[str, Any] = json.loads((root / "result.json").read_text())
     return result
 
@@ -82,11 +96,14 @@ class Kill(Callback):
         raise Killed
 
 
-QUICK: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "schedule": "cosine", "crop_scale": (0.9, 1.0), "cutmix": 0}
+QUICK: dict[str, Any] = {
+    "optimizer": OptimizerSettings("adamw", lr=0.01, schedule="cosine"),
+    "augmentation": Augmentation(crop_scale=(0.9, 1.0), flip=False, cutmix=0),
+}
 
 
 def test_a_small_network_learns_the_digits_and_leaves_its_account(digits: Path, tmp_path: Path) -> None:
-    result = fit(digits, tmp_path, epochs=6, **QUICK)
+    result = fit(digits, tmp_path, 6, **QUICK)
     assert result["accuracy_best"] > 0.9
     assert result["accuracy_best"] == max(evaluation["accuracy"] for evaluation in result["history"])
     assert result["accuracy_last"] == result["history"][-1]["accuracy"]
@@ -96,10 +113,10 @@ def test_a_small_network_learns_the_digits_and_leaves_its_account(digits: Path, 
 
 
 def test_a_repeat_depends_on_its_seed_alone(digits: Path, tmp_path: Path) -> None:
-    fit(digits, tmp_path / "first", epochs=2, seed=3)
+    fit(digits, tmp_path / "first", 2, seed=3)
     torch.rand(7)  # the global generator is elsewhere
-    fit(digits, tmp_path / "second", epochs=2, seed=3)
-    other = fit(digits, tmp_path / "other", epochs=2, seed=4)
+    fit(digits, tmp_path / "second", 2, seed=3)
+    other = fit(digits, tmp_path / "other", 2, seed=4)
     first = (tmp_path / "first" / "result.json").read_bytes()
     assert first == (tmp_path / "second" / "result.json").read_bytes()
     assert json.loads(first)["history"] != other["history"]
@@ -107,51 +124,33 @@ def test_a_repeat_depends_on_its_seed_alone(digits: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("epochs_before", [2, 4])
 def test_a_killed_run_resumes_to_the_same_result(digits: Path, tmp_path: Path, epochs_before: int) -> None:
-    fit(digits, tmp_path / "whole", epochs=4, save_weights=True)
+    fit(digits, tmp_path / "whole", 4, save_weights=True)
     with pytest.raises(Killed):
-        fit(digits, tmp_path / "killed", epochs=4, callbacks=[EpochCheckpoint(minutes=0), Kill(epochs_before)])
+        fit(digits, tmp_path / "killed", 4, [EpochCheckpoint(minutes=0), Kill(epochs_before)])
     callbacks = [EpochCheckpoint(minutes=0)]
-    fit(
-        digits,
-        tmp_path / "killed",
-        EpochCheckpoint.find(tmp_path / "killed"),
-        epochs=4,
-        callbacks=callbacks,
-        save_weights=True,
-    )
+    fit(digits, tmp_path / "killed", 4, callbacks, EpochCheckpoint.find(tmp_path / "killed"), save_weights=True)
     for name in ("result.json", "weights/model.safetensors", "weights/config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert not (tmp_path / "killed" / "checkpoints" / "last.ckpt").exists()
 
 
-def test_the_last_epoch_is_evaluated_whatever_the_interval(digits: Path, tmp_path: Path) -> None:
-    history = fit(digits, tmp_path, epochs=5, evaluations=2)["history"]
-    assert [evaluation["epoch"] for evaluation in history] == [2, 4, 5]
-
-
-def test_without_a_length_the_run_has_the_published_one(digits: Path, tmp_path: Path) -> None:
-    run = trainer(tmp_path, max_epochs=-1, max_steps=1, limit_val_batches=1)
+def test_the_trainer_decides_how_long_to_train_and_when_to_evaluate(digits: Path, tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_epochs=5, check_val_every_n_epoch=2, limit_train_batches=1, limit_val_batches=1)
     run.fit(task(), images(digits))
-    assert run.max_epochs == 1000  # 144 images per class
-    assert run.check_val_every_n_epoch == 10
-
-
-def test_a_length_in_steps_is_rounded_up_to_epochs(digits: Path, tmp_path: Path) -> None:
-    assert fit(digits, tmp_path, steps=24)["epochs"] == 2  # 23 batches of 64
+    assert (run.current_epoch, run.check_val_every_n_epoch) == (5, 2)
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"epochs": 2, "steps": 24}, "epochs: found 2, expected a positive number, or steps instead"),
-        ({"epochs": 0}, "epochs: found 0"),
-        ({"steps": 0}, "steps: found 0"),
-        ({"evaluations": 0}, "evaluations"),
-        ({"crop_scale": (0.8, 0.5)}, "crop_scale"),
-        ({"cutmix": -1.0}, "cutmix"),
+        ({"augmentation": {"crop_scale": (0.8, 0.5)}}, "crop_scale"),
+        ({"augmentation": {"cutmix": -1.0}}, "augmentation.cutmix: found -1"),
+        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: found nan"),
+        ({"optimizer": {"name": "adam"}}, "optimizer.name: found adam, expected one of sgd, adamw"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
-        ({"label_smoothing": 0.1, "teacher": "timm:resnet18"}, "label_smoothing: found 0.1, expected 0 with soft"),
-        ({"temperature": 0.0}, "temperature"),
+        ({"label_smoothing": 0.1, "teacher": {"name": "timm:resnet18"}}, "label_smoothing: found 0.1 beside a teacher"),
+        ({"teacher": {"name": "timm:resnet18", "temperature": 0.0}}, "teacher.temperature: found 0.0"),
+        ({"normalisation": {"mean": [0.5], "std": [0.0]}}, r"normalisation.std: found \[0.0\]"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any], says: str) -> None:
@@ -160,45 +159,80 @@ def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any], say
 
 
 def test_statistics_of_other_channels_are_refused(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="mean: found 3 numbers, expected one for each channel, 1"):
-        fit(digits, tmp_path, mean=[0.5, 0.5, 0.5])
+    with pytest.raises(InputError, match=r"normalisation\.mean: found 3 numbers, expected one for each"):
+        fit(digits, tmp_path, 1, normalisation=Normalisation((0.5, 0.5, 0.5), (0.2,)))
 
 
 def test_dropout_depends_on_the_seed_alone(digits: Path, tmp_path: Path) -> None:
-    settings = {"network": "torchvision:squeezenet1_1", "epochs": 1}
     for root in (tmp_path / "first", tmp_path / "second"):
         torch.rand(7)  # the global generator is elsewhere
         data = images(digits, image_size=32, channels=3, batch_size=512)
-        trainer(root, max_epochs=-1, limit_val_batches=1).fit(task(**settings, save_weights=True), data)
+        run = trainer(root, [ResultWriter(save_weights=True)], max_epochs=1, limit_val_batches=1)
+        run.fit(task(network="torchvision:squeezenet1_1"), data)
     first, second = (tmp_path / name / "weights" / "model.safetensors" for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_checkpoint_of_other_settings_is_refused(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        fit(digits, tmp_path, epochs=3, seed=1, callbacks=[EpochCheckpoint(minutes=0), Kill(1)])
-    with pytest.raises(InputError, match="one made with seed: 1, epochs: 3"):
-        fit(digits, tmp_path, EpochCheckpoint.find(tmp_path), epochs=4, seed=2, callbacks=[EpochCheckpoint(minutes=0)])
+        fit(digits, tmp_path, 3, [EpochCheckpoint(minutes=0), Kill(1)], seed=1, augmentation=Augmentation(cutmix=0.5))
+    with pytest.raises(
+        InputError, match=r"one made with seed: 1, augmentation\.flip: True, augmentation\.cutmix: 0\.5,"
+    ):
+        fit(digits, tmp_path, 3, [EpochCheckpoint(minutes=0)], EpochCheckpoint.find(tmp_path), seed=2)
 
 
-def test_the_learning_rate_follows_the_published_steps(digits: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_version_0_1_0_is_refused_with_what_to_do(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        fit(digits, tmp_path, 2, [EpochCheckpoint(minutes=0), Kill(1)])
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"] = {"network": "convnet2", "epochs": 2, "optimizer": "sgd", "crop_scale": (0.5, 1.0)}
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match=r"one of version 0\.1\.0.*Start in a new folder"):
+        fit(digits, tmp_path, 2, [EpochCheckpoint(minutes=0)], EpochCheckpoint.find(tmp_path))
+
+
+def test_a_checkpoint_holds_plain_settings_from_which_the_task_is_made_again(digits: Path, tmp_path: Path) -> None:
+    settings = {"teacher": None, "normalisation": Normalisation((0.3,), (0.4,)), **QUICK}
+    with pytest.raises(Killed):
+        fit(digits, tmp_path, 2, [EpochCheckpoint(minutes=0), Kill(1)], **settings)
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
+    assert saved["optimizer"] == {"name": "adamw", "lr": 0.01, "weight_decay": None, "schedule": "cosine"}
+    again = ClassificationTask(**saved)
+    assert (again.optimizer, again.augmentation) == (QUICK["optimizer"], QUICK["augmentation"])
+    assert (again.teacher, again.normalisation) == (None, settings["normalisation"])
+
+
+@pytest.mark.parametrize("length", [{"max_epochs": 6}, {"max_steps": 11}, {"max_epochs": 8, "max_steps": 12}], ids=str)
+def test_the_learning_rate_falls_in_steps_over_the_trainers_length(
+    length: dict[str, Any], digits: Path, tmp_path: Path
+) -> None:
     logger = CSVLogger(tmp_path)
-    run = trainer(tmp_path, logger=logger, max_epochs=-1, log_every_n_steps=1, limit_train_batches=1)
-    run.fit(task(epochs=6), images(digits))
+    run = trainer(tmp_path, logger=logger, log_every_n_steps=1, limit_train_batches=2, **length)
+    run.fit(task(), images(digits))
     rows = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("train/lr")
     rates = [float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column]]
     assert rates == pytest.approx([0.01] * 4 + [0.002, 0.0004])
 
 
+def test_a_learning_rate_that_changes_needs_a_last_epoch(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"optimizer\.schedule: found 'cosine' in a training without end"):
+        trainer(tmp_path, max_epochs=-1).fit(task(**QUICK), images(digits))
+    run = trainer(tmp_path, max_epochs=-1, max_time={"seconds": 1}, limit_val_batches=1)
+    run.fit(task(network="convnet1", optimizer=OptimizerSettings(schedule="constant")), images(digits))
+    assert run.current_epoch > 0
+
+
 def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Lower lr"):
-        fit(digits, tmp_path, epochs=2, lr=1e20)
+    with pytest.raises(InputError, match=r"Lower optimizer\.lr"):
+        fit(digits, tmp_path, 2, optimizer=OptimizerSettings(lr=1e20))
     assert not (tmp_path / "result.json").exists()
 
 
 def test_the_saved_network_is_the_one_that_was_evaluated_last(digits: Path, tmp_path: Path) -> None:
-    result = fit(digits, tmp_path, epochs=3, save_weights=True)
+    result = fit(digits, tmp_path, 3, save_weights=True)
     weights = tmp_path / "weights" / "model.safetensors"
     (answer,) = trainer(tmp_path).test(task(pretrained=str(weights)), images(digits), verbose=False)
     assert answer["test/accuracy"] == pytest.approx(result["accuracy_last"])
@@ -206,21 +240,21 @@ def test_the_saved_network_is_the_one_that_was_evaluated_last(digits: Path, tmp_
 
 
 def test_a_student_learns_from_soft_labels(digits: Path, tmp_path: Path) -> None:
-    fit(digits, tmp_path / "teacher", epochs=4, save_weights=True, **QUICK)
-    student = task(epochs=4, teacher=f"{tmp_path}/teacher/weights", temperature=2.0, **QUICK)
-    trainer(tmp_path / "student", max_epochs=-1).fit(student, images(digits))
-    assert json.loads((tmp_path / "student" / "result.json").read_text())["accuracy_last"] > 0.8
+    fit(digits, tmp_path / "teacher", 4, save_weights=True, **QUICK)
+    student = task(teacher=TeacherSettings(f"{tmp_path}/teacher/weights", temperature=2.0), **QUICK)
+    trainer(tmp_path / "student", max_epochs=4).fit(student, images(digits))
+    assert student.evaluation["accuracy"] > 0.8
     assert not any("teacher" in name for name in student.state_dict())
 
 
 def test_a_teacher_answers_in_the_students_classes_and_normalisation(digits: Path, tmp_path: Path) -> None:
-    fit(digits, tmp_path, epochs=1, save_weights=True)
+    fit(digits, tmp_path, 1, save_weights=True)
     network, config = load_classifier(tmp_path / "weights")
     pictures = torch.rand(2, 1, 8, 8)
     student = ClassifierConfig("convnet2", ("7", "3"), 8, 1, mean=(0.2,), std=(0.3,))
     answer = Teacher(f"{tmp_path}/weights", None, student)((pictures - 0.2) / 0.3)
     torch.testing.assert_close(answer, network((pictures - config.mean[0]) / config.std[0])[:, [7, 3]])
-    with pytest.raises(InputError, match="no class cat"):
+    with pytest.raises(InputError, match=r"1 missing label \(cat\)"):
         Teacher(f"{tmp_path}/weights", None, ClassifierConfig("convnet2", ("7", "cat"), 8, 1, (0.2,), (0.3,)))
     with pytest.raises(InputError, match="8 px"):
         Teacher(f"{tmp_path}/weights", None, ClassifierConfig("convnet2", ("7", "3"), 16, 1, (0.2,), (0.3,)))
@@ -241,8 +275,8 @@ def test_an_imagenet_classifier_teaches_the_columns_of_its_wordnet_ids(tmp_path:
 def test_tensorboard_shows_the_confusion_matrix(digits: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = trainer(tmp_path, logger=True, log_every_n_steps=1, max_epochs=-1)
-    run.fit(task(epochs=1), images(digits))
+    run = trainer(tmp_path, [ResultWriter()], logger=True, log_every_n_steps=1, max_epochs=1)
+    run.fit(task(), images(digits))
     assert run.logger is not None
     assert run.logger.log_dir is not None
     events = EventAccumulator(run.logger.log_dir).Reload()
@@ -255,11 +289,33 @@ def test_shipped_configs_have_settings_that_the_command_line_takes(config: Path)
     check("fit", ["--config", str(config), "--data.train", "DISTILLED", "--data.val", "VAL"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "place"),
+    [
+        ("lr=0.1", "model.optimizer.lr"),
+        ("optimizer=adamw", "model.optimizer.{name, lr, weight_decay, schedule}"),
+        ("flip=false", "model.augmentation.flip"),
+        ("teacher=torchvision:resnet18", "model.teacher.{name, weights, temperature}"),
+        ("teacher_weights=file", "model.teacher.weights"),
+        ("epochs=3", "trainer.max_epochs, or epochs of the callback PublishedLength"),
+        ("save_weights=true", "save_weights of the callback ResultWriter"),
+    ],
+)
+def test_a_setting_of_version_0_1_0_is_refused_with_its_new_place(setting: str, place: str) -> None:
+    with pytest.raises(InputError) as refused:
+        check("fit", ["--config", "classify/digits.yaml", f"--model.{setting}"])
+    assert f"model.{setting.split('=')[0]}: found" in str(refused.value)
+    assert f"expected {place}." in str(refused.value)
+
+
 def fit_shipped(config: str, digits: Path, root: Path, **data: Any) -> Any:  # noqa: ANN401
     """Last evaluation of a classifier trained by a shipped config."""
     settings = load_yaml(find_config(f"classify/{config}"))
-    model = ClassificationTask(**settings["model"]["init_args"], save_weights=True)
-    trainer(root, max_epochs=-1).fit(model, images(digits, **settings["data"]["init_args"], **data))
+    length, writer = (callback["init_args"] for callback in settings["trainer"]["callbacks"][:2])
+    model = ClassificationTask(**settings["model"]["init_args"])
+    trainer(root, [PublishedLength(**length), ResultWriter(**writer)], max_epochs=-1).fit(
+        model, images(digits, **settings["data"]["init_args"], **data)
+    )
     return model.evaluation
 
 

@@ -61,13 +61,13 @@ def test_label_weights_and_guidance_scale_matter(dit: str) -> None:
         assert (changed - plain).abs().max() > 1e-2
 
 
-def test_an_attached_guidance_shifts_the_images(dit: str) -> None:
+def test_a_guidance_shifts_the_images(dit: str) -> None:
     def brighten(state: StepState) -> Tensor:
         return torch.ones_like(state.latent)
 
     task = GenerationTask(dit, weights="raw", steps=1)
     plain = task.generate(batch_of(("cat", 1)))
-    task.attach(brighten, {"class": "brighten"})
+    task.guide(lambda batch: brighten, {"class": "brighten"})
     torch.testing.assert_close(task.generate(batch_of(("cat", 1))), plain + 1)
     assert task.settings()["guidance"] == {"class": "brighten"}
 

@@ -1,327 +1,286 @@
-"""Callbacks that attach guidance to the generation: mode guidance (MGD3), difficulty-aware guidance, or one's own."""
+"""Callbacks that guide the generation: mode guidance (MGD3), difficulty-aware guidance, or a guidance of the user's."""
 
 import json
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
-import numpy as np
-import torch
 from torch import Tensor
 
-from dgs_lightning.bounds import Ranged
-from dgs_lightning.data.cards import hash_file, hash_json
-from dgs_lightning.data.latents import LatentCache
-from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores
-from dgs_lightning.datamodules.requests import RequestBatch, request_datamodule
-from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
+from dgs_lightning.bounds import FINITE, Between, check_bounds
+from dgs_lightning.callbacks.parts import require
+from dgs_lightning.data.cards import hash_json
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
+from dgs_lightning.diffusion.guidance import ClusterGuidance, Guidance, StepState
+from dgs_lightning.distil.centers import Centers, Count, Intervals, Smoothing
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import write_tensors
-from dgs_lightning.models.registry import read_weights
-from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
-from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
-from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings
-from dgs_lightning.tasks.generation import GenerationTask, generation_task
+from dgs_lightning.tasks.generation import GenerationTask
 
 Form = Literal["x0", "latent"]
+Scale = Annotated[float, FINITE]
+StopTimestep = Annotated[int, Between(-1, 1000)]
 
 
 class GuidanceCallback(L.Callback):
-    """Base of guidance of one's own: say in ``__call__`` how far a step's mean is shifted.
+    """Base class of a guidance: ``__call__`` returns the shift of a step's mean.
 
-    Name the class in the config's ``trainer.callbacks``. The constructor's settings that are kept as attributes are
-    recorded with the images. The task is theirs to read as ``self.task``.
+    Name the class in ``trainer.callbacks`` of the config. Its attributes with plain values are its settings, which are
+    recorded with the images. The task is ``self.task``.
 
     Example:
-        >>> class TowardsWhite(GuidanceCallback):
-        ...     def __init__(self, scale: float = 0.1) -> None:
-        ...         self.scale = scale
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> class Brighter(GuidanceCallback):
+        ...     def __init__(self, amount: float = 0.1) -> None:
+        ...         self.amount = amount
         ...
         ...     def __call__(self, state: StepState) -> Tensor:
-        ...         return self.scale * state.sigma * (1 - state.latent)
+        ...         return self.amount * torch.ones_like(state.latent)
+        >>> with TemporaryDirectory() as folder:
+        ...     task = GenerationTask(write_dit(folder), steps=3)
+        ...     guided, plain = (
+        ...         L.Trainer(**QUIET, callbacks=callbacks).predict(task, RequestDataModule(images_per_class=1))[0]
+        ...         for callbacks in ([Brighter(amount=5.0)], [])
+        ...     )
+        >>> bool(guided.float().mean() > plain.float().mean())
+        True
     """
 
+    task: GenerationTask
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Attach the guidance to the task.
+        """Hand the guidance to the task.
 
         Raises:
-            InputError: If the task is another than ``GenerationTask``, or another callback guides it.
+            InputError: If the task is no ``GenerationTask``, or another callback guides it, too.
         """
-        self.task = task_to_guide(trainer, pl_module, self)
+        self.task = require(GenerationTask, pl_module, self)
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(other, GuidanceCallback) and other is not self:
+                raise InputError(
+                    "trainer.callbacks",
+                    found=f"{type(self).__name__} and {type(other).__name__}",
+                    expected="one guidance",
+                    remedy="Remove one of them",
+                )
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        centers = data.centers_hash if isinstance(data, RequestDataModule) else None
+        self.task.guide(self.guidance_for, ({} if centers is None else {"centers": centers}) | self.settings())
+
+    def guidance_for(self, batch: RequestBatch) -> Guidance | None:
+        """The guidance of a batch: this object, unless a subclass makes one for each batch."""
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that are recorded with the images: name of the class, and attributes with plain values."""
         settings: dict[str, Any] = {"class": type(self).__qualname__}
         for name, value in vars(self).items():
-            with suppress(TypeError, ValueError):  # what is no plain value is no setting
+            with suppress(TypeError, ValueError):  # a value that JSON cannot hold is no setting
                 settings[name] = json.loads(json.dumps(value, allow_nan=False))
-        self.task.attach(self, settings)
+        return settings
 
     def __call__(self, state: StepState) -> Tensor | None:
-        """Shift of the mean of a step; ``None`` for none."""
+        """Shift of the mean of a step, shape ``(B, C, h, w)``; ``None`` for no shift."""
         raise NotImplementedError
 
 
-class TowardsCenters(L.Callback, Ranged):
-    """Base of guidance of each image towards a cluster centre of its own (Eq. 10), one image for each centre.
+class CenterGuidance(GuidanceCallback):
+    """Guidance of each image towards its own cluster centre (Eq. 10). There is one image for each centre.
 
     Args:
+        centers: Safetensors file with the centres of each label, shape ``(n, C, h, w)``. By default the file that the
+            setting ``centers`` of the datamodule names.
         scale: Strength lambda.
-        stop_timestep: Steps are guided while their respaced index, from 49 down to 0, is above it: a larger one guides
-            less.
-        form: ``x0`` measures the distance to the centre from the predicted clean latent, ``latent`` from the noisy one
-            (Eq. 10 read literally).
+        stop_timestep: A step is guided if its respaced index, from 49 down to 0, is above this. A larger one guides
+            fewer steps.
+        form: ``x0`` measures the distance to the centre from the predicted clean latent, ``latent`` from the noisy
+            latent (Eq. 10 read literally).
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> from dgs_lightning.files import write_tensors
+        >>> with TemporaryDirectory() as folder:
+        ...     centers = Path(folder, "centers.safetensors")
+        ...     write_tensors(centers, {"cat": torch.zeros(2, 1, 4, 4), "dog": torch.ones(1, 1, 4, 4)})
+        ...     task, data = GenerationTask(write_dit(folder), steps=3), RequestDataModule(centers=str(centers))
+        ...     images = L.Trainer(**QUIET, callbacks=[CenterGuidance(scale=0.2, stop_timestep=0)]).predict(task, data)
+        >>> [len(batch) for batch in images]
+        [3]
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {
-        "scale": "(-inf, inf)",
-        "stop_timestep": "[-1, 1000]",
-    }
-
-    def __init__(self, scale: float, stop_timestep: int, form: Form) -> None:
+    def __init__(
+        self, centers: str | None = None, scale: Scale = 0.1, stop_timestep: StopTimestep = 25, form: Form = "x0"
+    ) -> None:
+        self.centers = centers
         self.scale = scale
         self.stop_timestep = stop_timestep
         self.form = form
-        self.check_settings(vars(self))
-
-    def center_file(self, trainer: L.Trainer, labels: Sequence[str]) -> Path:
-        """Safetensors file with the centres of each label, shape ``(n, C, h, w)``."""
-        raise NotImplementedError
+        check_bounds(type(self), vars(self))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Hand the centres to the datamodule, which requests an image for each.
+        """Hand the centres to the datamodule, and the guidance to the task.
 
         Raises:
-            InputError: If task or data are of another kind, another callback guides, or the centres do not fit.
+            InputError: If task or data are of another kind, there are no centres or they do not fit, or another
+                callback guides, too.
         """
-        task = task_to_guide(trainer, pl_module, self)
-        datamodule = request_datamodule(trainer.datamodule, type(self).__name__)  # type: ignore[attr-defined]
-        path = self.center_file(trainer, datamodule.labels)
-        datamodule.centers = read_centers(path, datamodule.labels, task.latent_shape)
-        settings = {"scale": self.scale, "stop_timestep": self.stop_timestep, "form": self.form}
-        task.attach(None, {"centers": hash_file(path), **settings})
+        require(GenerationTask, pl_module, self)
+        data = require(RequestDataModule, trainer.datamodule, self)  # type: ignore[attr-defined]
+        path = self.center_file(trainer, data)
+        if path is not None:
+            data.use_centers(path)
+        elif data.centers is None:
+            raise InputError(
+                type(self).__name__,
+                found="no centres",
+                expected="a file of centres, or latents to compute them from",
+                remedy="Set 'centers' to a file that 'dgs centers' wrote",
+            )
+        super().setup(trainer, pl_module, stage)
 
-    def on_predict_batch_start(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        batch: RequestBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Guide this batch towards its centres."""
-        if batch.centers is not None:
-            task = generation_task(pl_module, type(self).__name__)
-            task.guidance = ClusterGuidance(batch.centers, self.scale, self.stop_timestep, self.form)
+    def center_file(self, trainer: L.Trainer, data: RequestDataModule) -> Path | None:
+        """File with the centres of each label; ``None`` for that of the datamodule."""
+        return None if self.centers is None else Path(self.centers)
 
+    def guidance_for(self, batch: RequestBatch) -> Guidance | None:
+        """Guidance of a batch towards its centres."""
+        if batch.centers is None:
+            return None
+        return ClusterGuidance(batch.centers, self.scale, self.stop_timestep, self.form)
 
-class CenterGuidance(TowardsCenters):
-    """Guidance towards centres of one's own.
-
-    Args:
-        centers: Safetensors file with the centres of each label, shape ``(n, C, h, w)``.
-        scale: Strength lambda.
-        stop_timestep: Steps are guided while their respaced index is above it.
-        form: What the distance to the centre is measured from, ``x0`` or ``latent``.
-    """
-
-    def __init__(self, centers: str, scale: float = 0.1, stop_timestep: int = 25, form: Form = "x0") -> None:
-        super().__init__(scale, stop_timestep, form)
-        self.centers = Path(centers)
-
-    def center_file(self, trainer: L.Trainer, labels: Sequence[str]) -> Path:
-        """The file given."""
-        return self.centers
+    def settings(self) -> dict[str, Any]:
+        """Strength and form. The task records the hash of the centres beside them."""
+        return {"scale": self.scale, "stop_timestep": self.stop_timestep, "form": self.form}
 
 
-class ModeGuidance(TowardsCenters):
+class ModeGuidance(CenterGuidance):
     """Mode guidance (Chan-Santiago et al., "MGD3", ICML 2025): centres are the k-means modes of each class.
 
     Args:
-        latents: Latent cache of the original images.
-        ipc: Images per class: that many centres.
+        latents: Latent cache of the original images, to compute the centres from.
+        ipc: Images of each class, and so the number of centres.
         scale: Strength lambda.
-        stop_timestep: Steps are guided while their respaced index is above it.
-        form: What the distance to the centre is measured from, ``x0`` or ``latent``.
+        stop_timestep: A step is guided if its respaced index is above this.
+        form: ``x0`` or ``latent``, as in :class:`CenterGuidance`.
         seed: Seed of the k-means.
-        store: Folder for the centres, by default ``centers`` in the trainer's ``default_root_dir``. Centres of the same
-            latents and settings are found there again.
-    """
+        store: Folder for the computed centres, by default ``centers`` in the trainer's ``default_root_dir``. Centres
+            of the same latents and settings are computed once.
+        centers: File of centres that ``dgs centers`` wrote. With it, nothing is computed, and ``latents``, ``ipc``,
+            ``seed`` and ``store`` are not used.
 
-    RANGES: ClassVar[Mapping[str, str]] = {**TowardsCenters.RANGES, "ipc": "[1, 1000000]"}
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.examples import QUIET, write_dit, write_latents
+        >>> with TemporaryDirectory() as folder:
+        ...     guidance = ModeGuidance(write_latents(f"{folder}/latents"), ipc=3, stop_timestep=0)
+        ...     trainer = L.Trainer(**QUIET, callbacks=[guidance], default_root_dir=folder)
+        ...     images = trainer.predict(GenerationTask(write_dit(folder), steps=3), RequestDataModule())
+        >>> [len(batch) for batch in images]  # one image for each of three centres of two classes
+        [6]
+    """
 
     def __init__(
         self,
-        latents: str,
-        ipc: int = 10,
-        scale: float = 0.1,
-        stop_timestep: int = 25,
+        latents: str | None = None,
+        ipc: Count = 10,
+        scale: Scale = 0.1,
+        stop_timestep: StopTimestep = 25,
         form: Form = "x0",
         seed: int = 0,
         store: str | None = None,
+        centers: str | None = None,
     ) -> None:
-        self.latents = Path(latents)
+        self.latents = latents
         self.ipc = ipc
         self.seed = seed
         self.store = store
-        super().__init__(scale, stop_timestep, form)
+        super().__init__(centers, scale, stop_timestep, form)
 
-    def center_file(self, trainer: L.Trainer, labels: Sequence[str]) -> Path:
-        """File with the centres, computed by the first device where it is not there yet.
+    def center_file(self, trainer: L.Trainer, data: RequestDataModule) -> Path | None:
+        """File with the centres. The first device computes them where they are not there yet.
 
         Raises:
-            InputError: If there are no latents of a class.
+            InputError: If a class has no latents, or they have no scores where scores are needed.
         """
-        cache = LatentCache(self.latents)
-        missing = [label for label in labels if label not in cache.labels]
-        if missing:
-            raise InputError(
-                self.latents,
-                found=f"no latents of {', '.join(missing[:5])}",
-                expected="latents of all labels that are generated",
-                remedy="Set data.labels to the cache's classes, or encode the missing ones",
-            )
+        if self.centers is not None or self.latents is None:
+            return super().center_file(trainer, data)
+        centers = Centers(latents=self.latents, labels=list(data.labels), ipc=self.ipc, seed=self.seed, **self.rule())
         folder = Path(trainer.default_root_dir) / "centers" if self.store is None else Path(self.store)
-        path = folder / f"{hash_json([cache.key, list(labels), self.rule()])[:16]}.safetensors"
-        if trainer.is_global_zero and not path.is_file():
-            shape = cache.settings.shape
-            centers = {label: torch.from_numpy(self.centers_of(label, cache)).float() for label in labels}
-            write_tensors(path, {label: points.reshape(-1, *shape) for label, points in centers.items()})
+        path = folder / f"{hash_json(centers.describe())[:16]}.safetensors"
+        if trainer.is_global_zero:
+            centers.write(path)
         trainer.strategy.barrier("centres computed")
         return path
 
-    def rule(self) -> list[Any]:
-        """What the centres depend on beside latents and labels."""
-        return ["modes", self.ipc, self.seed]
-
-    def centers_of(self, label: str, cache: LatentCache) -> Points:
-        """Centres of a class, flattened, shape ``(ipc, C * h * w)``."""
-        return kmeans_centers(points_of(images_of(label, cache), cache), self.ipc, self.seed)
+    def rule(self) -> dict[str, Any]:
+        """Settings of :class:`~dgs_lightning.distil.centers.Centers` that differ between the guidances."""
+        return {}
 
 
 class DifficultyAwareGuidance(ModeGuidance):
     """Difficulty-aware guidance (Section 3.4, Algorithm 2): centres within each difficulty interval of a class.
 
-    Each interval has as many centres as the sampling distribution gives it: the largest remainder of the class's
-    difficulty histogram, scaled to the IPC.
-
     Args:
-        latents: Latent cache of the original images.
+        latents: Latent cache of the original images, to compute the centres from.
         scores: Scores folder of the same images.
-        ipc: Images per class: that many centres.
+        ipc: Images of each class, and so the number of centres.
         scale: Strength lambda.
-        stop_timestep: Steps are guided while their respaced index is above it.
-        form: What the distance to the centre is measured from, ``x0`` or ``latent``.
-        smoothing: ``none`` for the raw difficulties of Algorithm 2, or the preset ``paper`` or ``released`` of DGS's
+        stop_timestep: A step is guided if its respaced index is above this.
+        form: ``x0`` or ``latent``, as in :class:`CenterGuidance`.
+        smoothing: ``none`` for the raw difficulties of Algorithm 2, or ``paper`` or ``released`` for a preset of DGS's
             smoothing (Section 3.4).
         intervals: Number of difficulty intervals.
         seed: Seed of the k-means.
-        store: Folder for the centres, as in :class:`ModeGuidance`.
-    """
+        store: Folder for the computed centres, as in :class:`ModeGuidance`.
+        centers: File of centres that ``dgs centers`` wrote. With it, nothing is computed, and only ``scale``,
+            ``stop_timestep`` and ``form`` are used.
 
-    RANGES: ClassVar[Mapping[str, str]] = {**ModeGuidance.RANGES, "intervals": "[1, 1000]"}
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.examples import QUIET, write_dit, write_latents, write_scores
+        >>> with TemporaryDirectory() as folder:
+        ...     latents, scores = write_latents(f"{folder}/latents"), write_scores(f"{folder}/scores")
+        ...     guidance = DifficultyAwareGuidance(latents, scores, ipc=2, smoothing="paper")
+        ...     trainer = L.Trainer(**QUIET, callbacks=[guidance], default_root_dir=folder)
+        ...     images = trainer.predict(GenerationTask(write_dit(folder), steps=3), RequestDataModule())
+        >>> [len(batch) for batch in images]
+        [4]
+    """
 
     def __init__(
         self,
-        latents: str,
-        scores: str,
-        ipc: int = 10,
-        scale: float = 0.1,
-        stop_timestep: int = 25,
+        latents: str | None = None,
+        scores: str | None = None,
+        ipc: Count = 10,
+        scale: Scale = 0.1,
+        stop_timestep: StopTimestep = 25,
         form: Form = "x0",
-        smoothing: Literal["none", "paper", "released"] = "none",
-        intervals: int = 10,
+        smoothing: Smoothing = "none",
+        intervals: Intervals = 10,
         seed: int = 0,
         store: str | None = None,
+        centers: str | None = None,
     ) -> None:
-        self.scores = Path(scores)
+        self.scores = scores
         self.smoothing = smoothing
         self.intervals = intervals
-        super().__init__(latents, ipc, scale, stop_timestep, form, seed, store)
+        super().__init__(latents, ipc, scale, stop_timestep, form, seed, store, centers)
 
-    @cached_property
-    def scored(self) -> dict[str, ImageRecord]:
-        """The scores by file name."""
-        return {record.file_name: record for record in read_manifest(self.scores)}
-
-    def rule(self) -> list[Any]:
-        """What the centres depend on beside latents and labels."""
-        scores = sorted((name, record.difficulty) for name, record in self.scored.items())
-        return ["difficulty", self.ipc, self.seed, self.smoothing, self.intervals, scores]
-
-    def centers_of(self, label: str, cache: LatentCache) -> Points:
-        """Centres of a class from its easiest interval to its hardest, flattened, shape ``(ipc, C * h * w)``."""
-        images = images_of(label, cache)
-        intervals = interval_of(self.difficulties([cache.records[image] for image in images]), self.intervals)
-        counts = largest_remainder(np.bincount(intervals, minlength=self.intervals), self.ipc)
-        return interval_centers(points_of(images, cache), intervals, counts, self.seed)[0]
-
-    def difficulties(self, images: Sequence[ImageRecord]) -> Floats:
-        """Difficulty of each image of a class, smoothed if so set.
+    def rule(self) -> dict[str, Any]:
+        """Scores, and how the difficulties are divided.
 
         Raises:
-            InputError: If an image is not scored, or by another estimator than the others.
+            InputError: If no scores are named.
         """
-        records = [self.scored.get(image.file_name, image) for image in images]
-        require_scores(records, self.scores)
-        scores: Floats = np.array([record.difficulty for record in records], dtype=np.float64)
-        if self.smoothing == "none":
-            return scores
-        settings = smoothing_settings(self.smoothing)
-        return smooth(scores, fit_thresholds(scores, self.ipc, settings, self.intervals), settings)
-
-
-def task_to_guide(trainer: L.Trainer, module: L.LightningModule, guidance: L.Callback) -> GenerationTask:
-    """The module as the task that a callback may guide.
-
-    Raises:
-        InputError: If it is another task, or another callback guides it, too.
-    """
-    name = type(guidance).__name__
-    for other in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(other, GuidanceCallback | TowardsCenters) and other is not guidance:
+        if self.scores is None:
             raise InputError(
-                "trainer.callbacks",
-                found=f"{name} and {type(other).__name__}",
-                expected="one guidance",
-                remedy="Remove one of them",
+                "scores",
+                found="none",
+                expected="the scores folder of the images",
+                remedy="Set 'scores', or 'centers' to a file that 'dgs centers' wrote",
             )
-    return generation_task(module, name)
-
-
-def read_centers(path: Path, labels: Sequence[str], shape: tuple[int, int, int]) -> dict[str, Tensor]:
-    """Cluster centres of each label, shape ``(n, C, h, w)``.
-
-    Raises:
-        InputError: If the file is broken, or lacks a label, or has centres of another shape than the model's latents.
-    """
-    try:
-        centers = read_weights(path)
-    except InputError as error:
-        raise InputError(
-            path,
-            found=error.parts[1],
-            expected="a safetensors file of centres",
-            remedy="Delete it; what a run computed, the same command computes again",
-        ) from None
-    for label in labels:
-        if label not in centers or centers[label].shape[1:] != shape or not len(centers[label]):
-            found = f"shape {tuple(centers[label].shape)}" if label in centers else "none"
-            raise InputError(
-                f"{path}, centres of {label}",
-                found=found,
-                expected=f"shape (n, {', '.join(map(str, shape))}), as the model's latents",
-                remedy="Compute the centres on latents of the model's codec and image size",
-            )
-    return {label: centers[label].float() for label in labels}
-
-
-def images_of(label: str, cache: LatentCache) -> Tensor:
-    """Positions of a class's images in the cache, shape ``(n,)``."""
-    return (cache.classes == cache.labels.index(label)).nonzero().flatten()
-
-
-def points_of(images: Tensor, cache: LatentCache) -> Points:
-    """Posterior means of images, flattened, shape ``(n, C * h * w)``."""
-    points: Points = cache.read(images).mean.flatten(1).numpy()
-    return points
+        return {"scores": self.scores, "smoothing": self.smoothing, "intervals": self.intervals}

@@ -1,100 +1,99 @@
-"""Writing of generated images: atomically, off the critical path, and so that a killed run goes on where it was."""
+"""Writing of generated images, in a thread beside the generation."""
 
 import fcntl
 import io
 import json
 import logging
 import shutil
-import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Annotated, Any
 
 import lightning as L
-from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.image_rate import ImageRate
+from dgs_lightning.callbacks.writing import ResumableWriter
 from dgs_lightning.data.cards import hash_files, read_card, versions, write_card
 from dgs_lightning.data.folders import scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, manifest_line, read_manifest, write_manifest
-from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule, request_datamodule
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing, write_json, write_text
-from dgs_lightning.tasks.generation import generation_task
+from dgs_lightning.tasks.generation import GenerationTask
 
 _log = logging.getLogger(__name__)
-_JOURNAL = ".generation"  # in the image set while it is made: settings, and the manifest lines of each finished batch
-_WAITING = 2  # batches that may wait for the encoder before the device waits for it, too
+_JOURNAL = ".generation"  # folder in an unfinished image set: settings, and the manifest lines of each finished batch
+_WAITING = 2  # batches that may wait for the encoder; with more, the device waits, too
 
 
-class ImageWriter(BasePredictionWriter, Ranged):
+class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     """Writes generated images as an image set: ``LABEL/00000.png``, ``metadata.jsonl`` and ``dataset.json``.
 
-    Until all images are there, the manifest lines of each finished batch wait in a file of their own, so that a killed
-    run leaves whole files only. The same command then keeps the batches whose images are all intact, makes the others
-    again, and ends in the same bytes as a run that nobody disturbed.
+    Until all images are there, the manifest lines of each finished batch are in a hidden folder. A batch with a broken
+    or lost image is generated again.
 
     Args:
         output: Folder of the image set.
-        grid: Images of the sample grid that goes to TensorBoard; 0 for none.
+        grid: Number of images in the sample grid for TensorBoard; 0 for no grid.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> with TemporaryDirectory() as folder:
+        ...     task, output = GenerationTask(write_dit(folder), steps=2), Path(folder, "pool")
+        ...     trainer = L.Trainer(**QUIET, callbacks=[ImageWriter(str(output))])
+        ...     nothing = trainer.predict(task, RequestDataModule(images_per_class=1))
+        ...     sorted(path.relative_to(output).as_posix() for path in output.rglob("*.*"))
+        ['cat/00000.png', 'dataset.json', 'dog/00000.png', 'metadata.jsonl']
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {"grid": "[0, inf)"}
+    TASK, DATA = GenerationTask, RequestDataModule
 
-    def __init__(self, output: str, grid: int = 64) -> None:
-        super().__init__("batch")
+    def __init__(self, output: str, grid: Annotated[int, AtLeast(0)] = 64) -> None:
         self.output = Path(output)
         self.grid = grid
-        self.check_settings(vars(self))
-        self._encoder: ThreadPoolExecutor | None = None  # started by the process that writes
+        check_bounds(type(self), vars(self))
+        self._encoder: ThreadPoolExecutor | None = None  # started in the process that writes
         self._jobs: list[Future[None]] = []
         self._lock: IO[str] | None = None
 
-    # ---- before: what is there already ---------------------------------------------------------------------------
+    # ---- before: what is in the folder ---------------------------------------------------------------------------
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Tell the datamodule to leave out what is finished, and Lightning not to keep the images in memory.
-
-        Raises:
-            InputError: If the data are no requests.
-        """
-        super().setup(trainer, pl_module, stage)
-        trainer.predict_loop.return_predictions = False
-        datamodule = _datamodule(trainer)
-        datamodule.finished = lambda: self._resume(trainer)
+    def begin(self, trainer: L.Trainer) -> None:
+        """Let the datamodule ask for the finished images. Guidance and batch size are settled when it asks."""
+        self.data.leave_out(lambda: self._resume(trainer))
         self._encoder = ThreadPoolExecutor(1)
         self._rate = ImageRate()
+        self._shown = False
 
     def _resume(self, trainer: L.Trainer) -> set[str]:
-        """File names of the finished images, the same on every device.
+        """File names of the finished images, the same on each device.
 
         Raises:
-            InputError: If the folder holds other images, or some made with other settings.
+            InputError: If the folder holds other images, or images made with other settings.
         """
-        earlier, datamodule = self._earlier_settings(), _datamodule(trainer)
-        if earlier and datamodule.batch_size is None:
-            datamodule.batch_size = earlier.get("requests", {}).get("batch_size")
-        settings = _settings(trainer)
+        earlier = self._earlier_settings()
+        self.data.keep_batch_size((earlier or {}).get("requests", {}).get("batch_size"))
+        settings = self._settings(trainer)
         self._check(earlier, settings)
-        trainer.strategy.barrier("settings checked")  # all devices look before one of them writes
+        trainer.strategy.barrier("settings checked")
         if trainer.is_global_zero:
             write_json(self.output / _JOURNAL / "settings.json", settings)
             self._hold()
         finished = {record.file_name for record in self._recorded() if _is_whole(self.output / record.file_name)}
         trainer.strategy.barrier("finished images listed")
-        self._rate.total = len(datamodule.requests()) - len(finished)
+        self._rate.total = len(self.data.requests()) - len(finished)
         return finished
 
     def _hold(self) -> None:
-        """Let no second run write into the folder while this process lives."""
+        """Lock the folder against a second run, until this process ends."""
         self._lock = (self.output / _JOURNAL / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +106,7 @@ class ImageWriter(BasePredictionWriter, Ranged):
             ) from None
 
     def _earlier_settings(self) -> dict[str, Any] | None:
-        """Settings of the images in the folder, finished or not."""
+        """Settings of the images in the folder, whether the set is finished or not."""
         journal = self.output / _JOURNAL / "settings.json"
         if not journal.is_file():
             return read_card(self.output).get("settings")
@@ -123,7 +122,7 @@ class ImageWriter(BasePredictionWriter, Ranged):
         return earlier
 
     def _check(self, earlier: dict[str, Any] | None, settings: dict[str, Any]) -> None:
-        """Refuse a folder with other images or settings."""
+        """Refuse a folder with other images, or with images made with other settings."""
         if earlier is not None and earlier != settings:
             raise InputError(
                 self.output,
@@ -140,44 +139,34 @@ class ImageWriter(BasePredictionWriter, Ranged):
             )
 
     def _recorded(self) -> Iterator[ImageRecord]:
-        """Records of all finished batches, of this run and earlier ones; a batch whose lines are broken is none."""
+        """Records of all batches that this run and earlier ones finished, but not of batches with broken lines."""
         for manifest in (self.output / MANIFEST, *sorted((self.output / _JOURNAL).glob("*/" + MANIFEST))):
             with suppress(InputError):
                 yield from read_manifest(manifest.parent)
 
     # ---- during: a batch -----------------------------------------------------------------------------------------
 
-    def write_on_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        prediction: Tensor,
-        batch_indices: object,
-        batch: RequestBatch,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Hand a batch of 8-bit images to the encoder."""
+    def write(self, trainer: L.Trainer, prediction: Tensor, batch: RequestBatch) -> None:
+        """Hand the 8-bit images of a batch to the encoder."""
         assert self._encoder is not None
         images = prediction.cpu()
         self._jobs.append(self._encoder.submit(self._write_batch, images, batch))
         while len(self._jobs) > _WAITING:
             self._jobs.pop(0).result()
         self._rate.advance(len(images) * trainer.world_size, trainer)
-        if batch_idx == 0 and trainer.is_global_zero and self.grid:
+        if not self._shown and trainer.is_global_zero and self.grid:
             _show(images[: self.grid], trainer)
-        if trainer.received_sigterm:  # which Lightning notes, and heeds in training alone
-            raise SIGTERMException(128 + signal.SIGTERM)
+        self._shown = True
 
     def _write_batch(self, images: Tensor, batch: RequestBatch) -> None:
-        """Write a batch's images, then its lines: lines stand for images that are there."""
+        """Write the images of a batch, and then its lines, which are the sign that all its images are there."""
         for image, record in zip(images, batch.records, strict=True):
             write_png(self.output / record.file_name, image)
         lines = "".join(manifest_line(record) for record in batch.records)
         write_text(self.output / _JOURNAL / f"{batch.number:06d}" / MANIFEST, lines)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Let the encoder finish the files it has begun."""
+        """Let the encoder finish the files that it has begun."""
         if self._encoder is not None:
             self._encoder.shutdown(wait=True, cancel_futures=True)
         if self._lock is not None:
@@ -185,48 +174,55 @@ class ImageWriter(BasePredictionWriter, Ranged):
 
     # ---- after: the image set ------------------------------------------------------------------------------------
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Merge what all devices recorded into one manifest, and write the card.
+    def flush(self) -> None:
+        """Wait until the encoder has written all images.
 
         Raises:
-            InputError: If the disk refuses an image that waited to be written.
+            InputError: If the disk is full.
         """
         while self._jobs:
             self._jobs.pop(0).result()
         if self._encoder is not None:
             self._encoder.shutdown()
-        trainer.strategy.barrier("all images written")
-        if self._lock is not None:
-            self._finish(trainer)
-            self._lock.close()
 
-    def _finish(self, trainer: L.Trainer) -> None:
-        records = {record.file_name: record for record in self._recorded()}
-        wanted = len(_datamodule(trainer).requests())
-        if len(records) < wanted:
-            _log.info("%d of %d images; the same command makes the others", len(records), wanted)
+    def finish(self, trainer: L.Trainer) -> None:
+        """Write manifest and card if all images are there, and delete the journal."""
+        if self._lock is None:  # no batch was asked for
             return
-        write_manifest(self.output, records.values())
-        write_card(self.output, self._card(trainer, records))
-        shutil.rmtree(self.output / _JOURNAL)
+        records = {record.file_name: record for record in self._recorded()}
+        wanted = len(self.data.requests())
+        if len(records) == wanted:
+            write_manifest(self.output, records.values())
+            write_card(self.output, self._card(trainer, records))
+            shutil.rmtree(self.output / _JOURNAL)
+        else:
+            _log.info("%d of %d images; the same command generates the others", len(records), wanted)
+        self._lock.close()
 
     def _card(self, trainer: L.Trainer, records: Mapping[str, ImageRecord]) -> dict[str, Any]:
-        settings, task = _settings(trainer), generation_task(trainer.lightning_module, "ImageWriter")
         return {
             "name": self.output.name,
-            "kind": "distilled" if _datamodule(trainer).centers else "pool",  # an image for each centre is a set
+            "kind": "pool" if self.data.centers is None else "distilled",  # one image for each centre is a set
             "labels": {record.label: record.class_name for record in records.values()},
             "images": len(records),
-            "settings": settings,
+            "settings": self._settings(trainer),
             "versions": versions(),
             "hashes": {"images": hash_files(self.output, records.values())},
             "provenance": ["generated by a DiT with 'dgs predict'"],
-            "licences": list(task.model.licences),
+            "licences": list(self.task.model.licences),
+        }
+
+    def _settings(self, trainer: L.Trainer) -> dict[str, Any]:
+        """Settings that the images depend on: model, requests and precision."""
+        return {
+            "model": self.task.settings(),
+            "requests": self.data.settings(),
+            "precision": str(trainer.precision),
         }
 
 
 def write_png(path: Path, image: Tensor) -> None:
-    """Write an 8-bit image ``(1 or 3, H, W)`` as PNG, atomically and always in the same bytes."""
+    """Write an 8-bit image ``(1 or 3, H, W)`` as PNG, whole or not at all, and always in the same bytes."""
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
     encoded = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(encoded, "PNG")
@@ -235,7 +231,7 @@ def write_png(path: Path, image: Tensor) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether an image is there and its checksums hold."""
+    """Whether an image is there and its checksums are right."""
     try:
         with Image.open(path) as image:
             image.verify()
@@ -259,16 +255,6 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], name: str = "")
             yield from _differences(before, after, f"{name}{key}.")
         elif before != after:
             yield f"{name}{key}: {before} -> {after}"
-
-
-def _settings(trainer: L.Trainer) -> dict[str, Any]:
-    """What the images depend on: model, requests and precision."""
-    task = generation_task(trainer.lightning_module, "ImageWriter")
-    return {"model": task.settings(), "requests": _datamodule(trainer).settings(), "precision": str(trainer.precision)}
-
-
-def _datamodule(trainer: L.Trainer) -> RequestDataModule:
-    return request_datamodule(trainer.datamodule, "ImageWriter")  # type: ignore[attr-defined]
 
 
 def _show(images: Tensor, trainer: L.Trainer) -> None:

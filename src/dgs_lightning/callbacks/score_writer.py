@@ -1,4 +1,4 @@
-"""Writing of scores: into the scored set's own metadata or a folder beside it, whole, and resumed where killed."""
+"""Writing of scores, into the metadata of the scored set or into a folder of their own."""
 
 import errno
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 
-from dgs_lightning.data.cards import hash_files, hash_json, read_card, versions, write_card
+from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
+from dgs_lightning.data.cards import hash_json, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
@@ -30,44 +30,50 @@ MAYBE_SEEN = (
 BatchScores = dict[int, list[tuple[float, str]]]  # number of a batch -> difficulty and predicted label of its images
 
 
-class ScoreWriter(Callback):
+class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     """Writes difficulty, estimator and predicted label of each image, with all digits, into ``metadata.jsonl``.
 
-    While scores are computed they wait in hidden journals, one of each device and one line a batch. A run that was
-    killed leaves out the batches in them, and ends in the same bytes as one that nobody disturbed. A set that these
-    estimators have already scored is left alone; scores of others are replaced as a whole.
+    Until all scores are there, they are in hidden journals, one for each device with one line for each batch. A set
+    that the same estimators have already scored is left alone. Scores of other estimators are replaced as a whole.
 
     Args:
-        output: A folder for the scores alone; by default they go into the scored set's own metadata and card.
+        output: A folder for the scores alone. By default they go into the metadata and card of the scored set.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.examples import QUIET, write_classifier, write_images
+        >>> with TemporaryDirectory() as folder:
+        ...     task = ScoringTask(write_classifier(f"{folder}/estimator"))
+        ...     trainer = L.Trainer(**QUIET, callbacks=[ScoreWriter(f"{folder}/scores")])
+        ...     nothing = trainer.predict(task, ImageDataModule(predict=write_images(f"{folder}/images")))
+        ...     record = read_manifest(Path(folder, "scores"))[0]
+        >>> record.file_name, 0 <= record.difficulty <= 1
+        ('cat/0.png', True)
     """
+
+    TASK, DATA = ScoringTask, ImageDataModule
 
     def __init__(self, output: str | None = None) -> None:
         self.output = output
         self._journal: FileIO | None = None
 
-    # ---- before: what is there already -----------------------------------------------------------------------
+    # ---- before: what is in the folder -----------------------------------------------------------------------
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Find what earlier runs have scored, and leave it out.
+    def begin(self, trainer: L.Trainer) -> None:
+        """Leave out the batches that are scored, and open the journal of this device.
 
         Raises:
-            InputError: If task or data are of another kind, or the output is another image set.
+            InputError: If the output is another image set.
         """
-        trainer.predict_loop.return_predictions = False
-        self._task, self._data = _matching(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
-        self._folder = Path(self.output) if self.output else self._data.predict_folder
-        self._in_place = self._folder.resolve() == self._data.predict_folder.resolve()
+        self._folder = Path(self.output) if self.output else self.data.predict_folder
+        self._in_place = self._folder.resolve() == self.data.predict_folder.resolve()
         self._check_output()
-        self._images = trainer.strategy.broadcast(
-            hash_files(self._data.predict_folder, self._data.predict_records) if trainer.is_global_zero else ""
-        )
-        settings = [self._task.settings(), self._data.hparams["val_batch_size"], str(trainer.precision)]
+        self._images = hash_images(trainer, self.data)
+        settings = [self.task.settings(), self.data.hparams["val_batch_size"], str(trainer.precision)]
         self._key = hash_json([*settings, self._images])
         self._done = self._is_done()
-        numbers = range(len(self._data.predict_batches))
-        finished = set(numbers) if self._done else self._read_journals().keys()
-        trainer.strategy.barrier("scores read")  # all devices read before one of them writes
-        self._data.leave_out(finished)
+        self.data.leave_out(range(len(self.data.predict_batches)) if self._done else self._read_journals().keys())
+        trainer.strategy.barrier("scores read")
         if not self._done:
             self._open_journal(trainer.global_rank)
 
@@ -82,14 +88,14 @@ class ScoreWriter(Callback):
             )
 
     def _is_done(self) -> bool:
-        """Whether these very scores are all written, and still whole."""
+        """Whether the scores are all written, and no line of them is lost."""
         if read_card(self._folder).get("scoring", {}).get("key") != self._key:
             return False
         with suppress(InputError):
             scored = {
-                record.file_name for record in read_manifest(self._folder) if record.estimator == self._task.identity
+                record.file_name for record in read_manifest(self._folder) if record.estimator == self.task.identity
             }
-            return scored == {record.file_name for record in self._data.predict_records}
+            return scored == {record.file_name for record in self.data.predict_records}
         return False
 
     # ---- journals --------------------------------------------------------------------------------------------
@@ -102,7 +108,7 @@ class ScoreWriter(Callback):
         return {number: scores for path in self._journals() for number, scores in self._lines(path)}
 
     def _lines(self, path: Path) -> Iterator[tuple[int, list[tuple[float, str]]]]:
-        """Batches of a journal, up to a line that was cut off; none where they are of another estimator or set."""
+        """Batches of a journal, up to a line that was cut off; none of another estimator or another set."""
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 try:
@@ -114,7 +120,7 @@ class ScoreWriter(Callback):
                     return
 
     def _open_journal(self, rank: int) -> None:
-        """Begin this device's journal with what it had finished before."""
+        """Open the journal of this device. It keeps its finished batches."""
         path = self._folder / f".scores-{rank}.jsonl"
         kept = dict(self._lines(path)) if path.is_file() else {}
         write_text(path, "".join(self._line(number, scores) for number, scores in kept.items()))
@@ -123,60 +129,44 @@ class ScoreWriter(Callback):
     def _line(self, number: int, scores: list[tuple[float, str]]) -> str:
         return json.dumps({"key": self._key, "batch": number, "scores": scores}, ensure_ascii=False) + "\n"
 
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Note a batch's scores, whole or not at all."""
-        scores: Scores = outputs
-        number = int(scores.positions[0]) // self._data.hparams["val_batch_size"]
-        pairs = list(zip(scores.difficulty.tolist(), scores.predicted, strict=True))
-        if self._journal is not None:
-            self._append(self._journal, self._line(number, pairs).encode())
-
-    def _append(self, journal: FileIO, line: bytes) -> None:
+    def write(self, trainer: L.Trainer, prediction: Scores, batch: object) -> None:
+        """Append the scores of a batch to the journal."""
+        number = int(prediction.positions[0]) // self.data.hparams["val_batch_size"]
+        pairs = list(zip(prediction.difficulty.tolist(), prediction.predicted, strict=True))
+        line = self._line(number, pairs).encode()
         with explain_disk_errors(self._folder):
-            if journal.write(line) < len(line):
+            if self._journal is not None and self._journal.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     # ---- after: the scores -----------------------------------------------------------------------------------
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Bring the journals of all devices together."""
+    def flush(self) -> None:
+        """Close the journal; each line is on the disk already."""
         if self._journal is not None:
             self._journal.close()
-        trainer.strategy.barrier("all images scored")
-        if trainer.is_global_zero and (self._done or self._finish()):
-            for path in self._journals():
-                path.unlink()
-        trainer.strategy.barrier("scores written")
 
-    def _finish(self) -> bool:
-        """Write the scores if they are all there."""
-        batches = self._read_journals()
-        wanted = self._data.predict_batches
-        if len(batches) < len(wanted):
-            _log.info("%d of %d batches scored; the same command goes on", len(batches), len(wanted))
-            return False
-        scores = [pair for number in range(len(wanted)) for pair in batches[number]]
-        records = [self._scored(record, *pair) for record, pair in zip(self._data.predict_records, scores, strict=True)]
-        write_manifest(self._folder, records)
-        write_card(self._folder, self._card())
-        return True
+    def finish(self, trainer: L.Trainer) -> None:
+        """Write scores and card if all batches are scored, and delete the journals."""
+        if not self._done:
+            batches, wanted = self._read_journals(), self.data.predict_batches
+            if len(batches) < len(wanted):
+                _log.info("%d of %d batches scored; the same command scores the others", len(batches), len(wanted))
+                return
+            pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
+            scored = zip(self.data.predict_records, pairs, strict=True)
+            write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored])
+            write_card(self._folder, self._card())
+        for path in self._journals():
+            path.unlink()
 
     def _scored(self, record: ImageRecord, difficulty: float, predicted: str) -> ImageRecord:
-        """A record with its scores: all of it for the set's own metadata, else what ties the scores to the image."""
+        """A record with its scores. In a folder of their own, the scores have only name and label of the image."""
         kept = record if self._in_place else ImageRecord(record.file_name, record.label)
-        return replace(kept, difficulty=difficulty, estimator=self._task.identity, predicted=predicted)
+        return replace(kept, difficulty=difficulty, estimator=self.task.identity, predicted=predicted)
 
     def _card(self) -> dict[str, Any]:
-        """The set's own card, or one for the scores alone, with what they depend on."""
-        data, settings = self._data, self._task.settings()
+        """Card of the set, or of the scores alone, with what the scores depend on."""
+        data, settings = self.data, self.task.settings()
         original = read_card(data.predict_folder)
         generated = original.get("kind") in ("pool", "distilled")
         note = {} if generated or settings["cross_fit"] else {"note": MAYBE_SEEN}
@@ -194,15 +184,3 @@ class ScoreWriter(Callback):
             "licences": original.get("licences", []),
             **scoring,
         }
-
-
-def _matching(task: object, data: object) -> tuple[ScoringTask, ImageDataModule]:
-    """Task and datamodule, checked to be those that this callback works with."""
-    if isinstance(task, ScoringTask) and isinstance(data, ImageDataModule):
-        return task, data
-    raise InputError(
-        "ScoreWriter",
-        found=f"{type(task).__name__} with {type(data).__name__}",
-        expected="ScoringTask with ImageDataModule",
-        remedy="Set model and data to them, or remove the callback",
-    )

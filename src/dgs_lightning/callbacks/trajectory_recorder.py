@@ -1,4 +1,4 @@
-"""Recording of the way that images take through the denoising."""
+"""Recording of the paths that images take through the denoising."""
 
 from pathlib import Path
 
@@ -6,21 +6,33 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from dgs_lightning.callbacks.parts import require
 from dgs_lightning.datamodules.requests import RequestBatch
-from dgs_lightning.diffusion.guidance import Guidance, StepState
-from dgs_lightning.errors import InputError
+from dgs_lightning.diffusion.guidance import StepState
 from dgs_lightning.files import write_tensors
-from dgs_lightning.reporting.trajectories import FILE
-from dgs_lightning.tasks.generation import generation_task
+from dgs_lightning.runs.layout import TRAJECTORIES
+from dgs_lightning.tasks.generation import GenerationTask
 
 
 class TrajectoryRecorder(L.Callback):
-    """Keeps the way of some images through the denoising steps, for the report's figure of guided trajectories.
+    """Records the path of some images through the denoising steps, for the report's figure of guided trajectories.
 
-    The images are those of the first label in the first batch. ``trajectories.safetensors`` in the trainer's
-    ``default_root_dir`` gets their ``predictions`` of the clean latent, shape ``(images, steps, C, h, w)``, first step
-    first, their cluster ``centers`` if they have any, shape ``(images, C, h, w)``, and the ``label`` as metadata. Name
-    it after the guidance and before the writer; the images are the same with and without it.
+    The images are those of the first label in the first batch. The file ``trajectories.safetensors`` in the trainer's
+    ``default_root_dir`` holds their ``predictions`` of the clean latent, shape ``(images, steps, C, h, w)``, first step
+    first; their cluster ``centers``, shape ``(images, C, h, w)``, if there are any; and the ``label`` as metadata.
+    Recording does not change the images. Name it before the writer: batches that the writer finished are not recorded.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from safetensors.torch import load_file
+        >>> from dgs_lightning import RequestDataModule
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> with TemporaryDirectory() as folder:
+        ...     task = GenerationTask(write_dit(folder), steps=5)
+        ...     trainer = L.Trainer(**QUIET, callbacks=[TrajectoryRecorder()], default_root_dir=folder)
+        ...     images = trainer.predict(task, RequestDataModule(images_per_class=3))
+        ...     load_file(Path(folder, "trajectories.safetensors"))["predictions"].shape
+        torch.Size([3, 5, 1, 4, 4])
     """
 
     def on_predict_batch_start(
@@ -31,11 +43,18 @@ class TrajectoryRecorder(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Listen to the first batch."""
+        """Listen to the steps of the first batch.
+
+        Raises:
+            InputError: If the task is no ``GenerationTask``.
+        """
         if batch.number == 0:
-            task = generation_task(pl_module, type(self).__name__)
-            self._listener = _Listener(task.guidance, batch)
-            task.guidance = self._listener
+            self._chosen = torch.tensor([record.label == batch.records[0].label for record in batch.records])
+            self._predictions: list[Tensor] = []
+            require(GenerationTask, pl_module, self).listen(self._record)
+
+    def _record(self, state: StepState) -> None:
+        self._predictions.append(state.pred_x0.cpu()[self._chosen])
 
     def on_predict_batch_end(
         self,
@@ -46,41 +65,11 @@ class TrajectoryRecorder(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write what was heard.
-
-        Raises:
-            InputError: If a guidance took the listener's place.
-        """
+        """Write the paths."""
         if batch.number != 0:
             return
-        task = generation_task(pl_module, type(self).__name__)
-        if task.guidance is not self._listener:
-            raise InputError(
-                "trainer.callbacks",
-                found=f"{type(self).__name__} before the guidance",
-                expected="the guidance first, since its images are recorded",
-                remedy=f"Name {type(self).__name__} after it",
-            )
-        task.guidance = self._listener.guidance
-        write_tensors(
-            Path(trainer.default_root_dir) / FILE, self._listener.tensors(), {"label": batch.records[0].label}
-        )
-
-
-class _Listener:
-    """Passes a guidance on and keeps the predictions of the images of a batch's first label."""
-
-    def __init__(self, guidance: Guidance | None, batch: RequestBatch) -> None:
-        self.guidance = guidance
-        self._chosen = torch.tensor([record.label == batch.records[0].label for record in batch.records])
-        self._centers = batch.centers
-        self._heard: list[Tensor] = []
-
-    def __call__(self, state: StepState) -> Tensor | None:
-        self._heard.append(state.pred_x0.cpu()[self._chosen])
-        return None if self.guidance is None else self.guidance(state)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Predictions, and centres if there are any."""
-        predictions = {"predictions": torch.stack(self._heard, dim=1)}
-        return predictions if self._centers is None else predictions | {"centers": self._centers.cpu()[self._chosen]}
+        require(GenerationTask, pl_module, self).listen(None)
+        tensors = {"predictions": torch.stack(self._predictions, dim=1)}
+        if batch.centers is not None:
+            tensors["centers"] = batch.centers.cpu()[self._chosen]
+        write_tensors(Path(trainer.default_root_dir) / TRAJECTORIES, tensors, {"label": batch.records[0].label})

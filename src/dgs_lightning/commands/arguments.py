@@ -19,7 +19,8 @@ CALLBACKS = "--trainer.callbacks"
 # How jsonargparse says that a class has no such parameter, or that a group has no such form.
 _UNKNOWN = re.compile(
     r"""Parser key "(?P<key>[\w.]+)":.*Problem with given class_path '(?P<module>[\w.]+)\.(?P<name>\w+)':\s+"""
-    r"""(Option '(?P<option>\w+)' is not accepted|Parser key "(?P<group>\w+)":\s+Unable to load config)""",
+    r"""(Option '(?P<option>\w+)' is not accepted"""
+    r"""|Parser key "(?P<group>\w+)":\s+(- )?(Unable to load config|Expected a path))""",
     re.DOTALL,
 )
 
@@ -63,6 +64,9 @@ def moved_setting(error: BaseException) -> InputError | None:
         return None
     kind = getattr(importlib.import_module(unknown["module"]), unknown["name"])
     setting = unknown["option"] or unknown["group"]
+    if (place := getattr(kind, "MOVED", {}).get(setting)) is not None:
+        found = f"a setting that {unknown['name']} does not have"
+        return InputError(f"{unknown['key']}.{setting}", found=found, expected=place, remedy="Move it")
     if (place := place_in_groups(kind, setting)) is None:
         return None
     return InputError(

@@ -29,6 +29,7 @@ LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 FUNCTION_COMMANDS = {
     "prepare": "dgs_lightning.commands.prepare",
     "select": "dgs_lightning.commands.select",
+    "centers": "dgs_lightning.commands.centers",
     "report": "dgs_lightning.commands.report",
     "export": "dgs_lightning.commands.export",
 }
@@ -229,7 +230,7 @@ def as_input_error(error: BaseException) -> InputError:
 
 
 def function_of(command: str) -> Callable[..., Any]:
-    """The function behind ``dgs prepare``, ``select``, ``report`` or ``export``."""
+    """The function behind ``dgs prepare``, ``select``, ``centers``, ``report`` or ``export``."""
     function: Callable[..., Any] = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), command)
     return function
 

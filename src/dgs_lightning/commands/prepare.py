@@ -1,4 +1,4 @@
-"""``dgs prepare``: a class-folder tree, or the bundled digits, as training and validation sets at the working size."""
+"""The command ``dgs prepare``: training and validation sets at the working size, from images or the bundled digits."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.transforms import adm_center_crop
 from dgs_lightning.data.writing import finish_set, is_intact
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, listed
 from dgs_lightning.files import replacing
 
 DIGITS = "digits"
@@ -56,21 +56,21 @@ def prepare(
 ) -> str:
     """Write a data set as PNG at the working size: OUTPUT/train and OUTPUT/val, with metadata and cards.
 
-    Images are cropped to their centre square. A preparation that was interrupted goes on; one that is done and
-    unchanged is left alone.
+    Images are cropped to their centre square. An interrupted preparation is continued; a finished and unchanged one is
+    kept.
 
     Args:
         data: ``digits``, scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a folder with ``train`` and ``val``;
             or one tree of class folders, which is split.
         output: Folder of the two sets.
-        image_size: Side in pixels; by default the images stay as they are and must be squares of one size.
+        image_size: Side in pixels; by default the images keep their size and must be squares of one size.
         val_fraction: Share of each class for validation where one tree is split.
-        seed: Seed of the split, which depends on it and on file names alone.
+        seed: Seed of the split, which depends only on it and on file names.
         channels: 1 for grey, 3 for RGB; by default 1 where all images are grey.
         classes: Name of the class list that the data must have (``imagewoof``, ``imagenette``, ...); by default any.
 
     Returns:
-        What was read and written, in a few lines.
+        A summary of the images read and written, in a few lines.
 
     Raises:
         InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or was made with
@@ -104,7 +104,7 @@ def _source(data: str) -> Iterator[Path]:
     if data != DIGITS:
         yield Path(data)
         return
-    from sklearn.datasets import load_digits  # slow, and needed for this data set alone
+    from sklearn.datasets import load_digits  # slow to import, and needed only here
 
     digits = load_digits()
     with tempfile.TemporaryDirectory() as folder:
@@ -116,33 +116,26 @@ def _source(data: str) -> Iterator[Path]:
 
 
 def _splits(folder: Path, val_fraction: float, seed: int) -> list[Split]:
-    """The two sets of a folder: as they are in it, or split by the hash of file names."""
+    """The two sets of a folder: its folders train and val, or a split by the hash of file names."""
     if all((folder / name).is_dir() for name in SPLITS):
         return [Split(name, folder / name, read_set(folder / name)) for name in SPLITS]
     records = read_set(folder)
     single = [label for label, count in Counter(record.label for record in records).items() if count == 1]
     if single:
-        raise InputError(
-            folder,
-            found=f"one image only of {len(single)} classes ({', '.join(sorted(single)[:10])})",
-            expected="at least two images of each, to split them into train and val",
-            remedy="Add images, or make folders train and val with images of every class",
-        )
+        found = f"one image only of {len(single)} classes ({listed(sorted(single), 10)})"
+        expected = "at least two images of each, to split them into train and val"
+        raise InputError(folder, found, expected, "Add images, or make folders train and val with all classes")
     in_val = validation_part(records, val_fraction, seed)
     parts = [[record for record, val in zip(records, in_val, strict=True) if val == wanted] for wanted in (False, True)]
     return [Split(name, folder, part) for name, part in zip(SPLITS, parts, strict=True)]
 
 
 def _check_apart(output: Path, splits: Sequence[Split]) -> None:
-    """Refuse an output among the images, where the next run would take it for some of them."""
+    """Raise an error if the output lies among the images, since the next run would read it as images."""
     for split in splits:
         if output.resolve().is_relative_to(split.folder.resolve()):
-            raise InputError(
-                output,
-                found=f"a folder in {split.folder}, whose images are read",
-                expected="a folder outside it",
-                remedy="Give another output",
-            )
+            found = f"a folder in {split.folder}, whose images are read"
+            raise InputError.occupied(output, found, "a folder outside it", "Give another output")
 
 
 def _checked_labels(splits: Sequence[Split], classes: str | None) -> tuple[str, ...]:
@@ -150,18 +143,14 @@ def _checked_labels(splits: Sequence[Split], classes: str | None) -> tuple[str, 
     train, val = splits
     labels = check_labels({record.label for record in train.records}, classes, train.folder)
     if len(labels) < 2:
-        raise InputError(
-            train.folder,
-            found=f"one class ({labels[0]})",
-            expected="at least two class folders",
-            remedy="Give the folder that holds the class folders",
-        )
+        remedy = "Give the folder that holds the class folders"
+        raise InputError(train.folder, f"one class ({labels[0]})", "at least two class folders", remedy)
     check_labels({record.label for record in val.records}, labels, val.folder)
     return labels
 
 
 def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
-    """Images in RGB; those at fault are told of together, when they are to be written."""
+    """The readable images in RGB. The others are reported together when the images are written."""
     for split in splits:
         for record in split.records:
             path = split.folder / record.file_name
@@ -178,16 +167,12 @@ def _common_size(splits: Sequence[Split]) -> int:
 
 
 def _wrong_size(where: Path, found: str) -> InputError:
-    return InputError(
-        where,
-        found=found,
-        expected="squares of one size where image_size is not set",
-        remedy="Set image_size, for example 32 or 128",
-    )
+    expected, remedy = "squares of one size where image_size is not set", "Set image_size, for example 32 or 128"
+    return InputError(where, found, expected, remedy)
 
 
 def _origin(data: str, folder: Path, labels: Sequence[str]) -> dict[str, Any]:
-    """Provenance and licences for the card: of the source's card where it has one."""
+    """Provenance and licences for the card, taken from the source's card where it has one."""
     if data == DIGITS:
         return dict(DIGITS_CARD)
     card = read_card(folder)
@@ -201,17 +186,12 @@ def _origin(data: str, folder: Path, labels: Sequence[str]) -> dict[str, Any]:
 def _write_split(
     split: Split, records: list[ImageRecord], card: Mapping[str, Any], destination: Path, *, resize: bool
 ) -> None:
-    """Write one set, or what is missing of it, and put it in place when it is whole."""
+    """Write the images of one set that are missing, and put the set in place when it is whole."""
     size, channels = card["settings"]["image_size"], card["settings"]["channels"]
     card = {**card, "hashes": {"sources": hash_files(split.folder, split.records)}}
     card["name"] = f"{card['name']}/{split.name}"
     if destination.exists() and any(destination.iterdir()) and not _made_by(destination, card):
-        raise InputError(
-            destination,
-            found="files made with other settings, or of other images",
-            expected="an empty folder, or this command's earlier result",
-            remedy="Delete it, or give another output",
-        )
+        raise InputError.occupied(destination, "files made with other settings, or of other images")
     if is_intact(destination):
         return
     partial = destination.with_name(f".{destination.name}.partial")
@@ -242,7 +222,7 @@ def _write_split(
 
 
 def _made_by(destination: Path, card: Mapping[str, Any]) -> bool:
-    """Whether a set is this command's, from the same sources with the same settings."""
+    """Whether this command made a set, from the same sources with the same settings."""
     existing = read_card(destination)
     same = all(existing.get(key) == value for key, value in card.items() if key not in ("versions", "hashes"))
     return same and existing.get("hashes", {}).get("sources") == card["hashes"]["sources"]
@@ -253,12 +233,9 @@ def _png_records(split: Split) -> list[ImageRecord]:
     names = [PurePosixPath(record.file_name).with_suffix(".png").as_posix() for record in split.records]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(
-            split.folder,
-            found=f"{len(twice)} names that differ only in their ending, such as {twice[0]!r}",
-            expected="one image of each name, since all become PNG",
-            remedy="Rename or remove the others",
-        )
+        found = f"{len(twice)} names that differ only in their ending, such as {twice[0]!r}"
+        expected = "one image of each name, since all become PNG"
+        raise InputError(split.folder, found, expected, "Rename or remove the others")
     return [
         ImageRecord(name, record.label, readable_name(record.label), extra=record.extra)
         for record, name in zip(split.records, names, strict=True)
@@ -266,18 +243,14 @@ def _png_records(split: Split) -> list[ImageRecord]:
 
 
 def _together(split: Split, errors: Sequence[InputError]) -> InputError:
-    """One error of several."""
-    listed = "".join(f"\n  {where}: {found}" for where, found, _, _ in (error.parts for error in errors[:20]))
-    return InputError(
-        split.folder,
-        found=f"{len(errors)} images at fault",
-        expected="images that can be used",
-        remedy=f"Replace or remove them:{listed}" + ("\n  ..." if len(errors) > 20 else ""),
-    )
+    """One error that lists several."""
+    lines = "".join(f"\n  {where}: {found}" for where, found, _, _ in (error.parts for error in errors[:20]))
+    remedy = f"Replace or remove them:{lines}" + ("\n  ..." if len(errors) > 20 else "")
+    return InputError(split.folder, f"{len(errors)} images at fault", "images that can be used", remedy)
 
 
 def _summary(data: str, output: str, splits: Sequence[Split], labels: Sequence[str], size: int, channels: int) -> str:
-    """What was read and written."""
+    """The images read and written, in a few lines."""
     pixels = f"{size} x {size} pixels, {'grey' if channels == 1 else 'RGB'}, centre crop"
     names = ", ".join(labels[:10]) + (" ..." if len(labels) > 10 else "")
     lines = [f"{data}: {len(labels)} classes ({names}); {pixels}"]

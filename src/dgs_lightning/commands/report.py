@@ -9,17 +9,19 @@ from rich.console import Console
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_text
-from dgs_lightning.reporting.album import album
+from dgs_lightning.reporting.album import figures_of
+from dgs_lightning.reporting.folder import RunFolder, read_record, read_run
 from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
+from dgs_lightning.reporting.overview import overview, results_grid, to_terminal
+from dgs_lightning.reporting.overview import to_markdown as overview_markdown
 from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Score, Setting
-from dgs_lightning.reporting.runs import Run, read_record, read_run
 from dgs_lightning.reporting.style import save
-from dgs_lightning.reporting.summary import summarize, summary_markdown, summary_table
-from dgs_lightning.reporting.tables import FORMS, Table, build_tables
+from dgs_lightning.reporting.summary import row_score, summarize
+from dgs_lightning.reporting.tables import FORMS, build_tables
+from dgs_lightning.runs import layout
 
-SUMMARY = "summary.json"
-PAGE = "index.html"
+_FILES = (layout.SUMMARY, layout.SUMMARY_TEXT, layout.PAGE, layout.TABLES, layout.FIGURES, layout.DISTILLED)
 _log = logging.getLogger(__name__)
 
 
@@ -31,24 +33,24 @@ def report(
 ) -> Path:
     """Write tables, figures and one HTML page from the folders of runs, finished or not.
 
-    Each run gets ``summary.json``, ``summary.md`` and ``figures/`` (PNG and PDF); all runs together get ``tables/``
-    (Markdown, CSV and LaTeX in the form of the paper's Tables 1 to 7, with its numbers beside) and ``index.html``.
-    What an unfinished run lacks is left out and named. Run again, it writes the same files.
+    Each run gets ``summary.json``, ``summary.md`` and ``figures/`` (PNG and PDF). All runs together get ``tables/``
+    (Markdown, CSV and LaTeX) and ``index.html``. The tables have the form of the paper's Tables 1 to 7 and show its
+    numbers, too. A report of an unfinished run names the unfinished stages. The same runs always give the same files.
 
     Args:
         runs: Folders that ``dgs run`` wrote.
-        output: Folder of the report. By default the run's own folder, or for several runs ``report`` beside the first;
-            the parts of each of several runs are in a folder of its name.
-        tables: Numbers of the paper's tables whose form to use. By default Table 1, and those of the others that the
-            runs vary what they vary, or that have published numbers to compare with.
-        accuracy: Accuracy in the tables: the best of the evaluations during a training, as published, or the last.
+        output: Folder of the report. By default, one run's report is written to its own folder, and that of several
+            runs to ``report`` beside the first. Each of several runs has a folder with its name there.
+        tables: Numbers of the paper's tables to write. By default Table 1, and each other table that has published
+            numbers for the runs or varies the same field as the runs.
+        accuracy: Accuracy in the tables: the best during a training, as the paper publishes it, or the last.
 
     Returns:
         The page.
 
     Raises:
-        InputError: If a folder is not a run, a result or manifest in it is broken, two runs have one name, or there
-            is no table of a given number.
+        InputError: If a folder is not a run, a result or manifest in it is broken, two runs have the same name, or the
+            paper has no table with a given number.
     """
     check_settings({"tables": tables})
     opened = [read_run(folder) for folder in runs]
@@ -56,76 +58,69 @@ def report(
     reports = []
     for run, part in zip(opened, parts, strict=True):
         if run.unfinished:
-            _log.warning("%s: not finished: %s; the report has the rest", run.folder, ", ".join(run.unfinished))
+            _log.warning(
+                "%s: not finished: %s; the report shows the other stages", run.folder, ", ".join(run.unfinished)
+            )
         summary = summarize(run)
-        write_json(part / SUMMARY, summary)
-        write_text(part / "summary.md", summary_markdown(run, summary))
-        figures = [(plate.caption, save(plate.draw(), part / "figures" / plate.slug)[0]) for plate in album(run)]
+        write_json(part / layout.SUMMARY, summary)
+        write_text(part / layout.SUMMARY_TEXT, overview_markdown(overview(run, summary)))
+        figures = [(each.caption, save(each.draw(), part / layout.FIGURES / each.slug)[0]) for each in figures_of(run)]
         reports.append(RunReport(run, summary, figures))
     scores, repeats = _scores(reports, accuracy)
-    differences = [part.run.unlike_the_paper for part in reports]
+    differences = [part.run.difference_from_paper for part in reports]
     built = build_tables(scores, tables, accuracy, repeats, "; ".join(filter(None, differences)))
-    _write_tables(built, folder / "tables")
-    write_text(folder / PAGE, build_page(reports, built))
-    return folder / PAGE
+    for table in built:
+        for ending, text in {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table)}.items():
+            write_text(folder / layout.TABLES / f"{table.slug}.{ending}", text)
+    write_text(folder / layout.PAGE, build_page(reports, built))
+    return folder / layout.PAGE
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse numbers of tables that have no form."""
+    """Check that the paper has the tables of the given numbers."""
     if unknown := sorted(set(settings["tables"] or []) - set(FORMS)):
-        raise InputError(
-            "tables", found=str(unknown), expected=f"numbers from {list(FORMS)}", remedy="Correct the list"
-        )
+        raise InputError.setting("tables", unknown, f"numbers from {list(FORMS)}")
 
 
-def _destinations(runs: Sequence[Run], output: str | None) -> tuple[Path, list[Path]]:
-    """Folder of the report, and folder of each run's part of it."""
+def _destinations(runs: Sequence[RunFolder], output: str | None) -> tuple[Path, list[Path]]:
+    """The folder of the report, and the folder of each run's part of it."""
     if not runs:
-        raise InputError("runs", found="none", expected="at least one folder", remedy="Give the folder of a run")
+        raise InputError.unset("runs", "at least one folder of a run", "[runs/NAME]")
     if len(runs) == 1:
         folder = Path(output) if output else runs[0].folder
         return folder, [folder]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
-        raise InputError(
-            "runs", found=f"names {', '.join(names)}", expected="names that differ", remedy="Rename a run's folder"
-        )
+        raise InputError.setting("runs", f"names {', '.join(names)}", "names that differ", "Rename a run's folder")
     folder = Path(output) if output else runs[0].folder.parent / "report"
     return folder, [folder / name for name in names]
 
 
 def _scores(reports: Sequence[RunReport], which: Literal["best", "last"]) -> tuple[dict[Setting, Score], str]:
-    """Accuracies of all runs in percent as the paper's tables are keyed, and the numbers of repeats behind them."""
+    """Accuracies of all runs in percent, keyed like the paper's tables, and their numbers of repeats as text."""
     scores: dict[Setting, Score] = {}
     repeats = set()
     for part in reports:
         rows = [row for row in part.summary["rows"] if row["repeats"]]
         ipcs = sorted({row["ipc"] for row in rows if row["ipc"] is not None})
         for row in rows:
-            mean, std = row[f"accuracy_{which}_mean"], row[f"accuracy_{which}_std"]
             repeats.add(row["repeats"])
-            for ipc in [row["ipc"]] if row["ipc"] is not None else ipcs:  # the full set stands beside every IPC
+            for ipc in [row["ipc"]] if row["ipc"] is not None else ipcs:  # the full data set has a cell at every IPC
                 setting = part.run.setting(row["method"], ipc, row["network"])
                 if setting in scores:
-                    _log.warning("%s: %s is in an earlier run, too; the tables show this one", part.run.name, setting)
-                scores[setting] = Score(100 * mean, None if std is None else 100 * std)
+                    _log.warning("%s: an earlier run has %s, too; the tables show this run's", part.run.name, setting)
+                if score := row_score(row, which):
+                    scores[setting] = score
     return scores, " or ".join(map(str, sorted(repeats)))
 
 
-def _write_tables(tables: Sequence[Table], folder: Path) -> None:
-    for table in tables:
-        for ending, text in {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table)}.items():
-            write_text(folder / f"{table.slug}.{ending}", text)
-
-
 def print_summary(folder: str | Path) -> None:
-    """Print a run's table and where what it made is."""
+    """Print a run's table of results, and the paths of its files."""
     run = read_run(folder)
-    written = run.folder / SUMMARY
+    written = run.folder / layout.SUMMARY
     summary = read_record(written) if written.is_file() else summarize(run)
     console = Console(highlight=False, markup=False, emoji=False)
-    console.print(summary_table(summary, run.variants))
-    made = [SUMMARY, "summary.md", PAGE, "tables", "figures", "distilled"]
-    for path in (run.folder / name for name in made):
+    console.print(to_terminal(results_grid(summary, run)))
+    for path in (run.folder / name for name in _FILES):
         if path.exists():
             console.print(str(path), soft_wrap=True)

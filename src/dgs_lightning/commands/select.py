@@ -11,8 +11,8 @@ from dgs_lightning.data.images import load_image
 from dgs_lightning.data.writing import write_set
 from dgs_lightning.distil.selection import Selection
 from dgs_lightning.files import write_json
+from dgs_lightning.runs.layout import SELECTION
 
-REPORT = "selection.json"
 SOURCES = ("pool", "original", "pool_scores", "original_scores")
 
 
@@ -38,7 +38,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     pool = Path(settings.pool)
     for record in selected.records:
         record.class_name = record.class_name or readable_name(record.label)
-        load_image(pool / record.file_name)  # nothing unreadable is written
+        load_image(pool / record.file_name)  # raises an error before an unreadable image is written
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
     cards = {role: read_card(folder) for role, folder in sources.items()}
     labels = {record.label: record.class_name for record in selected.records}
@@ -55,10 +55,14 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
     }
     write_set(pool, selected.records, Path(output), card)
-    write_json(Path(output) / REPORT, selected.report)
+    write_json(Path(output) / SELECTION, selected.report)
     return Path(output)
 
 
 def check_combination(settings: Mapping[str, Any]) -> None:
-    """Check the settings of the selection before a pool is read."""
+    """Check the settings of the selection before a pool is read.
+
+    Raises:
+        InputError: If no pool could satisfy them.
+    """
     Selection(**{name: value for name, value in settings.items() if name != "output"})

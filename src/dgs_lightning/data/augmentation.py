@@ -1,12 +1,13 @@
-"""The downstream protocol's augmentation, on whole batches: parameters are drawn for each image, then applied at once.
+"""The downstream protocol's augmentation of whole batches.
 
-Drawing takes an explicit generator and nothing else; applying is pure. Colour changes are linear in the colour, so
-that all of an image's (brightness, contrast, saturation, lighting, normalisation) are one matrix.
+First the parameters of each image are drawn from an explicit generator; then they are applied to the batch by pure
+functions. All colour changes (brightness, contrast, saturation, lighting, normalisation) are affine in the colour, so
+that they are combined into one matrix for each image, its colour map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,18 +15,21 @@ import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Generator, Tensor
 
-CROP_RATIO = (3 / 4, 4 / 3)  # width to height, as RandomResizedCrop has it
+from dgs_lightning.bounds import AtLeast, Between, Group
+from dgs_lightning.errors import InputError
+
+CROP_RATIO = (3 / 4, 4 / 3)  # least and largest width to height, as in torchvision's RandomResizedCrop
 CROP_ATTEMPTS = 10
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
-# Standard deviations along, and directions of, the principal components of ImageNet's colours
-# (Krizhevsky et al., NIPS 2012), a component a column.
+# Principal components of ImageNet's colours (Krizhevsky et al., NIPS 2012): the standard deviation of each component,
+# and its direction, one column for each component.
 LIGHTING_VALUES = (0.2175, 0.0188, 0.0045)
 LIGHTING_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
 class Draws(NamedTuple):
-    """What was drawn for the B images of a batch."""
+    """Augmentation parameters of the B images of a batch."""
 
     boxes: Tensor
     """Crops ``(B, 4)``: top, left, height, width in whole pixels."""
@@ -34,7 +38,7 @@ class Draws(NamedTuple):
     order: Tensor
     """Order of brightness (0), contrast (1) and saturation (2) ``(B, 3)``."""
     strengths: Tensor
-    """Weights u of their references, by 0, 1, 2 ``(B, 3)``."""
+    """Weights of the references of brightness, contrast and saturation ``(B, 3)``."""
     lighting: Tensor
     """Weights of the principal components of colour ``(B, 3)``."""
 
@@ -44,32 +48,53 @@ class Draws(NamedTuple):
 
 
 class CutMixDraw(NamedTuple):
-    """What was drawn for a batch's CutMix."""
+    """CutMix parameters of a batch of B images."""
 
     partners: Tensor
-    """Image that each image's patch comes from ``(B,)``."""
+    """Index of the image that each image's patch comes from ``(B,)``."""
     box: tuple[int, int, int, int]
-    """Top, left, bottom, right of the patch, the same in all images."""
+    """Top, left, bottom, right of the patch, equal in all images."""
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What may happen to a training image; the defaults are the published ones.
+class Augmentation(Group):
+    """Settings of the augmentation of training images. The defaults are the published ones.
 
     Args:
-        crop_scale: Least and largest share of the area that a random crop keeps.
-        flip: Flip every second image left to right.
-        jitter: Largest weight, of either sign, of brightness's, contrast's and saturation's reference.
+        crop_scale: Smallest and largest share of the area that a random crop keeps.
+        flip: Flip every second image left to right; wrong for digits and letters.
+        jitter: Largest change of brightness, contrast and saturation: the weight, of either sign, of their reference.
         lighting: Standard deviation of the weights of the principal components of colour.
+        cutmix: Beta of CutMix, which mixes the images of every batch; 0 for no CutMix.
+
+    Raises:
+        InputError: If a number is out of its range.
     """
 
-    crop_scale: tuple[float, float] = (0.5, 1.0)
+    crop_scale: Annotated[tuple[float, float], Between(0, 1, open="left")] = (0.5, 1.0)
     flip: bool = True
-    jitter: float = 0.4
-    lighting: float = 0.1
+    jitter: Annotated[float, AtLeast(0)] = 0.4
+    lighting: Annotated[float, AtLeast(0)] = 0.1
+    cutmix: Annotated[float, AtLeast(0)] = 1.0
+
+    @classmethod
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Check that the smallest crop is not above the largest.
+
+        Raises:
+            InputError: If it is.
+        """
+        smallest, largest = settings["crop_scale"]
+        if smallest > largest:
+            raise InputError(
+                "crop_scale",
+                found=f"{smallest}, {largest}",
+                expected="the smaller share first, such as 0.5, 1",
+                remedy="Correct the setting",
+            )
 
     def draw(self, count: int, size: int, generator: Generator) -> Draws:
-        """Draw for `count` square images of side `size`."""
+        """Draw the parameters of ``count`` square images of side ``size``."""
         return Draws(
             boxes=draw_boxes(count, size, self.crop_scale, generator),
             flips=(torch.rand(count, generator=generator) < 0.5) & self.flip,
@@ -80,20 +105,20 @@ class Augmentation:
 
 
 def augment(images: Tensor, draws: Draws, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Crop, flip, jitter, light and normalise, in this order.
+    """Crop, flip, jitter the colours, add lighting and normalise, in this order.
 
     Args:
         images: Images ``(B, C, S, S)`` in ``[0, 1]``.
-        draws: What happens to each.
-        mean: Mean of each channel, subtracted at the end.
-        std: Standard deviation of each channel, divided by at the end.
+        draws: The parameters of each image.
+        mean: Mean of each channel, which is subtracted at the end.
+        std: Standard deviation of each channel, by which the images are divided at the end.
 
     Returns:
         Images of the same shape.
     """
     images = crop_and_flip(images, draws.boxes, draws.flips)
-    channels = images.mean(dim=(2, 3))
-    colours = normalised(lit(jittered(channels, draws.order, draws.strengths), draws.lighting), mean, std)
+    colours = jitter_map(images.mean(dim=(2, 3)), draws.order, draws.strengths)
+    colours = add_normalisation(add_lighting(colours, draws.lighting), mean, std)
     return recolour(images, colours)
 
 
@@ -104,7 +129,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def draw_boxes(count: int, size: int, scale: tuple[float, float], generator: Generator) -> Tensor:
-    """Boxes ``(count, 4)`` by the rule of torchvision's ``RandomResizedCrop``: first of ten attempts that fits."""
+    """Draw boxes ``(count, 4)`` as torchvision's ``RandomResizedCrop`` does: the first of ten attempts that fits."""
     uniform = torch.rand(count, CROP_ATTEMPTS, 2, generator=generator)
     area = size**2 * (scale[0] + (scale[1] - scale[0]) * uniform[..., 0])
     low, high = np.log(CROP_RATIO)
@@ -118,9 +143,9 @@ def draw_boxes(count: int, size: int, scale: tuple[float, float], generator: Gen
 
 
 def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
-    """Bilinear enlargement of each image's box to the full size, then its flip, in one resampling.
+    """Enlarge each image's box to the full size, bilinearly, and flip it, in one resampling.
 
-    Equals torchvision's ``resized_crop`` with antialiasing or without: a crop is never larger than the result.
+    The result equals torchvision's ``resized_crop``. Antialiasing makes no difference, since no crop is made smaller.
 
     Args:
         images: Images ``(B, C, S, S)``.
@@ -130,7 +155,7 @@ def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
     size = images.shape[-1]
     top_left, sides = boxes[:, :2, None].to(images), boxes[:, 2:, None].to(images)
     centres = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size
-    # Source pixel of each row and column (B, 2, S), kept within the box, whose outside must not bleed in.
+    # Source pixel of each row and column (B, 2, S), kept within the box so that nothing outside it is mixed in.
     source = (centres * sides - 0.5).clamp_min(0).minimum(sides - 1) + top_left
     rows, columns = ((source * 2 + 1) / size - 1).unbind(dim=1)
     columns = torch.where(flips[:, None], columns.flip(1), columns)
@@ -138,16 +163,16 @@ def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def jittered(means: Tensor, order: Tensor, strengths: Tensor) -> Tensor:
-    """Colour map of ``image.lerp(reference, u)``, three times in each image's order.
+def jitter_map(means: Tensor, order: Tensor, strengths: Tensor) -> Tensor:
+    """Colour map of brightness, contrast and saturation, each ``image.lerp(reference, weight)``, in each image's order.
 
-    The reference of brightness is black, of contrast the image's mean grey, of saturation the image in grey. A single
-    channel is its own grey, so that saturation leaves it alone.
+    The reference of brightness is black, that of contrast is the image's mean grey, and that of saturation is the image
+    in grey. An image of one channel equals its grey, so that saturation does not change it.
 
     Args:
         means: Mean of each channel of each image ``(B, C)``.
-        order: Order of the three ``(B, 3)``.
-        strengths: Weights u by kind ``(B, 3)``.
+        order: Order of the three changes ``(B, 3)``.
+        strengths: Weights of the three references ``(B, 3)``.
 
     Returns:
         Affine map of each image's colours ``(B, C, C + 1)``: a matrix and, as last column, an offset.
@@ -157,8 +182,8 @@ def jittered(means: Tensor, order: Tensor, strengths: Tensor) -> Tensor:
     colours = torch.eye(channels, channels + 1, dtype=means.dtype, device=means.device).expand(count, -1, -1)
     extended = torch.cat([means, torch.ones_like(means[:, :1])], dim=1)[:, :, None]
     for kind in order.unbind(dim=1):
-        in_grey = grey @ colours  # (B, C + 1): the grey of a pixel as a map of its first colour
-        mean_grey = F.pad(in_grey[:, None] @ extended, (channels, 0))[:, 0]  # a map that is constant
+        in_grey = grey @ colours  # (B, C + 1): grey as a map of the original colour
+        mean_grey = F.pad(in_grey[:, None] @ extended, (channels, 0))[:, 0]  # a constant map
         reference = torch.where(
             (kind == SATURATION)[:, None], in_grey, torch.where((kind == CONTRAST)[:, None], mean_grey, 0)
         )
@@ -167,8 +192,8 @@ def jittered(means: Tensor, order: Tensor, strengths: Tensor) -> Tensor:
     return colours
 
 
-def lit(colours: Tensor, lighting: Tensor) -> Tensor:
-    """Colour maps ``(B, C, C + 1)`` with PCA lighting added; those of other than three channels stay as they are.
+def add_lighting(colours: Tensor, lighting: Tensor) -> Tensor:
+    """Add PCA lighting to colour maps ``(B, C, C + 1)``; only maps of three channels change.
 
     Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012, Section 4.1.
 
@@ -182,8 +207,8 @@ def lit(colours: Tensor, lighting: Tensor) -> Tensor:
     return colours + F.pad(((lighting * values) @ vectors.T)[:, :, None], (3, 0))
 
 
-def normalised(colours: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Colour maps ``(B, C, C + 1)`` with a normalisation behind them."""
+def add_normalisation(colours: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Append the normalisation by mean and standard deviation to colour maps ``(B, C, C + 1)``."""
     channels = colours.shape[1]
     return (colours - F.pad(colours.new_tensor(mean)[:, None], (channels, 0))) / colours.new_tensor(std)[:, None]
 
@@ -194,7 +219,7 @@ def recolour(images: Tensor, colours: Tensor) -> Tensor:
 
 
 def draw_cutmix(count: int, size: int, beta: float, generator: Generator) -> CutMixDraw:
-    """Draw a CutMix of `count` images of side `size`: the kept share is Beta(beta, beta) before the box is clipped.
+    """Draw a CutMix of ``count`` images of side ``size``; the share kept is Beta(beta, beta) before the box is clipped.
 
     Yun et al., "CutMix", ICCV 2019, Section 3.
     """
@@ -206,14 +231,14 @@ def draw_cutmix(count: int, size: int, beta: float, generator: Generator) -> Cut
 
 
 def cutmix(images: Tensor, draw: CutMixDraw) -> tuple[Tensor, float]:
-    """Paste the box of each image's partner into it.
+    """Paste the box of each image's partner into the image.
 
     Args:
         images: Images ``(B, C, H, W)``.
         draw: Partners and box.
 
     Returns:
-        The mixed images, and the share of each that is its own.
+        The mixed images, and the share of each image that remains.
     """
     top, left, bottom, right = draw.box
     mixed = images.clone()

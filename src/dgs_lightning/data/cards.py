@@ -1,4 +1,4 @@
-"""Cards of image sets, and what is on them: where a set came from, its hashes, versions and terms of use."""
+"""The card of an image set: its origin, settings, hashes, versions and terms of use."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from typing import Any
 from dgs_lightning.data.classes import imagenet_index
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import write_json
+from dgs_lightning.files import read_json, write_json
 
 CARD = "dataset.json"
-HASHED_AT_ONCE = 256  # images that a thread hashes before it takes others
+HASHED_AT_ONCE = 256  # images that a thread hashes in one task
 IMAGENET = "ImageNet terms of access: non-commercial research and education"
 UNKNOWN = "as the source's"
 LIBRARIES = (
@@ -36,28 +36,18 @@ def read_card(folder: Path) -> dict[str, Any]:
     """The folder's ``dataset.json``; empty where there is none.
 
     Raises:
-        InputError: If it is not a JSON object.
+        InputError: If it is no JSON object, or a part of it has another type than its readers expect.
     """
-    path = folder / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (ValueError, RecursionError, IsADirectoryError):
-        card = None
-    problem = "broken JSON" if not isinstance(card, dict) else _misshapen(card)
-    if problem:
-        raise InputError(path, found=problem, expected="a JSON object", remedy="Make the set again, or delete the card")
-    return dict(card)
-
-
-def _misshapen(card: Mapping[str, Any]) -> str | None:
-    """A part of a card that is not of the kind that its readers expect."""
+    path, expected, remedy = folder / CARD, "the card of an image set", "Make the set again, or delete the card"
+    card = read_json(path, expected, remedy, default={})
     for kind, names in ((dict, ("labels", "settings", "hashes", "scoring")), (list, ("provenance", "licences"))):
         for name in names:
             if not isinstance(card.get(name, kind()), kind):
-                return f"{name} that are no {'object' if kind is dict else 'list'}"
-    return None if all(isinstance(text, str) for text in card.get("licences", [])) else "licences that are no texts"
+                problem = f"{name} that are no {'object' if kind is dict else 'list'}"
+                raise InputError.broken(path, problem, expected, remedy)
+    if not all(isinstance(text, str) for text in card.get("licences", [])):
+        raise InputError.broken(path, "licences that are no texts", expected, remedy)
+    return card
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
@@ -77,7 +67,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_files(folder: Path, records: Iterable[ImageRecord]) -> str:
-    """SHA-256 of the images' names, labels and bytes, whatever their order."""
+    """SHA-256 of the images' names, labels and bytes. It does not depend on their order."""
     ordered = sorted(records, key=lambda record: record.file_name)
     parts = [ordered[start : start + HASHED_AT_ONCE] for start in range(0, len(ordered), HASHED_AT_ONCE)]
 
@@ -97,7 +87,9 @@ def hash_json(content: object) -> str:
 
 
 def licences_of(folder: Path, labels: Iterable[str]) -> list[str]:
-    """Licences on a set's card; without a card ImageNet's terms where all its labels are WordNet ids of ImageNet.
+    """Licences on a set's card.
+
+    A set without a card has ImageNet's terms if all its labels are WordNet ids of ImageNet.
 
     Args:
         folder: The image set.

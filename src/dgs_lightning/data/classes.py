@@ -1,4 +1,4 @@
-"""Labels and what they mean: the published class lists, ImageNet's order, readable names."""
+"""Labels of classes: the published class lists, ImageNet's order, readable names, comparison with a list."""
 
 import re
 from collections.abc import Sequence
@@ -28,18 +28,13 @@ def class_list(name: str) -> tuple[str, ...]:
     if name == "imagenet1k":
         return tuple(_imagenet().label_names())
     if name not in CLASS_LISTS:
-        raise InputError(
-            "classes",
-            found=repr(name),
-            expected=f"one of {', '.join(CLASS_LISTS)}",
-            remedy="Name one of them, or give the labels themselves",
-        )
+        raise InputError.choice("classes", name, CLASS_LISTS, "Name one of them, or give the labels themselves")
     return tuple((_LISTS / f"{name}.txt").read_text(encoding="utf-8").split())
 
 
 @cache
 def _imagenet() -> Any:  # noqa: ANN401  (timm is not typed)
-    from timm.data.imagenet_info import ImageNetInfo  # slow, and not needed for labels of one's own
+    from timm.data.imagenet_info import ImageNetInfo  # slow to import, and needed for ImageNet's labels alone
 
     return ImageNetInfo()
 
@@ -55,7 +50,7 @@ def imagenet_index(label: str) -> int | None:
 
 
 def readable_name(label: str) -> str:
-    """The first English name of a WordNet id, such as ``Shih-Tzu`` for ``n02086240``; other labels as they are."""
+    """The first English name of a WordNet id, such as ``Shih-Tzu`` for ``n02086240``; other labels unchanged."""
     if imagenet_index(label) is None:
         return label
     description: str = _imagenet().label_name_to_description(label)
@@ -72,29 +67,25 @@ def labels_of(folder: Path) -> tuple[str, ...]:
 
 
 def check_labels(found: set[str], expected: str | Sequence[str] | None, where: object) -> tuple[str, ...]:
-    """Labels in the order of the list that is expected, else sorted.
+    """Check the labels of an image set against a list.
 
     Args:
         found: Labels of an image set.
-        expected: The labels that it must have, or the name of a class list; none for any.
+        expected: The labels that it must have, or the name of a class list; none where any labels will do.
         where: The set, for the message.
 
+    Returns:
+        The labels in the order of the list; sorted where there is no list.
+
     Raises:
-        InputError: If the labels are others than expected; the message lists the differences.
+        InputError: If the labels differ from those of the list; the message names the differences.
     """
     if expected is None:
         return tuple(sorted(found))
     labels = class_list(expected) if isinstance(expected, str) else tuple(expected)
     missing, unknown = [label for label in labels if label not in found], sorted(found - set(labels))
     if missing or unknown:
-        raise InputError(
-            where,
-            found="; ".join(
-                f"{len(names)} classes {kind} ({', '.join(names[:20])}{' ...' if len(names) > 20 else ''})"
-                for kind, names in (("missing", missing), ("not in the list", unknown))
-                if names
-            ),
-            expected=f"the {len(labels)} classes of {expected if isinstance(expected, str) else 'the list'}",
-            remedy="Name the list that fits, or add and remove class folders",
-        )
+        wanted = f"the {len(labels)} classes of {expected if isinstance(expected, str) else 'the list'}"
+        remedy = "Name the list that fits, or add and remove class folders"
+        raise InputError.labels(where, wanted, remedy, missing=missing, unknown=unknown)
     return labels

@@ -1,4 +1,4 @@
-"""Folders of images: their files, and nothing that lies outside; their records, with scores where there are any."""
+"""Reading of image sets: the image files of a folder, and their records, with scores where there are any."""
 
 import os
 from collections.abc import Iterator
@@ -12,16 +12,14 @@ IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".
 
 
 def image_files(folder: Path) -> Iterator[str]:
-    """POSIX paths of the image files below a folder, without hidden ones, relative to it, in no order.
+    """POSIX paths of the image files below a folder, relative to it, without hidden files and in no order.
 
     Raises:
         InputError: If there is no such folder, a link in it leads to a folder or out of it, or an image is no file
             or has a name that is not UTF-8.
     """
     if not folder.is_dir():
-        raise InputError(
-            folder, found="no such folder", expected="a folder with class folders of images", remedy="Check the path"
-        )
+        raise InputError(folder, "no such folder", "a folder with class folders of images", "Check the path")
     root = os.path.realpath(folder)
     waiting = [""]
     while waiting:
@@ -37,38 +35,25 @@ def image_files(folder: Path) -> Iterator[str]:
                     continue
                 if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                     if not entry.is_file():
-                        raise InputError(
-                            entry.path,
-                            found="a pipe, a socket or a device",
-                            expected="an image file",
-                            remedy="Remove it",
-                        )
-                    yield _encodable(folder, below + entry.name)
+                        raise InputError(entry.path, "a pipe, a socket or a device", "an image file", "Remove it")
+                    yield _checked_name(folder, below + entry.name)
 
 
 def _refuse_link_out(link: os.DirEntry[str], root: str) -> None:
-    """Refuse a link out of the tree, a broken one, and any to a folder, which may lead in circles."""
+    """Raise an error for a broken link, a link out of the tree, or a link to a folder, which may lead in circles."""
     target = os.path.realpath(link.path)
     if not os.path.isfile(target) or not Path(target).is_relative_to(root):
-        raise InputError(
-            link.path,
-            found=f"a link to {target}",
-            expected="images of the folder's own, or links to them",
-            remedy="Copy the files there instead",
-        )
+        expected = "images in the folder itself, or links to them"
+        raise InputError(link.path, f"a link to {target}", expected, "Copy the files there instead")
 
 
-def _encodable(folder: Path, name: str) -> str:
-    """The name, which a manifest must be able to hold."""
+def _checked_name(folder: Path, name: str) -> str:
+    """The name, checked to be UTF-8 as a manifest is."""
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise InputError(
-            folder,
-            found=f"a file name that is not UTF-8, {os.fsencode(name)!r}",
-            expected="names in UTF-8",
-            remedy="Rename the file",
-        ) from None
+        found = f"a file name that is not UTF-8, {os.fsencode(name)!r}"
+        raise InputError(folder, found, "names in UTF-8", "Rename the file") from None
     return name
 
 
@@ -80,12 +65,8 @@ def scan_images(folder: Path) -> list[ImageRecord]:
     """
     names = sorted(name for name in image_files(folder) if "/" in name)
     if not names:
-        raise InputError(
-            folder,
-            found="no class folders with images",
-            expected="images in one folder for each class, such as cat/1.png",
-            remedy="Check the path",
-        )
+        expected = "images in one folder for each class, such as cat/1.png"
+        raise InputError(folder, "no class folders with images", expected, "Check the path")
     shared: dict[str, str] = {}
     return [ImageRecord(name, shared.setdefault(label := name.split("/", 1)[0], label)) for name in names]
 
@@ -95,10 +76,10 @@ def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
 
     Args:
         folder: The image set.
-        scores: A scores folder of it, whose difficulties then stand in place of the set's own.
+        scores: A folder with scores of the set, which then replace those of its manifest.
 
     Raises:
-        InputError: If manifest and files differ, or the scores are another set's.
+        InputError: If manifest and files differ, or the scores are those of another set.
     """
     if not (folder / MANIFEST).is_file():
         records = scan_images(folder)
@@ -113,37 +94,24 @@ def _check_files(folder: Path, listed: set[str]) -> None:
     found = set(image_files(folder))
     for problem, names in (("missing images", listed - found), ("images that the manifest lacks", found - listed)):
         if names:
-            raise InputError(
-                folder / MANIFEST,
-                found=f"{len(names)} {problem}, such as {min(names)!r}",
-                expected="a line for each image and an image for each line",
-                remedy=f"Finish or repeat the command that writes the folder, or delete {MANIFEST} to use all images",
-            )
+            wrong = f"{len(names)} {problem}, such as {min(names)!r}"
+            remedy = f"Finish or repeat the command that writes the folder, or delete {MANIFEST} to use all images"
+            raise InputError(folder / MANIFEST, wrong, "a line for each image and an image for each line", remedy)
 
 
 def _with_scores(folder: Path, records: list[ImageRecord], scores: Path) -> list[ImageRecord]:
-    """Records with difficulty, estimator and predicted label of a scores folder, and none of their own."""
+    """Records with the difficulty, estimator and predicted label of a scores folder instead of their own."""
     by_name = {record.file_name: record for record in read_manifest(scores)}
     merged = []
     for record in records:
-        score = by_name.pop(record.file_name, None)
-        if score is None:
-            score = ImageRecord(record.file_name, record.label)
+        score = by_name.pop(record.file_name, None) or ImageRecord(record.file_name, record.label)
         if score.label != record.label:
-            raise InputError(
-                scores / MANIFEST,
-                found=f"label {score.label!r} of {record.file_name!r}",
-                expected=f"{record.label!r}, as in {folder}",
-                remedy="Score this set again",
-            )
+            found, expected = f"label {score.label!r} of {record.file_name!r}", f"{record.label!r}, as in {folder}"
+            raise InputError(scores / MANIFEST, found, expected, "Score this set again")
         merged.append(
             replace(record, difficulty=score.difficulty, estimator=score.estimator, predicted=score.predicted)
         )
     if by_name:
-        raise InputError(
-            scores / MANIFEST,
-            found=f"scores of {len(by_name)} images that {folder} lacks, such as {min(by_name)!r}",
-            expected="scores of this set",
-            remedy="Name this set's scores, or score it again",
-        )
+        found = f"scores of {len(by_name)} images that {folder} lacks, such as {min(by_name)!r}"
+        raise InputError(scores / MANIFEST, found, "scores of this set", "Name this set's scores, or score it again")
     return merged

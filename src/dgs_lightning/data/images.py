@@ -1,4 +1,4 @@
-"""Images in memory: files of any kind as 8-bit pictures, and sets of them as a dataset."""
+"""Images in memory: one file as an 8-bit image, and an image set as a torch dataset."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,26 +15,23 @@ from dgs_lightning.errors import InputError
 def load_image(path: Path, channels: int = 3) -> Image.Image:
     """Read an image file as 8-bit grey or RGB.
 
-    Turned as its EXIF data say; transparent parts on white; 16-bit grey scaled to 8; the first frame of an animation.
+    The image is turned as its EXIF data say. Transparent parts become white, 16-bit grey is scaled to 8 bits, and of
+    an animation the first frame is taken.
 
     Args:
         path: An image file that Pillow knows.
         channels: 1 for grey, 3 for RGB.
 
     Raises:
-        InputError: If the file is unreadable, truncated, or of floating-point pixels.
+        InputError: If the file is unreadable or truncated, or has floating-point pixels.
     """
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
             return _eight_bit(image).convert("L" if channels == 1 else "RGB")
     except Exception as error:  # Pillow's decoders raise all kinds on broken files
-        raise InputError(
-            path,
-            found=f"no readable image ({type(error).__name__}: {str(error).rstrip('.')})",
-            expected="an image with 8 or 16 bits a channel",
-            remedy="Replace or remove the file",
-        ) from None
+        found = f"no readable image ({type(error).__name__}: {str(error).rstrip('.')})"
+        raise InputError(path, found, "an image with 8 or 16 bits a channel", "Replace or remove the file") from None
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -58,18 +55,18 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def channels_of(images: Iterable[Image.Image]) -> int:
-    """1 where all of the RGB images are grey, else 3; none is read after the first in colour."""
+    """1 where all of the RGB images are grey, else 3. No image after the first in colour is read."""
     return 1 if all(is_grey(image) for image in images) else 3
 
 
 class ImageSet(Dataset[tuple[Any, int]]):
-    """Images with the positions of their labels.
+    """A dataset of images and the positions of their labels.
 
     Args:
         folder: Folder that the records' file names are relative to.
         records: The images.
-        labels: All labels, in the order that positions refer to.
-        transform: From the picture to what the dataset yields.
+        labels: All labels; the position of a label is its index in this list.
+        transform: Function from the image to what the dataset returns.
         channels: 1 for grey, 3 for RGB.
     """
 

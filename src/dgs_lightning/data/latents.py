@@ -1,6 +1,5 @@
-"""The latent cache: latents of an image set, in memory-mapped shards, tied by a hash to what they were made of."""
+"""The latent cache: latents of an image set, in memory-mapped shards. A hash ties them to images and settings."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,18 +14,19 @@ from dgs_lightning.data.cards import hash_files, hash_json
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import write_json, write_tensors
+from dgs_lightning.files import read_json, write_json, write_tensors
 
 CARD = "latents.json"
 FORMAT = "dgs-lightning/latents"
+_ITS_CARD = ("a latent cache's card", "Encode the images again")  # expected and remedy of an error
 
 
 class Posterior(NamedTuple):
-    """Gaussian of the latents of each image.
+    """Gaussian distribution of the latents of each image.
 
     Attributes:
         mean: Scaled latents, shape ``(B, C, h, w)``.
-        logvar: Log variance of the same, or none where the encoder is deterministic.
+        logvar: Their log variances, or none where the encoder is deterministic.
     """
 
     mean: Tensor
@@ -39,11 +39,11 @@ class Posterior(NamedTuple):
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """What a cache's latents depend on beside the images.
+    """The settings that the latents of a cache depend on.
 
     Args:
         codec: Identity of the codec.
-        transform: The transform from file to image, in words.
+        transform: Description of the transform from file to image.
         shape: Shape ``(C, h, w)`` of a latent.
         posterior: Whether log variances are kept beside the means.
         flips: Orientations of each image: 1, or 2 with the horizontally flipped one.
@@ -58,11 +58,11 @@ class CacheSettings:
     dtype: str
 
     def key(self, images: str) -> str:
-        """Hash that a cache is known by, from these settings and the hash of the images."""
+        """Key of the cache: the hash of these settings and of the hash of the images."""
         return hash_json({**asdict(self), "images": images})
 
     def bytes_for(self, images: int) -> int:
-        """Size of the cache of so many images."""
+        """Size in bytes of the cache of so many images."""
         element = 2 if self.dtype == "float16" else 4
         values = self.shape[0] * self.shape[1] * self.shape[2]
         return images * self.flips * (2 if self.posterior else 1) * values * element
@@ -72,16 +72,13 @@ def check_space(folder: Path, size: int) -> None:
     """Check that so many bytes fit on the disk of a folder.
 
     Raises:
-        InputError: If they do not.
+        InputError: If they do not fit.
     """
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise InputError(
-            folder,
-            found=f"{free / 1e9:.1f} GB free",
-            expected=f"{size / 1e9:.1f} GB for the latent cache",
-            remedy="Free space, choose another folder, or make it smaller with flips: false",
-        )
+        expected = f"{size / 1e9:.1f} GB for the latent cache"
+        remedy = "Free space, choose another folder, or make it smaller with flips: false"
+        raise InputError(folder, f"{free / 1e9:.1f} GB free", expected, remedy)
 
 
 # ---- writing -----------------------------------------------------------------------------------------------------
@@ -95,7 +92,7 @@ def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: 
         key: Its key.
         images: Positions of the images in the cache's manifest, shape ``(n,)``.
         means: Their latents, shape ``(n, flips, C, h, w)``.
-        logvars: Log variances of the same, if they are kept.
+        logvars: Their log variances, if the codec has them.
     """
     tensors = {"images": images, "means": means} | ({} if logvars is None else {"logvars": logvars})
     write_tensors(folder / f"{int(images[0]):08d}.safetensors", tensors, {"key": key})
@@ -107,7 +104,7 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def read_shard(path: Path, key: str) -> dict[str, Tensor]:
-    """Tensors of a shard, mapped into memory: read from the disk where they are used.
+    """Tensors of a shard, mapped into memory: they are read from the disk when they are used.
 
     Raises:
         InputError: If the shard is broken, or has another key.
@@ -119,16 +116,11 @@ def read_shard(path: Path, key: str) -> dict[str, Tensor]:
         if not {"images", "means"} <= tensors.keys() or tensors["images"].ndim != 1:
             raise ValueError("no latents in it")
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            path, found=f"a broken file ({error})", expected="latents", remedy="Delete it and encode the images again"
-        ) from None
+        raise InputError.broken(path, error, "latents", "Delete it and encode the images again") from None
     if found != key:
-        raise InputError(
-            path,
-            found="latents of other images, or made with another codec or transform",
-            expected="latents of the same",
-            remedy=f"Delete {path.parent}, or choose another output",
-        )
+        found = "latents of other images, or made with another codec or transform"
+        remedy = f"Delete {path.parent}, or choose another output"
+        raise InputError.occupied(path, found, "latents of the same images and settings", remedy)
     return tensors
 
 
@@ -145,12 +137,12 @@ def encoded_images(folder: Path, key: str) -> Tensor:
 def finish_cache(
     folder: Path, settings: CacheSettings, records: Sequence[ImageRecord], images: str, licences: Sequence[str] = ()
 ) -> None:
-    """Write what makes a folder of shards a cache: the manifest and, last, the card.
+    """Complete a folder of shards to a cache: write the manifest and, last, the card.
 
     Args:
         folder: The cache.
-        settings: What it was made with.
-        records: The images, sorted by file name: the order that positions count in.
+        settings: The settings that it was made with.
+        records: The images, sorted by file name; the shards refer to them by their position here.
         images: Their hash.
         licences: Their terms.
 
@@ -162,41 +154,26 @@ def finish_cache(
     if missing:
         raise _missing(folder, missing, len(records))
     write_manifest(folder, records)
-    card = {
-        "format": FORMAT,
-        "key": key,
-        "images": images,
-        "settings": asdict(settings),
-        "licences": list(licences),
-    }
+    card = {"format": FORMAT, "key": key, "images": images, "settings": asdict(settings), "licences": list(licences)}
     write_json(folder / CARD, card)
 
 
 def _missing(folder: Path, missing: int, images: int) -> InputError:
-    return InputError(
-        folder,
-        found=f"{missing} of {images} images without latents",
-        expected="latents of all",
-        remedy="Run the command that encodes them again; it goes on where it stopped",
-    )
+    remedy = "Run the command that encodes them again; it goes on where it stopped"
+    return InputError(folder, f"{missing} of {images} images without latents", "latents of all", remedy)
 
 
 def read_cache_card(folder: Path) -> dict[str, Any] | None:
     """Card of a finished cache; none where the cache is not finished.
 
     Raises:
-        InputError: If it is the card of something else.
+        InputError: If it is broken, or the card of something else.
     """
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / CARD).exists():
         return None
-    except (OSError, ValueError, RecursionError):
-        card = None
-    if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("settings"), dict):
-        raise InputError(
-            folder / CARD, found="something else", expected="a latent cache's card", remedy="Encode the images again"
-        )
+    card = read_json(folder / CARD, *_ITS_CARD)
+    if card.get("format") != FORMAT or not isinstance(card.get("settings"), dict):
+        raise InputError.broken(folder / CARD, "of something else", *_ITS_CARD)
     return card
 
 
@@ -204,7 +181,7 @@ def read_cache_card(folder: Path) -> dict[str, Any] | None:
 
 
 class LatentCache:
-    """Latents of an image set, read from the disk as they are asked for.
+    """Latents of an image set, which are read from the disk when they are needed.
 
     Args:
         folder: Folder that ``dgs predict`` of ``EncodingTask`` wrote.
@@ -213,9 +190,9 @@ class LatentCache:
         records: The images, in the order of their positions.
         labels: The classes, sorted.
         classes: Position in ``labels`` of each image, shape ``(N,)``.
-        settings: What the latents were made with.
+        settings: The settings that the latents were made with.
         licences: Terms of the images.
-        key: Hash of images, transform, codec and form.
+        key: Hash of the images and settings.
 
     Raises:
         InputError: If the folder is not a finished cache.
@@ -224,20 +201,14 @@ class LatentCache:
     def __init__(self, folder: Path) -> None:
         card = read_cache_card(folder)
         if card is None:
-            raise InputError(
-                folder,
-                found="no finished latent cache",
-                expected=f"a folder with {CARD}",
-                remedy="Make it with 'dgs predict --config minimax/encode.yaml'",
-            )
+            remedy = "Make it with 'dgs predict --config minimax/encode.yaml'"
+            raise InputError(folder, "no finished latent cache", f"a folder with {CARD}", remedy)
         self.folder = folder
         self.key = str(card.get("key"))
         try:
             self.settings = CacheSettings(**{**card["settings"], "shape": tuple(card["settings"]["shape"])})
         except (KeyError, TypeError) as error:
-            raise InputError(
-                folder / CARD, found=str(error), expected="a latent cache's card", remedy="Encode the images again"
-            ) from None
+            raise InputError.broken(folder / CARD, error, *_ITS_CARD) from None
         self.licences = tuple(card.get("licences", ()))
         self._images = str(card.get("images"))
         self.records = read_manifest(folder)
@@ -255,30 +226,26 @@ class LatentCache:
             raise _missing(folder, missing, len(self.records))
 
     def _shard(self, path: Path) -> dict[str, Tensor]:
-        """A shard, checked to be of this cache's images and form."""
+        """A shard, checked to have latents of this cache's images and shape."""
         shard = read_shard(path, self.key)
         images = shard["images"]
         form = (len(images), self.settings.flips, *self.settings.shape)
         latents = [shard["means"]] + ([shard["logvars"]] if self.settings.posterior else [])
         known = images.dtype == torch.long and bool(((images >= 0) & (images < len(self.records))).all())
         if not known or any(tensor.shape != form for tensor in latents):
-            raise InputError(
-                path,
-                found="latents of other images, or of another form",
-                expected=f"shape {form}",
-                remedy="Delete it and encode the images again",
-            )
+            found, remedy = "latents of other images, or of another shape", "Delete it and encode the images again"
+            raise InputError(path, found, f"shape {form}", remedy)
         return shard
 
     def __len__(self) -> int:
         return len(self.records)
 
     def read(self, images: Tensor, flipped: Tensor | None = None) -> Posterior:
-        """Posteriors of some images in float32.
+        """Read the posteriors of some images, in float32.
 
         Args:
             images: Positions of the images, shape ``(B,)``.
-            flipped: Which of them to take flipped, booleans of shape ``(B,)``; none by default.
+            flipped: Which of them to read flipped, booleans of shape ``(B,)``; none by default.
         """
         orientation = torch.zeros_like(images) if flipped is None else flipped.long()
         means = torch.empty(len(images), *self.settings.shape)
@@ -299,9 +266,5 @@ class LatentCache:
             InputError: If images were changed, added or removed since.
         """
         if hash_files(folder, read_set(folder)) != self._images:
-            raise InputError(
-                self.folder,
-                found=f"latents of other images than {folder} has now",
-                expected="latents of the same images",
-                remedy="Encode the images again",
-            )
+            found = f"latents of other images than {folder} has now"
+            raise InputError(self.folder, found, "latents of the same images", "Encode the images again")

@@ -1,4 +1,4 @@
-"""The records of image sets: one line of metadata for each image."""
+"""The records of an image set, one for each image, and the manifest that holds them."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -20,14 +20,14 @@ class ImageRecord:
     Args:
         file_name: POSIX path of the image relative to the set's folder.
         label: WordNet id or folder name.
-        class_name: The label in words.
+        class_name: Readable name of the label.
         index: Number of a generated image within its class.
         seed: Seed of a generated image.
-        difficulty: In [0, 1], higher is harder.
+        difficulty: Difficulty in [0, 1]; a higher one is harder.
         estimator: Identity of the difficulty estimator.
         predicted: Label that the estimator gives the image.
         interval: Difficulty interval, counted from 0.
-        extra: Other keys of the line, kept as they are.
+        extra: All other keys of the line.
     """
 
     file_name: str
@@ -54,13 +54,13 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
     """Records of a folder's ``metadata.jsonl``, in the order of its lines.
 
     Raises:
-        InputError: If there is none, or a line is truncated, invalid, a second one of its image, or names a path that
-            leaves the folder; the message has the line's number.
+        InputError: If there is no manifest, or a line is truncated, is invalid, repeats an image, or names a path that
+            leaves the folder. The message gives the number of the line.
     """
     path = folder / MANIFEST
     records: list[ImageRecord] = []
     seen: set[str] = set()
-    shared: dict[str, str] = {}  # labels and estimators repeat: a million lines share a thousand strings
+    shared: dict[str, str] = {}  # labels and estimators repeat: a million lines need a thousand strings
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
@@ -69,29 +69,18 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
                     if record.file_name in seen:
                         raise ValueError(f"a second line of {record.file_name!r}")
                 except ValueError as error:
-                    raise _bad_line(path, number, str(error)) from None
+                    raise InputError.line(path, number, str(error)) from None
                 seen.add(record.file_name)
                 records.append(record)
     except FileNotFoundError:
-        raise InputError(
-            folder, found=f"no {MANIFEST}", expected="an image set with one", remedy="Check the folder"
-        ) from None
+        raise InputError(folder, f"no {MANIFEST}", "an image set with one", "Check the folder") from None
     except UnicodeDecodeError:
-        raise _bad_line(path, len(records) + 1, "text that is not UTF-8") from None
+        raise InputError.line(path, len(records) + 1, "text that is not UTF-8") from None
     return records
 
 
-def _bad_line(path: Path, number: int, found: str) -> InputError:
-    return InputError(
-        f"{path}, line {number}",
-        found=found[:300],
-        expected="one JSON object an image with 'file_name' and 'label'",
-        remedy="Mend or delete the line, or make the file again with the command that wrote it",
-    )
-
-
 def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
-    """Record of one line; a ValueError says what is wrong with it."""
+    """Record of one line. A ValueError says what is wrong with the line."""
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
@@ -101,22 +90,15 @@ def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
     if not isinstance(entry, dict):
         raise ValueError(f"{type(entry).__name__} instead of an object")
     if "\\ud" in line.lower():
-        json.dumps(entry, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
+        json.dumps(entry, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written
     known = {name: entry.pop(name) for name in _NAMES if entry.get(name) is not None}
     entry = {name: value for name, value in entry.items() if name not in _NAMES}
     if entry:
-        json.dumps(entry, allow_nan=False)  # what is not finite could not be written again
+        json.dumps(entry, allow_nan=False)  # infinity and NaN cannot be written
     record = ImageRecord(**{"file_name": "", "label": "", **known}, extra=entry)
     record.file_name = _inside(record.file_name)
     check_label(record.label)
-    for name in _TEXTS:
-        if not isinstance(getattr(record, name), str | None):
-            raise ValueError(f"{name} {getattr(record, name)!r} instead of text")
-    for name in _COUNTS:
-        value = getattr(record, name)
-        if value is not None and (type(value) is not int or value < 0):
-            raise ValueError(f"{name} {value!r} instead of a whole number")
-    _check_difficulty(record)
+    _check_values(record)
     for name in ("label", *_TEXTS):
         text = getattr(record, name)
         if text is not None:
@@ -124,12 +106,27 @@ def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
     return record
 
 
+def _check_values(record: ImageRecord) -> None:
+    """Check the types and ranges of texts, counts and difficulty; a ValueError names the first wrong one."""
+    for name in _TEXTS:
+        if not isinstance(getattr(record, name), str | None):
+            raise ValueError(f"{name} {getattr(record, name)!r} instead of text")
+    for name in _COUNTS:
+        value = getattr(record, name)
+        if value is not None and (type(value) is not int or value < 0):
+            raise ValueError(f"{name} {value!r} instead of a whole number")
+    if (value := record.difficulty) is not None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError(f"difficulty {value!r} instead of a number in [0, 1]")
+        record.difficulty = float(value)
+
+
 def _inside(name: object) -> str:
     """A relative path in its shortest form, checked to stay below the folder."""
     if not isinstance(name, str) or not name or "\0" in name or len(name) > LONGEST_PATH:
         raise ValueError(f"file_name {repr(name)[:100]}")
     if "/." not in name and "//" not in name and name[0] not in "./" and name[-1] != "/":
-        return name  # as nearly all are, and a million of them take their time
+        return name  # nearly all names need no more, and a set may have a million
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError(f"file_name {name!r}, which leaves the folder")
@@ -146,17 +143,8 @@ def check_label(label: object) -> None:
         raise ValueError(f"label {repr(label)[:100]}, which is no name of a class folder")
 
 
-def _check_difficulty(record: ImageRecord) -> None:
-    value = record.difficulty
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"difficulty {value!r} instead of a number in [0, 1]")
-    record.difficulty = float(value)
-
-
 def write_manifest(folder: Path, records: Iterable[ImageRecord]) -> None:
-    """Write ``metadata.jsonl`` atomically, sorted by file name, numbers with all their digits.
+    """Write ``metadata.jsonl`` atomically, sorted by file name. Numbers keep all their digits.
 
     Raises:
         ValueError: If a number is not finite.
@@ -166,7 +154,7 @@ def write_manifest(folder: Path, records: Iterable[ImageRecord]) -> None:
 
 
 def manifest_line(record: ImageRecord) -> str:
-    """One line of a manifest: ``file_name`` and ``label`` first, then what else is known, extras in sorted order.
+    """One line of a manifest: the fields of the record that have a value, then the extra keys in sorted order.
 
     Raises:
         ValueError: If a number is not finite.
@@ -187,23 +175,17 @@ def require_scores(records: Sequence[ImageRecord], folder: Path) -> str:
         folder: The set, for the message.
 
     Raises:
-        InputError: If a record has no difficulty, or they are of several estimators.
+        InputError: If a record has no difficulty, or the difficulties are from several estimators.
     """
     unscored = [record.file_name for record in records if record.difficulty is None or record.estimator is None]
     if unscored or not records:
-        raise InputError(
-            folder,
-            found=f"{len(unscored)} of {len(records)} images without difficulty and estimator"
-            + (f", such as {unscored[0]!r}" if unscored else ""),
-            expected="a scored set",
-            remedy="Score it with 'dgs predict --model ScoringTask', or name the folder of its scores",
-        )
+        such = f", such as {unscored[0]!r}" if unscored else ""
+        found = f"{len(unscored)} of {len(records)} images without difficulty and estimator{such}"
+        remedy = "Score it with 'dgs predict --model ScoringTask', or name the folder of its scores"
+        raise InputError(folder, found, "a scored set", remedy)
     estimators = sorted({str(record.estimator) for record in records})
     if len(estimators) > 1:
-        raise InputError(
-            folder,
-            found=f"difficulties of {len(estimators)} estimators ({', '.join(estimators)})",
-            expected="those of one, since others do not compare",
-            remedy="Score the whole set with one estimator",
-        )
+        found = f"difficulties of {len(estimators)} estimators ({', '.join(estimators)})"
+        expected = "those of one, since those of different estimators cannot be compared"
+        raise InputError(folder, found, expected, "Score the whole set with one estimator")
     return estimators[0]

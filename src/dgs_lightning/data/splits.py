@@ -1,4 +1,4 @@
-"""Divisions of a set that depend on names alone: the same for any order of files, on any machine."""
+"""Folds and validation parts of a set. They depend on file names alone: equal for any order and any machine."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from dgs_lightning.seeding import named_seed
 
 
 def ranks_in_class(records: Sequence[ImageRecord], *names: int | str) -> list[tuple[int, int]]:
-    """Rank of each image among its class's by a hash of its file name, and the size of the class.
+    """Rank of each image within its class, by a hash of its file name, and the size of the class.
 
     Args:
         records: The images.
-        names: What the ranks are for; other names give another order.
+        names: Names of the purpose; each purpose has an order of its own.
     """
     classes: dict[str, list[int]] = defaultdict(list)
     for position, record in enumerate(records):
@@ -26,9 +26,9 @@ def ranks_in_class(records: Sequence[ImageRecord], *names: int | str) -> list[tu
 
 
 def folds_of(records: Sequence[ImageRecord], folds: int) -> list[int]:
-    """Fold of each image, in ``[0, folds)``: equally many of every class, to one image, in each.
+    """Fold of each image, in ``[0, folds)``. The images of a class are spread evenly over the folds.
 
-    A classifier trained without fold k has not seen the images of fold k.
+    A classifier that is trained without fold k has not seen the images of fold k.
 
     Raises:
         ValueError: If there are fewer than two folds.
@@ -39,7 +39,7 @@ def folds_of(records: Sequence[ImageRecord], folds: int) -> list[int]:
 
 
 def validation_part(records: Sequence[ImageRecord], fraction: float, seed: int) -> list[bool]:
-    """Whether each image is for validation: the fraction of every class, at least one image and never all.
+    """Whether each image is for validation: the given fraction of every class, at least one image and never all.
 
     Raises:
         ValueError: If the fraction is not between 0 and 1.

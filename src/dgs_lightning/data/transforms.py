@@ -1,4 +1,4 @@
-"""Images to the working size, and to tensors."""
+"""Transforms of images: crops to the working size, and conversion to tensors."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from torchvision.transforms import functional as F
 
 
 def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Centre square at ``size`` pixels, as the DiT, and its fine-tuning, were trained on.
+    """Centre square at ``size`` pixels; the DiT and its fine-tuning were trained on such images.
 
-    Halved by box averages while at least twice too large, then bicubic, then cropped; from ADM, Dhariwal and Nichol,
-    "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021.
+    The image is halved by box averages while it is at least twice too large, then resized bicubically, then cropped.
+    The rule is that of ADM: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -27,7 +27,7 @@ def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side bilinear to ``size`` pixels, then the centre square: the input of the downstream protocol."""
+    """Resize the short side to ``size`` pixels, bilinearly, and take the centre square, as the downstream protocol."""
     if image.size == (size, size):
         return image
     resized = F.resize(image, size, InterpolationMode.BILINEAR)
@@ -54,7 +54,7 @@ def to_unit(image: Image.Image) -> Tensor:
 
 @dataclass(frozen=True)
 class CropToBytes:
-    """From an image to uint8 pixels ``(C, size, size)``.
+    """Crop an image and return its pixels as uint8, shape ``(C, size, size)``.
 
     Args:
         size: Side in pixels.

@@ -1,4 +1,4 @@
-"""Writing of image sets: whole or not at all, and known to be intact."""
+"""Writing of image sets, whole or not at all, and the check that a set is intact."""
 
 import os
 import shutil
@@ -17,16 +17,16 @@ from dgs_lightning.files import replacing
 def write_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:
     """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
 
-    A destination that already holds exactly this is left alone; an earlier set of the same kind is replaced.
+    A destination that already has this content is left unchanged. An earlier set of the same kind is replaced.
 
     Args:
         source: Folder that the records' file names are relative to.
         records: Images to copy.
         destination: Folder of the new set.
-        card: Its card, which gets ``images``, their number, and ``hashes.images``.
+        card: Its card. The number of images and their hash are added as ``images`` and ``hashes.images``.
 
     Raises:
-        InputError: If two images would get one name, or the destination holds something else.
+        InputError: If two images would get the same name, or the destination holds something else.
     """
     destination = destination.absolute()
     written = [
@@ -34,12 +34,8 @@ def write_set(source: Path, records: Sequence[ImageRecord], destination: Path, c
         for record in records
     ]
     if len({record.file_name for record in written}) < len(written):
-        raise InputError(
-            source,
-            found="images whose names in one class folder would be equal",
-            expected="names that differ",
-            remedy="Rename the images",
-        )
+        found = "images whose names in one class folder would be equal"
+        raise InputError(source, found, "names that differ", "Rename the images")
     _check_destination(source, destination, card)
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -50,23 +46,20 @@ def write_set(source: Path, records: Sequence[ImageRecord], destination: Path, c
 
 
 def _check_destination(source: Path, destination: Path, card: Mapping[str, Any]) -> None:
-    """Refuse to replace anything but an earlier set of the same kind, and to mix with what the images are read from."""
+    """Raise an error unless the destination is free or an earlier set of the same kind, and apart from the source."""
     here, there = source.resolve(), destination.resolve()
     overlaps = here.is_relative_to(there) or there.is_relative_to(here)
     occupied = destination.exists() and (not destination.is_dir() or any(destination.iterdir()))
     if overlaps or (occupied and ("kind" not in card or read_card(destination).get("kind") != card["kind"])):
-        raise InputError(
-            destination,
-            found="the images' own folder" if overlaps else "other files",
-            expected="an empty folder, or an earlier result of this command",
-            remedy="Name another folder for the output",
-        )
+        found = "the images' own folder" if overlaps else "other files"
+        raise InputError.occupied(destination, found, remedy="Name another folder for the output")
 
 
 def finish_set(partial: Path, records: Sequence[ImageRecord], card: Mapping[str, Any], destination: Path) -> None:
-    """Give a folder of images its manifest and card, and put it in the place of ``destination`` in one step.
+    """Add manifest and card to a folder of images, and move it to ``destination`` in one step.
 
-    The card gets ``images``, their number, and ``hashes.images``. An intact destination of the same content stays.
+    The number of images and their hash are added to the card as ``images`` and ``hashes.images``. An intact destination
+    with the same content is left unchanged.
 
     Args:
         partial: Folder of the images, beside the destination.
@@ -94,7 +87,7 @@ def _same_file(first: Path, second: Path) -> bool:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether an image set has all the images, unchanged, that its card has the hash of."""
+    """Whether the images of a set are still those whose hash is on its card."""
     expected = read_card(folder).get("hashes", {}).get("images")
     if expected is None:
         return False

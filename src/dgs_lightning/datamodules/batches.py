@@ -1,4 +1,4 @@
-"""Batches of images by the positions in them: from memory where they fit, else decoded by worker processes."""
+"""Batches of images by position: from memory if they fit, otherwise decoded in worker processes."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,13 @@ from dgs_lightning.data.images import ImageSet
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import generator
 
-Positions = Sequence[Tensor]  # of the images of each batch
+Positions = Sequence[Tensor]  # for each batch, the positions of its images
 
 
 class Streamed(Dataset[tuple[Any, Tensor] | InputError]):
-    """Batches of a set, decoded anew each time.
+    """Batches of a set, decoded each time.
 
-    An error comes in place of a batch: raised in a worker process it would lose its type.
+    An error is returned in place of a batch, because it would lose its type if a worker process raised it.
 
     Args:
         images: The set.
@@ -32,7 +32,7 @@ class Streamed(Dataset[tuple[Any, Tensor] | InputError]):
         return len(self.images)
 
     def __getitem__(self, positions: Tensor) -> tuple[Any, Tensor] | InputError:
-        """Images and positions of their labels."""
+        """Images and label positions of a batch."""
         try:
             images, labels = default_collate([self.images[position] for position in positions.tolist()])
         except InputError as error:
@@ -44,8 +44,8 @@ class Decoded(Dataset[tuple[Any, Tensor]]):
     """Batches of a set that is decoded once, on all cores, and kept in memory.
 
     Args:
-        images: A set of uint8 pixels of one size.
-        device: Where to keep them.
+        images: A set of uint8 images of one size.
+        device: The device that keeps the images.
     """
 
     def __init__(self, images: ImageSet, device: torch.device) -> None:
@@ -65,18 +65,18 @@ class Decoded(Dataset[tuple[Any, Tensor]]):
         return len(self.pixels)
 
     def __getitem__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and positions of their labels."""
+        """Images and label positions of a batch."""
         positions = positions.to(self.pixels.device)
         return self.pixels[positions], self.labels[positions]
 
 
 class BatchLoader:
-    """Serves batches ``(images, label positions)``, pixels as float32 in [0, 1].
+    """Serves batches ``(images, label positions)``; uint8 pixels become float32 in [0, 1].
 
     Args:
-        images: Images by their positions.
-        batches: Positions of the images of each batch of the epoch that begins.
-        num_workers: Processes that decode streamed images.
+        images: Batches by the positions of their images.
+        batches: Called when an epoch begins; returns the positions for each batch.
+        num_workers: Processes that decode ``Streamed`` images.
         with_positions: Serve ``(images, image positions, label positions)``.
     """
 
@@ -93,7 +93,7 @@ class BatchLoader:
         self.with_positions = with_positions
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return len(self.batches())
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
@@ -117,10 +117,10 @@ def _raised(batch: tuple[Any, Tensor] | InputError) -> tuple[Any, Tensor]:
 
 
 def check_shareable(batch_size: int, devices: int) -> None:
-    """Check that devices can share a batch equally.
+    """Check that the devices can share a batch equally.
 
     Raises:
-        InputError: If they cannot.
+        InputError: If the batch size is not a multiple of the number of devices.
     """
     if batch_size % devices:
         raise InputError(
@@ -134,15 +134,18 @@ def check_shareable(batch_size: int, devices: int) -> None:
 def shuffled_batches(
     count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, devices: int = 1
 ) -> list[Tensor]:
-    """Positions of one device's share of each batch of an epoch, in an order that seed and epoch decide.
+    """Positions of one device's share of each batch in an epoch.
 
     Args:
-        count: Number of images; where the devices cannot share them equally, some come twice.
-        batch_size: Images of a batch, over all devices.
-        seed: Seed of the order.
+        count: Number of images. If the devices cannot share them equally, some images are served twice.
+        batch_size: Images in a batch, over all devices.
+        seed: Seed of the order, together with the epoch.
         epoch: Number of the epoch.
         rank: Number of the device.
         devices: Number of devices, a divisor of ``batch_size``.
+
+    Returns:
+        One tensor of positions for each batch.
     """
     order = torch.randperm(count, generator=generator("order", seed, epoch))
     order = order[torch.arange(-(-count // devices) * devices) % count]

@@ -1,17 +1,18 @@
-"""What to generate: requests in fixed batches, shared out over the devices."""
+"""Requests for generated images: fixed batches, shared by the devices."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import AtLeast, Between, save_settings
 from dgs_lightning.data.classes import CLASS_LISTS, class_list, labels_of, readable_name
 from dgs_lightning.data.records import ImageRecord, check_label
+from dgs_lightning.distil.centers import hash_centers, read_centers
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import image_seed
 
@@ -21,9 +22,9 @@ class RequestBatch:
     """Images that are generated together.
 
     Args:
-        number: Place among the batches of the whole request list.
-        records: Lines of the manifest that the images will get: label, index, seed, and where each image goes.
-        centers: Cluster centre of each image, shape ``(B, C, h, w)``, if they are guided towards one.
+        number: Number of the batch among all batches of the requests.
+        records: Lines of the manifest for the images: label, index, seed, and file name of each image.
+        centers: Cluster centre of each image, shape ``(B, C, h, w)``; ``None`` where there are no centres.
     """
 
     number: int
@@ -36,7 +37,7 @@ class RequestBatch:
 
 
 class RequestBatches:
-    """Batches in order, as Lightning iterates over them; it leaves anything but a DataLoader alone."""
+    """Batches in order. Lightning does not change their order or share them out, since this is no ``DataLoader``."""
 
     def __init__(self, batches: Sequence[RequestBatch]) -> None:
         self.batches = batches
@@ -48,45 +49,101 @@ class RequestBatches:
         return iter(self.batches)
 
 
-class RequestDataModule(L.LightningDataModule, Ranged):
-    """Requests for so many images of each class.
+class RequestDataModule(L.LightningDataModule):
+    """Requests for a number of images of each class.
 
-    Image ``i`` of a class has a seed of its own, derived from ``seed``, the label and ``i``. The batches depend on
-    these settings alone: they are dealt out to the devices, and a batch that is complete on disk is left out.
+    Each image has its own seed, derived from ``seed``, its label and its index in the class. The batches depend only on
+    these settings. The devices share the batches, and leave out those whose images are finished.
 
     Args:
         labels: Labels, or the name of a class list (``imagewoof``), or a folder with class folders. By default all
             labels of the model.
-        images_per_class: Images of each class. Under guidance towards cluster centres there are as many as centres.
-        seed: Seed of the run; another one gives another pool.
-        batch_size: Images denoised at a time by one device; ``auto`` for as many as fit in a GPU's memory, a power of
-            two. A set that was begun goes on with the number it was begun with.
-    """
+        images_per_class: Images of each class. With centres, there is one image for each centre instead.
+        seed: Seed of the run. Another seed gives other images.
+        batch_size: Images that one device denoises at a time; ``auto`` for the largest power of two that fits in a
+            GPU's memory. With ``auto``, a set that was begun goes on with its first batch size.
+        centers: Safetensors file with cluster centres of each label, shape ``(n, C, h, w)``, as ``dgs centers`` writes.
+            A guidance such as ``CenterGuidance`` guides each image towards its centre.
 
-    RANGES: ClassVar[Mapping[str, str]] = {
-        "images_per_class": "[1, 1000000]",
-        "seed": "[0, inf)",
-        "batch_size": "[1, inf)",
-    }
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning import GenerationTask
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> data = RequestDataModule(labels=["dog"], images_per_class=3, batch_size=2)
+        >>> with TemporaryDirectory() as folder:
+        ...     task = GenerationTask(write_dit(folder), steps=1)
+        ...     images = L.Trainer(**QUIET, default_root_dir=folder).predict(task, data)
+        >>> [[record.file_name for record in batch.records] for batch in data.batches()]
+        [['dog/00000.png', 'dog/00001.png'], ['dog/00002.png']]
+    """
 
     def __init__(
         self,
         labels: list[str] | str | None = None,
-        images_per_class: int = 10,
-        seed: int = 0,
-        batch_size: int | Literal["auto"] = 64,
+        images_per_class: Annotated[int, Between(1, 1_000_000)] = 10,
+        seed: Annotated[int, AtLeast(0)] = 0,
+        batch_size: Annotated[int | Literal["auto"], AtLeast(1)] = 64,
+        centers: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.check_settings(self.hparams)
-        self.batch_size = None if batch_size == "auto" else batch_size  # None until a device has tried
+        save_settings(self)
+        self._batch_size = None if batch_size == "auto" else batch_size  # None until it is settled
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.centers: Mapping[str, Tensor] | None = None
-        self.finished: Callable[[], Collection[str]] = frozenset
+        self._centers: Mapping[str, Tensor] | None = None
+        self._finished: Callable[[], Collection[str]] = frozenset
 
     def setup(self, stage: str) -> None:
-        """Forget the centres and the writer of an earlier run; callbacks set those of this one."""
-        self.centers, self.finished = None, frozenset
+        """Read the centres of the settings, and forget what callbacks said in an earlier run.
+
+        Raises:
+            InputError: If the centres do not fit the labels and the model.
+        """
+        self._centers, self._finished = None, frozenset
+        if self.hparams["centers"] is not None:
+            self.use_centers(Path(self.hparams["centers"]))
+
+    # ---- what callbacks say ------------------------------------------------------------------------------------
+
+    def use_centers(self, path: Path) -> None:
+        """Request an image for each cluster centre in a file.
+
+        Raises:
+            InputError: If the settings name another file, or the centres do not fit the labels and the model.
+        """
+        own = self.hparams["centers"]
+        if own is not None and Path(own) != path:
+            raise InputError(
+                "data.centers",
+                found=f"{own}, and {path} from the guidance",
+                expected="one file of centres",
+                remedy="Remove data.centers, or the centres of the guidance",
+            )
+        shape: tuple[int, int, int] = self.trainer.lightning_module.latent_shape  # type: ignore[assignment, union-attr]
+        self._centers = read_centers(path, self.labels, shape)
+
+    def leave_out(self, finished: Callable[[], Collection[str]]) -> None:
+        """Leave out the batches whose images are all finished.
+
+        Args:
+            finished: Returns the file names of the finished images. It is called when the batches are made.
+        """
+        self._finished = finished
+
+    def keep_batch_size(self, size: int | None) -> None:
+        """Go on with the batch size of an earlier run, where the setting is ``auto``."""
+        self._batch_size = self._batch_size or size
+
+    # ---- requests ----------------------------------------------------------------------------------------------
+
+    @property
+    def centers(self) -> Mapping[str, Tensor] | None:
+        """Cluster centres of each label, shape ``(n, C, h, w)``; ``None`` where there are none."""
+        return self._centers
+
+    @property
+    def centers_hash(self) -> str | None:
+        """Hash of the centres; ``None`` where there are none."""
+        return None if self._centers is None else hash_centers(self._centers)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -108,7 +165,7 @@ class RequestDataModule(L.LightningDataModule, Ranged):
                 expected=f"labels among its {len(known)} ({', '.join(known[:5])}, ...)",
                 remedy="Correct the labels, or choose a model trained on them",
             )
-        for label in chosen:  # a model's labels come from a file, and become folders
+        for label in chosen:  # the labels of a model come from a file, and become folders
             try:
                 check_label(label)
             except ValueError as error:
@@ -118,7 +175,7 @@ class RequestDataModule(L.LightningDataModule, Ranged):
         return chosen
 
     def settings(self) -> dict[str, Any]:
-        """What the request list depends on."""
+        """Settings that the requests depend on."""
         return {
             "labels": list(self.labels),
             "images_per_class": self.hparams["images_per_class"],
@@ -129,7 +186,7 @@ class RequestDataModule(L.LightningDataModule, Ranged):
     def requests(self) -> list[ImageRecord]:
         """All images: the first of every class, then the second of every class, and so on."""
         labels, each, seed = self.labels, self.hparams["images_per_class"], self.hparams["seed"]
-        counts = {label: each if self.centers is None else len(self.centers[label]) for label in labels}
+        counts = {label: each if self._centers is None else len(self._centers[label]) for label in labels}
         return [
             ImageRecord(
                 file_name=f"{label}/{index:05d}.png",
@@ -145,43 +202,27 @@ class RequestDataModule(L.LightningDataModule, Ranged):
 
     def settled_batch_size(self) -> int:
         """Images of a batch, the same on all devices."""
-        if self.batch_size is None:
+        if self._batch_size is None:
             trainer = self.trainer
             assert trainer is not None
             largest = torch.tensor(trainer.lightning_module.largest_batch(), device=trainer.strategy.root_device)  # type: ignore[operator]
-            self.batch_size = int(trainer.strategy.reduce(largest, reduce_op="min"))
-        return self.batch_size
+            self._batch_size = int(trainer.strategy.reduce(largest, reduce_op="min"))
+        return self._batch_size
 
     def batches(self) -> list[RequestBatch]:
-        """The request list, cut into batches."""
+        """All requests in batches."""
         records, size = self.requests(), self.settled_batch_size()
         groups = [records[start : start + size] for start in range(0, len(records), size)]
         return [RequestBatch(number, group, self._centers_of(group)) for number, group in enumerate(groups)]
 
     def _centers_of(self, records: Sequence[ImageRecord]) -> Tensor | None:
-        if self.centers is None:
+        if self._centers is None:
             return None
-        return torch.stack([self.centers[record.label][record.index or 0] for record in records])
+        return torch.stack([self._centers[record.label][record.index or 0] for record in records])
 
     def predict_dataloader(self) -> RequestBatches:
         """This device's share of the batches that are not finished."""
-        finished, trainer = self.finished(), self.trainer
+        finished, trainer = self._finished(), self.trainer
         waiting = [batch for batch in self.batches() if any(r.file_name not in finished for r in batch.records)]
         share = waiting[trainer.global_rank :: trainer.world_size] if trainer else waiting
         return RequestBatches(share)
-
-
-def request_datamodule(datamodule: object, user: str) -> RequestDataModule:
-    """The datamodule as the one that a callback named ``user`` works with.
-
-    Raises:
-        InputError: If it is another one.
-    """
-    if not isinstance(datamodule, RequestDataModule):
-        raise InputError(
-            user,
-            found=type(datamodule).__name__,
-            expected="RequestDataModule",
-            remedy="Set data to RequestDataModule",
-        )
-    return datamodule

@@ -1,4 +1,4 @@
-"""Guidance of the denoising loop: what it sees at a step, and how far it shifts that step's mean."""
+"""Guidance of the denoising loop: what a guidance sees of a step, and how far it shifts the mean of the step."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -13,15 +13,15 @@ class StepState:
     latent: Tensor  # noisy latents, (B, C, h, w)
     pred_x0: Tensor  # clean latents predicted from them, (B, C, h, w)
     sigma: Tensor  # standard deviation of an ancestral step, broadcastable to (B, C, h, w)
-    index: int  # of the respaced steps, from steps - 1 down to 0
-    timestep: int  # of the 1,000 of training
+    index: int  # among the respaced steps, from steps - 1 down to 0
+    timestep: int  # among the 1,000 of training
 
 
 class Guidance(Protocol):
-    """Anything that can say how to shift the mean of a step."""
+    """A function that shifts the mean of a step."""
 
     def __call__(self, state: StepState) -> Tensor | None:
-        """Shift of the step's mean, ``(B, C, h, w)``; ``None`` where it does not guide."""
+        """Shift of the step's mean, ``(B, C, h, w)``; ``None`` for no shift."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class ClusterGuidance:
     .. math:: \hat\mu_t = \mu_t + \lambda\, \sigma_t\, (z_c - \hat z_0)
 
     The form ``x0`` measures the distance from the predicted clean latent, as MGD3 does (Chan-Santiago et al., ICML
-    2025); ``latent`` from the noisy one, Eq. 10 read literally. Steps are guided while their respaced index is above
-    ``stop_timestep``: of 50 steps, 49 at stop 0, 24 at stop 25, none at stop 50.
+    2025). The form ``latent`` measures it from the noisy latent (Eq. 10 read literally). A step is guided if its
+    respaced index is above ``stop_timestep``: of 50 steps, 49 at stop 0, 24 at stop 25, none at stop 50.
 
     Args:
         centers: Centre of each image, shape ``(B, C, h, w)``.
         scale: :math:`\lambda`.
-        stop_timestep: Respaced index at and below which steps are free.
+        stop_timestep: Steps with this respaced index or a lower one are not guided.
         form: What the distance is measured from.
     """
 
@@ -50,7 +50,7 @@ class ClusterGuidance:
         """Shift of the step's mean.
 
         Raises:
-            ValueError: If the centres are not of the latents' shape.
+            ValueError: If the centres and the latents differ in shape.
         """
         if state.index <= self.stop_timestep:
             return None

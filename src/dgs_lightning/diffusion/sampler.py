@@ -1,4 +1,4 @@
-"""From noise to latents: one denoising loop, whatever the scheduler and the guidance."""
+"""From noise to latents: one denoising loop for every scheduler and guidance."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -18,6 +18,7 @@ from dgs_lightning.diffusion.objective import (
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # latents (B, C, h, w), timesteps (B,) -> network output
 Sampler = Literal["ancestral", "ddim", "dpm++"]
+OnStep = Callable[[StepState], None]
 
 
 @torch.no_grad()
@@ -29,17 +30,19 @@ def sample(
     sampler: Sampler = "ancestral",
     steps: int = 50,
     guidance: Guidance | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Denoise latents.
 
     Args:
         denoise: Network output at latents and timesteps: the predicted noise, and the values for sigma if learned.
         latent: Standard normal noise to start from, shape ``(B, C, h, w)``.
-        generators: One for each image, so that neither the batch nor the device changes what an image draws.
+        generators: One for each image, so that an image draws the same noise in any batch and on any device.
         sampler: ``ancestral`` draws each step from the learned posterior (Ho et al. 2020; Nichol & Dhariwal 2021);
             ``ddim`` (Song et al. 2021) and ``dpm++`` (Lu et al. 2022) are deterministic.
         steps: Number of steps, spread over the 1,000 of training.
         guidance: Shifts the mean of each step.
+        on_step: Called with each step before it is taken, from index ``steps - 1`` down to 0.
 
     Returns:
         Clean latents, shape ``(B, C, h, w)``.
@@ -54,9 +57,12 @@ def sample(
         pred_noise, sigma_values = split_sigma(output, latent.shape[1])
         moving = torch.cat([pred_noise, sigma_values], 1) if sampler == "ancestral" else pred_noise
         moved = scheduler.step(moving, timestep, latent, generator=list(generators)).prev_sample
-        if guidance is not None:
+        if guidance is not None or on_step is not None:
             following = timesteps[steps - index] if index else None
-            shift = guidance(step_state(latent, pred_noise, sigma_values, index, timestep, following))
+            state = step_state(latent, pred_noise, sigma_values, index, timestep, following)
+            if on_step is not None:
+                on_step(state)
+            shift = None if guidance is None else guidance(state)
             moved = moved if shift is None else moved + shift
         latent = moved
     return latent
@@ -75,9 +81,9 @@ def build_scheduler(sampler: Sampler, steps: int) -> Any:  # noqa: ANN401
         scheduler = DDPMScheduler(
             **schedule, variance_type="learned_range", timestep_spacing="linspace", clip_sample=False
         )
-    else:  # DDIM is the first order of DPM-Solver++; diffusers' own steps right only where the steps divide the 1,000
+    else:  # DDIM is DPM-Solver++ of order 1; diffusers' DDIM is right only where the number of steps divides 1,000
         scheduler = DPMSolverMultistepScheduler(**schedule, solver_order=1 if sampler == "ddim" else 2)
-    if sampler == "ddim" or (sampler == "dpm++" and steps == 1000):  # where dpm++'s own spacing repeats a timestep
+    if sampler == "ddim" or (sampler == "dpm++" and steps == 1000):  # dpm++'s own spacing repeats a timestep
         scheduler.set_timesteps(timesteps=[round(1000 * (steps - taken) / steps) - 1 for taken in range(steps)])
     else:
         scheduler.set_timesteps(steps)
@@ -85,7 +91,7 @@ def build_scheduler(sampler: Sampler, steps: int) -> Any:  # noqa: ANN401
 
 
 def split_sigma(output: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Predicted noise and the values for sigma, -1 (the posterior's own) where the network does not learn it."""
+    """Predicted noise and the values for sigma; -1, the posterior's own sigma, where the network does not learn it."""
     pred_noise, sigma_values = output[:, :channels], output[:, channels:]
     return pred_noise, sigma_values if sigma_values.numel() else -torch.ones_like(pred_noise)
 
@@ -93,7 +99,7 @@ def split_sigma(output: Tensor, channels: int) -> tuple[Tensor, Tensor]:
 def step_state(
     latent: Tensor, pred_noise: Tensor, sigma_values: Tensor, index: int, timestep: int, following: int | None
 ) -> StepState:
-    """What guidance sees of a step from one timestep to the following, or from the last one to the clean latent."""
+    """State of a step from one timestep to the following one; without a following one, to the clean latent."""
     alphas_cumprod = linear_alphas_cumprod()
     alpha = alphas_cumprod[timestep]
     if following is None:  # no noise is drawn in the last step
@@ -108,14 +114,14 @@ def step_state(
 def classifier_free(
     model: Callable[[Tensor, Tensor, Tensor], Tensor], y: Tensor, null_label: int, scale: float, channels: int
 ) -> Denoiser:
-    """Denoiser with classifier-free guidance (Ho & Salimans 2022), both branches in one batch.
+    """Denoiser with classifier-free guidance (Ho & Salimans 2022). Both branches run in one batch.
 
     Args:
         model: Network of latents, timesteps and class indices.
         y: Class index of each image, shape ``(B,)``.
-        null_label: Class index that stands for none.
-        scale: Guidance scale; at 1 there is no unconditional branch.
-        channels: The first so many output channels are guided, 3 of 4 as published; the others stay conditional.
+        null_label: Class index that stands for no class.
+        scale: Guidance scale. At 1 there is no unconditional branch.
+        channels: Number of output channels that are guided, 3 of 4 as published. The other ones stay conditional.
     """
     if scale == 1:
         return lambda x, t: model(x, t, y)
@@ -130,10 +136,10 @@ def classifier_free(
 
 
 def published_channels(channels: int) -> int:
-    """How many latent channels are guided: the first 3 of 4 as published, all of any other number."""
+    """Number of latent channels that are guided: 3 of 4 as published, else all."""
     return 3 if channels == 4 else channels
 
 
 def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise ``(B, *shape)``, each image's from its own CPU generator."""
+    """Standard normal noise ``(B, *shape)``, drawn for each image from its own CPU generator."""
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])

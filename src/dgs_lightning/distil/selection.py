@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from dgs_lightning.bounds import AtLeast, Between, Group
+from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, require_scores
 from dgs_lightning.errors import InputError
@@ -100,6 +100,7 @@ class SelectionSettings(Group):
         Raises:
             InputError: If one of them is unknown or impossible.
         """
+        check_bounds(SmoothingSettings, settings["smoothing_forks"] or {}, "smoothing_forks.")
         plenty = np.ones(settings["intervals"], dtype=np.int64)
         for name, use in (
             ("distribution", lambda: sampling_distribution(settings["distribution"], 1, plenty, plenty)),
@@ -147,17 +148,26 @@ class Selection(SelectionSettings):
             "intervals": self.intervals,
             "estimator": estimator,
         }
+        smoothing = _smoothing(self.smoothing, self.smoothing_forks)
         if self.method == "dgs":
-            records, classes = self._by_difficulty(pool, original)
-            smoothing = _smoothing(self.smoothing, self.smoothing_forks)
             report |= {
                 "distribution": self.distribution,
                 "smoothing": smoothing and asdict(smoothing),
                 "shortage": self.shortage,
             }
-        else:
-            records, classes = self._by_rule(pool)
-        return Selected(records, {**report, "classes": classes})
+        rule = None if self.method == "dgs" else self._rule()
+        selected: list[ImageRecord] = []
+        classes: dict[str, Any] = {}
+        for label, records in pool.items():
+            size, rng = min(self.ipc, len(records)), np.random.default_rng(named_seed("select", self.seed, label))
+            if rule is None:
+                chosen, classes[label] = self._by_difficulty(records, original[label], size, rng, smoothing)
+            else:
+                chosen = [records[k] for k in sorted(rule(records, size, rng))]
+                classes[label] = {"selected": len(chosen)}
+            selected += [self._with_interval(record) for record in chosen]
+        _warn_of_failed_smoothing(classes)
+        return Selected(selected, {**report, "classes": classes})
 
     def _pool(self) -> Classes:
         pool = _by_label(self.pool, self.pool_scores)
@@ -193,41 +203,31 @@ class Selection(SelectionSettings):
                 remedy="Lower the IPC, enlarge the pool, or set allow_fewer to take all images of these classes",
             )
 
-    def _rng(self, label: str) -> np.random.Generator:
-        return np.random.default_rng(named_seed("select", self.seed, label))
-
-    def _by_difficulty(self, pool: Classes, original: Classes) -> tuple[list[ImageRecord], dict[str, Any]]:
-        """Difficulty-guided sampling of all classes (Algorithm 1)."""
-        selected: list[ImageRecord] = []
-        reports: dict[str, Any] = {}
-        degenerate = []
-        smoothing = _smoothing(self.smoothing, self.smoothing_forks)
-        for label, records in pool.items():
-            scores, reference = difficulties(records), difficulties(original[label])
-            found = select_class(
-                scores,
-                reference,
-                min(self.ipc, len(records)),
-                self._rng(label),
-                distribution=self.distribution,
-                smoothing=smoothing,
-                intervals=self.intervals,
-                shortage=self.shortage,
-            )
-            for k in found.draw.chosen:
-                record = self._with_interval(records[k])
-                selected.append(replace(record, extra={**record.extra, "smoothed": float(found.smoothed.pool[k])}))
-            reports[label] = self._report(found, scores, reference)
-            if found.smoothed.pool_thresholds.degenerate or found.smoothed.original_thresholds.degenerate:
-                degenerate.append(label)
-        if degenerate:
-            warnings.warn(
-                f"smoothing found no thresholds in {len(degenerate)} of {len(pool)} classes "
-                f"({', '.join(degenerate[:10])}{' ...' if len(degenerate) > 10 else ''}) and clipped nothing there: "
-                "their difficulties are too few or too similar for this smoothing",
-                stacklevel=3,
-            )
-        return selected, reports
+    def _by_difficulty(
+        self,
+        records: list[ImageRecord],
+        original: list[ImageRecord],
+        size: int,
+        rng: np.random.Generator,
+        smoothing: SmoothingSettings | None,
+    ) -> tuple[list[ImageRecord], dict[str, Any]]:
+        """Difficulty-guided sampling of one class (Algorithm 1): the selected records and the report."""
+        scores, reference = difficulties(records), difficulties(original)
+        found = select_class(
+            scores,
+            reference,
+            size,
+            rng,
+            distribution=self.distribution,
+            smoothing=smoothing,
+            intervals=self.intervals,
+            shortage=self.shortage,
+        )
+        smoothed = found.smoothed.pool
+        chosen = [
+            replace(records[k], extra={**records[k].extra, "smoothed": float(smoothed[k])}) for k in found.draw.chosen
+        ]
+        return chosen, self._report(found, scores, reference)
 
     def _report(self, found: ClassSelection, scores: Floats, reference: Floats) -> dict[str, Any]:
         """Report of a class: the histograms of Fig. 7 before and after smoothing, and the distance from the target."""
@@ -257,18 +257,8 @@ class Selection(SelectionSettings):
             for name, values in scores.items()
         }
 
-    def _by_rule(self, pool: Classes) -> tuple[list[ImageRecord], dict[str, Any]]:
-        """Selection of all classes by a method without a target distribution."""
-        rule = self._rule()
-        selected: list[ImageRecord] = []
-        reports: dict[str, Any] = {}
-        for label, records in pool.items():
-            chosen = rule(records, min(self.ipc, len(records)), self._rng(label))
-            selected += [self._with_interval(records[k]) for k in sorted(chosen)]
-            reports[label] = {"selected": len(chosen)}
-        return selected, reports
-
     def _rule(self) -> Rule:
+        """A method without a target distribution: from the records of a class to positions of the selected images."""
         if self.method in BY_FEATURES:
             features, coreset = build_features(self.features, self.features_weights), BY_FEATURES[self.method]
             return lambda records, size, _: coreset(features([Path(self.pool, r.file_name) for r in records]), size)
@@ -292,6 +282,18 @@ class Selection(SelectionSettings):
 def _smoothing(preset: str, forks: Mapping[str, float | str | None] | None) -> SmoothingSettings | None:
     """Settings of the smoothing; ``None`` if difficulties are not smoothed."""
     return None if preset == "none" else smoothing_settings(preset, forks)
+
+
+def _warn_of_failed_smoothing(classes: Mapping[str, Any]) -> None:
+    pairs = {label: report.get("thresholds", {}).values() for label, report in classes.items()}
+    failed = [label for label, pair in pairs.items() if any(thresholds["degenerate"] for thresholds in pair)]
+    if failed:
+        warnings.warn(
+            f"smoothing found no thresholds in {len(failed)} of {len(classes)} classes "
+            f"({', '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}) and clipped nothing there: "
+            "their difficulties are too few or too similar for this smoothing",
+            stacklevel=3,
+        )
 
 
 def difficulties(records: list[ImageRecord]) -> Floats:

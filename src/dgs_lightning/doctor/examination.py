@@ -1,6 +1,8 @@
 """All that the doctor looks at, in order."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from dgs_lightning.doctor.devices import check_devices
 from dgs_lightning.doctor.finding import Finding, of_error
@@ -13,8 +15,9 @@ from dgs_lightning.doctor.timing import check_time
 from dgs_lightning.doctor.weights import check_weights
 from dgs_lightning.doctor.work import dit_of, scale_of, works_of
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.plan import Plan, Stage
+from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
 
 
 def examine(experiment: Experiment) -> list[Finding]:
@@ -29,7 +32,9 @@ def examine(experiment: Experiment) -> list[Finding]:
         stages = plan.everything()
     except InputError as error:
         findings.append(of_error(error))
-    findings += check_settings(stages, plan.output)
+    output = Path(experiment.output or "runs")
+    findings += check_settings(stages, output)
+    stages = [replace(stage, config=stage.settings(output)) for stage in stages]
     valid = all(finding.level == "ok" for finding in findings)
     trees, unreadable = open_trees(experiment)
     findings += unreadable

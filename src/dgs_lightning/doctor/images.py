@@ -14,8 +14,9 @@ from dgs_lightning.data.images import load_image
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.doctor.finding import Finding, of_error, ok, problem, warning
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.plan import FROM_ORIGINALS, expand
+from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import Experiment, variant_of
+from dgs_lightning.runs.methods import METHODS, ORIGINALS
 
 SAMPLE = 24  # images of each folder that are read
 FASTAI = {"imagewoof": (9_025, 3_929), "imagenette": (9_469, 3_925)}  # training and validation images in all
@@ -211,7 +212,8 @@ def val_fraction(experiment: Experiment) -> float:
 
 
 def _selects_from_originals(experiment: Experiment) -> bool:
-    return any(variant_of(experiment, row)[0] in FROM_ORIGINALS for row in experiment.methods)
+    methods = (METHODS.get(variant_of(experiment, row)[0]) for row in experiment.methods)
+    return any(method and method.rule and method.images == ORIGINALS for method in methods)
 
 
 def check_edition(trees: Trees) -> Iterator[Finding]:

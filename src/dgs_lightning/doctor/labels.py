@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from dgs_lightning.doctor.finding import Finding, ok, problem, warning
 from dgs_lightning.doctor.images import Trees, listed, renamed
-from dgs_lightning.doctor.models import estimator_source, labels_of_dit, labels_of_estimator
 from dgs_lightning.doctor.settings import is_used, setting
-from dgs_lightning.experiment.plan import Stage
+from dgs_lightning.doctor.weights import estimator_source
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.models.dit.formats import dit_labels
 
 RENAME = "Where the classes are ImageNet's, name the class folders by WordNet id"
 
@@ -21,9 +22,7 @@ def check_labels_of_models(experiment: Experiment, stages: Sequence[Stage], tree
         yield _of_dit(experiment.dit, wanted, stages)
     if experiment.estimator is not None:
         remedy = f"{RENAME}; otherwise leave 'estimator' out, and one is trained on the data, out of fold"
-        yield _known(
-            f"estimator {experiment.estimator}", labels_of_estimator(estimator_source(experiment)), wanted, remedy
-        )
+        yield _known(f"estimator {experiment.estimator}", estimator_source(experiment).labels(), wanted, remedy)
 
 
 def _of_dit(name: str, wanted: set[str], stages: Sequence[Stage]) -> Finding:
@@ -34,7 +33,7 @@ def _of_dit(name: str, wanted: set[str], stages: Sequence[Stage]) -> Finding:
         return ok(f"dit {name}: fine-tuning gives its label table the classes of the data")
     methods = f" and leave out what generates before fine-tuning ({listed(untuned, 3)})" if untuned else ""
     remedy = f"{RENAME}; otherwise set finetune.model.init_args.label_table=replace{methods}"
-    return _known(f"dit {name}", labels_of_dit(name), wanted, remedy)
+    return _known(f"dit {name}", dit_labels(name), wanted, remedy)
 
 
 def _known(model: str, known: Sequence[str] | None, wanted: set[str], remedy: str) -> Finding:

@@ -12,7 +12,7 @@ import yaml
 import dgs_lightning
 from dgs_lightning.doctor.finding import Finding, of_error, ok, problem
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.plan import Stage, one_of_each_kind
+from dgs_lightning.experiment.stage import Stage, one_of_each_kind
 
 
 def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
@@ -22,8 +22,8 @@ def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
     valid = True
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.yaml")
-        for stage in one_of_each_kind(stages, output):
-            config.write_text(yaml.safe_dump(stage.config, allow_unicode=True), encoding="utf-8")
+        for stage in one_of_each_kind(stages):
+            config.write_text(yaml.safe_dump(stage.settings(output), allow_unicode=True), encoding="utf-8")
             try:
                 check(stage.command, ["--config", str(config)])
             except InputError as error:
@@ -36,7 +36,9 @@ def check_settings(stages: Sequence[Stage], output: Path) -> Iterator[Finding]:
 
 def is_used(value: str, stages: Sequence[Stage]) -> bool:
     """Whether a value is in the settings of a stage; where there are no stages to ask, it is taken to be."""
-    return not stages or any(json.dumps(value) in json.dumps(stage.config) for stage in stages)
+    return not stages or any(
+        json.dumps(value) in json.dumps(stage.config, default=lambda part: part.path) for stage in stages
+    )
 
 
 def setting(stage: Stage, part: str, name: str) -> Any:  # noqa: ANN401

@@ -12,10 +12,10 @@ from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.images import MEMORY
 from dgs_lightning.doctor.finding import Finding, ok, problem
 from dgs_lightning.doctor.settings import setting
-from dgs_lightning.doctor.work import Scale, codec_config, generated, latent_shape, task_of
-from dgs_lightning.experiment.plan import Stage
+from dgs_lightning.doctor.work import Scale, generated, task_of
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.models.codec import PIXELS
+from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 
@@ -68,10 +68,10 @@ def _images(stage: Stage, scale: Scale) -> int:
 
 def _cache(experiment: Experiment, stage: Stage, scale: Scale) -> int:
     """Bytes of the latent cache."""
-    shape, dtype = latent_shape(experiment, scale), setting(stage, "model", "dtype") or "float16"
+    shape = latent_shape(experiment.codec, scale.side, scale.channels)
+    dtype = setting(stage, "model", "dtype") or "float16"
     flips = 1 if setting(stage, "model", "flips") is False else 2
-    posterior = experiment.codec != PIXELS and codec_config(experiment.codec).get("_class_name") != "AutoencoderTiny"
-    return CacheSettings("", "", shape, posterior, flips, dtype).bytes_for(scale.train)
+    return CacheSettings("", "", shape, keeps_variances(experiment.codec), flips, dtype).bytes_for(scale.train)
 
 
 def _dit_trainings(stages: Sequence[Stage], scale: Scale, dit: DiTConfig | None) -> Iterator[tuple[int, int]]:

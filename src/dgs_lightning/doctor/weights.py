@@ -4,27 +4,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dgs_lightning.doctor.finding import Finding, ok, problem, warning
-from dgs_lightning.doctor.models import (
+from dgs_lightning.doctor.settings import is_used
+from dgs_lightning.experiment.sections import expand
+from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.models.codec import PIXELS
+from dgs_lightning.models.estimator import EstimatorSource
+from dgs_lightning.models.hub import (
     AUTOENCODER,
     TRANSFORMER,
-    EstimatorSource,
-    estimator_source,
+    WEIGHT_SUFFIXES,
     find_model,
+    has_weights,
     is_hub_id,
+    licence_of,
 )
-from dgs_lightning.doctor.settings import is_used
-from dgs_lightning.experiment.plan import Stage
-from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.models.codec import PIXELS
-from dgs_lightning.models.estimator import IMAGENET_CLASSES
 
 ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
-ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
-LICENCES = {
-    "facebook/DiT": "CC BY-NC 4.0: not for commercial use",
-    "stabilityai/sd-vae": "MIT",
-    "madebyollin/": "MIT",
-}
 
 
 def check_weights(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[Finding]:
@@ -44,9 +40,11 @@ def _model(role: str, name: str, patterns: Sequence[str]) -> Finding:
         if is_hub_id(name):
             return _to_fetch(f"{role} {name}", f"'hf download {name}'", f"set {role} to the folder of a copy")
         return problem(f"{role} {name}: no such file or folder", f"Correct the path, or set {role} to a hub id")
-    if any(file.suffix in ENDINGS and file.stat().st_size for file in (found, *found.rglob("*")) if file.is_file()):
+    if has_weights(found):
         return ok(f"{role} {name}: on this machine{_licence(name)}")
-    return problem(f"{role} {name}: no weights in {found}", f"Fetch them again: a file ending in {', '.join(ENDINGS)}")
+    return problem(
+        f"{role} {name}: no weights in {found}", f"Fetch them again: a file ending in {', '.join(WEIGHT_SUFFIXES)}"
+    )
 
 
 def _estimator(experiment: Experiment) -> Finding:
@@ -56,34 +54,21 @@ def _estimator(experiment: Experiment) -> Finding:
     if asked.local is not None:
         if Path(asked.local).exists():
             return _model("estimator", asked.local, ())
-        if asked.source:
+        if asked.library:
             return problem(f"{name}: no weights {asked.local}", "Correct the path, or leave estimator_weights out")
         return problem(f"{name}: neither a folder nor the name of a network", "Write torchvision:NAME or timm:NAME")
     try:
-        found, fetch = (_of_torchvision if asked.source == "torchvision" else _of_timm)(asked)
-    except (ValueError, KeyError):
-        return problem(f"{name}: no such network in {asked.source}", "Name another, such as torchvision:resnet50")
+        found, fetch = asked.in_cache()
+    except ValueError:
+        return problem(f"{name}: no such network in {asked.library}", "Name another, such as torchvision:resnet50")
     return ok(f"{name}: on this machine") if found else _to_fetch(name, fetch, "set estimator_weights=FILE")
 
 
-def _of_torchvision(asked: EstimatorSource) -> tuple[bool, str]:
-    """Whether weights are in torch's cache, and how to get them there."""
-    from torch import hub
-    from torchvision.models import get_model_weights
-
-    url = get_model_weights(asked.network)[asked.weights].url
-    path = Path(hub.get_dir(), "checkpoints", Path(url).name)
-    return path.is_file(), f"'curl --create-dirs -Lo {path} {url}'"
-
-
-def _of_timm(asked: EstimatorSource) -> tuple[bool, str]:
-    """Whether weights are in the hub's cache, and how to get them there."""
-    from timm import get_pretrained_cfg
-
-    config = get_pretrained_cfg(asked.network)
-    if config is None or config.hf_hub_id is None or config.num_classes != IMAGENET_CLASSES:
-        raise ValueError
-    return find_model(config.hf_hub_id, ("*.safetensors",)) is not None, f"'hf download {config.hf_hub_id}'"
+def estimator_source(experiment: Experiment) -> EstimatorSource:
+    """Where the estimator of an experiment comes from."""
+    in_section = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
+    weights = experiment.estimator_weights or in_section
+    return EstimatorSource.of(experiment.estimator or "", None if weights is None else str(weights))
 
 
 def _to_fetch(what: str, fetch: str, instead: str) -> Finding:
@@ -97,4 +82,5 @@ def _to_fetch(what: str, fetch: str, instead: str) -> Finding:
 
 
 def _licence(name: str) -> str:
-    return next((f" (licence {text})" for start, text in LICENCES.items() if name.startswith(start)), "")
+    licence = licence_of(name)
+    return f" (licence {licence})" if licence else ""

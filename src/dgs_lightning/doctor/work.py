@@ -10,15 +10,16 @@ from dgs_lightning.commands.prepare import DIGITS
 from dgs_lightning.data.images import is_grey, load_image
 from dgs_lightning.datamodules.images import Folds
 from dgs_lightning.doctor.images import Trees, val_fraction
-from dgs_lightning.doctor.models import AUTOENCODER, dit_config, find_model, read_json
 from dgs_lightning.doctor.settings import setting
-from dgs_lightning.experiment.plan import Stage
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.models.codec import PIXELS
+from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.models.codec import latent_shape
+from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.tasks.diffusion_settings import ModelSize
 from dgs_lightning.tasks.protocol import published_epochs
 
+LIGHTNING_EPOCHS, EVALUATIONS = 1_000, 100  # of a trainer and of PublishedLength without settings
 DIGIT_IMAGES = 1_797
 TRAINING = 3  # forward passes that take as long as one forward and backward
 
@@ -99,22 +100,6 @@ def scale_of(experiment: Experiment, trees: Trees) -> Scale | None:
     return Scale(len(tree.labels), images, val, side, channels, len(trees["pool"].records) if "pool" in trees else 0)
 
 
-def latent_shape(experiment: Experiment, scale: Scale) -> tuple[int, int, int]:
-    """Shape ``(C, h, w)`` of a latent; that of Stable Diffusion's autoencoders where the codec is not here to ask."""
-    if experiment.codec == PIXELS:
-        return scale.channels, scale.side, scale.side
-    config = codec_config(experiment.codec)
-    stages = config.get("encoder_block_out_channels") or config.get("block_out_channels") or range(4)
-    side = scale.side // 2 ** (len(stages) - 1)
-    return config.get("latent_channels", 4), side, side
-
-
-def codec_config(codec: str) -> dict[str, Any]:
-    """Config of an autoencoder; empty where it is not here."""
-    path = find_model(codec, AUTOENCODER)
-    return {} if path is None else read_json(path / "config.json")
-
-
 def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiTConfig | None:
     """Architecture of the DiT: the given one's, or that of the one trained from scratch."""
     if experiment.dit is not None:
@@ -123,7 +108,7 @@ def dit_of(experiment: Experiment, stages: Sequence[Stage], scale: Scale) -> DiT
     if stage is None:
         return None
     size = ModelSize.of(stage.config["model"]["init_args"].get("size", {}))
-    return size.config(latent_shape(experiment, scale), scale.classes)
+    return size.config(latent_shape(experiment.codec, scale.side, scale.channels), scale.classes)
 
 
 # ---- stage by stage ----------------------------------------------------------------------------------------------
@@ -173,15 +158,38 @@ def _dit_training(stage: Stage, scale: Scale) -> Work:
 
 def _classification(stage: Stage, scale: Scale) -> Work:
     images, batch = train_images(stage, scale), int(setting(stage, "data", "batch_size"))
-    epochs, steps = setting(stage, "model", "epochs"), setting(stage, "model", "steps")
-    if steps is not None:
-        epochs = math.ceil(steps / math.ceil(images / batch))
-    epochs = epochs or published_epochs(images / scale.classes, scale.classes)
-    evaluations = epochs // max(1, epochs // setting(stage, "model", "evaluations"))
+    epochs, evaluations = _length(stage, scale, images, math.ceil(images / batch))
     side = setting(stage, "data", "image_size") or scale.side
     passes = TRAINING * epochs * images + evaluations * scale.val
     network = Classifier(setting(stage, "model", "network"), side, setting(stage, "model", "width"))
     return Work(stage.name, "networks trained", 1, passes, network)
+
+
+def _length(stage: Stage, scale: Scale, images: int, batches: int) -> tuple[int, int]:
+    """Epochs of a classifier's training, and the number of evaluations in it."""
+    trainer, named = stage.config["trainer"], callback_settings(stage, "PublishedLength")
+    published = named or {}
+    limits = [trainer["max_epochs"]] if trainer.get("max_epochs", -1) not in (None, -1) else []
+    if (steps := trainer.get("max_steps", -1)) != -1:
+        limits.append(math.ceil(steps / batches))
+    if not limits and named is None:
+        limits = [LIGHTNING_EPOCHS]
+    elif not limits and (steps := published.get("steps")) is not None:
+        limits = [math.ceil(steps / batches)]
+    epochs = min(limits, default=published.get("epochs"))
+    epochs = epochs or published_epochs(images / scale.classes, scale.classes)
+    interval = trainer.get("check_val_every_n_epoch") or 1
+    if interval == 1 and named is not None:
+        interval = max(1, epochs // published.get("evaluations", EVALUATIONS))
+    return epochs, epochs // interval
+
+
+def callback_settings(stage: Stage, name: str) -> dict[str, Any] | None:
+    """Settings of a callback that a stage names; none where it does not."""
+    for callback in stage.config["trainer"].get("callbacks") or []:
+        if isinstance(callback, dict) and str(callback.get("class_path")).rpartition(".")[2] == name:
+            return dict(callback.get("init_args") or {})
+    return None
 
 
 def train_images(stage: Stage, scale: Scale) -> int:

@@ -10,6 +10,7 @@ from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.commands.arguments import short_message
 from dgs_lightning.configs import find_config, load_config, merge
 from dgs_lightning.errors import InputError
+from dgs_lightning.runs.methods import METHODS
 
 Settings = dict[str, Any]
 
@@ -23,10 +24,7 @@ class Experiment:
 
     Args:
         title: One line on what the experiment shows.
-        methods: Rows of the table, by slug: ``random``, ``kcenter``, ``herding``, ``kmeans``, ``ccs`` and
-            ``dgs_ori`` select from the originals; ``dit``, ``minimax`` and ``pool`` take the first images of an
-            image pool, ``dit_dgs``, ``minimax_dgs`` and ``pool_dgs`` select from it; ``mgd3`` and ``dag`` are
-            generated under guidance; ``full`` is the whole training set; and the names of ``variants``.
+        methods: Rows of the table: keys of :data:`~dgs_lightning.runs.methods.METHODS`, and names of ``variants``.
         ipc: Images per class, one number or several.
         name: Name of the experiment; that of its file by default.
         output: Folder of the run; ``runs/NAME`` by default.
@@ -61,6 +59,7 @@ class Experiment:
         generate: Section for image pools and guided sets.
         mgd3: Settings of ``ModeGuidance``, such as ``{stop_timestep: 30}``.
         dag: Settings of ``DifficultyAwareGuidance``.
+        options: Settings of other methods by key, such as ``{METHOD: {config: FILE}}``.
         cross_fit: Section for training the difficulty estimator.
         judge: Section for the strong classifier that says how legible a pool is; none: no judge.
         score: Section for scoring difficulty.
@@ -101,6 +100,7 @@ class Experiment:
     generate: Settings = field(default_factory=dict)
     mgd3: Settings = field(default_factory=dict)
     dag: Settings = field(default_factory=dict)
+    options: dict[str, Settings] = field(default_factory=dict)
     cross_fit: Settings = field(default_factory=dict)
     judge: Settings | None = None
     score: Settings = field(default_factory=dict)
@@ -112,8 +112,12 @@ class Experiment:
         """The values of ``ipc``, smallest first."""
         return sorted({self.ipc} if isinstance(self.ipc, int) else set(self.ipc))
 
+    def settings_of(self, method: str) -> Settings:
+        """The experiment's own settings of a method, by its key."""
+        return {"mgd3": self.mgd3, "dag": self.dag, **self.options}.get(method, {})
 
-VARIABLE = ("select", "mgd3", "dag", "pool_multiple", "validation")  # what a variant may change
+
+VARIABLE = ("select", "mgd3", "dag", "options", "pool_multiple", "validation")  # what a variant may change
 
 
 def variant_of(experiment: Experiment, name: str) -> tuple[str, Experiment]:
@@ -200,6 +204,13 @@ def _check_values(experiment: Experiment, where: str) -> None:
                 f"{where}: {setting.name}", found="null", expected="a value", remedy="Give one, or remove the key"
             )
     check_bounds(Experiment, settings, f"{where}: ")
+    if unknown := sorted(experiment.options.keys() - METHODS.keys()):
+        raise InputError(
+            f"{where}: options",
+            found=unknown[0],
+            expected=f"methods: {', '.join(METHODS)}",
+            remedy="Correct the key",
+        )
     if not experiment.ipcs:
         raise InputError(f"{where}: ipc", found="none", expected="at least one number", remedy="Set ipc to 10")
     for name in ("methods", "networks"):

@@ -1,15 +1,14 @@
 """A trained classifier as a folder: ``config.json`` and ``model.safetensors``."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import write_json, write_tensors
-from dgs_lightning.models.registry import build_network, fill, read_weights
+from dgs_lightning.files import read_json, write_json, write_tensors
+from dgs_lightning.models.registry import build_network
+from dgs_lightning.models.weights import fill, read_weights
 
 FORMAT = "dgs-lightning/classifier"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -17,7 +16,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class ClassifierConfig:
-    """What it takes to build a classifier and to feed it.
+    """The settings that a classifier is built from, and those that its input is normalised with.
 
     Args:
         network: Name for :func:`~dgs_lightning.models.registry.build_network`.
@@ -25,10 +24,10 @@ class ClassifierConfig:
         image_size: Side of the square input in pixels.
         channels: Channels of the input.
         mean: Mean of each channel, subtracted from images in ``[0, 1]``.
-        std: Standard deviation of each channel, divided by.
+        std: Standard deviation of each channel, by which images are then divided.
         width: Channels of a ConvNet.
-        folds: Number of folds of the images it was trained on; none: it was trained on all.
-        fold: The fold that it was trained without.
+        folds: Number of folds of the images that it was trained on; none where it was trained on all images.
+        fold: The fold that was left out of its training.
     """
 
     network: str
@@ -42,26 +41,26 @@ class ClassifierConfig:
     fold: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no classifier is built of.
+        """Check types and lengths.
 
         Raises:
             ValueError: If a setting is of another type or length.
         """
         if not all(isinstance(text, str) for text in (self.network, *self.labels)) or not self.labels:
-            raise ValueError("names that are no texts")
+            raise ValueError("a network or labels that are no texts")
         if any(type(size) is not int or size < 1 for size in (self.image_size, self.channels, self.width)):
-            raise ValueError("sizes that are no whole numbers from 1 on")
+            raise ValueError("an image_size, channels or width that is no whole number from 1 on")
         numbers = all(isinstance(number, int | float) for number in (*self.mean, *self.std))
         if not numbers or not len(self.mean) == len(self.std) == self.channels:
-            raise ValueError("other than one number of mean and std for each channel")
+            raise ValueError("a mean or std that is not one number for each channel")
 
     def build(self, pretrained: bool | str = False) -> nn.Module:
-        """The network, with weights as :func:`~dgs_lightning.models.registry.build_network` has them."""
+        """The network, with the initial weights of :func:`~dgs_lightning.models.registry.build_network`."""
         return build_network(self.network, len(self.labels), self.image_size, self.channels, pretrained, self.width)
 
 
 def save_classifier(network: nn.Module, config: ClassifierConfig, folder: Path) -> None:
-    """Write a classifier's folder; a reader sees the old one or the new one of each file, never a part."""
+    """Write a classifier's folder; each file is replaced as a whole."""
     write_tensors(folder / WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, {"format": FORMAT, **asdict(config)})
 
@@ -73,21 +72,18 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
         InputError: If the folder holds none, or its files do not belong together.
     """
     path = folder / CONFIG
+    expected = "the config.json that ResultWriter writes with save_weights: true"
+    remedy = "Name its folder of weights, or train it again"
+    settings = read_json(path, expected, remedy)
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if settings.pop("format", None) != FORMAT:
             raise ValueError(f"no format {FORMAT!r}")
         if not all(isinstance(settings[key], list) for key in ("labels", "mean", "std")):
             raise ValueError("labels, mean or std that are no lists")
         lists = {key: tuple(settings[key]) for key in ("labels", "mean", "std")}
         config = ClassifierConfig(**{**settings, **lists})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            path,
-            found=f"no classifier's settings ({error})",
-            expected="the config.json that ClassificationTask writes with save_weights: true",
-            remedy="Name its folder of weights, or train it again",
-        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(path, f"no classifier's settings ({error})", expected, remedy) from None
     network = config.build()
     fill(network, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     return network.eval(), config

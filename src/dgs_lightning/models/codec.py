@@ -1,19 +1,21 @@
-"""Between images and the latents that a DiT works on: an autoencoder, or none.
+"""Conversion between images and the latents that a DiT works on: an autoencoder, or none.
 
-Images are in [-1, 1], shape ``(B, C, H, W)``. The identity of a codec is what its latents depend on: equal for equal
-architecture and weights, wherever they came from.
+Images are in [-1, 1], shape ``(B, C, H, W)``. The identity of a codec names all that its latents depend on. It is equal
+for equal architecture and weights, also if they come from different places.
 """
 
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dgs_lightning.data.latents import Posterior
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, short
+from dgs_lightning.models.hub import AUTOENCODER, find_model, read_config
 
 PIXELS = "pixels"
 
@@ -47,9 +49,9 @@ class PixelCodec(nn.Module):
 
 
 class AutoencoderCodec(nn.Module):
-    """A diffusers ``AutoencoderKL`` or ``AutoencoderTiny``, frozen.
+    """A frozen ``AutoencoderKL`` or ``AutoencoderTiny`` of diffusers.
 
-    Latents are scaled as the autoencoder's own config says: ``(latent - shift_factor) * scaling_factor``.
+    The autoencoder's config gives the scale of the latents: ``(latent - shift_factor) * scaling_factor``.
 
     Args:
         autoencoder: The autoencoder; it is put in evaluation mode.
@@ -69,10 +71,10 @@ class AutoencoderCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Posterior:
-        """Images to the posterior of their scaled latents.
+        """Posterior of the scaled latents of images.
 
         Raises:
-            InputError: If their size is no multiple of the autoencoder's factor.
+            InputError: If the size of the images is no multiple of the autoencoder's factor.
         """
         self.latent_shape(images.shape[-1])
         encoded = self.autoencoder.encode(images)
@@ -86,7 +88,7 @@ class AutoencoderCodec(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents to images."""
+        """Images of scaled latents."""
         images: Tensor = self.autoencoder.decode(latents / self._scale + self._shift).sample
         return images
 
@@ -96,16 +98,13 @@ class AutoencoderCodec(nn.Module):
         Raises:
             InputError: If the size is no multiple of the autoencoder's factor.
         """
-        stages = self._settings.get("encoder_block_out_channels") or self._settings["block_out_channels"]
-        factor = 2 ** (len(stages) - 1)
+        channels, factor = _latent_form(self._settings)
         if image_size % factor:
-            raise InputError(
-                "image size",
-                found=str(image_size),
-                expected=f"a multiple of the autoencoder's factor {factor}",
-                remedy=f"Resize to {max(factor, round(image_size / factor) * factor)}",
+            remedy = f"Resize to {max(factor, round(image_size / factor) * factor)}"
+            raise InputError.setting(
+                "image size", image_size, f"a multiple of the autoencoder's factor {factor}", remedy
             )
-        return int(self._settings["latent_channels"]), image_size // factor, image_size // factor
+        return channels, image_size // factor, image_size // factor
 
     def identity(self) -> str:
         """Class, and hash of config and weights."""
@@ -126,7 +125,7 @@ Codec = PixelCodec | AutoencoderCodec
 
 
 def build_codec(source: str, channels: int = 3) -> Codec:
-    """The codec that a setting names.
+    """Build the codec that a setting names.
 
     Published choice: ``stabilityai/sd-vae-ft-ema`` encodes for fine-tuning, ``stabilityai/sd-vae-ft-mse`` decodes.
 
@@ -135,7 +134,7 @@ def build_codec(source: str, channels: int = 3) -> Codec:
         channels: Channels of the images of the pixel codec.
 
     Raises:
-        InputError: If there is no autoencoder with safetensors weights, or the hub cannot be reached.
+        InputError: If there is no such autoencoder with safetensors weights, or the hub cannot be reached.
     """
     if source == PIXELS:
         return PixelCodec(channels)
@@ -147,17 +146,46 @@ def build_codec(source: str, channels: int = 3) -> Codec:
             source, use_safetensors=True, low_cpu_mem_usage=False
         )
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"codec {source!r}",
-            found=" ".join(str(error).split())[:200].rstrip("."),
-            expected="'pixels', or folder or hub id of an autoencoder with config.json and safetensors weights",
-            remedy="Give a folder, or go online once so that the hub's files can be fetched",
-        ) from None
+        expected = "'pixels', or folder or hub id of an autoencoder with config.json and safetensors weights"
+        remedy = "Give a folder, or go online once so that the hub's files can be fetched"
+        raise InputError.weights(f"codec {source!r}", short(error), expected, remedy) from None
     if not isinstance(autoencoder, AutoencoderKL | AutoencoderTiny):
-        raise InputError(
-            f"codec {source!r}",
-            found=type(autoencoder).__name__,
-            expected="AutoencoderKL or AutoencoderTiny",
-            remedy="Choose another autoencoder",
-        )
+        found, expected = type(autoencoder).__name__, "AutoencoderKL or AutoencoderTiny"
+        raise InputError.weights(f"codec {source!r}", found, expected, "Choose another autoencoder")
     return AutoencoderCodec(autoencoder)
+
+
+# ---- without weights ---------------------------------------------------------------------------------------------
+
+
+def latent_shape(source: str, image_size: int, channels: int) -> tuple[int, int, int]:
+    """Shape ``(C, h, w)`` of a codec's latents without its weights, without network access.
+
+    An autoencoder that is not on this machine is taken to have the form of Stable Diffusion's.
+
+    Args:
+        source: As for :func:`build_codec`.
+        image_size: Side of the images in pixels.
+        channels: Channels of the images, for the pixel codec.
+    """
+    if source == PIXELS:
+        return channels, image_size, image_size
+    latent_channels, factor = _latent_form(_config_of_codec(source))
+    return latent_channels, image_size // factor, image_size // factor
+
+
+def keeps_variances(source: str) -> bool:
+    """Whether a codec's latents have variances: not those of pixels or of an ``AutoencoderTiny`` on this machine."""
+    return source != PIXELS and _config_of_codec(source).get("_class_name") != "AutoencoderTiny"
+
+
+def _config_of_codec(source: str) -> dict[str, Any]:
+    """Config of an autoencoder; empty where it is not on this machine."""
+    path = find_model(source, AUTOENCODER)
+    return {} if path is None else read_config(path / "config.json")
+
+
+def _latent_form(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Channels of an autoencoder's latents, and the factor by which they are smaller than the images."""
+    stages = config.get("encoder_block_out_channels") or config.get("block_out_channels") or range(4)
+    return int(config.get("latent_channels", 4)), 2 ** (len(stages) - 1)

@@ -1,6 +1,6 @@
-"""Difficulty estimators: a classifier with its own preprocessing and its own labels."""
+"""Trained classifiers with their own labels and preprocessing: difficulty estimators, and teachers of soft labels."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.transforms import resize_and_crop, to_unit
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.classifier import load_classifier
-from dgs_lightning.models.dit.formats import hash_state
-from dgs_lightning.models.registry import build_network
+from dgs_lightning.models.classifier import CONFIG, ClassifierConfig, load_classifier
+from dgs_lightning.models.hub import find_model, read_config
+from dgs_lightning.models.registry import HUB_WEIGHTS, Preprocess, build_network, pretrained_timm, timm_classes
+from dgs_lightning.models.weights import hash_state
 
 IMAGENET_CLASSES = 1000
 TORCHVISION_WEIGHTS = "IMAGENET1K_V1"  # the paper's, of its ResNet-50
-PIXELS_AT_ONCE = 2**20  # of a CPU's forward pass: its activations then stay in the cache
-Preprocess = Callable[[Image.Image], Tensor]
+PIXELS_AT_ONCE = 2**20  # in a CPU's forward pass: its activations then stay in the cache
 
 
 class Estimator(nn.Module):
@@ -29,8 +29,8 @@ class Estimator(nn.Module):
         network: From preprocessed images ``(B, C, H, W)`` to logits ``(B, len(labels))``.
         labels: Its classes, in the order of its logits.
         preprocess: From an RGB picture to its input ``(C, H, W)``.
-        name: What it is called in its identity.
-        left_out: The fold of its training images that it was trained without, and the number of folds.
+        name: The name that its identity begins with.
+        left_out: The fold that its training images lack, and the number of folds; none where it was trained on all.
 
     Attributes:
         identity: Its name and a hash of its weights.
@@ -56,15 +56,56 @@ class Estimator(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of preprocessed images, on a CPU some at a time."""
+        """Logits of preprocessed images. On a CPU the batch is computed in parts."""
         pixels = images.shape[-2] * images.shape[-1]
         at_once = max(1, PIXELS_AT_ONCE // pixels) if images.device.type == "cpu" else len(images)
         return torch.cat([self.network(part) for part in torch.split(images, at_once)])
 
 
+class Teacher(nn.Module):
+    """Soft labels of a trained classifier, in the classes and normalisation of the student.
+
+    Args:
+        name: Folder of a classifier of this project, or ``torchvision:NAME`` or ``timm:NAME`` of ImageNet-1K.
+        weights: Local file of a named network's weights; by default they come from its hub.
+        student: The student's classes, image size and normalisation.
+
+    Raises:
+        InputError: If the teacher does not know a class of the student's, or takes other images.
+    """
+
+    def __init__(self, name: str, weights: str | None, student: ClassifierConfig) -> None:
+        super().__init__()
+        self.network = load_estimator(name, weights)
+        preprocess: Any = self.network.preprocess
+        last = getattr(preprocess, "transforms", [preprocess])[-1]  # the last step normalises in all libraries
+        mean, std = (torch.as_tensor(values).flatten() for values in (last.mean, last.std))
+        size = preprocess.size if isinstance(preprocess, ClassifierInput) else student.image_size
+        where = f"teacher {name}"
+        if (size, len(mean)) != (student.image_size, student.channels):
+            expected = f"{student.channels} channels and {student.image_size} px, as the images have"
+            raise InputError.weights(where, f"{len(mean)} channels and {size} px", expected, "Train it on such images")
+        missing = sorted(set(student.labels) - set(self.network.labels))
+        if missing:
+            remedy = "Name a teacher that was trained on all classes"
+            raise InputError.labels(where, "all classes that are to be labelled", remedy, missing=missing)
+        self.columns = [self.network.labels.index(label) for label in student.labels]
+        student_mean, student_std = torch.tensor(student.mean), torch.tensor(student.std)
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", (student_std / std)[:, None, None])
+        self.register_buffer("shift", ((student_mean - mean) / std)[:, None, None])
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, classes)`` in the student's order, of images ``(B, C, S, S)`` in its normalisation."""
+        logits: Tensor = self.network(images * self.scale + self.shift)
+        return logits[:, self.columns]
+
+
 @dataclass(frozen=True)
 class ClassifierInput:
-    """Preprocessing of this project's own classifiers: the downstream protocol's, without augmentation.
+    """Preprocessing of this project's own classifiers: that of the downstream protocol, without augmentation.
 
     Args:
         size: Side in pixels.
@@ -85,29 +126,85 @@ class ClassifierInput:
         return (to_unit(resize_and_crop(grey_or_rgb, self.size)) - mean) / std
 
 
+@dataclass(frozen=True)
+class EstimatorSource:
+    """Where an estimator comes from, known without loading it.
+
+    Args:
+        library: ``torchvision`` or ``timm``; empty for a folder of trained weights.
+        network: Name of the network, or the folder.
+        weights: torchvision's name of the weights; empty for local weights.
+        local: Path of local weights; none where they come from the library's hub.
+    """
+
+    library: str
+    network: str
+    weights: str
+    local: str | None
+
+    @classmethod
+    def of(cls, name: str, weights: str | None = None) -> "EstimatorSource":
+        """The meaning of the two arguments of :func:`load_estimator`; any other name is taken for a folder."""
+        library, _, network = name.rpartition(":")
+        if Path(name).is_dir() or library not in ("torchvision", "timm"):
+            return cls("", name, "", name)
+        if weights is None or HUB_WEIGHTS.fullmatch(weights):
+            return cls(library, network, weights or TORCHVISION_WEIGHTS, None)
+        return cls(library, network, "", weights)
+
+    def labels(self) -> Sequence[str] | None:
+        """Its classes; none where no config names them."""
+        if self.library:
+            return class_list("imagenet1k")
+        labels = read_config(Path(self.network, CONFIG)).get("labels")
+        return None if labels is None else [str(label) for label in labels]
+
+    def in_cache(self) -> tuple[bool, str]:
+        """Whether the library's weights are in this machine's cache, and a command that fetches them.
+
+        Raises:
+            ValueError: If the library has no such network with weights of ImageNet-1K.
+        """
+        if self.library == "torchvision":
+            from torch import hub
+            from torchvision.models import get_model_weights
+
+            try:
+                url = get_model_weights(self.network)[self.weights].url
+            except KeyError as error:
+                raise ValueError(f"no weights {error}") from None
+            path = Path(hub.get_dir(), "checkpoints", Path(url).name)
+            return path.is_file(), f"'curl --create-dirs -Lo {path} {url}'"
+        from timm import get_pretrained_cfg
+
+        config = get_pretrained_cfg(self.network)
+        if config is None or config.hf_hub_id is None or config.num_classes != IMAGENET_CLASSES:
+            raise ValueError("no weights of ImageNet-1K")
+        return find_model(config.hf_hub_id, ("*.safetensors",)) is not None, f"'hf download {config.hf_hub_id}'"
+
+
 def load_estimator(name: str, weights: str | None = None) -> Estimator:
     """A classifier by name, with the preprocessing it was trained with.
 
     Args:
         name: ``torchvision:NAME`` or ``timm:NAME``, an ImageNet-1K classifier; or a weights folder that
-            ``ClassificationTask`` wrote.
+            ``ResultWriter`` wrote.
         weights: Local file of a named network's weights, or torchvision's name of weights; by default
             ``IMAGENET1K_V1`` for torchvision's networks and timm's own, both fetched from their hubs once.
 
     Raises:
-        InputError: If there is no such classifier, its weights cannot be had, or it has other classes than ImageNet-1K.
+        InputError: If there is no such classifier, its weights cannot be fetched, or it has other classes than
+            ImageNet-1K.
     """
     if Path(name).is_dir():
         return _own(Path(name))
-    source, _, bare = name.partition(":")
-    if not bare or source not in ("torchvision", "timm") or "/" in bare:
-        raise InputError(
-            "estimator",
-            found=repr(name),
-            expected="torchvision:NAME, timm:NAME, or a folder of trained weights",
-            remedy="Correct the name, or train the classifier first",
-        )
-    return _torchvision(bare, weights) if source == "torchvision" else _timm(bare, weights)
+    source = EstimatorSource.of(name, weights)
+    if not source.library or not source.network or "/" in source.network:
+        expected = "torchvision:NAME, timm:NAME, or a folder of trained weights"
+        raise InputError.setting("estimator", repr(name), expected, "Correct the name, or train the classifier first")
+    network, preprocess = (_torchvision if source.library == "torchvision" else _timm)(source.network, weights)
+    network = network.to(memory_format=torch.channels_last)  # convolutions of many channels are then fastest
+    return Estimator(network, class_list("imagenet1k"), preprocess, name)
 
 
 def _own(folder: Path) -> Estimator:
@@ -117,34 +214,19 @@ def _own(folder: Path) -> Estimator:
     return Estimator(network, config.labels, preprocess, config.network, left_out)
 
 
-def _torchvision(name: str, weights: str | None) -> Estimator:
+def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
     from torchvision.models import get_model_weights
 
     network = build_network(f"torchvision:{name}", IMAGENET_CLASSES, 224, pretrained=weights or TORCHVISION_WEIGHTS)
     known: Any = get_model_weights(name).__members__
     published = known.get(weights) or known.get(TORCHVISION_WEIGHTS) or known["DEFAULT"]
-    return _of_imagenet(network, published.transforms(), f"torchvision:{name}")
+    return network, published.transforms()
 
 
-def _timm(name: str, weights: str | None) -> Estimator:
-    import timm
-    from timm.data.config import resolve_model_data_config
-    from timm.data.transforms_factory import create_transform
-
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    if config is None or config.num_classes != IMAGENET_CLASSES:
-        raise InputError(
-            "estimator",
-            found=f"timm:{name}" + ("" if config is None else f" with {config.num_classes} classes"),
-            expected=f"a timm classifier of the {IMAGENET_CLASSES} classes of ImageNet-1K",
-            remedy="Name another network",
-        )
-    network = build_network(f"timm:{name}", IMAGENET_CLASSES, config.input_size[-1], pretrained=weights or True)
-    preprocess = create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
-    return _of_imagenet(network, preprocess, f"timm:{name}")
-
-
-def _of_imagenet(network: nn.Module, preprocess: Preprocess, name: str) -> Estimator:
-    """A classifier of ImageNet-1K, its weights laid out as convolutions of many channels are fastest."""
-    network = network.to(memory_format=torch.channels_last)
-    return Estimator(network, class_list("imagenet1k"), preprocess, name)
+def _timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
+    classes = timm_classes(name)
+    if classes != IMAGENET_CLASSES:
+        found = f"timm:{name}" + ("" if classes is None else f" with {classes} classes")
+        expected = f"a timm classifier of the {IMAGENET_CLASSES} classes of ImageNet-1K"
+        raise InputError.setting("estimator", found, expected, "Name another network")
+    return pretrained_timm(name, weights)

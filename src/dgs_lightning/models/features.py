@@ -1,4 +1,4 @@
-"""What coresets compare images by: small pictures of them, or what a network makes of them."""
+"""Features by which coresets compare images: thumbnails, or the pooled features of a network."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,22 +10,22 @@ from PIL import Image
 
 from dgs_lightning.data.images import load_image
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.registry import build_network
+from dgs_lightning.models.registry import pretrained_timm, timm_classes
 
 Features = Callable[[Sequence[Path]], NDArray[np.float32]]
 THUMBNAIL = 32
-BATCH = 16  # images whose activations stay in a CPU's cache
+BATCH = 16  # so few images that their activations stay in a CPU's cache
 
 
 def build_features(name: str, weights: str | None = None) -> Features:
-    """Function from image files to one row of features each.
+    """A function that turns image files into features, one row for each.
 
     Args:
         name: ``pixels`` for colours of the image resized to 32 x 32, or a timm network for its pooled features.
-        weights: Local file with the network's weights; without one timm's own are fetched from their hub.
+        weights: Local file of the network's weights; by default they come from timm's hub.
 
     Returns:
-        A function of N paths; its result has shape ``(N, D)``.
+        A function of N paths whose result has shape ``(N, D)``.
 
     Raises:
         InputError: If timm has no such network, or its weights cannot be had.
@@ -41,27 +41,19 @@ def pixel_features(paths: Sequence[Path]) -> NDArray[np.float32]:
 
 
 def _network_features(name: str, weights: str | None) -> Features:
-    import timm  # slow, and seldom needed
-    from timm.data.config import resolve_model_data_config
-    from timm.data.transforms_factory import create_transform
-
     bare = name.removeprefix("timm:")
-    config = timm.get_pretrained_cfg(bare) if timm.is_model(bare) else None
-    if config is None:
-        raise InputError(
-            "features", found=repr(name), expected="'pixels' or the name of a timm network", remedy="Correct the name"
-        )
-    network = build_network(f"timm:{bare}", config.num_classes, config.input_size[-1], pretrained=weights or True)
+    if timm_classes(bare) is None:
+        raise InputError.setting("features", repr(name), "'pixels' or the name of a timm network", "Correct the name")
+    network, preprocess = pretrained_timm(bare, weights)
     network.reset_classifier(0)  # type: ignore[operator]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.eval().to(device).to(memory_format=torch.channels_last)
-    transform = create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def extract(paths: Sequence[Path]) -> NDArray[np.float32]:
         rows = []
         for start in range(0, len(paths), BATCH):
-            images = torch.stack([transform(load_image(path)) for path in paths[start : start + BATCH]])
+            images = torch.stack([preprocess(load_image(path)) for path in paths[start : start + BATCH]])
             rows.append(network(images.to(device)).cpu())
         features: NDArray[np.float32] = torch.cat(rows).numpy()
         return features

@@ -1,19 +1,21 @@
 """One name for every classifier: the published networks, and any of timm's and torchvision's."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor, nn
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.convnet import ConvNet
 from dgs_lightning.models.resnet import ResNet18, ResNetAP10
-from dgs_lightning.models.weights import read_file
+from dgs_lightning.models.weights import fill, read_weights
 
 NAMES = "convnetD, resnet18, resnet_ap10, timm:NAME or torchvision:NAME"
 MAX_CONVNET_DEPTH = 16
+Preprocess = Callable[[Image.Image], Tensor]  # from an RGB picture to a network's input (C, H, W)
 HUB_WEIGHTS = re.compile(r"IMAGENET1K_\w+")  # torchvision's names of weights
 
 
@@ -25,19 +27,21 @@ def build_network(
     pretrained: bool | str = False,
     width: int = 128,
 ) -> nn.Module:
-    """Build a classifier by name; initial weights are drawn from torch's global generator: seed and fork it around.
+    """Build a classifier by name.
+
+    Initial weights are drawn from torch's global generator; the caller seeds it.
 
     Args:
         name: ``convnetD`` of depth D from 1 to 16, ``resnet18`` or ``resnet_ap10``, all as published with instance norm
             (hyphens, underscores and capitals do not matter); ``timm:NAME``; ``torchvision:NAME``; or a bare name,
-            looked up in timm first.
+            which is looked up in timm first.
         num_classes: Number of classes.
         image_size: Side of the square input in pixels.
         channels: Channels of the input.
-        pretrained: A local file for :func:`read_weights`; true for timm's or torchvision's own weights, from their
-            hub; or torchvision's name of weights for a network of its own, such as ``IMAGENET1K_V1``. A head for
-            another number of classes stays as drawn.
-        width: Channels of a ConvNet, published 128; other networks have widths of their own.
+        pretrained: A local file for :func:`~dgs_lightning.models.weights.read_weights`; true for the weights of timm
+            or torchvision, from their hub; or a name that torchvision gives weights, such as ``IMAGENET1K_V1``. A
+            head for another number of classes keeps its initial weights.
+        width: Channels of a ConvNet, published 128; other networks ignore it.
 
     Raises:
         InputError: If no network has this name, the images are too small for it, or the weights do not fit.
@@ -52,52 +56,14 @@ def build_network(
             build = _torchvision if source == "torchvision" else _timm
             network = build(bare, num_classes, image_size, channels, hub)
     except (ValueError, RuntimeError, OSError) as error:
-        raise InputError(
-            f"network '{name}'",
-            found=f"{error} (images of {image_size} px, {channels} channels, pretrained: {pretrained})",
-            expected=f"{NAMES}, with settings that it can have",
-            remedy="Correct the setting; where weights could not be fetched, set pretrained to a local file",
+        found = f"{error} (images of {image_size} px, {channels} channels, pretrained: {pretrained})"
+        remedy = "Correct the setting; if weights could not be fetched, set pretrained to a local file"
+        raise InputError.setting(
+            f"network '{name}'", found, f"{NAMES}, with settings that it can have", remedy
         ) from error
     if local:
         fill(network, read_weights(Path(str(pretrained))), str(pretrained))
     return network
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors file, or of a checkpoint that holds nothing else. Never executes pickles.
-
-    Raises:
-        InputError: If the file is missing, truncated or something else.
-    """
-    state = read_file(path)
-    if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-        return state
-    raise InputError(
-        path,
-        found=f"a checkpoint of {type(state).__name__}",
-        expected="a safetensors file, or a checkpoint of tensors by name",
-        remedy="Check the path, or fetch the file again",
-    )
-
-
-def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load weights into a network, all but a head for another number of classes, which stays as drawn.
-
-    Raises:
-        InputError: If they are another network's.
-    """
-    own = network.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    head = {key for key in state.keys() & own.keys() if state[key].shape[1:] == own[key].shape[1:]}
-    wrong = sorted((own.keys() ^ state.keys()) | (own.keys() - fitting.keys() - head))
-    if wrong:
-        raise InputError(
-            where,
-            found=f"{len(wrong)} tensors missing, unknown or of another shape ({', '.join(wrong[:3])} ...)",
-            expected=f"the weights of this {type(network).__name__}",
-            remedy="Name the network, image size and channels that they were made for",
-        )
-    network.load_state_dict(fitting, strict=False)
 
 
 def check_name(name: str) -> None:
@@ -111,7 +77,34 @@ def check_name(name: str) -> None:
         if source != "published" and not _exists(source, bare):
             raise ValueError("no such network")
     except ValueError as error:
-        raise InputError(f"network {name!r}", found=str(error), expected=NAMES, remedy="Correct the name") from None
+        raise InputError.setting(f"network {name!r}", error, NAMES, "Correct the name") from None
+
+
+def timm_classes(name: str) -> int | None:
+    """Number of classes of timm's weights of a network; none where timm has no such weights."""
+    import timm  # slow, and often not needed
+
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return None if config is None else config.num_classes
+
+
+def pretrained_timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
+    """A timm network with the head and the preprocessing that it was trained with.
+
+    Args:
+        name: timm's name of a network for which :func:`timm_classes` finds weights.
+        weights: Local file of its weights; by default they come from timm's hub.
+
+    Raises:
+        InputError: If the weights cannot be fetched, or do not fit.
+    """
+    import timm
+    from timm.data.config import resolve_model_data_config
+    from timm.data.transforms_factory import create_transform
+
+    config: Any = timm.get_pretrained_cfg(name)
+    network = build_network(f"timm:{name}", config.num_classes, config.input_size[-1], pretrained=weights or True)
+    return network, create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
 
 
 def _exists(source: str, name: str) -> bool:
@@ -125,7 +118,7 @@ def _exists(source: str, name: str) -> bool:
 
 
 def _resolve(name: str) -> tuple[str, str]:
-    """Source and name within it."""
+    """Source (``published``, ``timm`` or ``torchvision``) and the name within it."""
     source, _, bare = name.rpartition(":")
     plain = re.sub(r"[-_]", "", bare.lower())
     if not source and (published := re.fullmatch(r"convnet(\d+)|resnet18|resnetap10", plain)):

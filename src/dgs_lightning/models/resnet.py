@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNetAP-10 with instance norm, and the frame that they share."""
+"""ResNet-18 and ResNetAP-10 with instance norm, and the structure that they share."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,9 @@ Block = Callable[[int, int, int], nn.Module]
 
 
 def stem_reduction(name: str, image_size: int, smallest: Mapping[int, int]) -> int:
-    """How many times the stem shrinks the image: the published 4, or less for images too small for that.
+    """Factor by which the stem shrinks the image: the published 4, or less for images that are too small for it.
 
-    Instance norm of a single pixel is constant, so the last stage must see at least 2x2 of them.
+    Instance norm of a single pixel is constant, so the last stage needs at least 2x2 pixels.
 
     Args:
         name: The network, for the error.
@@ -25,7 +25,7 @@ def stem_reduction(name: str, image_size: int, smallest: Mapping[int, int]) -> i
         smallest: For each reduction, largest first, the smallest input that leaves the last stage 2x2 pixels.
 
     Raises:
-        ValueError: If even the least reduction leaves the last stage a single pixel.
+        ValueError: If even the smallest factor leaves a single pixel for the last stage.
     """
     for reduction, pixels in smallest.items():
         if image_size >= pixels:
@@ -42,8 +42,8 @@ class BasicBlock(nn.Module):
     Args:
         inputs: Channels of the input.
         outputs: Channels of the output.
-        stride: How many times the block shrinks the image.
-        pooled: Shrink by average pools after the first convolution and the shortcut's, not by their strides.
+        stride: Factor by which the block shrinks the image.
+        pooled: Shrink by average pools after the first convolution and the shortcut's instead of by their strides.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, pooled: bool = False) -> None:
@@ -65,7 +65,9 @@ class BasicBlock(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """Stem, four stages of residual blocks, global average pool, linear layer; convolutions drawn by Kaiming fan-out.
+    """Stem, four stages of residual blocks, global average pool, linear layer.
+
+    Convolutions have Kaiming normal initial weights (fan-out).
 
     Args:
         stem: Convolution of the stem, to 64 channels.
@@ -100,7 +102,7 @@ class ResidualNetwork(nn.Module):
 class ResNet18(ResidualNetwork):
     """ResNet-18 with instance norm: a 7x7 stride-2 stem and a max pool, blocks 2, 2, 2, 2.
 
-    Below 33 px the stem's max pool, below 17 px its stride, is left out, so that the last stage sees 2x2 pixels.
+    The stem has no max pool below 33 px and no stride below 17 px, so that the last stage sees at least 2x2 pixels.
 
     Args:
         num_classes: Number of classes.
@@ -121,8 +123,8 @@ class ResNet18(ResidualNetwork):
 class ResNetAP10(ResidualNetwork):
     """ResNetAP-10 with instance norm: a 7x7 stride-1 stem and a 4x4 average pool, blocks 1, 1, 1, 1.
 
-    Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022. Below 64 px the
-    stem pools by 2, below 32 px not at all, so that the last stage sees 2x2 pixels.
+    Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022. The stem
+    pools by 2 below 64 px and not at all below 32 px, so that the last stage sees at least 2x2 pixels.
 
     Args:
         num_classes: Number of classes.

@@ -1,12 +1,14 @@
-"""Files of tensors, as anybody may have written them: read without executing anything in them."""
+"""Files of weights: read without executing anything in them, loaded into a network, hashed."""
 
+import hashlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from dgs_lightning.errors import InputError
 
@@ -16,11 +18,11 @@ def read_file(path: Path, also: Sequence[type] = (), *, mmap: bool = False) -> A
 
     Args:
         path: The file.
-        also: Classes that the pickle may have instances of, too.
+        also: Further classes whose instances the pickle may contain.
         mmap: Leave the tensors of a pickle on the disk until they are used.
 
     Raises:
-        InputError: If the file is missing, broken, or has more in it.
+        InputError: If the file is missing, broken, or contains objects of other classes.
     """
     try:
         if path.suffix == ".safetensors":
@@ -28,16 +30,56 @@ def read_file(path: Path, also: Sequence[type] = (), *, mmap: bool = False) -> A
         with torch.serialization.safe_globals(list(also)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError:
-        raise InputError(path, found="no such file", expected="weights", remedy="Restore the file") from None
+        raise InputError.missing(path, "weights", "Restore the file") from None
     except pickle.UnpicklingError:
-        raise InputError(
-            path,
-            found="a pickle with more in it than a plain checkpoint",
-            expected="tensors, containers and plain values alone, since anything else could run code",
-            remedy="Give a file from its original publisher, or convert it to .safetensors where you trust it",
-        ) from None
+        found = "a pickle with more in it than a plain checkpoint"
+        expected = "only tensors, containers and plain values, since anything else could run code"
+        remedy = "Give a file from its original publisher, or convert it to .safetensors if you trust it"
+        raise InputError.weights(path, found, expected, remedy) from None
     except Exception as error:  # unpickling raises all kinds on broken files
-        first = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-        raise InputError(
-            path, found=f"a broken file ({first})", expected="whole weights", remedy="Copy or download it again"
-        ) from None
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError.broken(path, first, "whole weights", "Copy or download it again") from None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name of a safetensors file, or of a checkpoint that contains nothing else.
+
+    Raises:
+        InputError: If the file is missing, truncated or something else.
+    """
+    state = read_file(path)
+    if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
+        return state
+    expected = "a safetensors file, or a checkpoint of tensors by name"
+    raise InputError.weights(path, f"a checkpoint of {type(state).__name__}", expected, "Give a file of weights alone")
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load weights into a network. A head for another number of classes keeps the weights that the network has.
+
+    Args:
+        network: The network.
+        state: Tensors by name.
+        where: Their file, for the message.
+
+    Raises:
+        InputError: If they are another network's.
+    """
+    own = network.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    head = {key for key in state.keys() & own.keys() if state[key].shape[1:] == own[key].shape[1:]}
+    wrong = sorted((own.keys() ^ state.keys()) | (own.keys() - fitting.keys() - head))
+    if wrong:
+        found = f"{len(wrong)} tensors missing, unknown or of another shape ({', '.join(wrong[:3])} ...)"
+        remedy = "Name the network, image size and channels that they were made for"
+        raise InputError.weights(where, found, f"the weights of this {type(network).__name__}", remedy)
+    network.load_state_dict(fitting, strict=False)
+
+
+def hash_state(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors; it does not depend on the file that they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""Charts of the paper and of a run, drawn from arrays; nothing here reads a file."""
+"""Charts of the paper and of a run, drawn from arrays. Nothing here reads a file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,16 +11,18 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from dgs_lightning.reporting.published import Score
+from dgs_lightning.reporting.statistics import summarize_repeats
 from dgs_lightning.reporting.style import (
     CLOUD,
     DISTILLED,
     INK,
-    METHOD_COLORS,
     MUTED,
     ORIGINAL,
     POOL,
     TARGET,
     heading,
+    method_color,
     new_figure,
     styled,
 )
@@ -28,17 +30,17 @@ from dgs_lightning.selection.distribution import PUBLISHED, Counts, Floats, hist
 
 
 class Histogram(NamedTuple):
-    """Images in each difficulty interval, shape ``(K,)``, and their mean difficulty."""
+    """Number of images in each difficulty interval, shape ``(K,)``, and the mean difficulty."""
 
     counts: Counts
     mean: float
 
 
 class SamplingStages(NamedTuple):
-    """Difficulties of one class along difficulty-guided sampling, either before or after smoothing.
+    """Difficulties of one class at each stage of difficulty-guided sampling, either before or after smoothing.
 
-    The fields are what the columns of Fig. 7 show: the original images, the image pool, the sampling distribution
-    (the mean of an interval being its centre), and the distilled set.
+    The fields are the columns of Fig. 7: the original images, the image pool, the sampling distribution and the
+    distilled set. The mean of the sampling distribution takes the centre of each interval.
     """
 
     original: Histogram
@@ -49,13 +51,13 @@ class SamplingStages(NamedTuple):
 
 @styled
 def sampling_histograms(classes: Mapping[str, tuple[SamplingStages, SamplingStages]]) -> Figure:
-    """Difficulties of original, pool, sampling distribution and distilled set, before and after smoothing (Fig. 7).
+    """Histograms of :class:`SamplingStages`, before and after smoothing (Fig. 7).
 
     Args:
-        classes: For each class's name the stages before and after smoothing.
+        classes: The stages before and after smoothing, by the class's name.
 
     Returns:
-        The figure: two rows a class, four columns.
+        The figure, with two rows for each class and four columns.
     """
     figure = new_figure(10.4, 3.5 * len(classes))
     parts = figure.subfigures(len(classes), 1, squeeze=False).flat
@@ -88,7 +90,7 @@ def _title_with_mean(axes: Axes, name: str, mean: float) -> None:
 
 
 def _interval_bars(axes: Axes, counts: Counts | Floats, color: str) -> None:
-    """Bars over the difficulty intervals, whole numbers on the axis."""
+    """Draw a bar for each difficulty interval, with whole numbers on the axis."""
     width = 1 / len(counts)
     axes.bar((np.arange(len(counts)) + 0.5) * width, counts, width=0.86 * width, color=color)
     axes.set_xlim(-0.02, 1.02)
@@ -100,8 +102,8 @@ def _interval_bars(axes: Axes, counts: Counts | Floats, color: str) -> None:
 def density(scores: Floats, points: int = 512) -> tuple[Floats, Floats]:
     """Kernel density estimate over [0, 1], mirrored at both ends so that no mass leaves the interval.
 
-    Gaussian kernel of Silverman's bandwidth, at least one grid step, over counts on a fine grid, in time linear in the
-    number of scores.
+    The kernel is Gaussian with Silverman's bandwidth, at least one grid step. It smooths the counts on a fine grid, so
+    that the time grows linearly with the number of scores.
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``, at least one.
@@ -126,14 +128,14 @@ def difficulty_densities(
     names: Mapping[str, str],
     ridges: int = 20,
 ) -> Figure:
-    """Kernel density estimates of the difficulties of originals and pool, all together and by class (Fig. 2).
+    """Densities of the difficulties of original and pool images, for all classes together and for each (Fig. 2).
 
     Args:
         original: Difficulties of the original images by label.
-        pool: Those of the image pool.
-        pool_name: What made the pool.
+        pool: Difficulties of the image pool by label.
+        pool_name: Name of the pool in the legend.
         names: Readable names by label.
-        ridges: Most classes that are shown one by one; the first ones.
+        ridges: Number of classes that are shown one by one, at most.
 
     Returns:
         The figure.
@@ -155,7 +157,7 @@ def difficulty_densities(
 def _density_ridges(
     axes: Axes, sets: Sequence[tuple[Mapping[str, Floats], str]], labels: Sequence[str], names: Mapping[str, str]
 ) -> None:
-    """A line of densities for each class, the first at the top; all reach the same height, so that shapes compare."""
+    """Draw the densities of each class in a row of its own, the first class at the top, all with the same height."""
     for row, label in enumerate(reversed(labels)):
         for scores, color in sets:
             x, y = density(scores[label])
@@ -173,12 +175,12 @@ def _density_ridges(
 def predefined_distributions(
     ipcs: Sequence[int], scale: Mapping[int, Floats] | None = None, intervals: int = 10
 ) -> Figure:
-    """The pre-defined sampling distributions, from left to right with more easy images (Fig. 8).
+    """The predefined sampling distributions; those to the right have more easy images (Fig. 8).
 
     Args:
-        ipcs: Images per class, a row each.
-        scale: For each IPC the distribution scaled from the originals, mean over the classes, shape ``(K,)``; drawn as
-            the first column, if given.
+        ipcs: Images per class; each value has a row.
+        scale: For each IPC, the distribution scaled from the original images and averaged over the classes, shape
+            ``(K,)``. If given, it is the first column.
         intervals: Number K of difficulty intervals.
 
     Returns:
@@ -204,32 +206,29 @@ def predefined_distributions(
 
 @styled
 def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], intervals: int = 10) -> Figure:
-    """Share of images in each difficulty interval, a panel for each set, the original's as an outline on top.
+    """Share of images in each difficulty interval: a panel for each set, with the original images as an outline.
 
     Args:
         original: Difficulties of the original images.
-        sets: For each set's name its method and its difficulties.
+        sets: Method and difficulties of each set, by the set's name.
         intervals: Number K of difficulty intervals.
 
     Returns:
         The figure.
     """
-    columns = min(4, len(sets))
-    rows = -(-len(sets) // columns)
+    rows, columns = _arrange(len(sets), 4)
     figure = new_figure(max(2.5 * columns + 0.4, 4.2), 1.8 * rows + 0.7)
-    grid = np.asarray(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
+    grid = _panels(figure, len(sets), rows, columns, sharey=True)
     heading(figure, f"Outline: original images, mean {original.mean():.2f}")
     outline = histogram(original, intervals) / len(original)
     for axes, (name, (method, scores)) in zip(grid.flat, sets.items(), strict=False):
         shares = histogram(scores, intervals) / len(scores)
         centers, width = (np.arange(intervals) + 0.5) / intervals, 0.86 / intervals
-        axes.bar(centers, shares, width=width, color=METHOD_COLORS.get(method, DISTILLED))
+        axes.bar(centers, shares, width=width, color=method_color(method))
         axes.stairs(outline, np.linspace(0, 1, intervals + 1), color=INK, lw=1.1)
         _title_with_mean(axes, name, float(scores.mean()))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set(xlim=(-0.02, 1.02), xticks=[0, 0.5, 1])
-    for axes in grid.flat[len(sets) :]:
-        axes.set_axis_off()
     for axes in grid[:, 0]:
         axes.set_ylabel("images")
     for axes in grid[-1]:
@@ -237,9 +236,23 @@ def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], 
     return figure
 
 
+def _arrange(count: int, widest: int) -> tuple[int, int]:
+    """Rows and columns for a number of panels."""
+    columns = min(widest, count)
+    return -(-count // columns), columns
+
+
+def _panels(figure: Figure, count: int, rows: int, columns: int, sharey: bool = False) -> NDArray[Any]:
+    """Axes of the panels; the places after the last panel stay empty."""
+    grid = np.asarray(figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False))
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return grid
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Accuracy of one method: its repeats, in percent, and the paper's mean where there is one."""
+    """Accuracy of one method: its repeats, in percent, and the paper's mean if there is one."""
 
     method: str
     name: str
@@ -249,7 +262,7 @@ class Bar:
 
 @styled
 def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
-    """Mean accuracy of each method with its sample standard deviation, the repeats as dots, the paper's as a diamond.
+    """Mean accuracy of each method and its standard deviation; circles are repeats, a diamond is the paper's mean.
 
     Args:
         panels: Bars by the panel's title, such as ``ConvNet-6, IPC 10``.
@@ -257,16 +270,13 @@ def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     Returns:
         The figure.
     """
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
+    rows, columns = _arrange(len(panels), 2)
     tallest = max(map(len, panels.values()))
     figure = new_figure(5.2 * columns + (0.8 if columns == 1 else 0), rows * (0.31 * tallest + 0.75))
-    grid = np.asarray(figure.subplots(rows, columns, sharex=True, squeeze=False))
+    grid = _panels(figure, len(panels), rows, columns)
     for axes, (title, bars) in zip(grid.flat, panels.items(), strict=False):
         _bar_panel(axes, title, bars)
         axes.set_ylim(tallest - 0.45, -0.55)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_axis_off()
     if any(bar.paper is not None for bars in panels.values() for bar in bars):
         heading(figure, "Accuracy of each method; the diamond is the paper's")
     return figure
@@ -274,15 +284,15 @@ def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
 
 def _bar_panel(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
     for y, bar in enumerate(bars):
-        mean = float(np.mean(bar.values))
-        std = float(np.std(bar.values, ddof=1)) if len(bar.values) > 1 else None
-        axes.barh(y, mean, height=0.72, color=METHOD_COLORS.get(bar.method, DISTILLED))
+        repeats = summarize_repeats(bar.values)
+        mean, std = repeats.mean, repeats.sample_std
+        axes.barh(y, mean, height=0.72, color=method_color(bar.method))
         axes.errorbar(mean, y, xerr=std, color=INK, lw=2)
         axes.plot(bar.values, [y] * len(bar.values), "o", ms=3.4, mfc="white", mec=INK, mew=0.7)
         if bar.paper is not None:
             axes.plot(bar.paper, y, "D", ms=4.5, mfc=TARGET, mec="white", mew=0.7)
-        text = f"{mean:.1f}" + (f" ± {std:.1f}" if std is not None else "")
-        axes.text(max([*bar.values, bar.paper or 0, mean + (std or 0)]) + 1.5, y, text, va="center", fontsize=8)
+        right = max([*bar.values, bar.paper or 0, mean + (std or 0)]) + 1.5
+        axes.text(right, y, str(Score(mean, std)), va="center", fontsize=8)
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set(xlim=(0, 118), xlabel="top-1 accuracy, %", title=title)
@@ -293,13 +303,13 @@ def _bar_panel(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
 
 
 class Paths(NamedTuple):
-    """Images of one set on their way through the denoising steps, in a plane.
+    """Trajectories of the images of one set through the denoising steps, projected to a plane.
 
     Attributes:
         name: Name of the set.
-        method: Slug of its method.
+        method: Key of its method.
         points: Predicted images, shape ``(images, steps, 2)``, first step first.
-        centers: What they are guided to, shape ``(images, 2)``, if anything.
+        centers: Cluster centres that guide the images, shape ``(images, 2)``; None without guidance.
     """
 
     name: str
@@ -310,11 +320,11 @@ class Paths(NamedTuple):
 
 @styled
 def guided_trajectories(originals: Floats, sets: Sequence[Paths]) -> Figure:
-    """Predicted images on their way through the denoising steps, each from a circle to a dot.
+    """Trajectories of predicted images through the denoising steps, each from a circle to a dot.
 
     Args:
         originals: The original images in the same plane, shape ``(N, 2)``.
-        sets: The paths, a panel for each.
+        sets: The trajectories of each set; each set has a panel.
 
     Returns:
         The figure.
@@ -322,7 +332,7 @@ def guided_trajectories(originals: Floats, sets: Sequence[Paths]) -> Figure:
     figure = new_figure(3.3 * len(sets), 3.4)
     panels = np.asarray(figure.subplots(1, len(sets), sharex=True, sharey=True, squeeze=False))[0]
     for axes, (name, method, points, centers) in zip(panels, sets, strict=True):
-        color = METHOD_COLORS.get(method, DISTILLED)
+        color = method_color(method)
         axes.plot(*originals.T, "o", ms=2.5, color=CLOUD, zorder=1)
         for path in points:
             axes.plot(*path.T, color=color, lw=1.1, zorder=2)

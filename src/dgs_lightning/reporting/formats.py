@@ -3,10 +3,29 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from dgs_lightning.reporting.published import Setting
 from dgs_lightning.reporting.tables import Cell, Table
+
+
+class Grid(NamedTuple):
+    """A table of plain texts.
+
+    Attributes:
+        headings: A heading for each column.
+        rows: The rows, a text for each column.
+        labels: Number of label columns, which come first and are aligned left; the others are aligned right.
+        note: How to read the table, if that needs words.
+        title: Title of the table, if it has one.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    labels: int
+    note: str = ""
+    title: str = ""
 
 
 def to_markdown(table: Table) -> str:
@@ -16,27 +35,20 @@ def to_markdown(table: Table) -> str:
         own = f"**{cell.own_text}**" if cell.best else cell.own_text
         return " ".join(filter(None, (own, cell.paper_text)))
 
-    lines = [
-        f"**Table {table.number}. {table.title}.** {table.note}",
-        "",
-        *markdown_table(
-            table.headings,
-            [[*labels, *map(text, cells)] for labels, cells in table.rows],
-            len(table.headings) - len(table.rows[0][1]),
-        ),
-    ]
-    return "\n".join(lines) + "\n"
+    rows = [[*labels, *map(text, cells)] for labels, cells in table.rows]
+    lines = markdown_table(Grid(table.headings, rows, table.labels))
+    return "\n".join([f"**{table.full_title}.** {table.note}", "", *lines, ""])
 
 
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> list[str]:
-    """Lines of a table whose first columns are texts and the others numbers."""
-    rule = ["---"] * texts + ["---:"] * (len(headings) - texts)
-    lines = [headings, rule, *rows]
+def markdown_table(grid: Grid) -> list[str]:
+    """The lines of a table in Markdown."""
+    rule = ["---"] * grid.labels + ["---:"] * (len(grid.headings) - grid.labels)
+    lines = [grid.headings, rule, *grid.rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 def to_csv(table: Table) -> str:
-    """The table as CSV with one line a cell: setting, our mean and deviation, the paper's, and the difference."""
+    """The table as CSV, one line for each cell: setting, our mean and deviation, the paper's, and the difference."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*Setting._fields, "mean", "std", "published_mean", "published_std", "difference", "best"])
@@ -56,13 +68,12 @@ def to_latex(table: Table) -> str:
         paper = cell.paper_text.replace(" -", " $-$").replace(" +", " $+$")
         return " ".join(filter(None, (own, rf"{{\scriptsize {paper}}}" if paper else "")))
 
-    width = len(table.rows[0][1])
     lines = [
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{_escape(table.title)}. {_escape(table.note)}}}",
         rf"  \label{{tab:{table.slug}}}",
-        rf"  \begin{{tabular}}{{{'l' * (len(table.headings) - width)}{'r' * width}}}",
+        rf"  \begin{{tabular}}{{{'l' * table.labels}{'r' * (len(table.headings) - table.labels)}}}",
         r"    \toprule",
         rf"    {' & '.join(map(_escape, table.headings))} \\",
         r"    \midrule",

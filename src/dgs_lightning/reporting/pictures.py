@@ -1,4 +1,4 @@
-"""Figures made of images: a class by difficulty, original against distilled, samples of every class."""
+"""Figures of images: a class by difficulty, original beside distilled images, samples of every class."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class ScoredImage:
 
 @styled
 def difficulty_grid(images: Sequence[ScoredImage], title: str, columns: int = 10) -> Figure:
-    """A class's images from easy to hard, with the difficulty of each under it.
+    """The images of a class from easy to hard, each above its difficulty.
 
     Args:
         images: The images, in any order.
-        title: What they are.
+        title: Title of the figure.
         columns: Images in a row.
 
     Returns:
@@ -46,7 +46,7 @@ def difficulty_grid(images: Sequence[ScoredImage], title: str, columns: int = 10
 
 
 def _scored_cell(axes: Axes, scored: ScoredImage, x: float, y: float) -> None:
-    """An image, under it a bar as long and as dark as it is difficult, and the number."""
+    """Draw an image above its difficulty, as a bar and as a number."""
     place(axes, scored.image, x, y)
     axes.add_patch(Rectangle((x, y + 1.04), 1, 0.05, color=GRID, lw=0))
     axes.add_patch(Rectangle((x, y + 1.04), scored.difficulty, 0.05, color=DIFFICULTY(scored.difficulty), lw=0))
@@ -57,14 +57,14 @@ def _scored_cell(axes: Axes, scored: ScoredImage, x: float, y: float) -> None:
 def original_against_distilled(
     classes: Mapping[str, tuple[Sequence[ScoredImage], Sequence[ScoredImage]]], columns: int = 10
 ) -> Figure:
-    """Images with their difficulty from the original and the distilled set, from easy to hard (Fig. 5).
+    """Original and distilled images from easy to hard, each above its difficulty (Fig. 5).
 
     Args:
-        classes: For each class's name images of the original and of the distilled set.
-        columns: Images in a row, spread evenly over the sorted ones.
+        classes: Original and distilled images of each class, by the class's name.
+        columns: Images in a row, evenly spaced in the order of difficulty.
 
     Returns:
-        The figure: two rows a class.
+        The figure, with two rows for each class.
     """
     figure, axes = picture(0.95, 1.08 * columns - 0.08, 3.1 * len(classes) - 0.1, 0.9)
     for row, (name, sets) in enumerate(classes.items()):
@@ -78,19 +78,19 @@ def original_against_distilled(
 
 
 def spread(ordered: Sequence[T], count: int) -> list[T]:
-    """At most ``count`` items, evenly spaced, the first and the last among them."""
+    """At most ``count`` evenly spaced items, with the first and the last."""
     positions = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
     return [ordered[position] for position in positions]
 
 
 @styled
 def class_samples(classes: Mapping[str, Sequence[Image.Image]], title: str, columns: int = 10) -> Figure:
-    """Images of each class, a row each (Fig. 6).
+    """A row of images for each class (Fig. 6).
 
     Args:
         classes: Images by the class's name.
-        title: What they are.
-        columns: Images in a row; the first ones are shown.
+        title: Title of the figure.
+        columns: Images in a row: the first ones of each class.
 
     Returns:
         The figure.

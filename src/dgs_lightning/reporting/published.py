@@ -1,24 +1,24 @@
-"""The numbers the paper publishes: top-1 accuracy in percent, mean and standard deviation of three runs.
+"""The paper's published numbers: top-1 accuracy in percent, as mean and standard deviation of three runs.
 
 Li et al., "Difficulty-guided Sampling: Bridging the Target Gap between Dataset Distillation and Downstream Tasks",
-Tables 1 to 7. The tables disagree in places (DiT with ResNet-18 at IPC 10 is 33.9 in Table 1 and 34.7 in Table 2), so
-that every number is kept under the table it stands in.
+Tables 1 to 7. Each number is stored with its table, since some tables disagree: DiT with ResNet-18 at IPC 10 is 33.9 in
+Table 1 and 34.7 in Table 2.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 
 class Setting(NamedTuple):
-    """What an accuracy was measured on.
+    """The setting in which an accuracy was measured.
 
     Attributes:
-        dataset: Slug of the data set, such as ``imagewoof``.
-        network: Slug of the downstream network, such as ``resnet_ap10``.
-        method: Slug of the method, such as ``minimax_dgs``.
-        ipc: Images per class; for the full data set, of the row that it stands in.
+        dataset: Key of the data set, such as ``imagewoof``.
+        network: Key of the downstream network, such as ``resnet_ap10``.
+        method: Key of the method, such as ``minimax_dgs``.
+        ipc: Images per class. The full data set takes the IPC of the table's row.
         variant: What else was varied: a sampling distribution (``hill``), a pool size (``pool5``: 5 x IPC), a
-            validation set (``val_easy``), a stop timestep (``stop25``), or nothing.
+            validation set (``val_easy``) or a stop timestep (``stop25``). Empty if nothing was.
     """
 
     dataset: str
@@ -29,19 +29,23 @@ class Setting(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Accuracy in percent: mean over the repeats and their standard deviation, None where there is one repeat."""
+    """Accuracy in percent: the mean over the repeats and their standard deviation, None for one repeat."""
 
     mean: float
     std: float | None
 
+    def __str__(self) -> str:
+        """The score with one decimal, such as ``36.9 ± 0.5``."""
+        return f"{self.mean:.1f}" + ("" if self.std is None else f" ± {self.std:.1f}")
+
 
 def published(table: int, setting: Setting) -> Score | None:
-    """Number that a table of the paper gives for a setting, or None where it gives none."""
+    """The score that a table of the paper gives for a setting; None if it gives none."""
     return PUBLISHED[table].get(setting)
 
 
-SIDE = 224  # pixels of the images that the downstream networks are trained and evaluated on
-SETTINGS: Mapping[str, object] = {  # of an experiment, where the tables do not vary them
+SIDE = 224  # side in pixels of the images on which the downstream networks are trained and evaluated
+SETTINGS: Mapping[str, object] = {  # the paper's settings of an experiment, unless a table varies them
     "select.distribution": "scale",
     "select.intervals": 10,
     "select.shortage": "random",
@@ -56,15 +60,15 @@ _DGS = "minimax_dgs"
 
 _TABLE_1_METHODS = ("random", "kcenter", "dgs_ori", "dit", "dit_dgs", "minimax", _DGS, "full")
 _TABLE_1 = {
-    (10, "convnet6"): "24.3±1.1 19.4±0.9 24.6±0.7 31.4±0.4 31.0±1.1 34.1±0.4 35.2±0.4 86.4±0.2",
-    (10, "resnet_ap10"): "28.4±0.7 22.1±0.1 28.8±0.9 34.4±0.6 35.1±1.0 35.7±0.3 37.8±0.3 87.5±0.5",
-    (10, "resnet18"): "27.7±0.9 21.1±0.4 28.0±0.7 33.9±0.1 34.2±0.2 35.3±0.4 36.0±0.4 89.3±1.2",
-    (20, "convnet6"): "29.1±0.7 21.5±0.8 31.2±0.4 36.9±1.1 37.2±0.3 36.9±1.2 39.5±0.6 86.4±0.2",
-    (20, "resnet_ap10"): "32.7±0.4 25.1±0.7 37.4±0.7 41.1±0.8 41.5±0.7 43.3±0.3 45.4±0.4 87.5±0.5",
-    (20, "resnet18"): "29.7±0.5 23.6±0.3 33.3±0.5 40.5±0.5 41.0±0.4 40.9±0.6 42.4±0.4 89.3±1.2",
-    (50, "convnet6"): "41.3±0.6 36.5±1.0 41.6±0.6 46.5±0.8 47.1±1.4 51.4±0.4 51.5±0.2 86.4±0.2",
-    (50, "resnet_ap10"): "47.2±1.3 40.6±0.4 48.7±0.2 49.3±0.2 52.5±0.7 54.4±0.6 57.1±0.9 87.5±0.5",
-    (50, "resnet18"): "47.9±1.8 39.6±1.0 47.7±0.2 50.1±0.5 53.5±1.5 53.9±0.6 54.3±0.8 89.3±1.2",
+    ("imagewoof", "convnet6", 10): "24.3±1.1 19.4±0.9 24.6±0.7 31.4±0.4 31.0±1.1 34.1±0.4 35.2±0.4 86.4±0.2",
+    ("imagewoof", "resnet_ap10", 10): "28.4±0.7 22.1±0.1 28.8±0.9 34.4±0.6 35.1±1.0 35.7±0.3 37.8±0.3 87.5±0.5",
+    ("imagewoof", "resnet18", 10): "27.7±0.9 21.1±0.4 28.0±0.7 33.9±0.1 34.2±0.2 35.3±0.4 36.0±0.4 89.3±1.2",
+    ("imagewoof", "convnet6", 20): "29.1±0.7 21.5±0.8 31.2±0.4 36.9±1.1 37.2±0.3 36.9±1.2 39.5±0.6 86.4±0.2",
+    ("imagewoof", "resnet_ap10", 20): "32.7±0.4 25.1±0.7 37.4±0.7 41.1±0.8 41.5±0.7 43.3±0.3 45.4±0.4 87.5±0.5",
+    ("imagewoof", "resnet18", 20): "29.7±0.5 23.6±0.3 33.3±0.5 40.5±0.5 41.0±0.4 40.9±0.6 42.4±0.4 89.3±1.2",
+    ("imagewoof", "convnet6", 50): "41.3±0.6 36.5±1.0 41.6±0.6 46.5±0.8 47.1±1.4 51.4±0.4 51.5±0.2 86.4±0.2",
+    ("imagewoof", "resnet_ap10", 50): "47.2±1.3 40.6±0.4 48.7±0.2 49.3±0.2 52.5±0.7 54.4±0.6 57.1±0.9 87.5±0.5",
+    ("imagewoof", "resnet18", 50): "47.9±1.8 39.6±1.0 47.7±0.2 50.1±0.5 53.5±1.5 53.9±0.6 54.3±0.8 89.3±1.2",
 }
 _TABLE_2 = {
     "random": "27.7±0.9 29.7±0.5 47.9±1.8",
@@ -79,12 +83,12 @@ _TABLE_2 = {
 }
 _TABLE_3_METHODS = ("random", "dit", "minimax", _DGS)
 _TABLE_3 = {
-    ("imagenette", 10): "54.2±1.6 59.1±0.7 59.8±0.3 61.5±0.9",
-    ("imagenette", 20): "63.5±0.5 64.8±1.2 66.3±0.4 66.9±0.5",
-    ("imagenette", 50): "76.1±1.1 73.3±0.9 75.2±0.2 76.8±0.7",
-    ("imageidc", 10): "48.1±0.8 54.1±0.4 60.3±1.0 61.6±0.7",
-    ("imageidc", 20): "52.5±0.9 58.9±0.2 63.9±0.4 64.3±0.5",
-    ("imageidc", 50): "68.1±0.7 64.3±0.6 74.1±0.2 74.2±0.7",
+    ("imagenette", "resnet_ap10", 10): "54.2±1.6 59.1±0.7 59.8±0.3 61.5±0.9",
+    ("imagenette", "resnet_ap10", 20): "63.5±0.5 64.8±1.2 66.3±0.4 66.9±0.5",
+    ("imagenette", "resnet_ap10", 50): "76.1±1.1 73.3±0.9 75.2±0.2 76.8±0.7",
+    ("imageidc", "resnet_ap10", 10): "48.1±0.8 54.1±0.4 60.3±1.0 61.6±0.7",
+    ("imageidc", "resnet_ap10", 20): "52.5±0.9 58.9±0.2 63.9±0.4 64.3±0.5",
+    ("imageidc", "resnet_ap10", 50): "68.1±0.7 64.3±0.6 74.1±0.2 74.2±0.7",
 }
 _TABLE_4 = {
     "hill": "37.7±0.2 42.7±0.7 56.1±0.6",
@@ -120,33 +124,28 @@ _TABLE_7 = {
 
 
 def _scores(text: str) -> list[Score]:
-    """Scores in a line of a table above."""
+    """The scores in one line of a table above."""
     return [Score(*map(float, cell.split("±"))) for cell in text.split()]
 
 
 def _over_ipc(dataset: str, network: str, rows: Mapping[tuple[str, str], str]) -> Iterator[tuple[Setting, Score]]:
-    """Entries of a table with a line for each (method, variant) and a column for each IPC."""
+    """The entries of a table that has a line for each (method, variant) and a column for each IPC."""
     for (method, variant), line in rows.items():
         for ipc, score in zip(IPC, _scores(line), strict=True):
             yield Setting(dataset, network, method, ipc, variant), score
 
 
-def _table_1() -> Iterator[tuple[Setting, Score]]:
-    for (ipc, network), line in _TABLE_1.items():
-        for method, score in zip(_TABLE_1_METHODS, _scores(line), strict=True):
-            yield Setting("imagewoof", network, method, ipc), score
-
-
-def _table_3() -> Iterator[tuple[Setting, Score]]:
-    for (dataset, ipc), line in _TABLE_3.items():
-        for method, score in zip(_TABLE_3_METHODS, _scores(line), strict=True):
-            yield Setting(dataset, "resnet_ap10", method, ipc), score
+def _over_methods(methods: Sequence[str], rows: Mapping[tuple[str, str, int], str]) -> Iterator[tuple[Setting, Score]]:
+    """The entries of a table that has a line for each (data set, network, IPC) and a column for each method."""
+    for (dataset, network, ipc), line in rows.items():
+        for method, score in zip(methods, _scores(line), strict=True):
+            yield Setting(dataset, network, method, ipc), score
 
 
 PUBLISHED: Mapping[int, Mapping[Setting, Score]] = {
-    1: dict(_table_1()),
+    1: dict(_over_methods(_TABLE_1_METHODS, _TABLE_1)),
     2: dict(_over_ipc("imagewoof", "resnet18", {(method, ""): line for method, line in _TABLE_2.items()})),
-    3: dict(_table_3()),
+    3: dict(_over_methods(_TABLE_3_METHODS, _TABLE_3)),
     4: dict(_over_ipc("imagewoof", "resnet_ap10", {(_DGS, name): line for name, line in _TABLE_4.items()})),
     5: dict(_over_ipc("imagewoof", "resnet_ap10", {(_DGS, size): line for size, line in _TABLE_5.items()})),
     6: dict(_over_ipc("imagenette", "resnet_ap10", _TABLE_6)),
@@ -155,6 +154,6 @@ PUBLISHED: Mapping[int, Mapping[Setting, Score]] = {
 
 
 def first_published(setting: Setting) -> Score | None:
-    """Number of the first table that has a setting; guidance without a stop timestep is that of Table 7's 25."""
-    plain = setting if setting.variant else setting._replace(variant="stop25")
-    return next((table[s] for table in PUBLISHED.values() for s in (setting, plain) if s in table), None)
+    """The score of a setting in the first table that has it; guided methods without a variant use stop timestep 25."""
+    default = setting if setting.variant else setting._replace(variant="stop25")
+    return next((table[s] for table in PUBLISHED.values() for s in (setting, default) if s in table), None)

@@ -1,4 +1,4 @@
-"""What repeats say: mean, spread, 95 % interval, and two methods compared seed by seed."""
+"""Statistics of repeated runs: mean, spread, 95 % interval, and a comparison of two methods seed by seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,30 +11,36 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """Mean and spread of n repeats.
+    """Mean and spread of repeated measurements.
 
     Attributes:
-        count: Number of repeats.
+        count: Number n of repeats.
         mean: Their mean.
         sample_std: Standard deviation with divisor n - 1; None for a single repeat. (The literature of dataset
-            distillation has divisor n.)
-        interval: 95 % interval of the mean by Student's t; None for a single repeat.
+            distillation uses divisor n.)
     """
 
     count: int
     mean: float
     sample_std: float | None
-    interval: tuple[float, float] | None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean by Student's t; None for a single repeat."""
+        if self.sample_std is None:
+            return None
+        half = float(t.ppf((1 + CONFIDENCE) / 2, self.count - 1)) * self.sample_std / self.count**0.5
+        return self.mean - half, self.mean + half
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two methods on the same seeds.
+    """Two methods compared on the same seeds.
 
     Attributes:
-        difference: Repeats of the first method's value minus the second's.
-        wins: Number of seeds on which the first is larger.
-        p_value: Two-sided, of the paired t-test; None for a single seed, and where all differences are equal.
+        difference: For each seed, the first method's value minus the second's.
+        wins: Number of seeds on which the first value is larger.
+        p_value: Two-sided p-value of the paired t-test; None for a single seed, or if all differences are equal.
     """
 
     difference: Repeats
@@ -43,33 +49,23 @@ class Comparison:
 
 
 def summarize_repeats(values: Sequence[float]) -> Repeats:
-    """Mean, spread and interval of repeats.
+    """Mean and spread of repeats.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are no values.
     """
-    count = len(values)
-    if not count:
-        raise ValueError("No repeats: a mean needs at least one. Leave out what has not been run.")
-    mean = float(np.mean(values))
-    if count == 1:
-        return Repeats(count, mean, None, None)
-    sample = float(np.std(values, ddof=1))
-    return Repeats(count, mean, sample, confidence_interval(mean, sample, count))
-
-
-def confidence_interval(mean: float, sample_std: float, count: int) -> tuple[float, float]:
-    """95 % interval of the mean of two or more repeats, by Student's t."""
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * sample_std / count**0.5
-    return mean - half, mean + half
+    if not values:
+        raise ValueError("No repeats: a mean needs at least one. Leave out settings that were not run.")
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Repeats(len(values), float(np.mean(values)), std)
 
 
 def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison:
     """Compare two methods on the seeds that both were run with.
 
     Args:
-        first: Value by seed.
-        second: Value by seed.
+        first: Value of the first method for each seed.
+        second: Value of the second method for each seed.
 
     Raises:
         ValueError: If they have no seed in common.
@@ -77,7 +73,7 @@ def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> C
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         raise ValueError(
-            "No seed in common: a paired comparison needs the same seeds. Run both with one list of seeds."
+            "No seed in common: a paired comparison needs the same seeds. Run both methods with the same list of seeds."
         )
     ours, theirs = np.array([first[seed] for seed in seeds]), np.array([second[seed] for seed in seeds])
     difference = ours - theirs

@@ -1,4 +1,4 @@
-"""One look for all figures: colours, type, and files whose bytes depend on what they show alone."""
+"""One look for all figures: colours and fonts, and files whose bytes depend only on the content of the figure."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,28 +13,11 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image, ImageOps
 
 from dgs_lightning.files import replacing
+from dgs_lightning.runs.methods import METHODS
 
 INK, MUTED, CLOUD, GRID = "#22303c", "#6b7885", "#c9d1d8", "#e3e7ea"
 ORIGINAL, POOL, TARGET, DISTILLED = "#5f6d7a", "#8db3d4", "#d68a34", "#1f5a92"
-# A pool's plain set is pale, the same with difficulty-guided sampling is full; what is drawn from real images is grey.
-METHOD_COLORS = {
-    "random": "#ccd2d8",
-    "kcenter": "#b7bfc7",
-    "herding": "#a2acb6",
-    "kmeans": "#8e99a5",
-    "ccs": "#7a8794",
-    "dgs_ori": "#4a5763",
-    "dit": "#93c8be",
-    "dit_dgs": "#2b8477",
-    "minimax": "#94bbe0",
-    "minimax_dgs": "#1f5a92",
-    "pool": "#d9c9a8",
-    "pool_dgs": "#9a7a34",
-    "mgd3": "#d7a0c0",
-    "dag": "#9b4a7a",
-    "full": "#22303c",
-}
-DIFFICULTY_RAMP = ((243, 223, 181), (227, 154, 77), (182, 68, 63), (87, 27, 69))  # red, green, blue from easy to hard
+DIFFICULTY_RAMP = ((243, 223, 181), (227, 154, 77), (182, 68, 63), (87, 27, 69))  # red, green, blue; from easy to hard
 DIFFICULTY = LinearSegmentedColormap.from_list("difficulty", np.array(DIFFICULTY_RAMP) / 255)
 _RC: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -71,47 +54,56 @@ _RC: dict[Any, Any] = {
     "ytick.labelsize": 8,
     "ytick.major.size": 0,
 }
-_SMALL = 96  # images with a shorter side below this are shown with whole pixels, enlarged by a whole factor
+_SMALL = 96  # images with a shorter side below this are enlarged by a whole factor, so that pixels stay sharp
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def use_style() -> None:
-    """Draw in the project's look from now on, whatever matplotlib was set to."""
+    """Draw in the project's look from now on; other settings of matplotlib are reset."""
     mpl.rcdefaults()
     mpl.rcParams.update(_RC)
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draw in the project's look, and leave matplotlib's settings as they were."""
+    """Make a function draw in the project's look, without a change to matplotlib's settings.
+
+    Text is drawn as it is: names of classes and methods may contain ``$``, which matplotlib reads as mathematics.
+    """
 
     @wraps(draw)
     def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
         with mpl.rc_context():
             use_style()
+            mpl.rcParams["text.parse_math"] = False
             return draw(*args, **kwargs)
 
     return in_style
 
 
+def method_color(method: str) -> str:
+    """Colour of a method; unknown methods share one."""
+    return METHODS[method].colour if method in METHODS else DISTILLED
+
+
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure that belongs to no window; sizes in inches."""
+    """An empty figure without a window; sizes in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def heading(figure: Figure | SubFigure, title: str) -> None:
-    """Title of a figure or a part of one, at its left edge."""
+    """Write the title of a figure, or of a part of one, at its left edge."""
     figure.suptitle(title, x=0.01, ha="left")
 
 
 @styled
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF, each whole or not at all, without dates and program versions.
+    """Write a figure as PNG and PDF, atomically, without dates and program versions.
 
     Args:
         figure: The figure.
-        path: Path of the files without their ending.
+        path: Path of the files, without an ending.
 
     Returns:
         Both paths.
@@ -124,23 +116,23 @@ def save(figure: Figure, path: Path) -> list[Path]:
         target = path.with_name(f"{path.name}.{ending}")
         with replacing(target) as partial:
             figure.savefig(partial, format=ending, dpi=160, metadata=metadata)
-        figure.set_layout_engine("none")  # what the first file took long to lay out stays where it is
+        figure.set_layout_engine("none")  # the layout is slow to compute: the second file uses that of the first
         written.append(target)
     return written
 
 
 def picture(left: float, width: float, height: float, unit: float, title: str = "") -> tuple[Figure, Axes]:
-    """A figure for pictures, without frame or ticks: cells of size 1 in both directions, rows counted downwards.
+    """A figure for images, without frame or ticks. A cell has size 1 x 1, and y grows downwards.
 
     Args:
-        left: Room left of the cells for row titles, in cells.
-        width: Room for the cells.
-        height: Room for the rows.
+        left: Space for row titles to the left of the cells, in cells.
+        width: Width of the area of the cells, in cells.
+        height: Height of that area, in cells.
         unit: Size of a cell in inches.
-        title: Title above them, if any.
+        title: Title above the cells, if any.
 
     Returns:
-        The figure and its axes, in which ``(0, 0)`` is the upper left corner of the first cell.
+        The figure and its axes. Their point ``(0, 0)`` is the upper left corner of the first cell.
     """
     margin, strip = 0.08, 0.34 if title else 0.0  # inches
     total = (left + width) * unit + 2 * margin, height * unit + 2 * margin + strip
@@ -155,9 +147,9 @@ def picture(left: float, width: float, height: float, unit: float, title: str = 
 
 
 def place(axes: Axes, image: Image.Image, x: float, y: float) -> None:
-    """Put an image, cropped to a square, into the cell whose upper left corner is at ``(x, y)``."""
+    """Draw an image, cropped to a square, in the cell whose upper left corner is at ``(x, y)``."""
     side = min(image.size)
-    square = ImageOps.fit(image.convert("RGB"), (side, side))  # imshow would colour a grey one
+    square = ImageOps.fit(image.convert("RGB"), (side, side))  # RGB: imshow would draw a grey image in colours
     if side < _SMALL:
         enlarged = side * -(-_SMALL // side)
         square = square.resize((enlarged, enlarged), Image.Resampling.NEAREST)

@@ -1,105 +1,73 @@
 """Results laid out in the form of the paper's Tables 1 to 7, beside the published numbers."""
 
-import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dgs_lightning.reporting.names import (
-    DATASETS,
-    METHODS,
-    NETWORKS,
-    VARIANTS,
-    show_dataset,
-    show_method,
-    show_network,
-    show_variant,
-    table_order,
-)
+from dgs_lightning.reporting.names import show, table_order
 from dgs_lightning.reporting.published import PUBLISHED, Score, Setting, published
+from dgs_lightning.runs.methods import METHODS
 
-_NOTE = "Top-1 accuracy in %, {accuracy}; mean ± sample standard deviation (repeats: {repeats})"
-_PAPER = "; in brackets the paper's value and our difference from it"
-_BEST = "; in bold the best of each comparison"
-_ACCURACY = {"best": "best evaluation of each training", "last": "at the end of training"}
+_NOTE = "Top-1 accuracy in %{accuracy}: mean ± sample standard deviation over the repeats ({repeats})."
+_PAPER = " In brackets: the paper's mean, and our mean minus the paper's{difference}."
+_BEST = " In bold: the best score of each comparison."
+_ACCURACY = {"best": ", from the best evaluation of each training", "last": ", from the end of each training"}
 _HEADINGS = {"dataset": "Data set", "network": "Network", "method": "Method", "ipc": "IPC", "variant": "Variant"}
-_SHOW: Mapping[str, Callable[[Any], str]] = {
-    "dataset": show_dataset,
-    "network": show_network,
-    "method": show_method,
-    "ipc": str,
-    "variant": show_variant,
-}
-_KNOWN: Mapping[str, Mapping[str, str]] = {
-    "dataset": DATASETS,
-    "network": NETWORKS,
-    "method": METHODS,
-    "variant": VARIANTS,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How one of the paper's tables is laid out, in fields of :class:`~dgs_lightning.reporting.published.Setting`.
+    """The layout of one of the paper's tables, in fields of :class:`~dgs_lightning.reporting.published.Setting`.
 
     Attributes:
-        title: What it compares.
+        title: What the table compares.
         rows: Fields that make a row.
-        columns: Fields that make a column; what is in neither is the same in the whole table.
-        contest: Fields whose values cells share that compete for bold; ``family`` stands for the methods that
+        column: Field that makes a column. All other fields have one value in the whole table.
+        contest: Cells that share the values of these fields compete for bold. ``family`` stands for the methods that
             Table 1 compares with each other.
-        variants: Beginnings of the variants that belong here; none: results without a variant.
-        plain: Variant that a result without one counts as.
-        methods: Methods that it is about; none: all.
+        variants: Prefixes of the variants that the table shows; empty if it shows no variants.
+        default: Variant that a result without a variant counts as.
+        methods: Methods that the table shows; empty for all.
     """
 
     title: str
     rows: tuple[str, ...]
-    columns: tuple[str, ...]
+    column: str
     contest: tuple[str, ...]
     variants: tuple[str, ...] = ()
-    plain: str = ""
+    default: str = ""
     methods: tuple[str, ...] = ()
 
     @property
     def fixed(self) -> tuple[str, ...]:
         """Fields that have one value in the whole table."""
-        return tuple(name for name in Setting._fields if name not in (*self.rows, *self.columns))
+        return tuple(name for name in Setting._fields if name not in (*self.rows, self.column))
 
 
-_SAMPLED = ("dgs_ori", "dit_dgs", "minimax_dgs", "pool_dgs")
+_SAMPLED = tuple(method.key for method in METHODS.values() if method.rule == "dgs")
+_DISTRIBUTIONS = ("hill", "ground", "slope", "cliff", "scale")
+_BY_VARIANT = (("variant",), "ipc", ("ipc",))  # rows, column, contest
 FORMS: Mapping[int, Form] = {
-    1: Form("Methods and networks", ("ipc", "network"), ("method",), ("ipc", "network", "family")),
-    2: Form("Methods", ("method",), ("ipc",), ("ipc",)),
-    3: Form("Data sets", ("dataset", "ipc"), ("method",), ("dataset", "ipc")),
-    4: Form(
-        "Sampling distributions",
-        ("variant",),
-        ("ipc",),
-        ("ipc",),
-        ("hill", "ground", "slope", "cliff", "scale"),
-        "scale",
-        _SAMPLED,
-    ),
-    5: Form("Size of the image pool", ("variant",), ("ipc",), ("ipc",), ("pool",), "pool5", _SAMPLED),
-    6: Form("Validation sets", ("variant", "method"), ("ipc",), ("variant", "ipc"), ("val_",), "val_original"),
-    7: Form(
-        "Difficulty-aware guidance", ("method", "variant"), ("ipc",), ("ipc",), ("stop",), "stop25", ("mgd3", "dag")
-    ),
+    1: Form("Methods and networks", ("ipc", "network"), "method", ("ipc", "network", "family")),
+    2: Form("Methods", ("method",), "ipc", ("ipc",)),
+    3: Form("Data sets", ("dataset", "ipc"), "method", ("dataset", "ipc")),
+    4: Form("Sampling distributions", *_BY_VARIANT, _DISTRIBUTIONS, "scale", _SAMPLED),
+    5: Form("Size of the image pool", *_BY_VARIANT, ("pool",), "pool5", _SAMPLED),
+    6: Form("Validation sets", ("variant", "method"), "ipc", ("variant", "ipc"), ("val_",), "val_original"),
+    7: Form("Difficulty-aware guidance", ("method", "variant"), "ipc", ("ipc",), ("stop",), "stop25", ("mgd3", "dag")),
 }
-_FAMILIES = (("dit", "dit_dgs"), ("minimax", "minimax_dgs"), ("pool", "pool_dgs"), ("mgd3", "dag"))
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """An accuracy of ours, the paper's, both or neither.
+    """One setting's accuracy: ours, the paper's, both or neither.
 
     Attributes:
-        setting: What it was measured on.
+        setting: The setting.
         ours: Our score, if there is one.
         paper: The published score, if there is one.
-        best: Whether ours is the highest of its comparison.
+        best: Whether our score is the highest of its comparison.
     """
 
     setting: Setting
@@ -109,15 +77,13 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the paper's, in percentage points."""
+        """Our mean minus the paper's, in percentage points."""
         return None if self.ours is None or self.paper is None else self.ours.mean - self.paper.mean
 
     @property
     def own_text(self) -> str:
         """Our score as shown: ``36.9 ± 0.5``."""
-        if self.ours is None:
-            return ""
-        return f"{self.ours.mean:.1f}" + (f" ± {self.ours.std:.1f}" if self.ours.std is not None else "")
+        return "" if self.ours is None else str(self.ours)
 
     @property
     def paper_text(self) -> str:
@@ -133,11 +99,11 @@ class Table:
     """A filled table.
 
     Attributes:
-        number: Which of the paper's tables it has the form of.
-        title: What it compares, and on what.
+        number: The number of the paper's table whose form it has.
+        title: What it compares, and the values that are the same in the whole table.
         note: How to read a cell.
         headings: Headings of the label columns, then of the cell columns.
-        rows: For each row its labels and its cells.
+        rows: The labels and the cells of each row.
     """
 
     number: int
@@ -147,9 +113,24 @@ class Table:
     rows: tuple[tuple[tuple[str, ...], tuple[Cell, ...]], ...]
 
     @property
+    def labels(self) -> int:
+        """Number of label columns."""
+        return len(FORMS[self.number].rows)
+
+    @property
+    def lines(self) -> list[tuple[str | Cell, ...]]:
+        """The labels and the cells of each row together."""
+        return [(*labels, *cells) for labels, cells in self.rows]
+
+    @property
+    def full_title(self) -> str:
+        """The title with the table's number."""
+        return f"Table {self.number}. {self.title}"
+
+    @property
     def slug(self) -> str:
-        """Name of its files: ``table1-digits``."""
-        fixed = dict.fromkeys(getattr(self.rows[0][1][0].setting, name) for name in FORMS[self.number].fixed)
+        """Name of the table's files, without ending: ``table1-digits``."""
+        fixed = dict.fromkeys(_values(self.rows[0][1][0].setting, FORMS[self.number].fixed))
         return "-".join([f"table{self.number}", *filter(None, fixed)])
 
 
@@ -158,98 +139,96 @@ def build_tables(
     numbers: Iterable[int] | None = None,
     accuracy: Literal["best", "last"] = "best",
     repeats: str = "3",
-    unlike_the_paper: str = "",
+    difference_from_paper: str = "",
 ) -> list[Table]:
     """Lay results out in the form of the paper's tables.
 
     Args:
         results: Our scores.
-        numbers: Forms to use. By default Table 1, and those of the others that our results vary what they
-            vary, or for which there are published numbers.
-        accuracy: Which accuracy the scores are, for the note.
-        repeats: How many trainings are behind a score, for the note.
-        unlike_the_paper: How our trainings differ from the paper's, for the note of tables with its numbers.
+        numbers: Numbers of the paper's tables. By default Table 1, and each other table that has published numbers for
+            our settings or varies the same field as our results.
+        accuracy: Which accuracy the scores are; the note says it.
+        repeats: How many trainings each score averages; the note says it.
+        difference_from_paper: How our trainings differ from the paper's; the note says it beside the paper's numbers.
 
     Returns:
-        The tables that have at least one cell of ours, one for each combination of what is fixed in a table.
+        One table for each combination of the form's fixed values that we have results for.
     """
     note = _NOTE.format(accuracy=_ACCURACY[accuracy], repeats=repeats)
-    paper = _PAPER + (f" (not like for like: {unlike_the_paper})" if unlike_the_paper else "")
+    paper = _PAPER.format(difference=f"; the settings differ: {difference_from_paper}" if difference_from_paper else "")
     tables = []
     for number in FORMS if numbers is None else numbers:
         form = FORMS[number]
-        taken = _taken(form, results)
         groups: dict[tuple[Any, ...], dict[Setting, Score]] = defaultdict(dict)
-        for setting, score in taken.items():
-            groups[tuple(getattr(setting, name) for name in form.fixed)][setting] = score
-        for fixed, group in sorted(groups.items()):
-            if numbers is not None or number == 1 or _belongs(number, group):
-                tables.append(_fill(number, dict(zip(form.fixed, fixed, strict=True)), group, note, paper))
+        for setting, score in _results_for(form, results).items():
+            groups[_values(setting, form.fixed)][setting] = score
+        for _, group in sorted(groups.items()):
+            if numbers is not None or number == 1 or _is_relevant(number, group):
+                tables.append(_fill(number, group, note, paper))
     return tables
 
 
-def _taken(form: Form, results: Mapping[Setting, Score]) -> dict[Setting, Score]:
-    """Results that can stand in a form, those without a variant under the form's plain one."""
-    about = {s: score for s, score in results.items() if not form.methods or s.method in form.methods}
-    plain = {s._replace(variant=form.plain): score for s, score in about.items() if not s.variant}
-    return plain | {s: score for s, score in about.items() if form.variants and s.variant.startswith(form.variants)}
+def _results_for(form: Form, results: Mapping[Setting, Score]) -> dict[Setting, Score]:
+    """The results that a form can show; those without a variant get the form's default variant."""
+    shown = {s: score for s, score in results.items() if not form.methods or s.method in form.methods}
+    default = {s._replace(variant=form.default): score for s, score in shown.items() if not s.variant}
+    return default | {s: score for s, score in shown.items() if form.variants and s.variant.startswith(form.variants)}
 
 
-def _belongs(number: int, group: Mapping[Setting, Score]) -> bool:
-    """Whether a table was asked for by what was run: it varies what was varied, or has numbers to compare with."""
+def _is_relevant(number: int, group: Mapping[Setting, Score]) -> bool:
+    """Whether our results vary what the table varies, or the table has published numbers for them."""
     if number in (4, 5, 6):
-        return any(setting.variant != FORMS[number].plain for setting in group)
+        return any(setting.variant != FORMS[number].default for setting in group)
     return any(published(number, setting) for setting in group)
 
 
-def _fill(number: int, fixed: Mapping[str, Any], group: Mapping[Setting, Score], note: str, paper: str) -> Table:
-    form = FORMS[number]
+def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) -> Table:
+    """The table of a group of results that share the form's fixed values."""
+    form, first = FORMS[number], next(iter(group))
     settings = [*group, *_published_beside(number, group)]
-    rows, columns = _values(settings, form.rows), _values(settings, form.columns)
-    grid = {
-        (row, column): Setting(
-            **fixed, **dict(zip(form.rows, row, strict=True)), **dict(zip(form.columns, column, strict=True))
-        )
-        for row, column in itertools.product(rows, columns)
-    }
+    rows, columns = _distinct(settings, form.rows), _distinct(settings, (form.column,))
     best = _best(form, group)
-    cells = {
-        place: Cell(setting, group.get(setting), published(number, setting), setting in best)
-        for place, setting in grid.items()
-    }
-    shown = [row for row in rows if any(cells[row, column].ours or cells[row, column].paper for column in columns)]
+
+    def cell(row: tuple[Any, ...], column: tuple[Any, ...]) -> Cell:
+        setting = first._replace(**dict(zip((*form.rows, form.column), (*row, *column), strict=True)))
+        return Cell(setting, group.get(setting), published(number, setting), setting in best)
+
+    filled = [(_show(form.rows, row), tuple(cell(row, column) for column in columns)) for row in rows]
+    filled = [(labels, cells) for labels, cells in filled if any(c.ours or c.paper for c in cells)]
+    has_paper = any(c.paper for _, cells in filled for c in cells)
+    fixed = [text for text in _show(form.fixed, _values(first, form.fixed)) if text]
+    headings = (f"IPC {column}" if form.column == "ipc" else show(form.column, column) for (column,) in columns)
     return Table(
         number,
-        ", ".join([form.title, *(_SHOW[name](value) for name, value in fixed.items() if value)]),
-        note + paper * any(cell.paper for cell in cells.values()) + _BEST * bool(best) + ".",
-        (*(_HEADINGS[name] for name in form.rows), *(_column_heading(form.columns, column) for column in columns)),
-        tuple((_show(form.rows, row), tuple(cells[row, column] for column in columns)) for row in shown),
+        ", ".join([form.title, *fixed]),
+        note + paper * has_paper + _BEST * bool(best),
+        (*(_HEADINGS[name] for name in form.rows), *headings),
+        tuple(filled),
     )
 
 
 def _published_beside(number: int, group: Mapping[Setting, Score]) -> list[Setting]:
-    """Published settings on a data set, network and IPC that we have results for: other methods and variants."""
-    ours = {(s.dataset, s.network, s.ipc) for s in group}
-    names = FORMS[number].fixed
-    fixed = {tuple(getattr(s, name) for name in names) for s in group}
-    return [
-        s
-        for s in PUBLISHED[number]
-        if (s.dataset, s.network, s.ipc) in ours and tuple(getattr(s, name) for name in names) in fixed
-    ]
+    """Published settings of other methods and variants on a data set, network and IPC that we have results for."""
+    shared = {"dataset", "network", "ipc", *FORMS[number].fixed}
+    names = tuple(name for name in Setting._fields if name in shared)
+    ours = {_values(setting, names) for setting in group}
+    return [setting for setting in PUBLISHED[number] if _values(setting, names) in ours]
 
 
-def _values(settings: Iterable[Setting], names: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """Distinct values of some fields, in the order of the paper's tables."""
-    found = {tuple(getattr(setting, name) for name in names) for setting in settings}
+def _values(setting: Setting, names: Iterable[str]) -> tuple[Any, ...]:
+    """The values of some fields of a setting."""
+    return tuple(getattr(setting, name) for name in names)
 
-    def order(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(
-            value if name == "ipc" else table_order(_KNOWN[name], value)
-            for name, value in zip(names, values, strict=True)
-        )
 
-    return sorted(found, key=order)
+def _show(names: Iterable[str], values: Iterable[Any]) -> tuple[str, ...]:
+    """The names shown for some fields' values."""
+    return tuple(show(name, value) for name, value in zip(names, values, strict=True))
+
+
+def _distinct(settings: Iterable[Setting], names: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    """The distinct values of some fields, in the order of the paper's tables."""
+    found = {_values(setting, names) for setting in settings}
+    return sorted(found, key=lambda values: [table_order(*field) for field in zip(names, values, strict=True)])
 
 
 def _best(form: Form, group: Mapping[Setting, Score]) -> set[Setting]:
@@ -257,10 +236,8 @@ def _best(form: Form, group: Mapping[Setting, Score]) -> set[Setting]:
     contests: dict[tuple[Any, ...], list[Setting]] = defaultdict(list)
     for setting in group:
         if setting.method != "full":
-            key = tuple(
-                _family(setting.method) if name == "family" else getattr(setting, name) for name in form.contest
-            )
-            contests[key].append(setting)
+            key = (_family(setting.method) if name == "family" else getattr(setting, name) for name in form.contest)
+            contests[tuple(key)].append(setting)
     shown = {setting: round(score.mean, 1) for setting, score in group.items()}
     return {
         setting
@@ -271,16 +248,6 @@ def _best(form: Form, group: Mapping[Setting, Score]) -> set[Setting]:
     }
 
 
-def _family(method: str) -> tuple[str, ...]:
-    """Methods that Table 1 compares with a method: with and without DGS, or all that select from the originals."""
-    return next((members for members in _FAMILIES if method in members), ())
-
-
-def _show(names: tuple[str, ...], values: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(_SHOW[name](value) for name, value in zip(names, values, strict=True))
-
-
-def _column_heading(names: tuple[str, ...], values: tuple[Any, ...]) -> str:
-    return ", ".join(
-        f"IPC {text}" if name == "ipc" else text for name, text in zip(names, _show(names, values), strict=True)
-    )
+def _family(method: str) -> str:
+    """What Table 1 compares a method with: the same images with and without DGS, or all selections from originals."""
+    return METHODS[method].family if method in METHODS else ""

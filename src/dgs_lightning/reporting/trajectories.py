@@ -1,4 +1,4 @@
-"""Recorded ways of generated images through the denoising steps, and the latents that they move among."""
+"""Recorded trajectories of generated images through the denoising steps, and the latents of the original images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +8,17 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from dgs_lightning.data.latents import LatentCache
-
-FILE = "trajectories.safetensors"
+from dgs_lightning.runs.layout import TRAJECTORIES
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectories:
-    """Images of one class on their way through the denoising steps.
+    """Trajectories of the images of one class through the denoising steps.
 
     Attributes:
         label: The class.
         predictions: Predicted clean latents, flattened, shape ``(images, steps, D)``, first step first.
-        centers: Cluster centre of each image, shape ``(images, D)``; None where they are not guided.
+        centers: Cluster centre that guides each image, shape ``(images, D)``; None without guidance.
     """
 
     label: str
@@ -28,11 +27,11 @@ class Trajectories:
 
 
 def read_trajectories(folder: Path | None) -> Trajectories | None:
-    """Trajectories that were recorded with an image set; None where none were."""
-    if folder is None or not (folder / FILE).is_file():
+    """The trajectories recorded with an image set; None if there are none."""
+    if folder is None or not (folder / TRAJECTORIES).is_file():
         return None
-    with safe_open(folder / FILE, "np") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dictionary)
+    with safe_open(folder / TRAJECTORIES, "np") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
         label = file.metadata()["label"]
     predictions, centers = tensors["predictions"], tensors.get("centers")
     flat = predictions.reshape(*predictions.shape[:2], -1)
@@ -40,7 +39,7 @@ def read_trajectories(folder: Path | None) -> Trajectories | None:
 
 
 def class_latents(cache: Path, label: str) -> NDArray[np.float32] | None:
-    """Latents of a class's original images, flattened, shape ``(N, D)``; None where they were not kept.
+    """Latents of a class's original images, flattened, shape ``(N, D)``; None without a latent cache.
 
     Args:
         cache: Folder of the latent cache.

@@ -1,1 +1,1 @@
-"""The mathematics of selection: difficulty, smoothing, sampling distributions, coresets."""
+"""The mathematics of selection: difficulty, smoothing, sampling distributions and coresets."""

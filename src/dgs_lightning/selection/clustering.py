@@ -1,4 +1,4 @@
-"""Centres for guidance and coresets: k-means over a class, or over each difficulty interval of it."""
+"""K-means centres of a class, or of each of its difficulty intervals, for guidance and coresets."""
 
 import warnings
 
@@ -14,9 +14,10 @@ Points = NDArray[np.floating]
 
 
 def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
-    """K-means centres of a set of points; of no more points than centres the points themselves, over again.
+    """K-means centres of a set of points.
 
-    The modes of mode guidance, as many as the IPC for each class: Chan-Santiago et al., "MGD3", ICML 2025.
+    With no more points than centres, the points are returned, repeated as needed. The centres of a class are
+    its modes in mode guidance (Chan-Santiago et al., "MGD3", ICML 2025).
 
     Args:
         points: Flattened latents or features, shape ``(N, D)``.
@@ -34,8 +35,8 @@ def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
     if len(points) <= count:
         return points[np.arange(count) % len(points)]
     kmeans = KMeans(count, random_state=seed, n_init="auto")
-    with threadpool_limits(1), warnings.catch_warnings():  # threads add up in any order: the last digits would vary
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than centres: some coincide
+    with threadpool_limits(1), warnings.catch_warnings():  # threads add in any order, which changes the last digits
+        warnings.simplefilter("ignore", ConvergenceWarning)  # with fewer distinct points than centres, some coincide
         kmeans.fit(points)
     centers: Points = kmeans.cluster_centers_
     return centers
@@ -44,17 +45,17 @@ def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
 def interval_centers(points: Points, intervals: Counts, counts: Counts, seed: int = 0) -> tuple[Points, Counts]:
     """K-means centres within each difficulty interval of a class (Algorithm 2, lines 3 to 6).
 
-    The centres of an interval without images come from the nearest one that has some, the easier of two.
+    An interval without images takes its centres from the nearest interval with images; of two, from the easier one.
 
     Args:
         points: Flattened latents, shape ``(N, D)``.
         intervals: Difficulty interval of each point, shape ``(N,)``.
-        counts: Centres wanted by interval, shape ``(K,)``: the sampling distribution.
+        counts: Number of centres of each interval, shape ``(K,)``: the sampling distribution.
         seed: Seed of the k-means++ starts.
 
     Returns:
-        Centres, shape ``(counts.sum(), D)``, from the easiest interval to the hardest, and the interval each was found
-        in, shape ``(counts.sum(),)``.
+        Centres, shape ``(counts.sum(), D)``, from the easiest interval to the hardest, and the interval that each one
+        comes from, shape ``(counts.sum(),)``.
 
     Raises:
         ValueError: If there is no point.

@@ -1,6 +1,7 @@
-"""Selection without a target distribution, the rivals of difficulty-guided sampling; one class at a time.
+"""Coresets: selection without a target distribution, which difficulty-guided sampling is compared with.
 
-Images come in the order of their names, so that ties do not depend on how files happen to be listed.
+Each function selects from one class. Give it the images in the order of their names, so that ties do not depend on the
+order of the files on disk.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from dgs_lightning.selection.distribution import Counts, Floats, interval_of
 
 
 def random_coreset(count: int, ipc: int, rng: np.random.Generator) -> Counts:
-    """Uniform draw without replacement.
+    """Images drawn with equal probability, without replacement.
 
     Args:
         count: Number N of images.
@@ -28,13 +29,13 @@ def random_coreset(count: int, ipc: int, rng: np.random.Generator) -> Counts:
 
 
 def k_center_greedy(features: Points, ipc: int) -> Counts:
-    """Greedy k-center: each further image is the one farthest from all that were selected.
+    """Greedy k-center: each next image is the one farthest from its nearest selected image.
 
-    Starts at the image nearest to the mean, so that no draw is needed. Sener and Savarese, "Active Learning for
+    The first image is the one nearest to the mean, so that nothing is random. Sener and Savarese, "Active Learning for
     Convolutional Neural Networks: A Core-Set Approach", ICLR 2018.
 
     Args:
-        features: One row an image, shape ``(N, D)``.
+        features: One row for each image, shape ``(N, D)``.
         ipc: Images to select, at most N.
 
     Returns:
@@ -55,12 +56,13 @@ def k_center_greedy(features: Points, ipc: int) -> Counts:
 
 
 def herding(features: Points, ipc: int) -> Counts:
-    """Herding: each further image brings the mean of the selected ones nearest to the class's mean.
+    """Herding: each next image is the one that brings the mean of the selected images nearest to the mean of the class.
 
-    Welling, "Herding Dynamical Weights to Learn", ICML 2009, as Rebuffi et al., CVPR 2017, pick exemplars.
+    Welling, "Herding Dynamical Weights to Learn", ICML 2009, in the form in which Rebuffi et al., CVPR 2017, choose
+    exemplars.
 
     Args:
-        features: One row an image, shape ``(N, D)``.
+        features: One row for each image, shape ``(N, D)``.
         ipc: Images to select, at most N.
 
     Returns:
@@ -81,12 +83,12 @@ def herding(features: Points, ipc: int) -> Counts:
 
 
 def kmeans_coreset(features: Points, ipc: int, seed: int = 0) -> Counts:
-    """The images nearest to k-means centres, one to each; of two centres with the same image the later takes its next.
+    """For each k-means centre, the nearest image that no earlier centre has taken.
 
     Args:
-        features: One row an image, shape ``(N, D)``.
+        features: One row for each image, shape ``(N, D)``.
         ipc: Images to select, at most N.
-        seed: Seed of the k-means starts.
+        seed: Seed of the k-means initialisation.
 
     Returns:
         Positions in the order of the centres, shape ``(ipc,)``.
@@ -106,18 +108,18 @@ def kmeans_coreset(features: Points, ipc: int, seed: int = 0) -> Counts:
 def coverage_centric(
     scores: Floats, ipc: int, rng: np.random.Generator, *, hard_cutoff: float = 0.3, strata: int = 50
 ) -> Counts:
-    """Coverage-centric coreset selection (CCS): drop the hardest images, share the budget over strata of difficulty.
+    """Coverage-centric coreset selection (CCS): drop the hardest images, and share the IPC over strata of difficulty.
 
-    Strata are of equal width between the smallest and the largest score left. The smallest stratum is served first;
-    what it cannot use goes to the others. Published for a whole training set and the area under the margin; here for a
-    class at a time and any difficulty. Zheng et al., "Coverage-centric Coreset Selection for High Pruning Rates",
-    ICLR 2023, Algorithm 1.
+    The strata have equal widths between the smallest and the largest of the remaining scores. The stratum with the
+    fewest images is served first, and the images that it lacks are taken from the others. The authors select from a
+    whole training set by the area under the margin; this function selects from one class by any difficulty. Zheng et
+    al., "Coverage-centric Coreset Selection for High Pruning Rates", ICLR 2023, Algorithm 1.
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
         ipc: Images to select, at most N.
         rng: Source of the draw within a stratum.
-        hard_cutoff: Share of the hardest images to drop, where the IPC leaves as many to spare.
+        hard_cutoff: Share of the hardest images to drop; fewer are dropped if fewer than ``ipc`` images would remain.
         strata: Number of strata.
 
     Returns:

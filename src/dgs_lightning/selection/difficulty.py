@@ -1,4 +1,4 @@
-"""How hard an image is for a classifier, in [0, 1], higher = harder: Eq. 6 and what else the paper leaves open."""
+"""How hard an image is for a classifier, from 0 (easy) to 1 (hard): Eq. 6 of the paper and other definitions."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,8 @@ def confidence_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
 
     .. math:: d_x = 1 - p(y_{true} \mid x)
 
-    Eq. 6. Computed in double precision as the sum over the other classes, so that easy images keep their order near 0.
+    Eq. 6. It is computed in double precision as the sum over the other classes, so that easy images with difficulties
+    near 0 keep their order.
 
     Args:
         logits: Classifier outputs, shape ``(B, C)``.
@@ -30,10 +31,10 @@ def confidence_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Lead of the best wrong class over the true one, :math:`(1 + \max_{c \ne y} p_c - p_y) / 2`.
+    r"""Lead of the most probable wrong class over the true class, :math:`(1 + \max_{c \ne y} p_c - p_y) / 2`.
 
-    0 is certainty, 1 the certainty of another class, and 1/2 the decision boundary. Arguments, result and errors as
-    in :func:`confidence_difficulty`.
+    It is 0 where the true class is certain, 1 where another class is certain, and 1/2 on the decision boundary.
+    Arguments, result and errors are those of :func:`confidence_difficulty`.
     """
     probabilities = _log_probabilities(logits, labels).exp()
     wrong = probabilities.scatter(1, labels[:, None], -math.inf).amax(dim=1)
@@ -41,9 +42,9 @@ def margin_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def entropy_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Undecidedness whatever the true class, :math:`-\sum_c p_c \ln p_c / \ln C`.
+    r"""Entropy of the predicted probabilities, whatever the true class, :math:`-\sum_c p_c \ln p_c / \ln C`.
 
-    Arguments, result and errors as in :func:`confidence_difficulty`.
+    Arguments, result and errors are those of :func:`confidence_difficulty`.
     """
     probabilities = _log_probabilities(logits, labels).exp()
     entropy: Tensor = torch.special.entr(probabilities).sum(dim=1)
@@ -51,23 +52,23 @@ def entropy_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def loss_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Cross-entropy :math:`\ell` brought into the unit interval as :math:`\ell / (\ell + \ln C)`.
+    r"""Cross-entropy :math:`\ell`, mapped to the unit interval by :math:`\ell / (\ell + \ln C)`.
 
-    1/2 is the loss of guessing. The order is that of Eq. 6, the spread among hard images wider. Arguments, result and
-    errors as in :func:`confidence_difficulty`.
+    Guessing gives 1/2. The order of images is that of Eq. 6, but hard images are spread more widely. Arguments, result
+    and errors are those of :func:`confidence_difficulty`.
     """
     loss = -_true(_log_probabilities(logits, labels), labels)
     return loss / (loss + math.log(logits.shape[1]))
 
 
 def ensemble_difficulty(difficulties: Sequence[Tensor]) -> Tensor:
-    """Mean of what several estimators say of the same images.
+    """Mean of the difficulties that several estimators give the same images.
 
     Args:
-        difficulties: One tensor of shape ``(B,)`` per estimator.
+        difficulties: One tensor of shape ``(B,)`` for each estimator.
 
     Returns:
-        Their mean, shape ``(B,)``.
+        The mean, shape ``(B,)``.
 
     Raises:
         ValueError: If there is no estimator.
@@ -85,15 +86,15 @@ DIFFICULTIES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyTyp
         "loss": loss_difficulty,
     }
 )
-"""The definitions by the name a setting gives them; each takes logits ``(B, C)`` and labels ``(B,)``."""
+"""The definitions by name; each takes logits ``(B, C)`` and labels ``(B,)``."""
 
 
 def _log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
-    """Log of the softmax in double precision, shape ``(B, C)``, after a check of both arguments."""
+    """Check the arguments and return the logarithm of the softmax in double precision, shape ``(B, C)``."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"need logits (B, C) and labels (B,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
     if logits.shape[1] < 2:
-        raise ValueError("difficulty needs at least two classes to choose from; use an estimator that has them")
+        raise ValueError("difficulty needs at least two classes; use an estimator of two or more classes")
     if not torch.isfinite(logits).all():
         raise ValueError("logits must be finite; the estimator diverged or its input is broken")
     return logits.double().log_softmax(dim=1)

@@ -1,4 +1,4 @@
-"""How many images of each difficulty: intervals, histograms, and the sampling distribution in whole numbers."""
+"""Difficulty intervals, histograms, and the sampling distribution: how many images to take from each interval."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -30,14 +30,14 @@ PUBLISHED: Mapping[str, Mapping[int, tuple[int, ...]]] = MappingProxyType(
         },
     }
 )
-"""The pre-defined sampling distributions of Fig. 8, by name and IPC, from easy to hard."""
+"""The predefined sampling distributions of Fig. 8, by name and IPC, from the easiest interval to the hardest."""
 
 DISTRIBUTIONS = ("scale", *PUBLISHED, "pool", "uniform")
 """The names that :func:`sampling_distribution` knows."""
 
 
 def check_scores(scores: Floats) -> None:
-    """Refuse what is no list of difficulties.
+    """Check that an array holds difficulties.
 
     Raises:
         ValueError: If the array is not one-dimensional, or a score is NaN or outside ``[0, 1]``.
@@ -49,10 +49,10 @@ def check_scores(scores: Floats) -> None:
 
 
 def interval_edges(intervals: int) -> Floats:
-    """Inner edges ``1/K ... (K-1)/K`` of K intervals of equal width, shape ``(K - 1,)``.
+    """Inner edges ``1/K, ..., (K-1)/K`` of K intervals of equal width, shape ``(K - 1,)``.
 
     Raises:
-        ValueError: If there is no interval.
+        ValueError: If ``intervals`` is below 1.
     """
     if intervals < 1:
         raise ValueError(f"need at least one interval, got {intervals}")
@@ -60,36 +60,36 @@ def interval_edges(intervals: int) -> Floats:
 
 
 def interval_of(scores: Floats, intervals: int = 10) -> Counts:
-    """Interval of each score: ``[k/K, (k+1)/K)``, the last one closed; a score on an edge belongs to the upper one.
+    """Interval of each score. Interval ``k`` is ``[k/K, (k+1)/K)``, and the last one contains 1.
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
-        intervals: Their number K.
+        intervals: Number K of intervals.
 
     Returns:
         Indices in ``0 .. K-1``, shape ``(N,)``.
 
     Raises:
-        ValueError: As :func:`check_scores` and :func:`interval_edges` do.
+        ValueError: The errors of :func:`check_scores` and :func:`interval_edges`.
     """
     check_scores(scores)
     return np.searchsorted(interval_edges(intervals), scores, side="right").astype(np.int64)
 
 
 def histogram(scores: Floats, intervals: int = 10) -> Counts:
-    """Number of scores in each interval, shape ``(K,)``; arguments and errors as of :func:`interval_of`."""
+    """Number of scores in each interval, shape ``(K,)``. Arguments and errors are those of :func:`interval_of`."""
     return np.bincount(interval_of(scores, intervals), minlength=intervals).astype(np.int64)
 
 
 def largest_remainder(weights: Sequence[float | Fraction] | Counts, total: int) -> Counts:
-    """Share ``total`` in whole numbers in proportion to weights.
+    """Whole numbers that sum to ``total`` and are as near as possible to the proportions of the weights.
 
-    Exact: whole-number division gives the quotas, what is left goes to the largest remainders, ties to the lower
-    interval.
+    The computation is exact. Each interval gets its share, rounded down. The intervals with the largest remainders then
+    get one more each until the sum is ``total``; of equal remainders, the lower interval comes first.
 
     Args:
-        weights: Non-negative, not all zero, shape ``(K,)``.
-        total: What to share out.
+        weights: Non-negative numbers, not all zero, shape ``(K,)``.
+        total: The sum.
 
     Returns:
         Whole numbers that sum to ``total``, shape ``(K,)``.
@@ -114,11 +114,11 @@ def largest_remainder(weights: Sequence[float | Fraction] | Counts, total: int) 
 
 
 def published_distribution(name: str, ipc: int, intervals: int = 10) -> Counts:
-    """A pre-defined distribution of Fig. 8 at any IPC and any number of intervals.
+    """A predefined distribution of Fig. 8, for any IPC and any number of intervals.
 
-    The published vector where there is one. At another IPC the vector whose IPC is nearest in ratio (the smaller of
-    two equally near) is scaled by largest remainder; for another number of intervals it is first spread evenly within
-    its own ten.
+    At an IPC that Fig. 8 has, it is the published vector. At another IPC, the vector of the IPC with the nearest ratio
+    (the smaller of two equally near) is scaled by :func:`largest_remainder`. For another number of intervals than ten,
+    the images of each of the ten are first spread evenly over the interval.
 
     Args:
         name: ``hill``, ``ground``, ``slope`` or ``cliff``.
@@ -126,7 +126,7 @@ def published_distribution(name: str, ipc: int, intervals: int = 10) -> Counts:
         intervals: Number K of intervals.
 
     Returns:
-        Images per interval, shape ``(K,)``, sum ``ipc``.
+        Number of images from each interval, shape ``(K,)``; their sum is ``ipc``.
 
     Raises:
         ValueError: If the name is unknown.
@@ -136,21 +136,24 @@ def published_distribution(name: str, ipc: int, intervals: int = 10) -> Counts:
     vectors = PUBLISHED[name]
     nearest = min(vectors, key=lambda known: (max(Fraction(known, ipc), Fraction(ipc, known)), known))
     vector = np.array(vectors[nearest])
-    fine = np.repeat(vector, intervals)  # each tenth in K parts; ten parts then make one of the K intervals
+    fine = np.repeat(
+        vector, intervals
+    )  # each of the ten intervals in K parts; then ten parts make one of the K intervals
     return largest_remainder(fine.reshape(intervals, len(vector)).sum(axis=1), ipc)
 
 
 def level(available: Counts, total: int) -> Counts:
-    """Take ``total`` images as evenly over the intervals as the available ones allow.
+    """Take ``total`` images as evenly over the intervals as possible.
 
-    Every interval gives the same number, or all it has; what is left over goes to the lower intervals.
+    Every interval gives the same number of images, or all its images if it has fewer. The remainder comes from the
+    lower intervals, one image each.
 
     Args:
-        available: Images per interval, shape ``(K,)``.
+        available: Number of images in each interval, shape ``(K,)``.
         total: Images to take, at most ``available.sum()``.
 
     Returns:
-        Images per interval, shape ``(K,)``, sum ``total``.
+        Number of images from each interval, shape ``(K,)``; their sum is ``total``.
 
     Raises:
         ValueError: If there are fewer images than ``total``.
@@ -167,16 +170,16 @@ def sampling_distribution(distribution: str | Sequence[float], ipc: int, origina
     """How many images to take from each interval of a class: :math:`P_{samp}` of Algorithm 1.
 
     Args:
-        distribution: ``scale``: the originals' histogram scaled to the IPC (the paper's choice); ``hill``, ``ground``,
-            ``slope``, ``cliff``: see :func:`published_distribution`; ``pool``: the pool's own histogram scaled;
-            ``uniform``: even over the intervals as far as the pool has images; or one's own numbers, one per
-            interval, taken as they are where they sum to the IPC and scaled otherwise.
+        distribution: ``scale``: the histogram of the originals, scaled to the IPC (the paper's choice); ``hill``,
+            ``ground``, ``slope``, ``cliff``: see :func:`published_distribution`; ``pool``: the histogram of the pool,
+            scaled; ``uniform``: as even over the intervals as the pool allows; or one number for each interval, scaled
+            so that they sum to the IPC.
         ipc: Images per class.
         original: Histogram of the originals, shape ``(K,)``.
         pool: Histogram of the pool, shape ``(K,)``.
 
     Returns:
-        Images per interval, shape ``(K,)``, sum ``ipc``.
+        Number of images from each interval, shape ``(K,)``; their sum is ``ipc``.
 
     Raises:
         ValueError: If the name is unknown, there are not K numbers, or there is nothing to scale.
@@ -203,7 +206,7 @@ def divergence(reached: Counts, target: Counts, epsilon: float = 1e-4) -> float:
     Args:
         reached: Counts, shape ``(K,)``, at least one above zero.
         target: Counts, shape ``(K,)``, at least one above zero.
-        epsilon: Added to both shares of every interval, so that an empty one is far but not infinitely so.
+        epsilon: Added to both shares of every interval, so that an empty interval does not make the result infinite.
 
     Returns:
         A number of at least 0.

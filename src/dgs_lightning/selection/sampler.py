@@ -1,4 +1,4 @@
-"""Difficulty-guided sampling of one class: the images that follow the sampling distribution (Algorithm 1)."""
+"""Difficulty-guided sampling of one class: images that follow the sampling distribution (Algorithm 1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class Draw:
 
     Attributes:
         chosen: Positions in the pool, ascending.
-        taken: Images that met the target, by interval.
-        filled: Images taken instead of missing ones, by the interval they come from.
+        taken: Number of images from each interval that count towards its target, shape ``(K,)``.
+        filled: Number of images from each interval that replace missing images of other intervals, shape ``(K,)``.
     """
 
     chosen: Counts
@@ -37,14 +37,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class ClassSelection:
-    """What was selected from one class and how it came about; all counts by interval of the smoothed difficulty.
+    """The selection from one class. All counts are by interval of the smoothed difficulty.
 
     Attributes:
         smoothed: Pool and originals after smoothing, with their thresholds.
         target: The sampling distribution, shape ``(K,)``.
-        available: The pool's images, shape ``(K,)``.
-        draw: The images selected.
-        kl: Divergence in bits of what was reached from the target.
+        available: Number of images of the pool, shape ``(K,)``.
+        draw: The selected images.
+        kl: Divergence of the selected images from the target, in bits.
         wasserstein: Mean shift of difficulty from the target, in ``[0, 1]``.
     """
 
@@ -57,17 +57,17 @@ class ClassSelection:
 
 
 def draw_by_interval(intervals: Counts, target: Counts, order: Counts, shortage: Shortage = "random") -> Draw:
-    """Take from each interval as many images as the target says, and make up for what is missing.
+    """Draw the target's number of images from each interval, and replace the images that an interval lacks.
 
     Args:
         intervals: Interval of each image, shape ``(N,)``.
-        target: Images wanted by interval, shape ``(K,)``.
-        order: Positions from the most to the least preferred, shape ``(N,)``.
-        shortage: Missing images are taken from all that are left, in their order (``random``, the paper's way), or
-            for each missing one from the nearest interval that has any left, the easier of two (``nearest``).
+        target: Number of images to take from each interval, shape ``(K,)``.
+        order: Positions of the images, the preferred ones first, shape ``(N,)``.
+        shortage: What replaces a missing image: the first of all remaining images in ``order`` (``random``, as in the
+            paper), or an image of the nearest interval that has any left, of two the easier (``nearest``).
 
     Returns:
-        As many images as the target's sum, none twice.
+        ``target.sum()`` different images.
 
     Raises:
         ValueError: If there are fewer images than that.
@@ -75,7 +75,7 @@ def draw_by_interval(intervals: Counts, target: Counts, order: Counts, shortage:
     if target.sum() > len(intervals):
         raise ValueError(f"cannot take {target.sum()} of {len(intervals)} images; lower the IPC or enlarge the pool")
     ordered = intervals[order]
-    within = np.empty_like(ordered)  # rank of each image among those of its interval
+    within = np.empty_like(ordered)  # rank of each image in its interval
     grouped = np.argsort(ordered, kind="stable")
     available = np.bincount(ordered, minlength=len(target))
     within[grouped] = np.arange(len(ordered)) - np.repeat(np.cumsum(available) - available, available)
@@ -103,22 +103,22 @@ def select_class(
     """Difficulty-guided sampling of one class (Algorithm 1, lines 2 to 9).
 
     Args:
-        pool: Difficulties of the image pool, shape ``(N,)``, in the order of the images' names: the result depends on
-            the order, and should not on how files happen to be listed.
-        original: Difficulties of the original images, shape ``(M,)``; the pool's own where there are none.
+        pool: Difficulties of the image pool, shape ``(N,)``, in the order of the images' names. The result depends on
+            this order, so it must not depend on the order of the files on disk.
+        original: Difficulties of the original images, shape ``(M,)``; those of the pool if there are no originals.
         ipc: Images to select.
         rng: Source of the random draw, for this class alone.
         distribution: See :func:`~dgs_lightning.selection.distribution.sampling_distribution`.
-        smoothing: The forks of Eq. 7 to 9, or ``None`` to sample on raw difficulties.
+        smoothing: Settings of Eq. 7 to 9, or ``None`` to use the difficulties without smoothing.
         intervals: Number K of intervals.
-        shortage: How missing images are made up for, see :func:`draw_by_interval`.
+        shortage: What replaces missing images, see :func:`draw_by_interval`.
 
     Returns:
-        The selection with its account.
+        The selected images, with the counts and distances of a report.
 
     Raises:
-        ValueError: If the IPC is below 1 or above the pool's size, a set is empty, a score not in ``[0, 1]``, or the
-            distribution none.
+        ValueError: If the IPC is below 1 or above the size of the pool, a set is empty, a score is not in ``[0, 1]``,
+            or the distribution is unknown.
     """
     if not 1 <= ipc <= len(pool):
         raise ValueError(f"cannot select {ipc} of {len(pool)} images; give an IPC from 1 to the size of the pool")
@@ -135,7 +135,7 @@ def select_class(
 
 
 def _nearest(missing: Counts, left: Counts) -> Counts:
-    """Images to take by interval so that each missing one is made up for by the nearest interval that has any left."""
+    """Number of images from each interval, if each missing image is replaced by one from the nearest interval."""
     filled, left = np.zeros_like(left), left.copy()
     intervals = np.arange(len(left))
     for wanted in np.repeat(intervals, missing):

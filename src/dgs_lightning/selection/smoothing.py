@@ -3,75 +3,62 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from scipy.special import rel_entr
 
+from dgs_lightning.bounds import Above, AtLeast, Between, Group
+from dgs_lightning.errors import InputError
 from dgs_lightning.selection.distribution import Counts, Floats, check_scores, histogram, interval_edges
 
 MAX_CANDIDATES = 512
-"""Most values tried for one threshold; a longer range is searched at as many values, evenly spaced."""
+"""Largest number of values that are tried for one threshold. In a longer range, this many values are evenly spaced."""
 
 
 @dataclass(frozen=True)
-class SmoothingSettings:
-    """The forks at which paper and released code part; the defaults are the preset ``paper``.
+class SmoothingSettings(Group):
+    """Settings of Eq. 7 to 9 in which the paper and its released code differ. The defaults are the preset ``paper``.
 
     Attributes:
-        extremes: What Eq. 8 does to the ``b`` easiest and ``t`` hardest images. ``clip`` gives them the value of the
-            next one inwards. ``zero`` is the Heaviside step read literally: all of them, the hardest too, become the
-            easiest.
-        zeros: How logarithms of 0 are avoided. ``add`` adds ``epsilon`` to every score (Eq. 8). ``replace`` puts
-            ``epsilon`` in place of exact zeros only, which is meant for scores of four decimals: among finer ones a
-            zero would count as harder than those in ``(0, epsilon)``.
-        epsilon: The small value of Eq. 8. A smaller one spreads the easiest images wider.
-        floor: Smallest smoothed score; a positive one keeps it away from 0 and moves no image to another interval.
-        divergence: Direction of both divergences of Eq. 9. ``forward`` is D(f || P) and D(f || U): intervals that the
-            originals of f leave empty are costly to fill. ``reverse`` is D(P || f) and D(U || f): an interval that f
-            leaves empty is costly.
-        density_epsilon: Added to the interval shares in Eq. 9. With 0 an empty interval makes the divergence infinite,
-            and where all thresholds do, the search falls back to (0, 0).
-        weight: Weight lambda of the deviation from P; the rest goes to the deviation from uniform. Towards 1 smoothing
-            changes less.
+        extremes: What Eq. 8 does to the ``b`` easiest and ``t`` hardest images. ``clip`` sets them to the nearest score
+            between the thresholds. ``zero`` takes the Heaviside step literally: all these images, the hardest too,
+            become the easiest.
+        zeros: How logarithms of 0 are avoided. ``add`` adds ``epsilon`` to every score (Eq. 8). ``replace`` replaces
+            only exact zeros by ``epsilon``. It is meant for scores of four decimals: with finer scores, a zero would
+            become harder than the scores in ``(0, epsilon)``.
+        epsilon: The small value of Eq. 8. A smaller value spreads the easiest images more widely.
+        floor: Smallest smoothed score. A positive value keeps scores above 0 and moves no image to another interval.
+        divergence: Direction of both divergences of Eq. 9. ``forward`` is D(f || P) and D(f || U): it is costly if f
+            fills intervals that are empty in P. ``reverse`` is D(P || f) and D(U || f): it is costly if f leaves an
+            interval empty.
+        density_epsilon: Added to the interval shares in Eq. 9. With 0, an empty interval makes the divergence
+            infinite; if it is infinite for all thresholds, the result of the search is (0, 0).
+        weight: Weight lambda of the divergence from P; that of the divergence from uniform is ``1 - lambda``. The
+            nearer to 1, the less smoothing changes.
         thresholds: ``separate`` fits one pair on the pool and one on the originals (Algorithm 1). ``shared`` fits one
-            on the pool and applies the same two counts to the originals.
-        search_fraction: Share of a set that either threshold may reach, at least one value. ``None`` tries
-            ``0 .. IPC // 2 - 1`` in both; 0.1 is the share which that range has of a pool of 5 x IPC images.
+            pair on the pool and applies the same two counts to the originals.
+        search_fraction: Largest share of a set that each threshold may level; at least one value is tried. ``None``
+            tries ``0, ..., IPC // 2 - 1`` for both. In a pool of 5 x IPC images this range is a share of 0.1.
     """
 
     extremes: Literal["clip", "zero"] = "clip"
     zeros: Literal["add", "replace"] = "add"
-    epsilon: float = 1e-4
-    floor: float = 0.0
+    epsilon: Annotated[float, Above(0)] = 1e-4
+    floor: Annotated[float, Between(0, 1, open="right")] = 0.0
     divergence: Literal["forward", "reverse"] = "forward"
-    density_epsilon: float = 1e-4
-    weight: float = 0.5
+    density_epsilon: Annotated[float, AtLeast(0)] = 1e-4
+    weight: Annotated[float, Between(0, 1)] = 0.5
     thresholds: Literal["separate", "shared"] = "separate"
-    search_fraction: float | None = 0.1
+    search_fraction: Annotated[float | None, Between(0, 0.5)] = 0.1
 
-    def __post_init__(self) -> None:
-        """Refuse values for which the equations are undefined."""
-        for name, allowed in {
-            "extremes": ("clip", "zero"),
-            "zeros": ("add", "replace"),
-            "divergence": ("forward", "reverse"),
-            "thresholds": ("separate", "shared"),
-        }.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+    @classmethod
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Check that numbers are numbers: values of ``smoothing_forks`` in YAML may have any type."""
         for name in ("epsilon", "floor", "density_epsilon", "weight", "search_fraction"):
-            value = getattr(self, name)
+            value = settings[name]
             if not isinstance(value, int | float) and not (value is None and name == "search_fraction"):
-                raise ValueError(f"{name} must be a number, got {value!r}")
-        if not self.epsilon > 0:
-            raise ValueError(f"epsilon must be above 0, got {self.epsilon}; 0 has no logarithm")
-        if not 0 <= self.floor < 1 or not self.density_epsilon >= 0:
-            raise ValueError(f"need floor in [0, 1) and density_epsilon >= 0, got {self.floor}, {self.density_epsilon}")
-        if not 0 <= self.weight <= 1:
-            raise ValueError(f"weight must lie in [0, 1], got {self.weight}")
-        if self.search_fraction is not None and not 0 <= self.search_fraction <= 0.5:
-            raise ValueError(f"search_fraction must lie in [0, 0.5], got {self.search_fraction}; the ends would meet")
+                raise InputError(name, found=repr(value), expected="a number", remedy="Correct the setting")
 
 
 PRESETS: Mapping[str, SmoothingSettings] = MappingProxyType(
@@ -87,18 +74,18 @@ PRESETS: Mapping[str, SmoothingSettings] = MappingProxyType(
         ),
     }
 )
-"""Settings by name: as the paper has it, and as its released code does."""
+"""Settings by name: those of the paper and those of its released code."""
 
 
 def smoothing_settings(preset: str, forks: Mapping[str, float | str | None] | None = None) -> SmoothingSettings:
-    """A preset with some of its forks changed.
+    """The settings of a preset, with changes.
 
     Args:
         preset: ``paper`` or ``released``.
-        forks: New values by field name of :class:`SmoothingSettings`.
+        forks: New values by the name of the field of :class:`SmoothingSettings`.
 
     Raises:
-        ValueError: If the preset or a fork is unknown, or a value is out of range.
+        ValueError: If the preset or a field is unknown, or a value is outside its limits.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown smoothing {preset!r}; choose one of {', '.join(PRESETS)}")
@@ -114,10 +101,10 @@ class Thresholds:
 
     Attributes:
         bottom: Number b of the easiest images that are levelled.
-        top: Number t of the hardest.
-        degenerate: Smoothing does not do what it should. No pair had a finite divergence, so that (0, 0) was taken: the
-            scores are all equal, or (without ``density_epsilon``) an interval stays empty whatever the thresholds. Or
-            thresholds shared with a larger set leave none of this one, and its scores stay as they are.
+        top: Number t of the hardest images that are levelled.
+        degenerate: Whether smoothing failed, for one of two reasons. No pair has a finite divergence, and the result is
+            (0, 0): all scores are equal, or (with ``density_epsilon`` 0) an interval is empty for all thresholds. Or
+            the thresholds are those of a larger set and leave no image of this set; its scores then stay unchanged.
     """
 
     bottom: int
@@ -127,13 +114,13 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Smoothed:
-    """Pool and originals of a class after smoothing, with what smoothed them.
+    """Pool and originals of a class after smoothing, with their thresholds.
 
     Attributes:
-        pool: Difficulties of the pool, in ``[0, 1]``, shape ``(N,)``.
-        original: Difficulties of the originals, likewise, shape ``(M,)``.
-        pool_thresholds: The pair that smoothed the pool.
-        original_thresholds: The pair that smoothed the originals.
+        pool: Difficulties of the pool in ``[0, 1]``, shape ``(N,)``.
+        original: Difficulties of the originals in ``[0, 1]``, shape ``(M,)``.
+        pool_thresholds: The thresholds of the pool.
+        original_thresholds: The thresholds of the originals.
     """
 
     pool: Floats
@@ -143,33 +130,33 @@ class Smoothed:
 
 
 def log_transform(scores: Floats) -> Floats:
-    r"""Logarithm with a base that fits the data.
+    r"""Logarithm, scaled so that the smallest score becomes 0 and the largest 1.
 
     .. math:: f = \frac{\ln(P / \min P)}{\ln(\max P / \min P)}
 
     Eq. 7.
 
     Args:
-        scores: Positive, not all equal, shape ``(N,)``.
+        scores: Positive numbers, not all equal, shape ``(N,)``.
 
     Returns:
-        Values in ``[0, 1]`` with both ends taken, in the order of ``scores``.
+        Values in ``[0, 1]``, among them 0 and 1, in the order of ``scores``.
     """
     return _logarithm(scores, scores.min(), scores.max())
 
 
 def level_extremes(scores: Floats, bottom: int, top: int, settings: SmoothingSettings) -> Floats:
-    r"""The scores without their extremes, and positive.
+    r"""Level the extremes of the scores, and make all scores positive.
 
     .. math:: P'(n) = H(n - b) \, P(n) \, H(N - n - t) + \epsilon
 
-    Eq. 8, with the forks ``extremes``, ``zeros`` and ``epsilon``. Of equal scores the earlier counts as the easier.
+    Eq. 8, with the settings ``extremes``, ``zeros`` and ``epsilon``. Of equal scores, the earlier counts as easier.
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``, in any order.
-        bottom: Number b of easiest images to level.
-        top: Number t of hardest, with ``bottom + top < N``.
-        settings: The forks.
+        bottom: Number b of the easiest images to level.
+        top: Number t of the hardest images to level, with ``bottom + top < N``.
+        settings: Settings of the smoothing.
 
     Returns:
         Positive values, shape ``(N,)``, in the order of ``scores``.
@@ -193,12 +180,12 @@ def level_extremes(scores: Floats, bottom: int, top: int, settings: SmoothingSet
 def smooth(scores: Floats, thresholds: Thresholds, settings: SmoothingSettings) -> Floats:
     """Smoothed difficulties: Eq. 7 applied to Eq. 8.
 
-    Scores that do not differ between the thresholds cannot be spread and are returned as they are.
+    If all scores between the thresholds are equal, the scores are returned unchanged.
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
         thresholds: From :func:`fit_thresholds`.
-        settings: The forks.
+        settings: Settings of the smoothing.
 
     Returns:
         Values in ``[0, 1]``, shape ``(N,)``, in the order of ``scores``.
@@ -216,22 +203,22 @@ def smooth(scores: Floats, thresholds: Thresholds, settings: SmoothingSettings) 
 
 
 def fit_thresholds(scores: Floats, ipc: int, settings: SmoothingSettings, intervals: int = 10) -> Thresholds:
-    r"""Thresholds that smooth most while deviating least.
+    r"""Thresholds that bring the smoothed histogram near to both that of the scores and a uniform one.
 
     .. math:: b, t = \arg\min_{b,t} \lambda D_{KL}(f \| P) + (1 - \lambda) D_{KL}(f \| U)
 
-    Eq. 9 over histograms of ``intervals`` bins, with the forks of ``settings``. All pairs are tried at once: each bin
-    edge of the transform is pulled back to score space, where the sorted scores are counted up to it. Of pairs that
-    are equally good to 12 digits the one with the smallest bottom, then top, is taken.
+    Eq. 9 over histograms of ``intervals`` bins. All pairs are tried at once: for each pair, the bin edges of the
+    smoothed scores are mapped back to scores, and the sorted scores below each edge are counted. Of pairs that are
+    equal to 12 decimals, the one with the smallest ``bottom`` is taken, and of these the one with the smallest ``top``.
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
-        ipc: Images per class, the search range where ``search_fraction`` is ``None``.
-        settings: The forks.
+        ipc: Images per class, which limit the search if ``search_fraction`` is ``None``.
+        settings: Settings of the smoothing.
         intervals: Number K of bins.
 
     Returns:
-        The pair, marked where the search degenerates.
+        The thresholds.
 
     Raises:
         ValueError: If there is no score, or one is not in ``[0, 1]``.
@@ -255,14 +242,14 @@ def smooth_pair(pool: Floats, original: Floats, ipc: int, settings: SmoothingSet
         pool: Difficulties of the pool, shape ``(N,)``.
         original: Difficulties of the originals, shape ``(M,)``.
         ipc: Images per class.
-        settings: The forks; ``thresholds`` says whether each set gets its own pair.
+        settings: Settings of the smoothing; ``thresholds`` says whether each set gets its own thresholds.
         intervals: Number of bins of Eq. 9.
 
     Returns:
-        Both sets smoothed, in their own order.
+        Both sets after smoothing, each in its own order.
 
     Raises:
-        ValueError: As :func:`fit_thresholds` does.
+        ValueError: The errors of :func:`fit_thresholds`.
     """
     of_pool = fit_thresholds(pool, ipc, settings, intervals)
     if settings.thresholds == "separate":
@@ -274,16 +261,16 @@ def smooth_pair(pool: Floats, original: Floats, ipc: int, settings: SmoothingSet
 
 
 def threshold_histograms(scores: Floats, candidates: Counts, settings: SmoothingSettings, intervals: int) -> Counts:
-    """Histogram of the smoothed scores for every pair of candidate thresholds, exact, without smoothing any score.
+    """Exact histograms of the smoothed scores for every pair of candidate thresholds, without smoothing any score.
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
-        candidates: Thresholds to pair, shape ``(R,)``, each below N.
-        settings: The forks.
+        candidates: Values for both thresholds, shape ``(R,)``, each below N.
+        settings: Settings of the smoothing.
         intervals: Number K of bins.
 
     Returns:
-        Counts by bin, bottom and top, shape ``(K, R, R)``; zeros where nothing differs between the thresholds.
+        Counts by bin, bottom and top, shape ``(K, R, R)``; zeros if all scores between the thresholds are equal.
     """
     count = len(scores)
     ordered = np.sort(_positive(scores, settings))
@@ -293,7 +280,7 @@ def threshold_histograms(scores: Floats, candidates: Counts, settings: Smoothing
         low = np.where(bottom + top > 0, min(settings.epsilon, ordered[0]), low)
     equal = (bottom + top >= count) | (low >= high)
     below = _count_below(ordered, low, np.where(equal, 2 * low, high), interval_edges(intervals))
-    if settings.extremes == "zero":  # the levelled ones lie below every edge
+    if settings.extremes == "zero":  # the levelled scores lie below every edge
         below = np.clip(below, bottom, count - top) + top
     counts = np.diff(below, axis=0, prepend=0, append=count)
     counts[:, equal] = 0
@@ -301,10 +288,10 @@ def threshold_histograms(scores: Floats, candidates: Counts, settings: Smoothing
 
 
 def _count_below(ordered: Floats, low: Floats, high: Floats, edges: Floats) -> Counts:
-    """How many of the ordered values the logarithm from low to high sends below each edge, shape ``(edges, R, R)``.
+    """Number of values whose logarithm, scaled from low to high, is below each edge, shape ``(edges, R, R)``.
 
-    The edge ``e`` lies at ``ln low + e (ln high - ln low)`` in log space. A value within rounding of it is put through
-    the logarithm itself, so that counting here and binning smoothed scores never disagree.
+    The edge ``e`` lies at ``ln low + e (ln high - ln low)`` in log space. For values that are within rounding error of
+    an edge, the logarithm itself is computed, so that the counts always equal the histograms of smoothed scores.
     """
     values, first = np.unique(ordered, return_index=True)
     logs, first = np.append(np.log(values), np.inf), np.append(first, len(ordered))
@@ -323,9 +310,9 @@ def _count_below(ordered: Floats, low: Floats, high: Floats, edges: Floats) -> C
 
 
 def _objective(counts: Counts, reference: Counts, settings: SmoothingSettings) -> Floats:
-    """What Eq. 9 minimises, in nats, for histograms ``(K, ...)``; infinite where undefined.
+    """The objective of Eq. 9 in nats, for histograms ``(K, ...)``; infinite where it is undefined.
 
-    A bin's term depends on its count alone, so that the terms of all possible counts are worked out once.
+    The term of a bin depends only on its count, so the terms of all possible counts are computed once.
     """
     bins, total, epsilon = len(reference), reference.sum(), settings.density_epsilon
     p, q = ((n / total + epsilon) / (1 + bins * epsilon) for n in (reference[:, None], np.arange(total + 1)))

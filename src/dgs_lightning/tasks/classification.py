@@ -1,12 +1,10 @@
-"""Downstream training: a network from scratch on a (distilled) set, judged on real images."""
+"""Downstream training: a network is trained on a (distilled) set and tested on real images."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import lightning as L
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
@@ -14,21 +12,23 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from dgs_lightning.bounds import Ranged
-from dgs_lightning.callbacks.results import ClassifierResults
+from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_cutmix, normalise
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig
+from dgs_lightning.models.estimator import Teacher
 from dgs_lightning.models.registry import check_name
-from dgs_lightning.models.teacher import Teacher
 from dgs_lightning.seeding import generator, named_seed
 from dgs_lightning.tasks.protocol import (
     ADAMW,
     MOMENTUM,
     SCHEDULES,
+    Normalisation,
+    OptimizerSettings,
+    TeacherSettings,
     channel_statistics,
+    epochs_of,
     mixed_cross_entropy,
-    published_epochs,
     published_sgd,
     soft_label_loss,
 )
@@ -37,7 +37,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class LabelledImages(Protocol):
-    """What the task asks of a datamodule, besides loaders of ``(images, positions in labels)``.
+    """What the task needs from a datamodule, besides loaders of ``(images, positions of their classes)``.
 
     Attributes:
         labels: All classes.
@@ -55,157 +55,116 @@ class LabelledImages(Protocol):
         """Batches of one epoch."""
 
 
-class ClassificationTask(L.LightningModule, Ranged):
+class ClassificationTask(L.LightningModule):
     """Trains and tests a classifier by the downstream protocol of Minimax, MGD3 and DGS (Section 4.1).
 
-    Batches are images ``(B, C, S, S)`` in ``[0, 1]`` and the positions of their classes in the datamodule's
-    ``labels``. The length of the run and the evaluations in it are the task's to set, whatever the trainer's own
-    ``max_epochs`` and ``check_val_every_n_epoch`` are. Initial weights, augmentation and CutMix depend on `seed` alone.
+    Batches are images ``(B, C, S, S)`` in ``[0, 1]`` and the positions of their classes in ``labels`` of the
+    datamodule. The trainer decides how long to train and how often to evaluate; the callback
+    :class:`~dgs_lightning.PublishedLength` sets both as published, and :class:`~dgs_lightning.ResultWriter` writes the
+    result. The initial weights, the augmentation and CutMix depend on `seed` alone.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from lightning import Trainer
+    >>> from PIL import Image
+    >>> from dgs_lightning import ClassificationTask, ImageDataModule
+    >>> task = ClassificationTask("convnet1", width=4, optimizer=OptimizerSettings("adamw", lr=0.01))
+    >>> names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    >>> with TemporaryDirectory() as images:
+    ...     for label, colour in (("cat", "red"), ("dog", "blue")):
+    ...         Path(images, label).mkdir()
+    ...         Image.new("RGB", (8, 8), colour).save(f"{images}/{label}/0.png")
+    ...     trainer = Trainer(max_epochs=2, **dict.fromkeys(names, False))
+    ...     trainer.fit(task, ImageDataModule(train=images, val=images))
+    >>> task.config.labels
+    ('cat', 'dog')
 
     Args:
         network: Name of the network, see :func:`~dgs_lightning.models.registry.build_network`.
         width: Channels of a ConvNet.
-        pretrained: Weights to start from: none, a local file, or true for the network's own from its hub.
+        pretrained: Weights to start from: false for none, true for those of the network's hub, or a local file.
         seed: Seed of this repeat.
-        epochs: Passes over the training images; with neither this nor `steps` the published number for as many images
-            per class.
-        steps: Length in optimiser steps instead, rounded up to whole epochs.
-        optimizer: ``sgd`` with momentum 0.9, or ``adamw``.
-        lr: Learning rate; by default the published one of SGD for as many classes, 1e-3 of AdamW.
-        weight_decay: Weight decay; by default the published one of SGD, 0.01 of AdamW.
-        schedule: ``steps``: x 0.2 at 2/3 and 5/6 of the epochs; ``cosine``; or ``constant``.
-        crop_scale: Least and largest share of the area that a random crop keeps.
-        flip: Flip images left to right; wrong for digits and letters.
-        jitter: Strength of the changes of brightness, contrast and saturation.
-        lighting: Strength of the PCA lighting.
-        cutmix: Beta of CutMix, on every batch; 0 for none.
-        label_smoothing: Share of the target that all classes have in common; without a teacher.
-        teacher: Classifier whose soft labels replace the images' labels: the folder of weights of one of this
-            project's, or ``torchvision:NAME`` or ``timm:NAME`` of ImageNet-1K.
-        teacher_weights: Local file of a named teacher's weights; by default they come from its hub.
-        temperature: Temperature of a teacher's soft labels.
-        mean: Mean of each channel that images are normalised with; ImageNet's by default.
-        std: Standard deviation of each channel.
-        evaluations: About how often the network is evaluated over the run; always after the last epoch.
-        save_weights: Leave the trained network in the run's folder, as ``weights``.
+        optimizer: Optimiser, learning rate and its schedule.
+        augmentation: Augmentation of the training images, CutMix included.
+        label_smoothing: Share of the target that is divided among all classes; 0 with a teacher.
+        teacher: Classifier whose soft labels replace the labels of the images.
+        normalisation: Mean and standard deviation of the channels; ImageNet's by default.
 
     Raises:
-        InputError: If a number is out of its range.
+        InputError: If a number is out of its range, or settings do not go together.
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {
-        "width": "[1, 65536]",
-        "epochs": "[1, inf)",
-        "steps": "[1, inf)",
-        "lr": "[0, inf)",
-        "weight_decay": "[0, inf)",
-        "crop_scale": "(0, 1]",
-        "jitter": "[0, inf)",
-        "lighting": "[0, inf)",
-        "cutmix": "[0, inf)",
-        "label_smoothing": "[0, 1)",
-        "temperature": "(0, inf)",
-        "mean": "(-inf, inf)",
-        "std": "(0, inf)",
-        "evaluations": "[1, inf)",
+    MOVED: ClassVar[Mapping[str, str]] = {  # settings of version 0.1.0, and where they are now
+        "epochs": "trainer.max_epochs, or epochs of the callback PublishedLength",
+        "steps": "trainer.max_steps, or steps of the callback PublishedLength",
+        "evaluations": "trainer.check_val_every_n_epoch, or evaluations of the callback PublishedLength",
+        "save_weights": "save_weights of the callback ResultWriter",
+        "teacher_weights": "model.teacher.weights",
     }
 
     def __init__(
         self,
         network: str = "resnet_ap10",
-        width: int = 128,
+        width: Annotated[int, Between(1, 65536)] = 128,
         pretrained: bool | str = False,
         seed: int = 0,
-        epochs: int | None = None,
-        steps: int | None = None,
-        optimizer: Literal["sgd", "adamw"] = "sgd",
-        lr: float | None = None,
-        weight_decay: float | None = None,
-        schedule: Literal["steps", "cosine", "constant"] = "steps",
-        crop_scale: tuple[float, float] = (0.5, 1.0),
-        flip: bool = True,
-        jitter: float = 0.4,
-        lighting: float = 0.1,
-        cutmix: float = 1.0,
-        label_smoothing: float = 0.0,
-        teacher: str | None = None,
-        teacher_weights: str | None = None,
-        temperature: float = 20.0,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        evaluations: int = 100,
-        save_weights: bool = False,
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        augmentation: Augmentation = Augmentation(),
+        label_smoothing: Annotated[float, Between(0, 1, open="right")] = 0.0,
+        teacher: TeacherSettings | None = None,
+        normalisation: Normalisation | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)  # Lightning would not log a seed that differs from the datamodule's
-        self.check_settings(self.hparams)
-        self.augmentation = Augmentation(crop_scale, flip, jitter, lighting)
+        save_settings(self, logger=False)  # Lightning would not log a seed that differs from the datamodule's
+        self.optimizer = OptimizerSettings.of(optimizer)
+        self.augmentation = Augmentation.of(augmentation)
+        self.teacher = None if teacher is None else TeacherSettings.of(teacher)
+        self.normalisation = None if normalisation is None else Normalisation.of(normalisation)
         self.config: ClassifierConfig
         self.network: nn.Module
         self.soft_labels: Callable[[Tensor], Tensor] | None = None
 
     @classmethod
-    def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse settings that no data could go with.
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that do not go together.
 
         Raises:
-            InputError: If a number is out of its range, the length is given twice, labels that a teacher makes soft are
-                to be smoothed, or no network has the name.
+            InputError: If the labels of a teacher are to be smoothed, or no network has the name.
         """
-        super().check_settings(settings)
         check_name(settings["network"])
-        (least, most), both = settings["crop_scale"], None not in (settings["epochs"], settings["steps"])
-        for name, valid, expected in (
-            ("epochs", not both, "a positive number, or steps instead"),
-            ("label_smoothing", not (settings["teacher"] and settings["label_smoothing"]), "0 with soft labels"),
-            ("crop_scale", least <= most, "shares of the area in rising order, such as 0.5, 1"),
-        ):
-            if not valid:
-                raise InputError(name, found=str(settings[name]), expected=expected, remedy="Correct the setting")
+        if settings["teacher"] and settings["label_smoothing"]:
+            found, remedy = f"{settings['label_smoothing']} beside a teacher", "Set one of the two alone"
+            raise InputError("label_smoothing", found=found, expected="0 with soft labels", remedy=remedy)
 
-    # ---- what is trained, and how long -----------------------------------------------------------------------
-
-    def configure_callbacks(self) -> list[Callback]:
-        """The account that every run leaves."""
-        return [ClassifierResults(self)]
-
-    def setup(self, stage: str) -> None:
-        """Set the length of the run and how often the network is evaluated in it."""
-        if stage == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            epochs = self._epochs()
-            self.trainer.fit_loop.max_epochs = epochs
-            self.trainer.check_val_every_n_epoch = max(1, epochs // self.hparams["evaluations"])
-
-    def _epochs(self) -> int:
-        """Passes over the training images that the settings ask for."""
-        data = self.data
-        if self.hparams["steps"] is not None:
-            return math.ceil(int(self.hparams["steps"]) / len(data.train_dataloader()))
-        return int(self.hparams["epochs"] or published_epochs(data.train_images / len(data.labels), len(data.labels)))
+    # ---- what is trained -------------------------------------------------------------------------------------
 
     @property
     def data(self) -> LabelledImages:
-        """The datamodule at hand."""
+        """The datamodule of the trainer."""
         return self.trainer.datamodule  # type: ignore[attr-defined,no-any-return]
 
     def configure_model(self) -> None:
-        """Build the network for the datamodule's images and classes, its weights drawn from the seed."""
+        """Build the network for the images and classes of the datamodule, with weights drawn from the seed."""
         if hasattr(self, "network"):
             return
-        data, settings = self.data, self.hparams
+        data, settings, numbers = self.data, self.hparams, self.normalisation
         images = self.trainer.datamodule.hparams.get("cross_fitting") or {}  # type: ignore[attr-defined]
-        mean, std = channel_statistics(data.channels)
-        for name in ("mean", "std"):
-            if len(settings[name] or mean) != data.channels:
-                found, expected = f"{len(settings[name])} numbers", f"one for each channel, {data.channels}"
-                raise InputError(name, found=found, expected=expected, remedy="Correct it, or leave it to its default")
+        mean, std = (numbers.mean, numbers.std) if numbers else channel_statistics(data.channels)
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != data.channels:
+                raise InputError(
+                    f"normalisation.{name}",
+                    found=f"{len(values)} numbers",
+                    expected=f"one for each channel, {data.channels}",
+                    remedy="Correct it, or leave normalisation to its default",
+                )
         self.config = ClassifierConfig(
             network=settings["network"],
             labels=tuple(data.labels),
             image_size=data.image_size,
             channels=data.channels,
-            mean=tuple(settings["mean"] or mean),
-            std=tuple(settings["std"] or std),
+            mean=tuple(mean),
+            std=tuple(std),
             width=settings["width"],
             folds=images.get("folds"),
             fold=images.get("fold"),
@@ -213,60 +172,70 @@ class ClassificationTask(L.LightningModule, Ranged):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(named_seed("weights", settings["seed"]))
             self.network = self.config.build(settings["pretrained"])
-        if settings["teacher"] is not None:
-            teacher = Teacher(settings["teacher"], settings["teacher_weights"], self.config)
-            # A bound method is no submodule: the teacher is neither trained nor saved.
+        if self.teacher is not None:
+            teacher = Teacher(self.teacher.name, self.teacher.weights, self.config)
+            # A bound method is no submodule, so the teacher is neither trained nor saved.
             self.soft_labels = teacher.to(self.trainer.strategy.root_device).forward
         self.metrics = classification_metrics(len(self.config.labels))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """SGD or AdamW, the learning rate changing by epoch."""
-        settings, sgd = self.hparams, self.hparams["optimizer"] == "sgd"
+        """SGD or AdamW, with a learning rate that changes by epoch.
+
+        Raises:
+            InputError: If the learning rate is to change over a training without end.
+        """
+        settings, sgd = self.optimizer, self.optimizer.name == "sgd"
         lr, weight_decay = published_sgd(len(self.config.labels)) if sgd else ADAMW
         options: dict[str, Any] = {
-            "lr": lr if settings["lr"] is None else settings["lr"],
-            "weight_decay": weight_decay if settings["weight_decay"] is None else settings["weight_decay"],
+            "lr": lr if settings.lr is None else settings.lr,
+            "weight_decay": weight_decay if settings.weight_decay is None else settings.weight_decay,
         }
         parameters = self.network.parameters()
         optimizer = SGD(parameters, momentum=MOMENTUM, **options) if sgd else AdamW(parameters, **options)
-        factor, epochs = SCHEDULES[settings["schedule"]], self.trainer.fit_loop.max_epochs or 1
-        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, lambda epoch: factor(epoch, epochs))}
+        factor, epochs = SCHEDULES[settings.schedule], epochs_of(self.trainer, len(self.data.train_dataloader()))
+        if epochs is None and settings.schedule != "constant":
+            raise InputError(
+                "optimizer.schedule",
+                found=f"{settings.schedule!r} in a training without end",
+                expected="a number of epochs or steps, or 'constant'",
+                remedy="Set trainer.max_epochs or trainer.max_steps, or name the callback PublishedLength",
+            )
+        length = epochs or 1
+        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, lambda epoch: factor(epoch, length))}
 
     # ---- training --------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        """Log the learning rate, and see to it that the last epoch is followed by an evaluation."""
+        """Log the learning rate."""
         self.losses: list[Tensor] = []
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        if self.current_epoch + 1 == self.trainer.max_epochs:
-            self.trainer.check_val_every_n_epoch = 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of an augmented and mixed batch, whose draws depend on seed, epoch and the batch's number alone."""
+        """Loss of an augmented and mixed batch. The draws depend on the seed, the epoch and the batch number alone."""
         images, classes = batch
-        settings, config = self.hparams, self.config
-        random = generator("augment", settings["seed"], self.current_epoch, batch_idx, self.global_rank)
+        config, beta = self.config, self.augmentation.cutmix
+        random = generator("augment", self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(random.initial_seed())  # for networks with dropout
         draws = self.augmentation.draw(len(images), config.image_size, random)
         images = augment(images, draws.to(images.device), config.mean, config.std)
         partners, own = classes, 1.0
-        if settings["cutmix"] > 0:
-            draw = draw_cutmix(len(images), config.image_size, settings["cutmix"], random)
+        if beta > 0:
+            draw = draw_cutmix(len(images), config.image_size, beta, random)
             images, own = cutmix(images, draw)
             partners = classes[draw.partners.to(classes.device)]
         logits = self.network(images)
-        if self.soft_labels is not None:
-            loss = soft_label_loss(logits, self.soft_labels(images), settings["temperature"])
+        if self.teacher is not None and self.soft_labels is not None:
+            loss = soft_label_loss(logits, self.soft_labels(images), self.teacher.temperature)
         else:
-            loss = mixed_cross_entropy(logits, classes, partners, own, settings["label_smoothing"])
+            loss = mixed_cross_entropy(logits, classes, partners, own, self.hparams["label_smoothing"])
         self.losses.append(loss.detach())
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's loss.
+        """Log the mean loss of the epoch.
 
         Raises:
-            InputError: If the loss is no longer a number.
+            InputError: If the loss is no longer finite.
         """
         loss = torch.stack(self.losses).mean()
         if not loss.isfinite():
@@ -274,18 +243,25 @@ class ClassificationTask(L.LightningModule, Ranged):
                 f"training of {self.hparams['network']}",
                 found=f"a loss of {loss.item()} in epoch {self.current_epoch + 1}",
                 expected="a finite one",
-                remedy="Lower lr, or use optimizer: adamw",
+                remedy="Lower optimizer.lr, or set optimizer.name to adamw",
             )
         self.log("train/loss", loss)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See to it that a run goes on as it began.
+        """Check that a training is resumed with the settings that it began with.
 
         Raises:
-            InputError: If the checkpoint was made with other settings.
+            InputError: If the checkpoint was made with other settings, or by version 0.1.0.
         """
-        begun = checkpoint.get("hyper_parameters", {})
-        changed = [name for name, value in self.hparams.items() if begun.get(name) != value and name != "save_weights"]
+        begun, own = (flat(settings) for settings in (checkpoint.get("hyper_parameters", {}), self.hparams))
+        if "crop_scale" in begun:
+            raise InputError(
+                "checkpoint to resume",
+                found="one of version 0.1.0, whose settings have other names",
+                expected="one of this version",
+                remedy="Start in a new folder, or finish the run with version 0.1.0",
+            )
+        changed = [name for name in own | begun if begun.get(name) != own.get(name)]
         states = (checkpoint["state_dict"], self.state_dict())
         shapes = [{name: value.shape for name, value in state.items()} for state in states]
         if changed or shapes[0] != shapes[1]:
@@ -300,7 +276,7 @@ class ClassificationTask(L.LightningModule, Ranged):
     # ---- evaluation ------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count how the network classifies a batch."""
+        """Count the right and wrong answers of the network for a batch."""
         images, classes = batch
         self.metrics.update(self.network(normalise(images, self.config.mean, self.config.std)), classes)
 
@@ -309,7 +285,7 @@ class ClassificationTask(L.LightningModule, Ranged):
         self._log_metrics("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same on test images."""
+        """Count the same for test images."""
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
@@ -320,6 +296,14 @@ class ClassificationTask(L.LightningModule, Ranged):
         self.evaluation = self.metrics.compute()
         self.metrics.reset()
         self.log_dict({f"{stage}/{name}": self.evaluation[name] for name in ("accuracy", "top5")})
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings with the names of groups before the names of their fields: ``optimizer.lr``."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 def classification_metrics(classes: int) -> MetricCollection:

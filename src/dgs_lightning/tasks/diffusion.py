@@ -16,8 +16,9 @@ from dgs_lightning.diffusion.ema import MovingAverage, decay_of_horizon
 from dgs_lightning.diffusion.objective import TrainingTerms, add_noise, linear_alphas_cumprod, training_terms
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
-from dgs_lightning.models.dit.formats import hash_state, load_dit, save_dit
+from dgs_lightning.models.dit.formats import load_dit, save_dit
 from dgs_lightning.models.dit.network import DiT, initialise
+from dgs_lightning.models.weights import hash_state
 from dgs_lightning.seeding import generator
 from dgs_lightning.tasks.diffusion_settings import AverageSettings, ModelSize, OptimizerSettings
 

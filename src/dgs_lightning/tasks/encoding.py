@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from dgs_lightning.bounds import save_settings
 from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.models.codec import build_codec
@@ -17,7 +18,7 @@ class Encoded(NamedTuple):
     Attributes:
         images: Positions of the images among the records, shape ``(B,)``.
         means: Shape ``(B, flips, C, h, w)``: the image, then its mirror image.
-        logvars: Log variances of the same, or none where the codec has no posterior.
+        logvars: Log variances of the same; ``None`` where the codec has no posterior.
     """
 
     images: Tensor
@@ -26,20 +27,29 @@ class Encoded(NamedTuple):
 
 
 class EncodingTask(pl.LightningModule):
-    """Encodes images (``dgs predict``), with ``LatentWriter`` as callback and ``ImageDataModule`` as data.
+    """Encodes images as latents by ``predict`` with :class:`ImageDataModule`. ``LatentWriter`` writes them as a cache.
 
     Args:
-        codec: ``pixels``, or folder or hub id of an autoencoder; published for fine-tuning:
+        codec: ``pixels``, or the folder or hub id of an autoencoder. The published one for fine-tuning is
             ``stabilityai/sd-vae-ft-ema``.
-        flips: Whether to encode the mirror image of each, too, so that training can flip at random.
+        flips: Whether to encode the mirror image of each image, too, so that training can flip at random.
         dtype: Type that the latents are stored in.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning.examples import QUIET, write_images
+        >>> with TemporaryDirectory() as folder:
+        ...     data = ImageDataModule(predict=write_images(folder), val_batch_size=5)
+        ...     batches = pl.Trainer(**QUIET).predict(EncodingTask(codec="pixels"), data)
+        >>> [tuple(batch.means.shape) for batch in batches]  # each image and its mirror image
+        [(5, 2, 1, 4, 4), (3, 2, 1, 4, 4)]
     """
 
     def __init__(
         self, codec: str = "pixels", flips: bool = True, dtype: Literal["float16", "float32"] = "float16"
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        save_settings(self)
         self.codec = build_codec(codec)
 
     def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Encoded:
@@ -53,7 +63,7 @@ class EncodingTask(pl.LightningModule):
         return Encoded(positions, means, torch.stack(logvars, 1).to(dtype) if logvars else None)
 
     def cache_settings(self, data: ImageDataModule) -> CacheSettings:
-        """What the latents of a set will depend on, and their form."""
+        """Settings that the latents of an image set depend on, and the form of the latents."""
         blank = torch.zeros(1, data.channels, data.image_size, data.image_size, device=self.device)
         encoded = self.predict_step((blank, torch.zeros(1), torch.zeros(1)), 0)
         _, flips, channels, height, width = encoded.means.shape

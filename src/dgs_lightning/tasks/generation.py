@@ -1,66 +1,71 @@
-"""Image generation: requests in, images out, through the denoising loop and whatever guidance is attached."""
+"""Image generation: requests in, images out, through the denoising loop and a guidance, if there is one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import FINITE, AtLeast, Between, save_settings
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.records import ImageRecord
-from dgs_lightning.datamodules.requests import RequestBatch
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import Guidance
-from dgs_lightning.diffusion.sampler import Sampler, classifier_free, draw_noise, published_channels, sample
+from dgs_lightning.diffusion.sampler import OnStep, Sampler, classifier_free, draw_noise, published_channels, sample
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.codec import build_codec
-from dgs_lightning.models.dit.formats import hash_state, load_dit
+from dgs_lightning.models.dit.formats import load_dit
 from dgs_lightning.models.memory import is_out_of_memory
+from dgs_lightning.models.weights import hash_state
+
+GuidanceFor = Callable[[RequestBatch], Guidance | None]
 
 
-class GenerationTask(L.LightningModule, Ranged):
+class GenerationTask(L.LightningModule):
     """Generates images with a DiT (``dgs predict``).
 
     Args:
         dit: The model: a weights folder, a diffusers folder or hub id, or a checkpoint file.
-        codec: What decodes its latents: ``pixels`` for none, or folder or hub id of an autoencoder.
-        weights: The average of the training's weights where one was kept, or the raw ones.
+        codec: Decoder of the latents: ``pixels`` for none, or the folder or hub id of an autoencoder.
+        weights: ``ema`` for the moving average of the weights, where the training kept one, or ``raw``.
         num_heads: Attention heads, for a checkpoint file that is not of a published size.
         sampler: ``ancestral`` (published), ``ddim`` or ``dpm++``.
         steps: Denoising steps.
         guidance_scale: Scale of classifier-free guidance; 1 for none.
-        guided_channels: Guide the first so many latent channels; by default 3 of 4 as published, and all of any other
-            number.
+        guided_channels: Number of latent channels with classifier-free guidance. By default 3 of 4 as published, and
+            all channels of any other number.
         decode_batch: Latents decoded at a time.
         compile: Compile the network with ``torch.compile``.
-    """
 
-    RANGES: ClassVar[Mapping[str, str]] = {
-        "num_heads": "[1, 65536]",
-        "steps": "[1, 1000]",
-        "guidance_scale": "(-inf, inf)",
-        "guided_channels": "[0, inf)",
-        "decode_batch": "[1, inf)",
-    }
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning import RequestDataModule
+        >>> from dgs_lightning.examples import QUIET, write_dit
+        >>> with TemporaryDirectory() as folder:
+        ...     task = GenerationTask(write_dit(folder), steps=2)
+        ...     trainer = L.Trainer(**QUIET, default_root_dir=folder)
+        ...     batches = trainer.predict(task, RequestDataModule(images_per_class=3, batch_size=4))
+        >>> [(tuple(images.shape), images.dtype) for images in batches]
+        [((4, 1, 4, 4), torch.uint8), ((2, 1, 4, 4), torch.uint8)]
+    """
 
     def __init__(
         self,
         dit: str,
         codec: str = "pixels",
         weights: Literal["ema", "raw"] = "ema",
-        num_heads: int | None = None,
+        num_heads: Annotated[int | None, Between(1, 65536)] = None,
         sampler: Sampler = "ancestral",
-        steps: int = 50,
-        guidance_scale: float = 4.0,
-        guided_channels: int | None = None,
-        decode_batch: int = 64,
+        steps: Annotated[int, Between(1, 1000)] = 50,
+        guidance_scale: Annotated[float, FINITE] = 4.0,
+        guided_channels: Annotated[int | None, AtLeast(0)] = None,
+        decode_batch: Annotated[int, AtLeast(1)] = 64,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.check_settings(self.hparams)
+        save_settings(self)
         self.model = load_dit(dit, weights=weights, num_heads=num_heads)
         channels = self.model.config.in_channels
         self.codec = build_codec(codec, channels=channels)
@@ -72,8 +77,7 @@ class GenerationTask(L.LightningModule, Ranged):
                 remedy="Give the codec that the DiT was trained with",
             )
         self.guided_channels = published_channels(channels) if guided_channels is None else guided_channels
-        self.guidance: Guidance | None = None
-        self.guidance_settings: dict[str, Any] = {}
+        self._release()
         architecture = [asdict(self.model.config), self.model.labels]  # the same weights differ by heads and labels
         self._dit_hash = hash_json([*architecture, hash_state(self.model.state_dict())])
         if compile:
@@ -95,16 +99,46 @@ class GenerationTask(L.LightningModule, Ranged):
         """Whether the images are made on a CPU."""
         return self.device.type == "cpu"
 
-    def attach(self, guidance: Guidance | None, settings: dict[str, Any]) -> None:
-        """Guide this run; the settings become part of what the images are known by."""
-        self.guidance, self.guidance_settings = guidance, settings
+    def _release(self) -> None:
+        """Forget guidance and listener."""
+        self._guidance_for: GuidanceFor | None = None
+        self._guidance_settings: dict[str, Any] = {}
+        self._on_step: OnStep | None = None
+
+    def guide(self, guidance_for: GuidanceFor, settings: Mapping[str, Any]) -> None:
+        """Guide the images of this run. A later call replaces an earlier one.
+
+        Args:
+            guidance_for: Returns the guidance of a batch; ``None`` for no guidance.
+            settings: Settings of the guidance, which become part of :meth:`settings`.
+        """
+        self._guidance_for, self._guidance_settings = guidance_for, dict(settings)
+
+    def listen(self, on_step: OnStep | None) -> None:
+        """Call a function with each denoising step until another call, with ``None`` for no function, ends this."""
+        self._on_step = on_step
+
+    def setup(self, stage: str) -> None:
+        """Check that centres have a guidance.
+
+        Raises:
+            InputError: If the datamodule has centres, but no callback guides towards them.
+        """
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, RequestDataModule) and data.centers is not None and self._guidance_for is None:
+            raise InputError(
+                "data.centers",
+                found="centres without a guidance",
+                expected="a guidance towards them",
+                remedy="Name CenterGuidance in trainer.callbacks, or remove data.centers",
+            )
 
     def teardown(self, stage: str) -> None:
-        """Let go of the guidance: the next run may have another, or none."""
-        self.attach(None, {})
+        """Forget the guidance. The next run may have another one, or none."""
+        self._release()
 
     def settings(self) -> dict[str, Any]:
-        """What the images of a request depend on."""
+        """Settings that the images of a request depend on."""
         return {
             "dit": self._dit_hash,
             "codec": self.codec.identity(),
@@ -112,14 +146,14 @@ class GenerationTask(L.LightningModule, Ranged):
             "steps": self.hparams["steps"],
             "guidance_scale": self.hparams["guidance_scale"],
             "guided_channels": self.guided_channels,
-            **({"guidance": self.guidance_settings} if self.guidance_settings else {}),
+            **({"guidance": self._guidance_settings} if self._guidance_settings else {}),
         }
 
     def predict_step(self, batch: RequestBatch, batch_idx: int) -> Tensor:
         """Images of a batch of requests, 8-bit, shape ``(B, C, H, W)``.
 
         Raises:
-            InputError: If memory does not suffice for the batch, or the denoising diverged.
+            InputError: If the batch does not fit in memory, or the denoising diverged.
         """
         try:
             latents = self.generate(batch)
@@ -143,8 +177,8 @@ class GenerationTask(L.LightningModule, Ranged):
 
     @torch.inference_mode()
     def largest_batch(self, most: int = 1024) -> int:
-        """Largest power of two up to ``most`` that this GPU has memory for; 64 on a CPU, where more is not faster."""
-        if self.on_cpu:
+        """Largest batch that fits in the memory of this GPU, a power of two up to ``most``. On a CPU it is 64."""
+        if self.on_cpu:  # a larger batch is not faster there
             return 64
         size = 1
         while size < most:
@@ -177,28 +211,16 @@ class GenerationTask(L.LightningModule, Ranged):
             each,
             sampler=self.hparams["sampler"],
             steps=steps or self.hparams["steps"],
-            guidance=self.guidance,
+            guidance=None if self._guidance_for is None else self._guidance_for(batch),
+            on_step=self._on_step,
         )
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images in [-1, 1] of latents, a bounded number at a time."""
+        """Images in [-1, 1] of latents, shape ``(B, C, H, W)``, ``decode_batch`` at a time."""
         chunks = torch.split(latents.to(self.model.pos_embed.dtype), self.hparams["decode_batch"])
         return torch.cat([self.codec.decode(chunk) for chunk in chunks])
 
 
-def generation_task(module: L.LightningModule, user: str) -> GenerationTask:
-    """The module as the task that a callback named ``user`` works with.
-
-    Raises:
-        InputError: If it is another task.
-    """
-    if not isinstance(module, GenerationTask):
-        raise InputError(
-            user, found=type(module).__name__, expected="GenerationTask", remedy="Use it with 'dgs predict'"
-        )
-    return module
-
-
 def to_pixels(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as 8-bit images, values outside clipped."""
+    """8-bit images of images in [-1, 1]. Values outside are clipped."""
     return (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,10 +1,15 @@
-"""The downstream protocol (Section 4.1) in numbers: how long, how fast, and against which targets to train."""
+"""The downstream protocol (Section 4.1): settings of a training, published numbers, learning rates and losses."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
+from lightning.pytorch import Trainer
 from torch import Tensor
+
+from dgs_lightning.bounds import FINITE, Above, AtLeast, Group
 
 EPOCHS = {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500}  # largest images per class -> epochs
 EPOCHS_BEYOND = 300
@@ -15,24 +20,95 @@ DECAY = 0.2  # of the learning rate at 2/3 and 5/6 of the epochs
 CHANNEL_MEAN, CHANNEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training images
 
 
+@dataclass(frozen=True)
+class OptimizerSettings(Group):
+    """Settings of the optimiser.
+
+    Args:
+        name: ``sgd`` with momentum 0.9, or ``adamw``.
+        lr: Learning rate; by default the published one of SGD for as many classes, or 1e-3 of AdamW.
+        weight_decay: Weight decay; by default the published one of SGD for as many classes, or 0.01 of AdamW.
+        schedule: Course of the learning rate: ``steps`` (x 0.2 at 2/3 and 5/6 of the epochs), ``cosine`` or
+            ``constant``.
+
+    Raises:
+        InputError: If a number is out of its range.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float | None, AtLeast(0)] = None
+    weight_decay: Annotated[float | None, AtLeast(0)] = None
+    schedule: Literal["steps", "cosine", "constant"] = "steps"
+
+
+@dataclass(frozen=True)
+class TeacherSettings(Group):
+    """A classifier whose soft labels replace the labels of the images.
+
+    Args:
+        name: Folder of weights of a classifier of this project, or ``torchvision:NAME`` or ``timm:NAME`` of
+            ImageNet-1K.
+        weights: Local file of the weights of a named classifier; by default they come from its hub.
+        temperature: Temperature of the soft labels.
+
+    Raises:
+        InputError: If the temperature is out of its range.
+    """
+
+    name: str
+    weights: str | None = None
+    temperature: Annotated[float, Above(0)] = 20.0
+
+
+@dataclass(frozen=True)
+class Normalisation(Group):
+    """Numbers by which images are normalised, one for each channel.
+
+    Args:
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+
+    Raises:
+        InputError: If a number is out of its range.
+    """
+
+    mean: Annotated[tuple[float, ...], FINITE]
+    std: Annotated[tuple[float, ...], Above(0)]
+
+
 def published_epochs(ipc: float, classes: int) -> int:
-    """Epochs of training on `ipc` images per class; from 100 classes on two thirds, floored to hundreds."""
+    """Epochs of a training on `ipc` images per class; from 100 classes on two thirds, rounded down to hundreds."""
     epochs = next((count for most, count in EPOCHS.items() if ipc <= most), EPOCHS_BEYOND)
     return epochs if classes < MANY_CLASSES else epochs * 2 // 300 * 100
 
 
+def epochs_of(trainer: Trainer, batches: int) -> int | None:
+    """Epochs of a training, the last one perhaps incomplete, by its trainer's limits; ``None`` without any limit.
+
+    Args:
+        trainer: Trainer with ``max_epochs`` or ``max_steps``.
+        batches: Training batches of an epoch.
+    """
+    limit = trainer.limit_train_batches
+    batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+    limits = [] if trainer.max_epochs in (None, -1) else [trainer.max_epochs]
+    if trainer.max_steps != -1:
+        limits.append(math.ceil(trainer.max_steps / max(1, math.ceil(batches / trainer.accumulate_grad_batches))))
+    return min(limits, default=None)
+
+
 def published_sgd(classes: int) -> tuple[float, float]:
-    """Learning rate and weight decay: 0.01 and 5e-4, beyond 100 classes 0.1 and 1e-4."""
+    """Learning rate and weight decay of SGD: 0.01 and 5e-4; for more than 100 classes 0.1 and 1e-4."""
     return (0.01, 5e-4) if classes <= MANY_CLASSES else (0.1, 1e-4)
 
 
 def steps_factor(epoch: int, epochs: int) -> float:
-    """Factor of the learning rate in an epoch counted from 0: x 0.2 at 2/3 and again at 5/6 of all epochs."""
+    """Factor of the learning rate in an epoch, counted from 0: x 0.2 at 2/3 and again at 5/6 of all epochs."""
     return float(DECAY ** ((epoch >= 2 * epochs // 3) + (epoch >= 5 * epochs // 6)))
 
 
 def cosine_factor(epoch: int, epochs: int) -> float:
-    """Factor of the learning rate in an epoch counted from 0, on half a cosine that reaches 0 after the last."""
+    """Factor of the learning rate in an epoch, counted from 0. It follows half a cosine to 0 after the last epoch."""
     return (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
@@ -44,7 +120,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 
 
 def channel_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation to normalise with: ImageNet's, or their averages where there are not 3 channels."""
+    """Mean and standard deviation of each channel: those of ImageNet, or their averages if there are not 3 channels."""
     if channels == len(CHANNEL_MEAN):
         return CHANNEL_MEAN, CHANNEL_STD
     mean, std = (sum(values) / len(values) for values in (CHANNEL_MEAN, CHANNEL_STD))
@@ -52,14 +128,14 @@ def channel_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def mixed_cross_entropy(logits: Tensor, own: Tensor, partners: Tensor, share: float, smoothing: float) -> Tensor:
-    """Cross-entropy of mixed images: `share` of each is of its own class, the rest of its partner's.
+    """Cross-entropy of mixed images. A `share` of each image is of its own class, the rest of its partner's class.
 
     Args:
         logits: Shape ``(B, classes)``.
-        own: Positions of the images' classes ``(B,)``.
-        partners: Positions of their partners' classes ``(B,)``.
-        share: Share in ``[0, 1]``; 1 where nothing was mixed.
-        smoothing: Share of the target that all classes have in common.
+        own: Positions of the classes of the images ``(B,)``.
+        partners: Positions of the classes of their partners ``(B,)``.
+        share: Share in ``[0, 1]``; 1 if nothing was mixed.
+        smoothing: Share of the target that is divided among all classes.
 
     Returns:
         Mean over the batch.
@@ -69,16 +145,17 @@ def mixed_cross_entropy(logits: Tensor, own: Tensor, partners: Tensor, share: fl
 
 
 def soft_label_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    r"""Kullback-Leibler divergence of a student from its teacher, both softened.
+    r"""Kullback-Leibler divergence of a student from its teacher, both softened by a temperature.
 
     .. math:: T^2 \, D_{KL}(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T))
 
-    Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; the factor keeps gradients comparable.
+    Hinton et al., "Distilling the Knowledge in a Neural Network", 2015. The factor :math:`T^2` keeps the gradients
+    comparable between temperatures.
 
     Args:
-        logits: The student's ``(B, classes)``.
-        teacher_logits: The teacher's, of the same shape and order of classes, without gradient.
-        temperature: T.
+        logits: Logits of the student ``(B, classes)``.
+        teacher_logits: Logits of the teacher, of the same shape and order of classes, without gradient.
+        temperature: Temperature T.
 
     Returns:
         Mean over the batch.

@@ -14,7 +14,8 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.estimator import Estimator, Preprocess, load_estimator
+from dgs_lightning.models.estimator import Estimator, load_estimator
+from dgs_lightning.models.registry import Preprocess
 from dgs_lightning.selection.difficulty import DIFFICULTIES, ensemble_difficulty
 
 

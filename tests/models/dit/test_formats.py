@@ -14,12 +14,15 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit.formats import (
     PUBLISHED_LICENCE,
+    dit_config,
+    dit_labels,
     export_diffusers,
     load_dit,
     published_licences,
     save_dit,
 )
-from dgs_lightning.models.dit.network import DiT, DiTConfig, TimestepEmbedder
+from dgs_lightning.models.dit.layers import TimestepEmbedder
+from dgs_lightning.models.dit.network import DiT, DiTConfig
 
 TINY = DiTConfig(input_size=4, num_classes=3, in_channels=2, hidden_size=16, depth=2, num_heads=2)
 LABELS = ["cat", "dog", "cow"]
@@ -98,6 +101,24 @@ def test_an_export_is_loaded_again_with_its_labels(tmp_path: Path) -> None:
     assert loaded.labels == tuple(LABELS)
     assert_same(loaded, model)
     assert "blocks.0.gamma1" in model.state_dict()
+
+
+def test_architecture_and_labels_are_known_without_weights(tmp_path: Path) -> None:
+    model = random_dit(labels=LABELS)
+    save_dit(model, tmp_path / "own")
+    export_diffusers(model, tmp_path / "diffusers")
+    save_file(random_dit(replace(TINY, num_classes=1000)).state_dict(), tmp_path / "file.safetensors")
+    for file in (*tmp_path.glob("own/*.safetensors"), *tmp_path.glob("diffusers/*/*.safetensors")):
+        file.unlink()
+    for name in ("own", "diffusers"):
+        assert dit_config(str(tmp_path / name)) == model.config
+        assert dit_labels(str(tmp_path / name)) == LABELS
+    assert dit_config("facebook/DiT-XL-2-256") == DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000)
+    labels = dit_labels(str(tmp_path / "file.safetensors"))
+    assert labels is not None
+    assert labels[193] == "n02096294"
+    assert dit_config(str(tmp_path / "missing")) is None
+    assert dit_labels(str(tmp_path / "missing")) is None
 
 
 def test_an_export_too_narrow_for_its_frequencies_warns_and_comes_back_exactly(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.difffit import add_difffit
-from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise, position_table
+from dgs_lightning.models.dit.layers import position_table
+from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 
 TINY = DiTConfig(input_size=4, num_classes=3, in_channels=2, hidden_size=16, depth=2, num_heads=2)
 
@@ -135,7 +136,7 @@ def test_a_label_listed_twice_is_refused() -> None:
 
 
 def test_an_unknown_label_is_named() -> None:
-    with pytest.raises(InputError, match="found cat, expected labels of the model"):
+    with pytest.raises(InputError, match=r"found 1 unknown label \(cat\), expected labels of the model"):
         DiT(TINY).class_indices(["0", "cat"])
 
 

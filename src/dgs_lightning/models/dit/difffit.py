@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dgs_lightning.models.dit.network import Attention, Block, DiT
+from dgs_lightning.models.dit.layers import Attention, Block
+from dgs_lightning.models.dit.network import DiT
 
 FineTuning = Literal["difffit", "bias", "full"]
 

@@ -1,4 +1,4 @@
-"""Naming of diffusers' ``DiTTransformer2DModel``, there and back."""
+"""Conversion between the original naming of a DiT's weights and that of diffusers' ``DiTTransformer2DModel``."""
 
 import re
 from typing import Any
@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.dit.network import DiTConfig, TimestepEmbedder, position_table
+from dgs_lightning.models.dit.layers import TimestepEmbedder, position_table
+from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.seeding import generator
 
 State = dict[str, Tensor]
 TIMESTEPS = 1000
 
-# Original naming -> diffusers', within a block, in the embedders of which diffusers keeps a copy in each block, and
-# outside the blocks. Queries, keys and values are one map in the original and three in diffusers.
+# From the original naming to that of diffusers: within a block, in the embedders, and outside the blocks. Diffusers
+# keeps a copy of the embedders in each block. Queries, keys and values are one map in the original and three there.
 _BLOCK = {
     "adaLN_modulation.1": "norm1.linear",
     "attn.proj": "attn1.to_out.0",
@@ -36,18 +37,14 @@ _QKV = ("attn1.to_q", "attn1.to_k", "attn1.to_v")
 
 
 def to_diffusers(state: State, config: DiTConfig) -> State:
-    """State dict in the original naming, without scales, to diffusers'.
+    """Convert a state dict without DiffFit's scales from the original naming to that of diffusers.
 
     Raises:
-        InputError: If the MLPs are not four times as wide as the model, as diffusers has them.
+        InputError: If the MLPs are not four times as wide as the model, the only width that diffusers supports.
     """
     if config.mlp_ratio != 4:
-        raise InputError(
-            "export to diffusers",
-            found=f"mlp_ratio {config.mlp_ratio:g}",
-            expected="4",
-            remedy="Train a model with mlp_ratio 4",
-        )
+        found = f"mlp_ratio {config.mlp_ratio:g}"
+        raise InputError.setting("export to diffusers", found, "4", "Train a model with mlp_ratio 4")
     renamed = {}
     for name, tensor in state.items():
         module, _, kind = name.rpartition(".")
@@ -67,10 +64,10 @@ def to_diffusers(state: State, config: DiTConfig) -> State:
 
 
 def to_original(state: State, config: DiTConfig, where: object) -> State:
-    """State dict of diffusers to the original naming; names of neither are kept as they are.
+    """Convert a state dict from the naming of diffusers to the original one. Unknown names stay as they are.
 
     Raises:
-        InputError: If the copies of an embedder differ, since there is only one in the original.
+        InputError: If the copies of an embedder differ; the original has only one.
     """
     original = {"pos_embed": position_table(config.hidden_size, config.input_size // config.patch_size)}
     known = {new: old for table in (_BLOCK, _EMBEDDERS, _OUTSIDE) for old, new in table.items()}
@@ -83,12 +80,8 @@ def to_original(state: State, config: DiTConfig, where: object) -> State:
             original[f"{block}attn.qkv.{kind}"] = torch.cat(parts)
         elif known.get(inside) in _EMBEDDERS:
             if not torch.equal(original.setdefault(f"{known[inside]}.{kind}", tensor), tensor):
-                raise InputError(
-                    where,
-                    found=f"blocks with different copies of {known[inside]}",
-                    expected="one embedder of timesteps and labels",
-                    remedy="Give a model whose copies were trained tied",
-                )
+                found, expected = f"blocks with different copies of {known[inside]}", "the same copy in all blocks"
+                raise InputError.weights(where, found, expected, "Give a model whose copies were trained tied")
         elif inside not in _QKV:
             original[f"{block}{known.get(inside, inside)}.{kind}"] = tensor
     return original
@@ -96,12 +89,12 @@ def to_original(state: State, config: DiTConfig, where: object) -> State:
 
 @torch.no_grad()
 def with_diffusers_frequencies(original: TimestepEmbedder) -> TimestepEmbedder:
-    """Timestep embedder with diffusers' frequencies and the original's embeddings at each of the 1,000 timesteps.
+    """Timestep embedder with the frequencies of diffusers that gives the original embedding of each timestep.
 
-    Its first layer is random, and its second solves the 1,000 equations.
+    Its first layer is random; its second layer solves the 1,000 linear equations, one for each timestep.
 
     Raises:
-        ValueError: If the model is too narrow for that.
+        ValueError: If the model is narrower than the 1,000 equations need.
     """
     t = torch.arange(TIMESTEPS)
     embeddings = original(t).double()
@@ -119,11 +112,11 @@ def with_diffusers_frequencies(original: TimestepEmbedder) -> TimestepEmbedder:
     return fitted
 
 
-def config_of(settings: dict[str, Any]) -> DiTConfig:
+def config_from_diffusers(settings: dict[str, Any]) -> DiTConfig:
     """Architecture of a ``DiTTransformer2DModel`` from its ``config.json``.
 
-    The published DiT-XL/2 of 1,000 classes is a conversion of the original weights, and keeps the timestep frequencies
-    that those were trained with; stock diffusers runs it with slightly different ones.
+    The published DiT-XL/2 of 1,000 classes was converted from the original weights. It keeps the timestep frequencies
+    that they were trained with; stock diffusers runs it with slightly different ones.
     """
     published = (settings["num_layers"], settings["num_embeds_ada_norm"]) == (28, 1000)
     return DiTConfig(

@@ -1,8 +1,6 @@
 """Reading and writing DiT weights: diffusers folders, released checkpoints, and this project's own folders."""
 
 import argparse
-import hashlib
-import json
 import os
 import re
 import warnings
@@ -13,26 +11,31 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
+from dgs_lightning.data.classes import class_list
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import write_json, write_tensors
+from dgs_lightning.files import read_json, write_json, write_tensors
 from dgs_lightning.models.dit.difffit import add_scales, merge_difffit
 from dgs_lightning.models.dit.diffusers import (
     TIMESTEPS,
     State,
-    config_of,
+    config_from_diffusers,
     diffusers_settings,
     to_diffusers,
     to_original,
     with_diffusers_frequencies,
 )
 from dgs_lightning.models.dit.network import DiT, DiTConfig, default_labels, known_heads
-from dgs_lightning.models.weights import read_file
+from dgs_lightning.models.hub import TRANSFORMER, download, find_model, read_config
+from dgs_lightning.models.weights import hash_state, read_file
 
 FORMAT = "dgs-lightning/dit"
 PUBLISHED_LICENCE = "DiT weights: CC BY-NC 4.0"
-_BESIDE = "dgs.json"  # beside an exported transformer: what diffusers' config has no place for
+PUBLISHED = "facebook/DiT-XL-2-"  # hub id of the published weights, without the size of the images
+_CONFIG = "config.json"
+_BESIDE = "dgs.json"  # beside an exported transformer: the labels and frequencies, which diffusers' config lacks
 Weights = Literal["ema", "raw"]
 
 
@@ -44,21 +47,22 @@ def load_dit(
     Args:
         source: A folder that :func:`save_dit` or diffusers wrote, the hub id of a diffusers model, or a file: the
             original DiT's ``.pt``, a released Minimax ``.pt``, or a state dict in the same naming as ``.safetensors``.
-        weights: The average of the training's weights where one was kept, or the raw ones.
+        weights: The moving average of the training's weights where one was kept, or the raw weights.
         labels: The classes wanted. Where the source does not name its classes, a list of the same length names them.
-            Otherwise known labels keep their rows of the label table and new ones start as the null label's.
-        num_heads: Attention heads, for a file that is not of a published size; no file says.
+            Otherwise known labels keep their rows of the label table and new ones start as the null label's row.
+        num_heads: Attention heads, needed for a file that is not of a published size, since no file says.
 
     Raises:
-        InputError: If there is no such source, if it is of another architecture, or if it would run code.
+        InputError: If there is no such source, it has another architecture, or it would run code.
     """
     path = Path(source)
     if path.is_file():
         model = _from_state(_select(read_file(path, [argparse.Namespace]), weights, path), path, labels, num_heads)
-    elif (path / "config.json").is_file() and _read_json(path / "config.json").get("format") == FORMAT:
+    elif (path / _CONFIG).is_file() and _read_settings(path / _CONFIG).get("format") == FORMAT:
         model = _from_own(path, weights)
     else:
-        model = _from_diffusers(path if path.is_dir() else _download(source), labels)
+        folder = path if path.is_dir() else download(source, TRANSFORMER, f"DiT {source!r}")
+        model = _from_diffusers(folder, labels)
     model.licences = model.licences or published_licences(model.config)
     if labels is not None and tuple(labels) != model.labels:
         model.relabel(labels)
@@ -68,14 +72,14 @@ def load_dit(
 def save_dit(
     model: DiT, folder: Path, *, ema: Mapping[str, Tensor] | None = None, base: str | os.PathLike[str] | None = None
 ) -> None:
-    """Write a weights folder: ``config.json``, ``model.safetensors`` and, where there is one, ``ema.safetensors``.
+    """Write a weights folder: ``config.json``, ``model.safetensors`` and, with ``ema``, ``ema.safetensors``.
 
     Args:
         model: The DiT.
-        folder: Where to; made if need be.
-        ema: Averages of the parameters that are saved, by name.
-        base: Folder, file or hub id that the frozen parameters were loaded from. Only trainable ones are saved then,
-            otherwise all.
+        folder: The folder, which is made where it is missing.
+        ema: Moving averages of the parameters that are saved, by name.
+        base: Folder, file or hub id that the frozen parameters were loaded from. Only trainable parameters are saved
+            then; without it all are saved.
     """
     own: State = {}
     frozen: State = {}
@@ -92,33 +96,31 @@ def save_dit(
         "licences": model.licences,
         "base": source and {"source": source, "hash": hash_state(frozen)},
     }
-    write_json(folder / "config.json", config)
+    write_json(folder / _CONFIG, config)
 
 
 def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
-    """Write a folder that stock diffusers loads, DiffFit's scales merged into the weights.
+    """Write a folder that stock diffusers loads. DiffFit's scales are merged into the weights.
 
-    ``folder/transformer`` is a ``DiTTransformer2DModel``. With a VAE, ``folder`` is a whole ``DiTPipeline``. Of models
-    with the original timestep frequencies, that is, those fine-tuned from the published weights, the timestep embedder
-    is fitted to those of diffusers. Where the model is too narrow for that, a warning says that stock diffusers
-    deviates; :func:`load_dit` does not.
+    ``folder/transformer`` is a ``DiTTransformer2DModel``. With a VAE, ``folder`` is a whole ``DiTPipeline``.
+
+    A model that was fine-tuned from the published weights has the original timestep frequencies; its timestep embedder
+    is then fitted to the frequencies of diffusers. A model that is too narrow for that is exported with a warning that
+    its output in stock diffusers deviates; :func:`load_dit` reads it exactly.
 
     Args:
-        model: The DiT, which stays as it is.
-        folder: Where to; made if need be.
+        model: The DiT, which is not changed.
+        folder: The folder, which is made where it is missing.
         vae: Folder or hub id of an ``AutoencoderKL``.
 
     Raises:
-        InputError: If a pipeline is asked for of a model without 1,000 classes, which stock diffusers cannot run.
+        InputError: If a VAE is given for a model without 1,000 classes, which stock diffusers cannot run.
     """
     config = model.config
     if vae is not None and config.num_classes != 1000:
-        raise InputError(
-            "export of a DiTPipeline",
-            found=f"{config.num_classes} classes",
-            expected="1000: stock diffusers hard-codes the null label 1000",
-            remedy="Export without a VAE and use the transformer",
-        )
+        found, expected = f"{config.num_classes} classes", "1000: stock diffusers hard-codes the null label 1000"
+        remedy = "Export without a VAE and use the transformer"
+        raise InputError.setting("export of a DiTPipeline", found, expected, remedy)
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     merged = _filled(config, model.labels, state, "model to export")
     merge_difffit(merged)
@@ -127,13 +129,13 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
         config = replace(config, frequencies="diffusers")
     elif config.frequencies == "original":
         warnings.warn(
-            "stock diffusers spaces the timestep frequencies by 1/127 of their range, this model was trained with the "
-            "original 1/128, and its output there deviates",
+            "stock diffusers spaces the timestep frequencies by 1/127 of their range, but this model was trained with "
+            "the original 1/128, so that its output in stock diffusers deviates",
             stacklevel=2,
         )
     transformer = folder / "transformer"
     write_tensors(transformer / "diffusion_pytorch_model.safetensors", to_diffusers(merged.state_dict(), config))
-    write_json(transformer / "config.json", diffusers_settings(config))
+    write_json(transformer / _CONFIG, diffusers_settings(config))
     write_json(folder / _BESIDE, {"labels": model.labels, "frequencies": config.frequencies})
     if vae is not None:
         _save_pipeline(folder, vae, model.labels)
@@ -149,23 +151,55 @@ def _save_pipeline(folder: Path, vae: str, labels: Sequence[str]) -> None:
         vae=stock.AutoencoderKL.from_pretrained(vae),
         scheduler=stock.DDIMScheduler(clip_sample=False),
     ).save_pretrained(folder)
-    index = _read_json(folder / "model_index.json")
+    index = read_json(folder / "model_index.json", "the index of a pipeline")
     write_json(folder / "model_index.json", index | {"id2label": dict(enumerate(labels))})
 
 
-def hash_state(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def dit_config(source: str) -> DiTConfig | None:
+    """Architecture of a DiT without its weights, without network access; none where no config here says.
+
+    Args:
+        source: A weights folder, a diffusers folder or a hub id, as for :func:`load_dit`.
+    """
+    path = find_model(source, TRANSFORMER)
+    if path is None:
+        size = source.removeprefix(PUBLISHED)
+        published = size != source and size.isdigit()
+        return DiTConfig.named("DiT-XL/2", input_size=int(size) // 8, num_classes=1000) if published else None
+    own = read_config(path / _CONFIG)
+    if "labels" in own:
+        return DiTConfig(**own["config"])
+    transformer = own if "num_embeds_ada_norm" in own else read_config(path / "transformer" / _CONFIG)
+    return config_from_diffusers(transformer) if transformer else None
+
+
+def dit_labels(source: str) -> Sequence[str] | None:
+    """Classes of a DiT without its weights; none where neither a config nor their number says.
+
+    Args:
+        source: As for :func:`load_dit`. Of a safetensors file, only the number of its classes is read.
+    """
+    path = find_model(source, TRANSFORMER) or Path()
+    own = read_config(path / _CONFIG) | read_config(path / _BESIDE)
+    if "labels" in own:
+        return [str(label) for label in own["labels"]]
+    config = dit_config(source)
+    return class_list("imagenet1k") if (config.num_classes if config else _label_rows(path)) == 1000 else None
+
+
+def _label_rows(path: Path) -> int | None:
+    """Classes in the label table of a safetensors file, of which nothing else is read."""
+    if path.suffix != ".safetensors":
+        return None
+    table = "y_embedder.embedding_table.weight"
+    with safe_open(path, "pt") as tensors:
+        return int(tensors.get_slice(table).get_shape()[0]) - 1 if table in tensors.keys() else None  # noqa: SIM118
 
 
 def _from_own(folder: Path, weights: Weights) -> DiT:
     """DiT of one of this project's weights folders, and of the base it refers to."""
-    saved = _read_json(folder / "config.json")
-    with _understood(folder / "config.json"):
+    saved = _read_settings(folder / _CONFIG)
+    with _understood(folder / _CONFIG):
         config, labels = DiTConfig(**saved["config"]), _texts(saved["labels"])
         base = saved["base"] and {name: str(saved["base"][name]) for name in ("source", "hash")}
         licences = tuple(_texts(saved.get("licences", [])))
@@ -176,12 +210,8 @@ def _from_own(folder: Path, weights: Weights) -> DiT:
         model = load_dit(str(source) if source.exists() else base["source"], labels=labels, num_heads=config.num_heads)
         frozen = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
         if hash_state(frozen) != base["hash"]:
-            raise InputError(
-                f"base {base['source']} of {folder}",
-                found="other weights",
-                expected="those that the fine-tuning started from",
-                remedy="Restore the base",
-            )
+            where, expected = f"base {base['source']} of {folder}", "those that the fine-tuning started from"
+            raise InputError.weights(where, "other weights", expected, "Restore the base")
         state |= frozen
     model = _filled(config, labels, state, folder)
     model.licences = licences
@@ -189,13 +219,13 @@ def _from_own(folder: Path, weights: Weights) -> DiT:
 
 
 def published_licences(config: DiTConfig) -> tuple[str, ...]:
-    """Terms of the published weights, DiT-XL/2's: no others have this size and these frequencies."""
+    """Terms of the published weights, DiT-XL/2, which alone have this size and these frequencies; else none."""
     published = (config.hidden_size, config.depth, config.frequencies) == (1152, 28, "original")
     return (PUBLISHED_LICENCE,) if published else ()
 
 
 def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_heads: int | None) -> DiT:
-    """DiT of a state dict in the original naming, its architecture read off the shapes."""
+    """DiT of a state dict in the original naming. The shapes of its tensors give the architecture."""
     try:
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         patches = state["pos_embed"].shape[1]
@@ -204,18 +234,12 @@ def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_hea
         inner = len(state["blocks.0.mlp.fc1.bias"])
     except (KeyError, ValueError, IndexError) as error:  # nothing of the name, or of another shape
         found = f"no {error.args[0]}" if isinstance(error, KeyError) else "tensors of other shapes"
-        raise InputError(
-            where, found=found, expected="the state dict of a DiT", remedy="Give a DiT's weights"
-        ) from None
+        raise InputError.weights(where, found, "the state dict of a DiT", "Give a DiT's weights") from None
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     heads = num_heads or known_heads(hidden, depth)
     if heads is None:
-        raise InputError(
-            where,
-            found=f"a DiT of width {hidden} and depth {depth}",
-            expected="a published size, or the number of attention heads",
-            remedy="Set num_heads",
-        )
+        found = f"a DiT of width {hidden} and depth {depth}"
+        raise InputError.weights(where, found, "a published size, or the number of attention heads", "Set num_heads")
     config = DiTConfig(
         input_size=round(patches**0.5) * patch,
         num_classes=classes,
@@ -232,35 +256,32 @@ def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_hea
 
 
 def _from_diffusers(folder: Path, labels: Sequence[str] | None) -> DiT:
-    """DiT of diffusers' ``DiTTransformer2DModel``, alone in its folder or in a pipeline's."""
+    """DiT of a folder with diffusers' ``DiTTransformer2DModel`` or with a pipeline that contains one."""
     transformer = folder / "transformer" if (folder / "transformer").is_dir() else folder
-    saved = _read_json(transformer / "config.json")
+    saved = _read_settings(transformer / _CONFIG)
     if saved.get("_class_name") != "DiTTransformer2DModel":
-        raise InputError(
-            folder,
-            found=f"a {saved.get('_class_name', 'config.json of no known format')}",
-            expected="a DiTTransformer2DModel, a DiTPipeline, or a weights folder of dgs",
-            remedy="Give the folder of a DiT",
-        )
+        found = f"a {saved.get('_class_name', 'config.json of no known format')}"
+        expected = "a DiTTransformer2DModel, a DiTPipeline, or a weights folder of dgs"
+        raise InputError.weights(folder, found, expected, "Give the folder of a DiT")
     files = [f for f in sorted(transformer.iterdir()) if re.fullmatch(r"diffusion_pytorch_model(-.*)?\.\w+", f.name)]
     files = [f for f in files if f.suffix == ".safetensors"] or [f for f in files if f.suffix == ".bin"]
     state: State = {}
     for file in files:
         state |= read_file(file)
-    with _understood(transformer / "config.json"):
-        config = config_of(saved)
+    with _understood(transformer / _CONFIG):
+        config = config_from_diffusers(saved)
     names: Sequence[str] = _names(config.num_classes, labels)
     if (folder / _BESIDE).is_file():
-        beside = _read_json(folder / _BESIDE)
+        beside = _read_settings(folder / _BESIDE)
         with _understood(folder / _BESIDE):
             config, names = replace(config, frequencies=beside["frequencies"]), _texts(beside["labels"])
     return _filled(config, names, to_original(state, config, transformer), transformer)
 
 
 def _names(count: int, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Names for classes that the source leaves unnamed: the labels asked for, where they are as many.
+    """Labels of classes that the source does not name: those asked for, where their number is the same.
 
-    A source of 1,000 classes is one of ImageNet's.
+    A source of 1,000 classes always has the classes of ImageNet.
     """
     if labels is not None and len(labels) == count != 1000:
         return tuple(labels)
@@ -268,7 +289,7 @@ def _names(count: int, labels: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: object) -> DiT:
-    """DiT of an architecture holding the tensors of a state dict, in float32."""
+    """DiT of an architecture with the tensors of a state dict, in float32."""
     with torch.device("meta"):
         model = DiT(config, labels)
         for index, block in enumerate(model.blocks):
@@ -278,61 +299,33 @@ def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: objec
     found = {name: tensor.shape for name, tensor in state.items()}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
-        raise InputError(
-            where,
-            found=", ".join(f"{name} {tuple(found[name]) if name in found else 'missing'}" for name in wrong[:3]),
-            expected=", ".join(f"{tuple(expected[name]) if name in expected else 'nothing'}" for name in wrong[:3]),
-            remedy="Give the weights of a DiT of this architecture",
-        )
+        shapes = (f"{name} {tuple(found[name]) if name in found else 'missing'}" for name in wrong[:3])
+        needed = (f"{tuple(expected[name]) if name in expected else 'nothing'}" for name in wrong[:3])
+        raise InputError.weights(where, ", ".join(shapes), ", ".join(needed))
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return model
 
 
 def _select(content: Any, weights: Weights, path: Path) -> State:  # noqa: ANN401
-    """The state dict asked for, out of a training checkpoint or alone."""
+    """The state dict asked for, from a training checkpoint or from a file with nothing else."""
     if isinstance(content, dict) and ("ema" in content or "model" in content):
         key = "ema" if weights == "ema" and "ema" in content else "model"
         content = content.get(key)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(
-            path, found="no state dict", expected="a DiT's tensors by name", remedy="Give the file of a DiT's weights"
-        )
+        raise InputError.weights(path, "no state dict", "a DiT's tensors by name", "Give the file of a DiT's weights")
     return content
-
-
-def _download(source: str) -> Path:
-    """Local copy of a diffusers model on the hub."""
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
-        raise InputError(
-            f"DiT {source!r}", found="no such file or folder", expected="weights", remedy="Correct the path"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=["transformer/*"]))
-    except (OSError, HfHubHTTPError) as error:
-        raise InputError(
-            f"DiT {source!r}",
-            found=f"neither a file or folder here nor a model that the hub gives ({type(error).__name__})",
-            expected="weights",
-            remedy="Correct the path, or connect once to download it, or give the folder of a copy",
-        ) from None
 
 
 @contextmanager
 def _understood(path: Path) -> Iterator[None]:
-    """Turn settings of other names, types or ranges than a DiT has into an error that says so."""
+    """Turn an error of settings whose names, types or ranges are not a DiT's into one that names their file."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = " with ".join(error.parts[:2]) if isinstance(error, InputError) else str(error)
-        raise InputError(
-            path,
-            found=f"no {found}" if isinstance(error, KeyError) else found,
-            expected="the settings of a DiT that this version knows",
-            remedy="Give a model's folder as it was written, or the version of dgs that wrote it",
-        ) from None
+        found = f"no {found}" if isinstance(error, KeyError) else found
+        remedy = "Give a model's folder as it was written, or the version of dgs that wrote it"
+        raise InputError.weights(path, found, "the settings of a DiT that this version knows", remedy) from None
 
 
 def _texts(texts: object) -> list[str]:
@@ -342,9 +335,5 @@ def _texts(texts: object) -> list[str]:
     return texts
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(path, found=f"{error}", expected="a JSON file", remedy="Give a model's folder") from None
-    return content if isinstance(content, dict) else {}
+def _read_settings(path: Path) -> dict[str, Any]:
+    return read_json(path, "the settings of a model", "Give a model's folder")

@@ -1,19 +1,25 @@
-"""The class-conditional diffusion transformer (DiT), in the state-dict naming of its original release."""
+"""The class-conditional diffusion transformer (DiT): its architecture, its network, its initial values."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from dgs_lightning.errors import InputError
+from dgs_lightning.data.classes import class_list
+from dgs_lightning.errors import InputError, listed
+from dgs_lightning.models.dit.layers import (
+    Block,
+    FinalLayer,
+    LabelEmbedder,
+    PatchEmbedder,
+    TimestepEmbedder,
+    position_table,
+)
 from dgs_lightning.seeding import generator
 
-_SINUSOIDS = 256  # of a timestep: a cosine and a sine of each frequency
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # width, depth, heads
 
 
@@ -22,8 +28,8 @@ class DiTConfig:
     """Architecture of a DiT; ``input_size`` is the side of the square latent, not of the image.
 
     ``frequencies`` says how the sinusoids of the timestep are spaced: the original release divides their range by
-    128, stock diffusers by 127. Weights work with the spacing they were trained with; new models take diffusers', so
-    that stock diffusers runs them as they are.
+    128, stock diffusers by 127. Weights need the spacing that they were trained with. New models take that of
+    diffusers, so that stock diffusers runs them unchanged.
     """
 
     input_size: int
@@ -39,7 +45,7 @@ class DiTConfig:
     frequencies: Literal["original", "diffusers"] = "diffusers"
 
     def __post_init__(self) -> None:
-        """Refuse what no DiT is built of.
+        """Check that a DiT can be built.
 
         Raises:
             InputError: If a setting is of another type, or too small, or two do not fit.
@@ -56,15 +62,12 @@ class DiTConfig:
                 expected = "a multiple of 4, for sines and cosines of column and row"
             else:
                 continue
-            raise InputError(f"DiT {part.name}", found=repr(value), expected=expected, remedy="Correct it")
+            raise InputError.setting(f"DiT {part.name}", repr(value), expected)
         for size, divisor in (("input_size", "patch_size"), ("hidden_size", "num_heads")):
-            if getattr(self, size) % getattr(self, divisor):
-                raise InputError(
-                    f"DiT {size} {getattr(self, size)}",
-                    found=f"{divisor} {getattr(self, divisor)}",
-                    expected=f"a {divisor} that divides it",
-                    remedy=f"Change {size} or {divisor}",
-                )
+            length, by = getattr(self, size), getattr(self, divisor)
+            if length % by:
+                expected, remedy = f"a {divisor} that divides it", f"Change {size} or {divisor}"
+                raise InputError.setting(f"DiT {size} {length}", f"{divisor} {by}", expected, remedy)
 
     @property
     def out_channels(self) -> int:
@@ -82,12 +85,8 @@ class DiTConfig:
         """
         size, _, patch = name.removeprefix("DiT-").partition("/")
         if size not in _SIZES or not patch.isdecimal() or int(patch) == 0:
-            raise InputError(
-                f"DiT {name!r}",
-                found="no such size",
-                expected=f"DiT-SIZE/PATCH with SIZE one of {', '.join(_SIZES)}",
-                remedy="Write for example DiT-S/2",
-            )
+            expected = f"DiT-SIZE/PATCH with SIZE one of {', '.join(_SIZES)}"
+            raise InputError.setting(f"DiT {name!r}", "no such size", expected, "Write for example DiT-S/2")
         hidden_size, depth, num_heads = _SIZES[size]
         return cls(
             input_size=input_size,
@@ -109,8 +108,8 @@ def known_heads(hidden_size: int, depth: int) -> int | None:
 class DiT(nn.Module):
     """Diffusion transformer with adaLN-Zero blocks (Peebles & Xie, "Scalable Diffusion Models with Transformers").
 
-    One embedder of timesteps and labels serves all blocks. In training mode a label is dropped, that is, replaced
-    by the null label, once a forward with probability ``config.class_dropout_prob``.
+    One embedder of timesteps and labels serves all blocks. In training mode, each forward pass replaces a label by
+    the null label with probability ``config.class_dropout_prob``.
 
     Args:
         config: Architecture.
@@ -130,7 +129,7 @@ class DiT(nn.Module):
         self.licences: tuple[str, ...] = ()
         self.checkpointing = False
         hidden = config.hidden_size
-        self.x_embedder = PatchEmbedder(config)
+        self.x_embedder = PatchEmbedder(config.in_channels, hidden, config.patch_size)
         self.t_embedder = TimestepEmbedder(hidden, config.frequencies)
         self.y_embedder = LabelEmbedder(config.num_classes, hidden)
         self.pos_embed = nn.Parameter(position_table(hidden, config.input_size // config.patch_size), False)
@@ -145,9 +144,9 @@ class DiT(nn.Module):
 
     @torch.no_grad()
     def relabel(self, labels: Sequence[str]) -> None:
-        """Make the label table one of other classes: known labels keep their rows, new ones start as the null label's.
+        """Change the classes of the label table. Known labels keep their rows; new ones start as the null label's row.
 
-        So a list with all the old labels extends the table, and a list of others replaces it.
+        A list that includes all old labels extends the table; a list of other labels replaces it.
 
         Raises:
             InputError: If a label is listed twice.
@@ -168,22 +167,19 @@ class DiT(nn.Module):
         position = {label: index for index, label in enumerate(self.labels)}
         unknown = sorted(set(labels) - position.keys())
         if unknown:
-            raise InputError(
-                "labels",
-                found=f"{', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}",
-                expected=f"labels of the model ({', '.join(self.labels[:5])}{' ...' if len(self.labels) > 5 else ''})",
-                remedy="Choose a model that was trained on them, or leave them out",
-            )
+            remedy = "Choose a model that was trained on them, or leave them out"
+            raise InputError.labels("labels", f"labels of the model ({listed(self.labels)})", remedy, unknown=unknown)
         return torch.tensor([position[label] for label in labels])
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, drop: Tensor | None = None) -> Tensor:
-        """Predict the noise in latents and, where sigma is learned, the interpolation of its log variance.
+        """Predict the noise in latents and, with learned sigma, the interpolation of its log variance.
 
         Args:
             x: Noisy latents, shape ``(B, C, H, W)``.
-            t: Timesteps of the 1,000 of training, shape ``(B,)``.
-            y: Class indices, shape ``(B,)``; ``null_label`` for none.
-            drop: Which labels to drop, booleans of shape ``(B,)``. By default drawn in training mode, none otherwise.
+            t: Timesteps in [0, 1000), shape ``(B,)``.
+            y: Class indices, shape ``(B,)``; ``null_label`` for no class.
+            drop: Which labels to replace by the null label, booleans of shape ``(B,)``. By default they are drawn in
+                training mode, and none is replaced otherwise.
 
         Returns:
             Shape ``(B, C, H, W)``, or ``(B, 2C, H, W)`` with learned sigma.
@@ -208,175 +204,24 @@ class DiT(nn.Module):
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.config.out_channels, side * patch, side * patch)
 
 
-class PatchEmbedder(nn.Module):
-    """Linear embedding of patches, as a convolution with stride."""
-
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(config.in_channels, config.hidden_size, config.patch_size, config.patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Latents ``(B, C, H, W)`` to tokens ``(B, N, D)``."""
-        tokens: Tensor = self.proj(x)
-        return tokens.flatten(2).transpose(1, 2)
-
-
-class TimestepEmbedder(nn.Module):
-    """Sinusoids of the timestep through a small MLP."""
-
-    def __init__(self, hidden_size: int, frequencies: Literal["original", "diffusers"]) -> None:
-        super().__init__()
-        self.divisor = _SINUSOIDS // 2 - (frequencies == "diffusers")
-        self.mlp = nn.Sequential(nn.Linear(_SINUSOIDS, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
-
-    def forward(self, t: Tensor) -> Tensor:
-        """Timesteps ``(B,)`` to embeddings ``(B, D)``."""
-        embedding: Tensor = self.mlp(self.sinusoids(t).to(next(self.parameters()).dtype))
-        return embedding
-
-    def sinusoids(self, t: Tensor) -> Tensor:
-        """Timesteps ``(B,)`` to cosines and sines ``(B, 256)``."""
-        index = torch.arange(_SINUSOIDS // 2, device=t.device, dtype=torch.float32)
-        angles = t.float()[:, None] * torch.exp(-math.log(10_000) * index / self.divisor)
-        return torch.cat([angles.cos(), angles.sin()], 1)
-
-
-class LabelEmbedder(nn.Module):
-    """Table of label embeddings; its last row is the null label's."""
-
-    def __init__(self, num_classes: int, hidden_size: int) -> None:
-        super().__init__()
-        self.embedding_table = nn.Embedding(num_classes + 1, hidden_size)
-
-    def forward(self, y: Tensor) -> Tensor:
-        """Class indices ``(B,)`` to embeddings ``(B, D)``."""
-        embedding: Tensor = self.embedding_table(y)
-        return embedding
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention, with DiffFit's scales after either projection where they were added."""
-
-    gamma1: nn.Parameter | None
-    gamma2: nn.Parameter | None
-
-    def __init__(self, hidden_size: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
-        self.proj = nn.Linear(hidden_size, hidden_size)
-        self.register_parameter("gamma1", None)
-        self.register_parameter("gamma2", None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, N, D)`` to tokens."""
-        batch, length, width = x.shape
-        qkv = _scaled(self.qkv(x), self.gamma1).reshape(batch, length, 3, self.num_heads, width // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-        return _scaled(self.proj(mixed.transpose(1, 2).reshape(batch, length, width)), self.gamma2)
-
-
-class Mlp(nn.Module):
-    """Two layers with the tanh form of GELU between them."""
-
-    def __init__(self, hidden_size: int, mlp_ratio: float) -> None:
-        super().__init__()
-        inner = int(hidden_size * mlp_ratio)
-        self.fc1 = nn.Linear(hidden_size, inner)
-        self.fc2 = nn.Linear(inner, hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, N, D)`` to tokens."""
-        out: Tensor = self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
-        return out
-
-
-class Block(nn.Module):
-    """Transformer block whose norms are shifted and scaled, and whose branches are gated, by the condition."""
-
-    gamma1: nn.Parameter | None
-    gamma2: nn.Parameter | None
-
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False)
-        self.attn = Attention(hidden_size, num_heads)
-        self.mlp = Mlp(hidden_size, mlp_ratio)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
-        self.register_parameter("gamma1", None)
-        self.register_parameter("gamma2", None)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Tokens ``(B, N, D)`` and conditions ``(B, D)`` to tokens."""
-        modulation = self.adaLN_modulation(condition)[:, None].chunk(6, dim=2)
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
-        attended = self.attn(torch.addcmul(shift, self.norm(x), 1 + scale))
-        x = torch.addcmul(x, _scaled(gate, self.gamma1), attended)
-        processed = self.mlp(torch.addcmul(mlp_shift, self.norm(x), 1 + mlp_scale))
-        return torch.addcmul(x, _scaled(mlp_gate, self.gamma2), processed)
-
-
-class FinalLayer(nn.Module):
-    """Modulated norm and the linear map from tokens to patches."""
-
-    def __init__(self, hidden_size: int, patch_values: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False)
-        self.linear = nn.Linear(hidden_size, patch_values)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Tokens ``(B, N, D)`` and conditions ``(B, D)`` to patches ``(B, N, P*P*C)``."""
-        shift, scale = self.adaLN_modulation(condition)[:, None].chunk(2, dim=2)
-        patches: Tensor = self.linear(torch.addcmul(shift, self.norm(x), 1 + scale))
-        return patches
-
-
-def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
-    return x if gamma is None else x * gamma
-
-
 def _distinct(labels: Sequence[str], count: int) -> tuple[str, ...]:
     if len(labels) != count or len(set(labels)) != count:
-        raise InputError(
-            "labels of a DiT",
-            found=f"{len(set(labels))} different labels",
-            expected=f"{count}, one for each class",
-            remedy="List each class once",
-        )
+        found, expected = f"{len(set(labels))} different labels", f"{count}, one for each class"
+        raise InputError.setting("labels of a DiT", found, expected, "List each class once")
     return tuple(labels)
 
 
 def default_labels(num_classes: int) -> tuple[str, ...]:
-    """Names of classes that nobody named: ImageNet's WordNet ids where there are 1,000, else their numbers."""
-    if num_classes != 1000:
-        return tuple(str(index) for index in range(num_classes))
-    from timm.data.imagenet_info import ImageNetInfo  # only here: timm takes seconds to import
-
-    return tuple(ImageNetInfo().label_names())  # type: ignore[no-untyped-call]
-
-
-def position_table(hidden_size: int, side: int) -> Tensor:
-    """Fixed 2D sine-cosine position table of a square grid, shape ``(1, side * side, hidden_size)``.
-
-    The width is a multiple of 4. The first half of a row encodes the column, the second the row of the grid, each as
-    sines, then cosines.
-    """
-    quarter = hidden_size // 4
-    rates = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
-    angles = torch.arange(side, dtype=torch.float64)[:, None] * rates
-    line = torch.cat([angles.sin(), angles.cos()], 1)
-    column, row = line[None].expand(side, -1, -1), line[:, None].expand(-1, side, -1)
-    return torch.cat([column, row], 2).reshape(1, side * side, hidden_size).float()
+    """Labels of classes that have no names: ImageNet's WordNet ids where there are 1,000, else their numbers."""
+    return class_list("imagenet1k") if num_classes == 1000 else tuple(str(index) for index in range(num_classes))
 
 
 @torch.no_grad()
 def initialise(model: DiT, seed: int) -> None:
-    """Fill a DiT with the start values of training from scratch (Peebles & Xie, Section 3.2, adaLN-Zero).
+    """Set a DiT to the initial values of training from scratch (Peebles & Xie, Section 3.2, adaLN-Zero).
 
-    Linear maps start as Xavier uniform with zero biases, embeddings normal with deviation 0.02, and the modulations
-    and the last layer at zero, so that each block starts as the identity.
+    Linear maps are Xavier uniform with zero biases. Embeddings are normal with deviation 0.02. The modulations and the
+    last layer are zero, so that each block starts as the identity.
     """
     random = generator("initialise", seed)
     for module in model.modules():

@@ -1,0 +1,137 @@
+"""The files that a downstream training leaves: its result, and its weights where they are asked for."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dgs_lightning.data.classes import readable_name
+from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_json
+from dgs_lightning.models.classifier import save_classifier
+from dgs_lightning.tasks.classification import ClassificationTask
+
+MEASURES = ("accuracy", "top5")
+MOST_NUMBERED = 20  # up to this many classes a confusion matrix shows its counts
+
+
+class ResultWriter(Callback):
+    """Writes ``result.json`` and, if asked to, ``weights/`` into the trainer's ``default_root_dir``.
+
+    ``result.json`` has all evaluations of the training, their best and their last accuracy in [0, 1], and the accuracy
+    of each class. It is the same byte for byte if the training is repeated, or interrupted and resumed. TensorBoard
+    gets the confusion matrix of the last evaluation.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from lightning import Trainer
+    >>> from PIL import Image
+    >>> from dgs_lightning import ClassificationTask, ImageDataModule, ResultWriter
+    >>> names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    >>> with TemporaryDirectory() as folder:
+    ...     for label, colour in (("cat", "red"), ("dog", "blue")):
+    ...         Path(folder, "images", label).mkdir(parents=True)
+    ...         Image.new("RGB", (8, 8), colour).save(f"{folder}/images/{label}/0.png")
+    ...     writer = ResultWriter(save_weights=True)
+    ...     trainer = Trainer(max_epochs=2, default_root_dir=folder, callbacks=[writer], **dict.fromkeys(names, False))
+    ...     images = ImageDataModule(train=f"{folder}/images", val=f"{folder}/images")
+    ...     trainer.fit(ClassificationTask("convnet1", width=4), images)
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['images', 'result.json', 'weights']
+
+    Args:
+        save_weights: Write the trained network as the folder ``weights``.
+
+    Raises:
+        InputError: If it is used with another task than :class:`~dgs_lightning.ClassificationTask`.
+    """
+
+    def __init__(self, save_weights: bool = False) -> None:
+        self.save_weights = save_weights
+        self.history: list[dict[str, float]] = []
+        self.per_class: dict[str, float] = {}
+        self.confusion: Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The evaluations so far, so that a resumed training continues the list."""
+        return {"history": self.history, "per_class": self.per_class}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the list of a checkpoint."""
+        self.history, self.per_class = state_dict["history"], state_dict["per_class"]
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse other tasks before the training begins."""
+        _classification(pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remember an evaluation."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        task = _classification(pl_module)
+        labels, evaluation = task.config.labels, task.evaluation
+        numbers = {name: rounded(evaluation[name]) for name in MEASURES}
+        self.history.append({"epoch": trainer.current_epoch + 1, **numbers})
+        self.per_class = dict(zip(labels, map(rounded, evaluation["per_class"]), strict=True))
+        self.confusion = evaluation["confusion"]
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write everything, ``result.json`` last: where it exists, the rest does, too."""
+        if not trainer.is_global_zero:
+            return
+        folder, task = Path(trainer.default_root_dir), _classification(pl_module)
+        if self.confusion is not None:
+            self._show_confusion(trainer, task, self.confusion)
+        if self.save_weights:
+            save_classifier(task.network, task.config, folder / "weights")
+        write_json(folder / "result.json", self._result(trainer, task))
+
+    def _result(self, trainer: L.Trainer, task: ClassificationTask) -> dict[str, Any]:
+        result = {
+            "network": task.hparams["network"],
+            "seed": task.hparams["seed"],
+            "epochs": trainer.current_epoch,
+            "images": task.data.train_images,
+            "history": self.history,
+            "accuracy_per_class": self.per_class,
+        }
+        for name in MEASURES:
+            values = [evaluation[name] for evaluation in self.history]
+            result |= {f"{name}_best": max(values, default=None), f"{name}_last": values[-1] if values else None}
+        return result
+
+    def _show_confusion(self, trainer: L.Trainer, task: ClassificationTask, confusion: Tensor) -> None:
+        """Draw a confusion matrix into TensorBoard."""
+        labels = [readable_name(label) for label in task.config.labels]
+        few = len(labels) <= MOST_NUMBERED
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                figure = Figure(figsize=(8, 8), layout="constrained")
+                with warnings.catch_warnings():
+                    # torchmetrics passes a tensor to matplotlib; NumPy deprecates the way in which it is converted.
+                    warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+                    axes, names = figure.subplots(), labels if few else None
+                    task.metrics["confusion"].plot(confusion, axes, few, names, "Blues")
+                logger.experiment.add_figure("val/confusion", figure, trainer.global_step)
+
+
+def _classification(module: L.LightningModule) -> ClassificationTask:
+    """The module, if it has the results of a classification."""
+    if not isinstance(module, ClassificationTask):
+        raise InputError(
+            "callback ResultWriter",
+            found=f"task {type(module).__name__}",
+            expected="ClassificationTask",
+            remedy="Remove the callback",
+        )
+    return module
+
+
+def rounded(value: Tensor) -> float:
+    """A single-precision number, rounded to the digits that it has."""
+    return round(value.item(), 7)

@@ -1,0 +1,36 @@
+"""The command ``dgs centers``: cluster centres of each class, for guidance."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dgs_lightning.distil.centers import Centers
+
+
+def centers(output: str, **settings: Any) -> Path:  # noqa: ANN401
+    """Compute cluster centres of each class of a latent cache, for guidance.
+
+    Writes a safetensors file with the centres of each label, shape ``(ipc, C, h, w)``, whole or not at all. Where the
+    file already holds centres of the same latents, scores and settings, nothing is computed.
+
+    Args:
+        output: The safetensors file.
+        settings: Settings of :class:`~dgs_lightning.distil.centers.Centers`.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: If the latents or scores cannot be used, or the output is another kind of file.
+    """
+    Centers(**settings).write(Path(output))
+    return Path(output)
+
+
+def check_combination(settings: Mapping[str, Any]) -> None:
+    """Check the settings before anything is read.
+
+    Raises:
+        InputError: If a number is out of its range.
+    """
+    Centers(**{name: value for name, value in settings.items() if name != "output"})

@@ -1,0 +1,225 @@
+"""Cluster centres of each class, which guidance pulls the generated images towards."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dgs_lightning.bounds import Between, Group
+from dgs_lightning.data.cards import hash_json
+from dgs_lightning.data.classes import CLASS_LISTS, class_list, labels_of
+from dgs_lightning.data.latents import LatentCache
+from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores
+from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_tensors
+from dgs_lightning.models.weights import read_weights
+from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
+from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
+from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings
+
+Smoothing = Literal["none", "paper", "released"]
+Count = Annotated[int, Between(1, 1_000_000)]
+Intervals = Annotated[int, Between(1, 1000)]
+DESCRIPTION = "computed from"  # key of the file's metadata
+
+
+def class_centers(
+    points: Points,
+    ipc: int,
+    seed: int = 0,
+    difficulties: Floats | None = None,
+    smoothing: Smoothing = "none",
+    intervals: int = 10,
+) -> Points:
+    """Cluster centres of one class.
+
+    Without difficulties, they are the k-means modes of the class (Chan-Santiago et al., "MGD3", ICML 2025). With
+    difficulties, they are the k-means centres within each difficulty interval (Algorithm 2), from the easiest interval
+    to the hardest. Each interval gets as many centres as the sampling distribution says: the largest remainder of the
+    class's difficulty histogram, scaled to the IPC.
+
+    Args:
+        points: Flattened latents of the class, shape ``(N, D)``.
+        ipc: Number of centres.
+        seed: Seed of the k-means.
+        difficulties: Difficulty of each image in [0, 1], shape ``(N,)``.
+        smoothing: ``none`` for raw difficulties, or a preset of DGS's smoothing.
+        intervals: Number of difficulty intervals.
+
+    Returns:
+        Centres, shape ``(ipc, D)``.
+
+    Raises:
+        ValueError: If there is no point.
+    """
+    if difficulties is None:
+        return kmeans_centers(points, ipc, seed)
+    if smoothing != "none":
+        settings = smoothing_settings(smoothing)
+        difficulties = smooth(difficulties, fit_thresholds(difficulties, ipc, settings, intervals), settings)
+    places = interval_of(difficulties, intervals)
+    counts = largest_remainder(np.bincount(places, minlength=intervals), ipc)
+    return interval_centers(points, places, counts, seed)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centers(Group):
+    """Cluster centres of each class of a latent cache.
+
+    Args:
+        latents: Latent cache of the original images.
+        scores: Scores folder of the same images. With scores, the centres lie within difficulty intervals
+            (Section 3.4, Algorithm 2). Without scores, they are the modes of each class (MGD3).
+        ipc: Number of centres of each class, one for each image to generate.
+        labels: Labels, or the name of a class list (``imagewoof``), or a folder with class folders. By default all
+            classes of the cache.
+        smoothing: ``none`` for the raw difficulties of Algorithm 2, or ``paper`` or ``released`` for a preset of DGS's
+            smoothing (Section 3.4).
+        intervals: Number of difficulty intervals.
+        seed: Seed of the k-means.
+    """
+
+    latents: str
+    scores: str | None = None
+    ipc: Count = 10
+    labels: list[str] | str | None = None
+    smoothing: Smoothing = "none"
+    intervals: Intervals = 10
+    seed: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """What the centres depend on: labels, settings, and hashes of latents and scores.
+
+        Raises:
+            InputError: If the cache or the scores cannot be read.
+        """
+        modes = {"latents": self._cache.key, "labels": list(self._labels()), "ipc": self.ipc, "seed": self.seed}
+        if self.scores is None:
+            return {"method": "modes", **modes}
+        scores = sorted((name, record.difficulty) for name, record in self._scored.items())
+        by_difficulty = {"smoothing": self.smoothing, "intervals": self.intervals, "scores": hash_json(scores)}
+        return {"method": "difficulty", **modes, **by_difficulty}
+
+    def write(self, path: Path) -> None:
+        """Compute the centres and write them to a safetensors file, whole or not at all.
+
+        A file with centres of the same latents, scores and settings is left alone. One with other centres is replaced.
+
+        Args:
+            path: The file. Its metadata describe what the centres were computed from.
+
+        Raises:
+            InputError: If the file is something else, or a class has no latents or not all scores.
+        """
+        description = self.describe()
+        if path.exists() and read_description(path) == description:
+            return
+        centers = self.compute()
+        write_tensors(path, centers, {DESCRIPTION: json.dumps(description, sort_keys=True)})
+
+    def compute(self) -> dict[str, Tensor]:
+        """Centres of each label, shape ``(ipc, C, h, w)``.
+
+        Raises:
+            InputError: If a class has no latents, or an image no score or one of another estimator than the others.
+        """
+        cache, centers = self._cache, {}
+        for label in self._labels():
+            images = (cache.classes == cache.labels.index(label)).nonzero().flatten()
+            difficulties = None if self.scores is None else self._difficulties([cache.records[i] for i in images])
+            points: Points = cache.read(images).mean.flatten(1).numpy()
+            found = class_centers(points, self.ipc, self.seed, difficulties, self.smoothing, self.intervals)
+            centers[label] = torch.from_numpy(found).float().reshape(-1, *cache.settings.shape)
+        return centers
+
+    @cached_property
+    def _cache(self) -> LatentCache:
+        return LatentCache(Path(self.latents))
+
+    @cached_property
+    def _scored(self) -> dict[str, ImageRecord]:
+        return {} if self.scores is None else {r.file_name: r for r in read_manifest(Path(self.scores))}
+
+    def _labels(self) -> Sequence[str]:
+        wanted = self._cache.labels if self.labels is None else self.labels
+        if isinstance(wanted, str):
+            wanted = class_list(wanted) if wanted in CLASS_LISTS else labels_of(Path(wanted))
+        missing = [label for label in wanted if label not in self._cache.labels]
+        if missing:
+            raise InputError(
+                self.latents,
+                found=f"no latents of {', '.join(missing[:5])}",
+                expected="latents of all labels that are generated",
+                remedy="Set the labels to the cache's classes, or encode the missing images",
+            )
+        return wanted
+
+    def _difficulties(self, images: Sequence[ImageRecord]) -> Floats:
+        """Difficulty of each image of a class, shape ``(N,)``."""
+        records = [self._scored.get(image.file_name, image) for image in images]
+        require_scores(records, Path(str(self.scores)))
+        return np.array([record.difficulty for record in records], dtype=np.float64)
+
+
+def read_description(path: Path) -> object:
+    """What the centres in a file were computed from.
+
+    Raises:
+        InputError: If the file is broken, or was not written by :meth:`Centers.write`.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {})[DESCRIPTION])
+    except (SafetensorError, OSError, ValueError, KeyError):
+        raise InputError(
+            path,
+            found="a broken file, or something else",
+            expected="centres that 'dgs centers' wrote, or no file",
+            remedy="Delete it, or choose another output",
+        ) from None
+
+
+def read_centers(path: Path, labels: Sequence[str], shape: tuple[int, int, int]) -> dict[str, Tensor]:
+    """Cluster centres of each label, shape ``(n, C, h, w)``.
+
+    Args:
+        path: Safetensors file with the centres of each label, written by ``dgs centers`` or by the user.
+        labels: The labels to read.
+        shape: Shape ``(C, h, w)`` of the model's latents.
+
+    Raises:
+        InputError: If the file is broken, or lacks a label, or has centres of another shape than the model's latents.
+    """
+    try:
+        centers = read_weights(path)
+    except InputError as error:
+        raise InputError(
+            path,
+            found=error.parts[1],
+            expected="a safetensors file of centres",
+            remedy="Delete it; the same command computes again what a run computed",
+        ) from None
+    for label in labels:
+        if label not in centers or centers[label].shape[1:] != shape or not len(centers[label]):
+            found = f"shape {tuple(centers[label].shape)}" if label in centers else "none"
+            raise InputError(
+                f"{path}, centres of {label}",
+                found=found,
+                expected=f"shape (n, {', '.join(map(str, shape))}), as the model's latents",
+                remedy="Compute the centres on latents of the model's codec and image size",
+            )
+    return {label: centers[label].float() for label in labels}
+
+
+def hash_centers(centers: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the centres of some labels, whatever else their file holds."""
+    return hashlib.sha256(save(dict(centers))).hexdigest()

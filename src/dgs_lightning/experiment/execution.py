@@ -1,0 +1,84 @@
+"""The execution of one stage: in this process, or as a command of its own where it uses several devices."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dgs_lightning.configs import load_yaml
+from dgs_lightning.errors import InputError
+
+ALL_GPUS = "DGS_ALL_GPUS"  # a worker sees one GPU; this variable names all GPUs that the run was given
+commands_at_work: list[int] = []  # process groups of the commands that this process waits for
+
+
+class Outcome(NamedTuple):
+    """How a stage went.
+
+    Attributes:
+        seconds: Its time.
+        device: What it ran on: the name of a GPU, with the number where there are several, or ``cpu``.
+        said: What its command printed.
+    """
+
+    seconds: float
+    device: str
+    said: str
+
+
+def run_stage(command: str, config: str, on_step: Callable[[int, int], None]) -> Outcome:
+    """Run one stage.
+
+    Args:
+        command: Command of ``dgs``.
+        config: YAML file with its settings.
+        on_step: Told the steps done and the steps in all.
+
+    Raises:
+        InputError: If the settings or the inputs of the stage cannot be used.
+    """
+    from dgs_lightning.commands.cli import execute
+
+    start, said = time.monotonic(), ""
+    trainer = load_yaml(Path(config)).get("trainer")
+    if (trainer or {}).get("devices", 1) == 1:
+        said = execute(command, ["--config", config], on_step)
+    else:
+        # A strategy of several processes starts this program again for each of them.
+        arguments = [sys.executable, "-m", "dgs_lightning", command, "--config", config]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": os.environ.get(ALL_GPUS, "")}
+        if _exit_status(arguments, environment if ALL_GPUS in os.environ else None):
+            raise InputError(
+                f"dgs {command} --config {config}",
+                found="a failure, shown above",
+                expected="an end without one",
+                remedy="Mend its cause and run again; what is done stays",
+            )
+    return Outcome(time.monotonic() - start, device_of(trainer), said)
+
+
+def device_of(trainer: dict[str, Any] | None) -> str:
+    """What a stage with these settings of its trainer, if it has one, runs on."""
+    import torch
+
+    if trainer is None or trainer.get("accelerator") == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    number = trainer.get("devices", 1)
+    return torch.cuda.get_device_name() if number == 1 else f"{number} x {torch.cuda.get_device_name()}"
+
+
+def _exit_status(arguments: list[str], environment: dict[str, str] | None) -> int:
+    """Exit status of a command. When this process is ended, no process of the command is left."""
+    with subprocess.Popen(arguments, env=environment, start_new_session=True) as command:
+        commands_at_work.append(command.pid)
+        try:
+            return command.wait()
+        except BaseException:
+            os.killpg(command.pid, signal.SIGKILL)
+            raise
+        finally:
+            commands_at_work.remove(command.pid)

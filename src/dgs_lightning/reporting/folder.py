@@ -1,0 +1,351 @@
+"""Reads an experiment's folder: results, scores, images and costs, finished or not."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgs_lightning.configs import class_name, load_yaml
+from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.folders import scan_images
+from dgs_lightning.data.records import MANIFEST, read_manifest
+from dgs_lightning.errors import InputError
+from dgs_lightning.files import read_json
+from dgs_lightning.reporting.names import show_row, split_variant, table_order
+from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
+from dgs_lightning.runs import layout
+from dgs_lightning.runs.layout import SetName, Training
+
+Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
+_KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "repeats": int, "variants": dict}
+_PARTS = (layout.STAGES, layout.EVALUATION, layout.DISTILLED, layout.POOLS, layout.SCORES)
+_REMEDY = "Delete it, and run the experiment again"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One network trained on one set: ``evaluation/ROW-ipcN/NETWORK/seedK/result.json``.
+
+    ``ipc`` is None for the full data set. Accuracies are in ``[0, 1]``.
+    """
+
+    row: str
+    ipc: int | None
+    network: str
+    seed: int
+    accuracy_last: float
+    accuracy_best: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Time of a finished stage, and the number of images that it wrote or scored, if any."""
+
+    stage: str
+    seconds: float
+    images: int | None
+    device: str | None
+
+
+class RunFolder:
+    """An experiment's folder. It must not change while it is read.
+
+    Args:
+        folder: The folder.
+        settings: The experiment's settings, as in its ``experiment.yaml``.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._listings: dict[str, Mapping[str, tuple[list[str], NDArray[np.float64]]]] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return str(self.settings.get("name") or self.folder.resolve().name)
+
+    @property
+    def title(self) -> str:
+        """Title of the experiment; its name if it has none."""
+        return str(self.settings.get("title") or self.name)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.settings.get("seed") or 0)
+
+    @property
+    def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """The variants of methods that the experiment defines."""
+        return self.settings.get("variants") or {}
+
+    @property
+    def dataset(self) -> str:
+        """Key of the data set: its class list, else the name on its card, else the name of its folder."""
+        name = self.settings.get("classes") or self._card.get("name") or self.settings.get("data") or self.name
+        return Path(str(name).removesuffix("/train")).name
+
+    def method(self, row: str) -> str:
+        """The method of a row of the experiment."""
+        return split_variant(row, self.variants)[0]
+
+    def show(self, row: str, ipc: int | None = None) -> str:
+        """The name of a row in tables and figures; of its distilled set, if an IPC is given."""
+        return show_row(row, self.variants) + ("" if ipc is None else f", IPC {ipc}")
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """All finished trainings of downstream networks that the settings ask for, ordered by path.
+
+        Raises:
+            InputError: If a result is broken.
+        """
+        paths = sorted(self.folder.glob(f"{layout.EVALUATION}/**/seed*/{layout.RESULT}"))
+        found = [_evaluation(path, path.parent.relative_to(self.folder).as_posix()) for path in paths]
+        networks, repeats = self.settings.get("networks"), self.settings.get("repeats")
+        return [
+            evaluation
+            for evaluation in found
+            if self._has_row(evaluation.row, evaluation.ipc)
+            and (networks is None or evaluation.network in networks)
+            and (repeats is None or 0 <= evaluation.seed - self.seed < repeats)
+        ]
+
+    @property
+    def distilled(self) -> list[SetName]:
+        """The distilled sets that the settings ask for."""
+        names = map(SetName.parse, self._folders(layout.DISTILLED))
+        return [name for name in names if self._has_row(name.row, name.ipc)]
+
+    @property
+    def distilled_by_ipc(self) -> list[SetName]:
+        """The distilled sets that have an IPC, in the order of the tables."""
+        sets = [name for name in self.distilled if name.ipc is not None]
+        return sorted(sets, key=lambda name: (name.ipc, table_order("method", self.method(name.row)), name))
+
+    def _has_row(self, row: str, ipc: int | None) -> bool:
+        """Whether the settings ask for a row; without settings, every row that exists is shown."""
+        methods, ipcs = self.settings.get("methods"), self.settings.get("ipc")
+        ipcs = [ipcs] if isinstance(ipcs, int) else ipcs
+        return (methods is None or row in methods) and (ipcs is None or ipc is None or ipc in ipcs)
+
+    @property
+    def pools(self) -> list[str]:
+        """Names of the image pools, with a pool that was made outside of this run."""
+        return self._folders(layout.POOLS) + ["pool"] * (self.scores_folder("pool") is not None)
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        """Time of every finished stage, ordered by name."""
+        records = (read_record(path) for path in sorted(self.folder.glob(layout.stage_record("**/*"))))
+        return [self._cost(record) for record in records if record.get("status") == "done" and "name" in record]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Stages of the experiment that have not finished, except the report itself."""
+        paths = self.folder.glob(layout.stage_settings("**/*"))
+        planned = {layout.stage_of(path.relative_to(self.folder).as_posix()) for path in paths}
+        return sorted(planned - {cost.stage for cost in self.costs} - {layout.REPORT})
+
+    def setting(self, row: str, ipc: int, network: str) -> Setting:
+        """The setting of a row, in the form of the keys of the paper's tables."""
+        method, variant = split_variant(row, self.variants)
+        return Setting(self.dataset, network, method, ipc, variant)
+
+    @cached_property
+    def difference_from_paper(self) -> str:
+        """How a run on one of the paper's data sets differs from the paper; empty if it does not, or on other data."""
+        published = {setting.dataset for table in PUBLISHED.values() for setting in table}
+        trained = (Training(SetName(e.row, e.ipc), e.network, e.seed) for e in self.evaluations)
+        configs = (self.folder / layout.stage_settings(str(training)) for training in trained)
+        config = next((path for path in configs if path.is_file()), None)
+        if config is None or self.dataset not in published:
+            return ""
+        differences = list(self._differences(load_yaml(config)))
+        theirs, ours = ([pair[side] for pair in differences if pair[side]] for side in (0, 1))
+        return f"the paper has {' and '.join(theirs)}, {self.name} has {' and '.join(ours)}" if ours else ""
+
+    def _differences(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Pairs of what the paper has and what this run has, given the config of one of its trainings."""
+        data = (config.get("data") or {}).get("init_args") or {}
+        side = data.get("image_size") or self.settings.get("image_size")
+        if side not in (None, SIDE):
+            yield f"images of {SIDE} x {SIDE} pixels", f"images of {side} x {side} pixels"
+        if (length := _length(config)) is not None:
+            yield "epochs that follow from the IPC", length
+        theirs = "its own settings"
+        for name, published in SETTINGS.items():  # settings of variants are shown in rows of their own
+            section, _, key = name.rpartition(".")
+            own = (self.settings.get(section) or {}) if section else self.settings
+            if own.get(key, published) != published:
+                yield theirs, f"{name} {own[key]}"
+                theirs = ""
+
+    def image_folder(self, name: str) -> Path | None:
+        """Folder of the images of the original data, a pool or a distilled set; None if it does not exist.
+
+        Args:
+            name: ``original``, or the name of a pool or distilled set.
+        """
+        for inside in layout.image_folders(name):
+            if (self.folder / inside).is_dir():
+                return self.folder / inside
+        config = self.folder / layout.stage_settings(layout.scores(name))  # names the folder of images made elsewhere
+        if not config.is_file():
+            return None
+        settings = load_yaml(config)
+        try:
+            outside = Path(settings["data"]["init_args"]["predict"])
+        except (KeyError, TypeError):
+            return None
+        return outside if outside.is_dir() else None
+
+    def scores_folder(self, name: str) -> Path | None:
+        """Folder of a set's scores; None if they are not stored apart from the set."""
+        folder = self.folder / layout.scores(name)
+        return folder if (folder / MANIFEST).is_file() else None
+
+    def difficulties(self, name: str) -> Difficulties:
+        """Difficulties of a set's scored images by label, ascending; empty if the set is not scored.
+
+        Args:
+            name: ``original`` or ``full``, or the name of a pool or distilled set.
+        """
+        scored = {label: scores[~np.isnan(scores)] for label, (_, scores) in self._listing(name).items()}
+        return {label: scores for label, scores in scored.items() if len(scores)}
+
+    def images_by_label(self, name: str) -> dict[str, list[tuple[Path, float | None]]]:
+        """Paths and difficulties of a set's images by label, from easy to hard; images without difficulty come last.
+
+        Args:
+            name: ``original``, or the name of a pool or distilled set. The result is empty if it does not exist.
+        """
+        folder = self.image_folder(name)
+        if folder is None:
+            return {}
+        return {
+            label: [
+                (folder / file, None if math.isnan(score) else score)
+                for file, score in zip(files, scores.tolist(), strict=True)
+            ]
+            for label, (files, scores) in self._listing(name).items()
+        }
+
+    def _listing(self, name: str) -> Mapping[str, tuple[list[str], NDArray[np.float64]]]:
+        """File names and difficulties (NaN for none) by label, from easy to hard; each manifest is read once."""
+        name = layout.ORIGINAL if name == layout.FULL else name
+        if name not in self._listings:
+            folder = self.scores_folder(name) or self.image_folder(name)
+            self._listings[name] = {} if folder is None else _list_images(folder)
+        return self._listings[name]
+
+    def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
+        """How each class of a distilled set was selected, from ``selection.json``; empty without that file."""
+        accounts: Mapping[str, Mapping[str, Any]] = self._selection(name).get("classes", {})
+        return accounts
+
+    @cached_property
+    def intervals(self) -> int:
+        """Number of difficulty intervals in the run's first selection; 10 without a selection."""
+        selections = (self._selection(str(name)) for name in self.distilled)
+        return next((int(selection["intervals"]) for selection in selections if selection), 10)
+
+    def _selection(self, name: str) -> Mapping[str, Any]:
+        return read_record(self.folder / layout.DISTILLED / name / layout.SELECTION, default={})
+
+    def readable(self, label: str) -> str:
+        """Name of a class: from the original set's card, else ImageNet's name of a WordNet id, else the label."""
+        names: Mapping[str, str] = self._card.get("labels") or {}
+        return names.get(label) or readable_name(label)
+
+    @cached_property
+    def _card(self) -> Mapping[str, Any]:
+        folder = self.image_folder(layout.ORIGINAL)
+        return {} if folder is None else read_card(folder)
+
+    def legible(self, pool: str) -> float | None:
+        """Share of a pool's images whose label the judge predicts; None without a judge."""
+        folder = self.scores_folder(f"judge-{pool}")
+        if folder is None:
+            return None
+        return float(np.mean([record.predicted == record.label for record in read_manifest(folder)]))
+
+    def _folders(self, part: str) -> list[str]:
+        return sorted(path.name for path in (self.folder / part).glob("[!.]*") if path.is_dir())
+
+    def _cost(self, record: Mapping[str, Any]) -> Cost:
+        manifest = self.folder / str(record["name"]) / MANIFEST
+        images = len(manifest.read_bytes().splitlines()) if manifest.is_file() else None
+        return Cost(str(record["name"]), float(record.get("seconds", 0)), images, record.get("device"))
+
+
+def read_run(folder: str | Path) -> RunFolder:
+    """Open an experiment's folder.
+
+    Raises:
+        InputError: If it does not exist, or holds no part of an experiment.
+    """
+    folder = Path(folder)
+    if not any((folder / part).is_dir() for part in _PARTS):
+        found = "no run" if folder.is_dir() else "no such folder"
+        expected = f"the folder of a run, with {', '.join(_PARTS[:-1])} or {_PARTS[-1]} in it"
+        raise InputError(folder, found, expected, "Give the folder that 'dgs run' wrote, runs/NAME by default")
+    path = folder / layout.EXPERIMENT
+    settings = load_yaml(path) if path.is_file() else {}
+    for name, kind in _KINDS.items():
+        value = settings.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise InputError.broken(path, f"{name} is {value!r}", "what 'dgs run' wrote", _REMEDY)
+    return RunFolder(folder, settings)
+
+
+def _evaluation(path: Path, folder: str) -> Evaluation:
+    result = read_record(path)
+    try:
+        training = Training.parse(folder)
+        last, best = float(result["accuracy_last"]), float(result["accuracy_best"])
+        row, ipc, _ = training.trained_on
+        return Evaluation(row, ipc, training.network, training.seed, last, best)
+    except (KeyError, TypeError, ValueError) as error:
+        expected = "accuracy_last and accuracy_best as numbers, in a folder seedK"
+        raise InputError.broken(path, f"no usable {error}", expected, _REMEDY) from None
+
+
+def _list_images(folder: Path) -> dict[str, tuple[list[str], NDArray[np.float64]]]:
+    by_label: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for record in read_manifest(folder) if (folder / MANIFEST).is_file() else scan_images(folder):
+        score = math.nan if record.difficulty is None else record.difficulty
+        by_label[record.label].append((score, record.file_name))
+    listing = {}
+    for label in sorted(by_label):
+        images = sorted(by_label[label], key=lambda image: (math.isnan(image[0]), *image))
+        listing[label] = [file for _, file in images], np.array([score for score, _ in images])
+    return listing
+
+
+def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A JSON object that a run wrote; ``default`` if the file does not exist.
+
+    Raises:
+        InputError: If it is broken, or does not exist and there is no default.
+    """
+    return read_json(path, "a record of the run", _REMEDY, default)
+
+
+def _length(config: Mapping[str, Any]) -> str | None:
+    """Length of a training that does not follow from the images per class, such as ``600 steps``."""
+    trainer, task = config.get("trainer") or {}, (config.get("model") or {}).get("init_args") or {}
+    callbacks = [callback for callback in trainer.get("callbacks") or [] if isinstance(callback, dict)]
+    published = [c.get("init_args") or {} for c in callbacks if class_name(c) == "PublishedLength"]
+    limits = {unit: trainer.get(f"max_{unit}") for unit in ("epochs", "steps")}
+    # Runs of version 0.1.0 have their length among the settings of the task.
+    lengths = ((settings.get(unit), unit) for settings in (limits, *published, task) for unit in limits)
+    return next((f"{number} {unit}" for number, unit in lengths if number not in (None, -1)), None)

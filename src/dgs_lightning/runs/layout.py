@@ -1,0 +1,148 @@
+"""The layout of a run's folder: this module alone writes and parses the paths in it.
+
+Every path here is relative to the run's folder, in POSIX form. The folder of a stage has the stage's name.
+
+.. code-block:: text
+
+    experiment.yaml                                settings of the run
+    stages/STAGE.yaml, stages/STAGE.json           settings of a stage, and the record of how it went
+    data/train, data/val                           prepared images
+    latents, pretrain, finetune, judge             latent cache and trainings; a training leaves weights/
+    estimator/foldK                                trainings of the difficulty estimator
+    pools/NAME, guided/SET                         generated images
+    scores/NAME                                    difficulties of an image set
+    distilled/SET, validation/NAME                 selected images
+    evaluation/SET/[PROTOCOL/]NETWORK/seedK        downstream trainings
+    summary.json, summary.md, index.html, tables, figures
+
+``SET`` is ``ROW-ipcN`` or, from the second draw on, ``ROW-ipcN-drawK``; ``full`` is the whole training set.
+"""
+
+import re
+from typing import NamedTuple
+
+EXPERIMENT = "experiment.yaml"
+STAGES = "stages"
+SUMMARY, SUMMARY_TEXT, PAGE = "summary.json", "summary.md", "index.html"
+TABLES, FIGURES = "tables", "figures"
+LOCK = ".lock"
+DATA, LATENTS, PRETRAIN, FINETUNE, JUDGE = "data", "latents", "pretrain", "finetune", "judge"
+ESTIMATOR, POOLS, GUIDED, SCORES, DISTILLED, VALIDATION = (
+    "estimator",
+    "pools",
+    "guided",
+    "scores",
+    "distilled",
+    "validation",
+)
+EVALUATION, CENTERS, REPORT = "evaluation", "centers", "report"
+RESULT, SELECTION, TRAJECTORIES = "result.json", "selection.json", "trajectories.safetensors"
+ORIGINAL, FULL = "original", "full"
+PROTOCOL = "hard"  # the protocol that paths do not name
+_SET = re.compile(r"(.+)-ipc(\d+)(?:-draw(\d+))?")
+
+
+class SetName(NamedTuple):
+    """Name of a distilled set.
+
+    Attributes:
+        row: Row of the table: key of a method, or name of a variant.
+        ipc: Images per class; None for the whole training set.
+        draw: Number of the draw, from 0.
+    """
+
+    row: str
+    ipc: int | None
+    draw: int = 0
+
+    def __str__(self) -> str:
+        """Name of the set's folder, such as ``dit_dgs-ipc10``."""
+        if self.ipc is None:
+            return self.row
+        return f"{self.row}-ipc{self.ipc}" + (f"-draw{self.draw}" if self.draw else "")
+
+    @classmethod
+    def parse(cls, name: str) -> "SetName":
+        """The set with a folder of this name; a name without an IPC stands for a whole training set."""
+        match = _SET.fullmatch(name)
+        return cls(match[1], int(match[2]), int(match[3] or 0)) if match else cls(name, None)
+
+
+class Training(NamedTuple):
+    """One downstream training.
+
+    Attributes:
+        trained_on: The set that the network is trained on.
+        network: Name of the network.
+        seed: Seed of the training.
+        protocol: Name of the evaluation protocol.
+    """
+
+    trained_on: SetName
+    network: str
+    seed: int
+    protocol: str = PROTOCOL
+
+    def __str__(self) -> str:
+        """Path of the training's folder."""
+        protocol = "" if self.protocol == PROTOCOL else f"{self.protocol}/"
+        return f"{EVALUATION}/{self.trained_on}/{protocol}{self.network}/seed{self.seed}"
+
+    @classmethod
+    def parse(cls, path: str) -> "Training":
+        """The training with this folder.
+
+        Raises:
+            ValueError: If the path is not that of a training.
+        """
+        match = re.fullmatch(rf"{EVALUATION}/([^/]+)/(?:([^/]+)/)?([^/]+)/seed(\d+)", path)
+        if match is None:
+            raise ValueError(f"{path} is not {EVALUATION}/SET/NETWORK/seedK")
+        return cls(SetName.parse(match[1]), match[3], int(match[4]), match[2] or PROTOCOL)
+
+
+def distilled(name: SetName) -> str:
+    """Folder of a distilled set."""
+    return f"{DISTILLED}/{name}"
+
+
+def image_folders(name: str) -> list[str]:
+    """Folders that may hold the images of a set or pool, as they were made first, and ``original`` for originals."""
+    if name == ORIGINAL:
+        return [f"{DATA}/train"]
+    return [f"{part}/{name}" for part in (POOLS, GUIDED, DISTILLED)]
+
+
+def scores(name: str) -> str:
+    """Folder of the scores of an image set."""
+    return f"{SCORES}/{name}"
+
+
+def judged(pool: str) -> str:
+    """Name, among the scores, of what the judge says of an image pool."""
+    return f"judge-{pool}"
+
+
+def fold(number: int) -> str:
+    """Folder of the estimator that is trained without one fold."""
+    return f"{ESTIMATOR}/fold{number}"
+
+
+def weights(training: str) -> str:
+    """Folder of the weights that a training leaves."""
+    return f"{training}/weights"
+
+
+def stage_settings(stage: str) -> str:
+    """YAML file with the settings of a stage."""
+    return f"{STAGES}/{stage}.yaml"
+
+
+def stage_record(stage: str) -> str:
+    """JSON file that records how a stage went."""
+    return f"{STAGES}/{stage}.json"
+
+
+def stage_of(record: str) -> str:
+    """Name of the stage with this settings file or record."""
+    return record.removeprefix(f"{STAGES}/").rpartition(".")[0]
