@@ -169,7 +169,7 @@ LENGTH = "trainer.callbacks=[{class_path: PublishedLength, init_args: "
         (
             "evaluation",
             "evaluate.model.init_args.normalisation={mean: [0.5, 0.5], std: [0.2, 0]}",
-            "std: found [0.2, 0.0]",
+            "std: found (0.2, 0.0)",
         ),
         ("evaluation", "evaluate.data.init_args.loading.num_workers=-1", "loading.num_workers: found -1"),
         ("evaluation", "evaluate.data.init_args.batch_size=-1", "batch_size: found -1"),
@@ -192,7 +192,7 @@ LENGTH = "trainer.callbacks=[{class_path: PublishedLength, init_args: "
         ("pretrain", "pretrain.model.init_args.ema_horizon=0.1", "expected model.average.horizon. Rename it"),
         ("finetune", "finetune.model.init_args.diversity=0", "expected model.criteria.diversity. Rename it"),
         ("guided/mgd3", "mgd3.scale=.nan", "scale: found nan"),
-        ("guided/dag", "dag.intervals=0", "intervals: found 0"),
+        ("centers/dag", "dag.intervals=0", "intervals: found 0"),
         ("distilled/dit", "select.hard_cutoff=.nan", "hard_cutoff: found nan"),
         ("distilled/dit", "select.intervals=1000000000000", "intervals: found 1000000000000"),
         (
@@ -214,7 +214,7 @@ def test_a_stage_refuses_a_setting_before_the_run_begins(stage: str, change: str
     )
     chosen = next(planned for planned in plan.everything() if planned.name.startswith(stage))
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(chosen.config))
+    config.write_text(yaml.safe_dump(chosen.settings(tmp_path)))
     with pytest.raises(InputError) as refused:
         check(chosen.command, ["--config", str(config)])
     assert says in str(refused.value)
