@@ -40,8 +40,6 @@ class DifficultyGuidedDataModule(ImageDataModule):
         ['cat', 'cat', 'dog', 'dog']
     """
 
-    report: dict[str, Any]
-
     def __init__(
         self,
         pool: str,
