@@ -2,15 +2,14 @@
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from dgs_lightning.bounds import Ranged
+from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import explain_disk_errors
 from dgs_lightning.models.weights import read_file
@@ -25,7 +24,7 @@ KEYS = (
 )
 
 
-class ResumeCheckpoint(Checkpoint, Ranged):
+class ResumeCheckpoint(Checkpoint):
     """Keeps one checkpoint, ``ROOT/checkpoints/last.ckpt``, where ``ROOT`` is the trainer's ``default_root_dir``.
 
     It is saved every ``every_n_steps`` steps and after the last step. A new one replaces the old one as a whole: if the
@@ -47,10 +46,8 @@ class ResumeCheckpoint(Checkpoint, Ranged):
         every_n_steps: Steps of the optimiser from one checkpoint to the next; 0: only after the last step.
     """
 
-    RANGES: ClassVar[Mapping[str, str]] = {"every_n_steps": "[0, inf)"}
-
-    def __init__(self, every_n_steps: int = 1000) -> None:
-        self.check_settings({"every_n_steps": every_n_steps})
+    def __init__(self, every_n_steps: Annotated[int, AtLeast(0)] = 1000) -> None:
+        check_bounds(type(self), {"every_n_steps": every_n_steps})
         self.every_n_steps = every_n_steps
         self.saved_step = 0  # of the checkpoint that this object saved last
 
