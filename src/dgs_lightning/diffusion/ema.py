@@ -11,7 +11,7 @@ class MovingAverage:
 
     Args:
         parameters: The tensors by name. They are read at each update, so they must be changed in place.
-        start: Averages to start from, by the same names. Without them, the averages start from the parameters.
+        start: Averages to start from, by the same names; by default the parameters.
 
     Attributes:
         averages: The averages by name, each with the type and device of its parameter.
@@ -19,7 +19,7 @@ class MovingAverage:
     Raises:
         KeyError: If ``start`` lacks one of the names.
 
-    Examples:
+    Example:
         >>> import torch
         >>> weight = torch.zeros(1)
         >>> average = MovingAverage({"weight": weight})
@@ -45,10 +45,10 @@ class MovingAverage:
 
 
 def decay_of_horizon(horizon: float, steps: float) -> float:
-    """Decay of an average that looks back over a share of a run, ``1 - 1 / (horizon * steps)``, at least 0.
+    """Decay of an average over the last ``horizon * steps`` steps of a run: ``1 - 1 / (horizon * steps)``, at least 0.
 
     Args:
-        horizon: Share of the run's steps, in (0, 1].
+        horizon: Share of the steps, in (0, 1].
         steps: Steps of the whole run.
     """
     return max(0.0, 1 - 1 / (horizon * steps))

@@ -8,11 +8,10 @@ from torch.nn.functional import normalize
 class Memory:
     """First-in-first-out memory of the last latents of each class, stored as unit vectors.
 
-    The criteria are cosines, so only the direction of a latent matters. It is normalised once, when it is pushed. A
-    new latent overwrites the oldest one of its class.
+    The criteria are cosines, so only the direction of a latent matters. It is normalised once, when it is pushed.
 
     The class is not an ``nn.Module``, because distributed training would broadcast its buffers before every forward
-    pass. All devices push the same global batches, so their memories are the same without that.
+    pass. All devices push the same global batches, so their memories are the same anyway.
 
     Args:
         classes: Number of classes.
@@ -82,9 +81,8 @@ class Memory:
             ValueError: If the memory has another shape.
         """
         if state["directions"].shape != self.directions.shape:
-            raise ValueError(
-                f"a memory of shape {tuple(state['directions'].shape)} in place of {tuple(self.directions.shape)};"
-                " resume with the same classes, memory size and latents"
-            )
+            found, expected = tuple(state["directions"].shape), tuple(self.directions.shape)
+            remedy = "resume with the same classes, memory size and latents"
+            raise ValueError(f"a memory of shape {found} in place of {expected}; {remedy}")
         self.directions.copy_(state["directions"])
         self.pushed.copy_(state["pushed"])

@@ -97,16 +97,14 @@ class SelectionSettings(Group):
         Raises:
             InputError: If one of them is unknown or impossible.
         """
-        forks, known = settings["smoothing_forks"] or {}, SmoothingSettings.__dataclass_fields__
-        if unknown := [name for name in forks if name not in known]:
-            raise InputError.choice("smoothing_forks", unknown[0], known)
-        check_bounds(SmoothingSettings, forks, "smoothing_forks.")
-        plenty = np.ones(settings["intervals"], dtype=np.int64)
+        check_bounds(SmoothingSettings, settings["smoothing_forks"] or {}, "smoothing_forks.")
+        name, plenty = "distribution", np.ones(settings["intervals"], dtype=np.int64)
         try:
-            sampling_distribution(settings["distribution"], 1, plenty, plenty)
+            sampling_distribution(settings[name], 1, plenty, plenty)
+            name = "smoothing_forks"
+            smoothing_settings("paper", settings[name])
         except (ValueError, TypeError) as error:
-            found, remedy = repr(settings["distribution"]), f"Correct it: {error}"
-            raise InputError("distribution", found, "a setting in range", remedy) from None
+            raise InputError(name, repr(settings[name]), "a setting in range", f"Correct it: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,9 +254,8 @@ def difficulties(records: Sequence[ImageRecord]) -> Floats:
 
 
 def _warn_of_failed_smoothing(classes: Mapping[str, Any]) -> None:
-    pairs = {label: report.get("thresholds", {}).values() for label, report in classes.items()}
-    failed = [label for label, pair in pairs.items() if any(thresholds["degenerate"] for thresholds in pair)]
-    if failed:
+    thresholds = {label: report.get("thresholds", {}).values() for label, report in classes.items()}
+    if failed := [label for label, pair in thresholds.items() if any(found["degenerate"] for found in pair)]:
         warnings.warn(
             f"smoothing found no thresholds in {len(failed)} of {len(classes)} classes ({listed(failed, 10)}) and "
             "clipped nothing there: their difficulties are too few or too similar for this smoothing",

@@ -22,38 +22,23 @@ Shortage = Literal["random", "nearest"]
 
 @dataclass(frozen=True)
 class Draw:
-    """Images drawn by interval.
+    """Images drawn by interval."""
 
-    Attributes:
-        chosen: Positions in the pool, ascending.
-        taken: Number of images from each interval that count towards its target, shape ``(K,)``.
-        filled: Number of images from each interval that replace missing images of other intervals, shape ``(K,)``.
-    """
-
-    chosen: Counts
-    taken: Counts
-    filled: Counts
+    chosen: Counts  # positions in the pool, ascending
+    taken: Counts  # number of images from each interval that count towards its target, (K,)
+    filled: Counts  # number of images from each interval that replace missing ones of other intervals, (K,)
 
 
 @dataclass(frozen=True)
 class ClassSelection:
-    """The selection from one class. All counts are by interval of the smoothed difficulty.
+    """The selection from one class. All counts are by interval of the smoothed difficulty."""
 
-    Attributes:
-        smoothed: Pool and originals after smoothing, with their thresholds.
-        target: The sampling distribution, shape ``(K,)``.
-        available: Number of images of the pool, shape ``(K,)``.
-        draw: The selected images.
-        kl: Divergence of the selected images from the target, in bits.
-        wasserstein: Mean shift of difficulty from the target, in ``[0, 1]``.
-    """
-
-    smoothed: Smoothed
-    target: Counts
-    available: Counts
+    smoothed: Smoothed  # pool and originals, with their thresholds
+    target: Counts  # the sampling distribution, (K,)
+    available: Counts  # number of images of the pool, (K,)
     draw: Draw
-    kl: float
-    wasserstein: float
+    kl: float  # divergence of the selected images from the target, in bits
+    wasserstein: float  # mean shift of difficulty from the target, in [0, 1]
 
 
 def draw_by_interval(intervals: Counts, target: Counts, order: Counts, shortage: Shortage = "random") -> Draw:

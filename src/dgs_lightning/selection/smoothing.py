@@ -99,32 +99,22 @@ def smoothing_settings(preset: str, forks: Mapping[str, float | str | None] | No
 class Thresholds:
     """Result of Eq. 9.
 
-    Attributes:
-        bottom: Number b of the easiest images that are levelled.
-        top: Number t of the hardest images that are levelled.
-        degenerate: Whether smoothing failed, for one of two reasons. No pair has a finite divergence, and the result is
-            (0, 0): all scores are equal, or (with ``density_epsilon`` 0) an interval is empty for all thresholds. Or
-            the thresholds are those of a larger set and leave no image of this set; its scores then stay unchanged.
+    Smoothing is degenerate, which means that it failed, for one of two reasons. No pair has a finite divergence, and
+    the result is (0, 0): all scores are equal, or (with ``density_epsilon`` 0) an interval is empty for all thresholds.
+    Or the thresholds are those of a larger set and leave no image of this set; its scores then stay unchanged.
     """
 
-    bottom: int
-    top: int
+    bottom: int  # number b of the easiest images that are levelled
+    top: int  # number t of the hardest images that are levelled
     degenerate: bool
 
 
 @dataclass(frozen=True)
 class Smoothed:
-    """Pool and originals of a class after smoothing, with their thresholds.
+    """Pool and originals of a class after smoothing, with their thresholds."""
 
-    Attributes:
-        pool: Difficulties of the pool in ``[0, 1]``, shape ``(N,)``.
-        original: Difficulties of the originals in ``[0, 1]``, shape ``(M,)``.
-        pool_thresholds: The thresholds of the pool.
-        original_thresholds: The thresholds of the originals.
-    """
-
-    pool: Floats
-    original: Floats
+    pool: Floats  # difficulties in [0, 1], (N,)
+    original: Floats  # difficulties in [0, 1], (M,)
     pool_thresholds: Thresholds
     original_thresholds: Thresholds
 
@@ -249,7 +239,7 @@ def smooth_pair(pool: Floats, original: Floats, ipc: int, settings: SmoothingSet
         Both sets after smoothing, each in its own order.
 
     Raises:
-        ValueError: The errors of :func:`fit_thresholds`.
+        ValueError: If a set has no score, or one is not in ``[0, 1]``.
     """
     of_pool = fit_thresholds(pool, ipc, settings, intervals)
     if settings.thresholds == "separate":
