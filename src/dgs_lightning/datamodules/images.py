@@ -49,11 +49,7 @@ class Folds(Group):
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Check that the fold exists.
-
-        Raises:
-            InputError: If it does not, or only one of the two settings is given.
-        """
+        """Check that the fold exists, and that both settings are given or none."""
         folds, fold = settings["folds"], settings["fold"]
         if (fold is None) != (folds is None) or not 0 <= (fold or 0) < (folds or 1):
             raise InputError.setting("fold", fold, "one of the folds")

@@ -18,15 +18,6 @@ class MovingAverage:
 
     Raises:
         KeyError: If ``start`` lacks one of the names.
-
-    Example:
-        >>> import torch
-        >>> weight = torch.zeros(1)
-        >>> average = MovingAverage({"weight": weight})
-        >>> _ = weight.fill_(1.0)
-        >>> average.update(decay=0.75)
-        >>> average.averages["weight"].item()
-        0.25
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], start: Mapping[str, Tensor] | None = None) -> None:
@@ -45,10 +36,5 @@ class MovingAverage:
 
 
 def decay_of_horizon(horizon: float, steps: float) -> float:
-    """Decay of an average over the last ``horizon * steps`` steps of a run: ``1 - 1 / (horizon * steps)``, at least 0.
-
-    Args:
-        horizon: Share of the steps, in (0, 1].
-        steps: Steps of the whole run.
-    """
+    """Decay of an average over a share ``horizon`` of a run's steps: ``1 - 1 / (horizon * steps)``, at least 0."""
     return max(0.0, 1 - 1 / (horizon * steps))

@@ -39,14 +39,9 @@ class Memory:
         return len(self.pushed)
 
     @property
-    def size(self) -> int:
-        """The most latents that are kept of each class."""
-        return self.directions.shape[1]
-
-    @property
     def filled(self) -> Tensor:
         """Whether each slot holds a latent, shape ``(classes, size)``."""
-        return torch.arange(self.size, device=self.pushed.device) < self.pushed[:, None]
+        return torch.arange(self.directions.shape[1], device=self.pushed.device) < self.pushed[:, None]
 
     @torch.no_grad()
     def push(self, latents: Tensor, labels: Tensor) -> None:
@@ -56,9 +51,9 @@ class Memory:
             latents: Latents, shape ``(B, ...)`` with ``dimensions`` elements each.
             labels: Class of each latent, shape ``(B,)``.
         """
-        same_class = labels[:, None] == labels
-        earlier = same_class.tril(-1).sum(1)
-        slots = labels * self.size + (self.pushed[labels] + earlier) % self.size
+        size = self.directions.shape[1]
+        earlier = (labels[:, None] == labels).tril(-1).sum(1)  # in the batch, of the same class
+        slots = labels * size + (self.pushed[labels] + earlier) % size
         # A batch can have more latents of a class than there are slots. The last latent of each slot is kept then.
         positions = torch.arange(len(labels), device=labels.device)
         last = torch.where(slots[:, None] == slots, positions, -1).amax(1)

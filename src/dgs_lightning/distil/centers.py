@@ -108,16 +108,12 @@ class Centers(Group):
         return {"method": "difficulty", **modes, **by_difficulty}
 
     def write(self, path: Path) -> None:
-        """Compute the centres and write them to a safetensors file, whole or not at all.
+        """Compute the centres and write them to a safetensors file, whole or not at all, with :meth:`describe`.
 
-        Nothing is computed if the file has centres of the same latents, scores and settings. Other centres are
-        replaced.
-
-        Args:
-            path: The file. Its metadata hold :meth:`describe`.
+        Nothing is computed if the file has the same description. Centres of another description are replaced.
 
         Raises:
-            InputError: If the file is something else than centres.
+            InputError: If there is a file of something else.
         """
         description = self.describe()
         if not path.exists() or read_description(path) != description:

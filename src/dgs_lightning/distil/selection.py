@@ -69,9 +69,6 @@ class SelectionSettings(Group):
         strata: Number of difficulty strata that ``ccs`` covers.
         allow_fewer: If a class has fewer images than ``ipc``, take all of them instead of stopping.
         seed: Seed of every draw.
-
-    Raises:
-        InputError: If a setting is unknown or outside its limits.
     """
 
     method: Method = "dgs"
@@ -92,11 +89,7 @@ class SelectionSettings(Group):
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Check the distribution for this number of intervals, and the changes to the smoothing.
-
-        Raises:
-            InputError: If one of them is unknown or impossible.
-        """
+        """Check the distribution for this number of intervals, and the changes to the smoothing."""
         check_bounds(SmoothingSettings, settings["smoothing_forks"] or {}, "smoothing_forks.")
         name, plenty = "distribution", np.ones(settings["intervals"], dtype=np.int64)
         try:

@@ -62,13 +62,7 @@ def loss_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def ensemble_difficulty(difficulties: Sequence[Tensor]) -> Tensor:
-    """Mean of the difficulties that several estimators give the same images.
-
-    Args:
-        difficulties: One tensor of shape ``(B,)`` for each estimator.
-
-    Returns:
-        The mean, shape ``(B,)``.
+    """Mean of the difficulties, shape ``(B,)`` each, that several estimators give the same images.
 
     Raises:
         ValueError: If there is no estimator.

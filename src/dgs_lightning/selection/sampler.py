@@ -42,7 +42,7 @@ class ClassSelection:
 
 
 def draw_by_interval(intervals: Counts, target: Counts, order: Counts, shortage: Shortage = "random") -> Draw:
-    """Draw the target's number of images from each interval, and replace the images that an interval lacks.
+    """Draw the target's number of different images from each interval, and replace the images that an interval lacks.
 
     Args:
         intervals: Interval of each image, shape ``(N,)``.
@@ -51,11 +51,8 @@ def draw_by_interval(intervals: Counts, target: Counts, order: Counts, shortage:
         shortage: What replaces a missing image: the first of all remaining images in ``order`` (``random``, as in the
             paper), or an image of the nearest interval that has any left, of two the easier (``nearest``).
 
-    Returns:
-        ``target.sum()`` different images.
-
     Raises:
-        ValueError: If there are fewer images than that.
+        ValueError: If there are fewer images than ``target.sum()``.
     """
     if target.sum() > len(intervals):
         raise ValueError(f"cannot take {target.sum()} of {len(intervals)} images; lower the IPC or enlarge the pool")
@@ -97,9 +94,6 @@ def select_class(
         smoothing: Settings of Eq. 7 to 9, or ``None`` to use the difficulties without smoothing.
         intervals: Number K of intervals.
         shortage: What replaces missing images, see :func:`draw_by_interval`.
-
-    Returns:
-        The selected images, with the counts and distances of a report.
 
     Raises:
         ValueError: If the IPC is below 1 or above the size of the pool, a set is empty, a score is not in ``[0, 1]``,

@@ -58,7 +58,7 @@ class SmoothingSettings(Group):
         for name in ("epsilon", "floor", "density_epsilon", "weight", "search_fraction"):
             value = settings[name]
             if not isinstance(value, int | float) and not (value is None and name == "search_fraction"):
-                raise InputError(name, found=repr(value), expected="a number", remedy="Correct the setting")
+                raise InputError.setting(name, repr(value), "a number")
 
 
 PRESETS: Mapping[str, SmoothingSettings] = MappingProxyType(
@@ -170,7 +170,7 @@ def level_extremes(scores: Floats, bottom: int, top: int, settings: SmoothingSet
 def smooth(scores: Floats, thresholds: Thresholds, settings: SmoothingSettings) -> Floats:
     """Smoothed difficulties: Eq. 7 applied to Eq. 8.
 
-    If all scores between the thresholds are equal, the scores are returned unchanged.
+    If no scores lie between the thresholds, or all that do are equal, the scores are returned unchanged.
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
@@ -207,9 +207,6 @@ def fit_thresholds(scores: Floats, ipc: int, settings: SmoothingSettings, interv
         settings: Settings of the smoothing.
         intervals: Number K of bins.
 
-    Returns:
-        The thresholds.
-
     Raises:
         ValueError: If there is no score, or one is not in ``[0, 1]``.
     """
@@ -226,7 +223,7 @@ def fit_thresholds(scores: Floats, ipc: int, settings: SmoothingSettings, interv
 
 
 def smooth_pair(pool: Floats, original: Floats, ipc: int, settings: SmoothingSettings, intervals: int = 10) -> Smoothed:
-    """Fit and smooth the pool and the originals of one class (Algorithm 1, lines 2 to 6).
+    """Fit and smooth the pool and the originals of one class, each in its own order (Algorithm 1, lines 2 to 6).
 
     Args:
         pool: Difficulties of the pool, shape ``(N,)``.
@@ -234,9 +231,6 @@ def smooth_pair(pool: Floats, original: Floats, ipc: int, settings: SmoothingSet
         ipc: Images per class.
         settings: Settings of the smoothing; ``thresholds`` says whether each set gets its own thresholds.
         intervals: Number of bins of Eq. 9.
-
-    Returns:
-        Both sets after smoothing, each in its own order.
 
     Raises:
         ValueError: If a set has no score, or one is not in ``[0, 1]``.
