@@ -45,7 +45,7 @@ class Between:
         return not isinstance(value, int | float) or (self.low <= value <= self.high and value not in self.outside)
 
     def __repr__(self) -> str:
-        """The limits in words, for errors and ``--help``."""
+        """The limits as text, for errors and ``--help``."""
         low = f"{'above' if self.low in self.outside else 'at least'} {self.low}"
         high = f"{'below' if self.high in self.outside else 'at most'} {self.high}"
         ends = [low if self.low > -inf else "", high if self.high < inf else ""]
@@ -77,7 +77,7 @@ class OneOf:
         return value in self.values
 
     def __repr__(self) -> str:
-        """The values in words."""
+        """The values as text."""
         return f"one of {', '.join(map(str, self.values))}"
 
 
@@ -104,7 +104,7 @@ def check_bounds(owner: Callable[..., Any], settings: Mapping[str, Any], prefix:
     defaults of the others, and groups as dictionaries.
 
     Args:
-        owner: The class or function. Parameters that a class inherits count, too.
+        owner: The class or function. Inherited parameters of a class are checked as well.
         settings: Values by name. Each value of a list is checked; ``None`` passes.
         prefix: Text before the names in errors.
 

@@ -85,15 +85,13 @@ class ImageDataModule(L.LightningDataModule):
         crop: How the centre square is cut: ``plain`` (bilinear, the downstream protocol) or ``adm`` (as DiTs expect).
         batch_size: Images in a training batch, over all devices.
         val_batch_size: Images in a batch for validation and prediction, on each device.
-        labels: The classes, or the name of a class list; by default the names of the folders, sorted.
+        labels: The classes in the order of label positions, or the name of a class list; by default the names of the
+            folders, sorted.
         cross_fitting: The part of the training images that is left out.
         seed: Seed of the order of training images; by default that of the task.
         loading: How images are read.
 
     Attributes:
-        labels: All classes; label positions count in this order.
-        image_size: Side of the images in pixels.
-        channels: Their number of channels.
         train_records: The training images.
         val_records: The validation images.
         predict_folder: The folder for ``predict``.
@@ -178,7 +176,7 @@ class ImageDataModule(L.LightningDataModule):
             return records
         left = [record for record, fold in zip(records, folds_of(records, folds), strict=True) if fold != left_out]
         if gone := sorted(set(self.labels) - {record.label for record in left}):
-            found, expected = f"one image only of {listed(gone)}", "images of every class, whichever fold is left out"
+            found, expected = f"one image only of {listed(gone)}", "images of each class in two folds or more"
             raise InputError(self.folders["train"], found, expected, "Add images, or remove these classes")
         return left
 

@@ -60,9 +60,6 @@ class RequestDataModule(L.LightningDataModule):
         centers: Safetensors file with cluster centres of each label, shape ``(n, C, h, w)``, as ``dgs centers`` writes.
             A guidance such as ``CenterGuidance`` guides each image towards its centre.
 
-    Attributes:
-        centers: After ``setup``, the centres of each label, shape ``(n, C, h, w)``; ``None`` if there are none.
-
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning import GenerationTask
@@ -87,7 +84,7 @@ class RequestDataModule(L.LightningDataModule):
         save_settings(self)
         self._batch_size = None if batch_size == "auto" else batch_size  # None until it is settled
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.centers: Mapping[str, Tensor] | None = None
+        self.centers: Mapping[str, Tensor] | None = None  # of each label, shape (n, C, h, w)
         self._finished: Callable[[], Collection[str]] = frozenset
 
     def setup(self, stage: str) -> None:

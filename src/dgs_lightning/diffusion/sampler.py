@@ -80,7 +80,7 @@ def build_scheduler(sampler: Sampler, steps: int) -> Any:  # noqa: ANN401
     if sampler == "ancestral":
         learned = {"variance_type": "learned_range", "timestep_spacing": "linspace", "clip_sample": False}
         scheduler = DDPMScheduler(**schedule, **learned)
-    else:  # DDIM is DPM-Solver++ of order 1; diffusers' DDIM is right only where the number of steps divides 1,000
+    else:  # DDIM is DPM-Solver++ of order 1; diffusers' DDIM is right only if the number of steps divides 1,000
         scheduler = DPMSolverMultistepScheduler(**schedule, solver_order=1 if sampler == "ddim" else 2)
     if sampler == "ddim" or (sampler == "dpm++" and steps == 1000):  # dpm++'s own spacing repeats a timestep
         scheduler.set_timesteps(timesteps=[round(1000 * (steps - taken) / steps) - 1 for taken in range(steps)])

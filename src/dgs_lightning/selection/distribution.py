@@ -199,7 +199,7 @@ def sampling_distribution(distribution: str | Sequence[float], ipc: int, origina
 
 
 def divergence(reached: Counts, target: Counts, epsilon: float = 1e-4) -> float:
-    r"""Kullback-Leibler divergence :math:`D(reached \| target)` of two histograms in bits, 0 where they agree.
+    r"""Kullback-Leibler divergence :math:`D(reached \| target)` of two histograms in bits; 0 if they agree.
 
     Args:
         reached: Counts, shape ``(K,)``, at least one above zero.

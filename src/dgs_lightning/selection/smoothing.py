@@ -294,7 +294,7 @@ def _count_below(ordered: Floats, low: Floats, high: Floats, edges: Floats) -> C
 
 
 def _objective(counts: Counts, reference: Counts, settings: SmoothingSettings) -> Floats:
-    """The objective of Eq. 9 in nats, for histograms ``(K, ...)``; infinite where it is undefined.
+    """The objective of Eq. 9 in nats, for histograms ``(K, ...)``; infinite if it is undefined.
 
     The term of a bin depends only on its count, so the terms of all possible counts are computed once.
     """
