@@ -14,21 +14,18 @@ from dgs_lightning.models.registry import pretrained_timm, timm_classes
 
 Features = Callable[[Sequence[Path]], NDArray[np.float32]]
 THUMBNAIL = 32
-BATCH = 16  # so few images that their activations stay in a CPU's cache
+BATCH = 16  # few images, so that their activations stay in a CPU's cache
 
 
 def build_features(name: str, weights: str | None = None) -> Features:
-    """A function that turns image files into features, one row for each.
+    """A function from N image files to their features, shape ``(N, D)``.
 
     Args:
-        name: ``pixels`` for colours of the image resized to 32 x 32, or a timm network for its pooled features.
+        name: ``pixels`` for :func:`pixel_features`, or a timm network for its pooled features.
         weights: Local file of the network's weights; by default they come from timm's hub.
 
-    Returns:
-        A function of N paths whose result has shape ``(N, D)``.
-
     Raises:
-        InputError: If timm has no such network, or its weights cannot be had.
+        InputError: If timm has no such network, or its weights cannot be fetched or do not fit.
     """
     return pixel_features if name == "pixels" else _network_features(name, weights)
 
