@@ -63,10 +63,7 @@ class Estimator(nn.Module):
 class Teacher(nn.Module):
     """Soft labels of a trained classifier, in the classes and normalisation of the student.
 
-    Args:
-        name: As for :func:`load_estimator`.
-        weights: As for :func:`load_estimator`.
-        student: The student's classes, image size and normalisation.
+    ``name`` and ``weights`` are those of :func:`load_estimator`; ``student`` gives classes, image size, normalisation.
 
     Raises:
         InputError: If the teacher does not know a class of the student, or takes images of another form.
@@ -120,29 +117,26 @@ class ClassifierInput:
 
 @dataclass(frozen=True)
 class EstimatorSource:
-    """Origin of an estimator, known without loading it.
-
-    Args:
-        library: ``torchvision`` or ``timm``; empty for a folder of trained weights.
-        network: Name of the network, or the folder.
-        weights: torchvision's name of the weights; empty for local weights.
-        local: Path of local weights; none if they come from the library's hub.
-    """
+    """Origin of an estimator, known without loading it."""
 
     library: str
+    """``torchvision`` or ``timm``; empty for a folder of trained weights."""
     network: str
-    weights: str
+    """Name of the network, or the folder."""
     local: str | None
+    """Path of local weights; none if they come from the library's hub."""
+    weights: str = TORCHVISION_WEIGHTS
+    """torchvision's name of the weights from its hub."""
 
     @classmethod
     def of(cls, name: str, weights: str | None = None) -> "EstimatorSource":
         """The origin that the two arguments of :func:`load_estimator` describe. A name of no library is a folder."""
         library, _, network = name.rpartition(":")
         if Path(name).is_dir() or library not in ("torchvision", "timm"):
-            return cls("", name, "", name)
-        if weights is None or HUB_WEIGHTS.fullmatch(weights):
-            return cls(library, network, weights or TORCHVISION_WEIGHTS, None)
-        return cls(library, network, "", weights)
+            return cls("", name, name)
+        if weights is not None and not HUB_WEIGHTS.fullmatch(weights):
+            return cls(library, network, weights)
+        return cls(library, network, None, weights or TORCHVISION_WEIGHTS)
 
     def labels(self) -> Sequence[str] | None:
         """The classes; none if no config names them."""
@@ -154,8 +148,7 @@ class EstimatorSource:
     def in_cache(self) -> tuple[bool, str]:
         """Whether the library's weights are in this machine's cache, and a command that fetches them.
 
-        Raises:
-            ValueError: If the library has no such network with weights of ImageNet-1K.
+        A library without such a network, or without its weights of ImageNet-1K, raises a ValueError.
         """
         if self.library == "torchvision":
             from torch import hub

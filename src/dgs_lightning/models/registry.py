@@ -82,11 +82,9 @@ def timm_classes(name: str) -> int | None:
 
 
 def pretrained_timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
-    """A timm network with the head and the preprocessing that it was trained with.
+    """A timm network for which :func:`timm_classes` finds weights, with the head and preprocessing of its training.
 
-    Args:
-        name: Name of a network for which :func:`timm_classes` finds weights.
-        weights: Local file of its weights; by default they come from timm's hub.
+    The weights come from a local file, or by default from timm's hub.
 
     Raises:
         InputError: If the weights cannot be fetched, or do not fit.
@@ -125,10 +123,8 @@ def _resolve(name: str) -> tuple[str, str]:
 def _published(plain: str, num_classes: int, image_size: int, channels: int, hub: bool | str, width: int) -> nn.Module:
     if hub:
         raise ValueError("the published networks have no weights on a hub")
-    if plain == "resnet18":
-        return ResNet18(num_classes, image_size, channels)
-    if plain == "resnetap10":
-        return ResNetAP10(num_classes, image_size, channels)
+    if plain in ("resnet18", "resnetap10"):
+        return (ResNet18 if plain == "resnet18" else ResNetAP10)(num_classes, image_size, channels)
     return ConvNet(num_classes, image_size, channels, int(plain.removeprefix("convnet")), width)
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,16 +51,19 @@ def load_dit(
         InputError: If there is no such source, it has another architecture, or it would run code.
     """
     path = Path(source)
+    names: Sequence[str] = ()
+    own: dict[str, Any] = {}
     if path.is_file():
-        model = _from_state(_select(read_file(path, [argparse.Namespace]), weights, path), path, labels, num_heads)
+        state = _select(read_file(path, [argparse.Namespace]), weights, path)
+        config = _architecture(state, path, num_heads)
     else:
-        folder = path if path.is_dir() else download(source, TRANSFORMER, f"DiT {source!r}")
-        config, names, own = _read_settings(folder)
-        if own:
-            model = _from_own(folder, config, names, own, weights)
-        else:
-            model = _from_diffusers(_transformer(folder), config, names or _names(config.num_classes, labels))
-    model.licences = model.licences or published_licences(model.config)
+        path = path if path.is_dir() else download(source, TRANSFORMER, f"DiT {source!r}")
+        config, names, own = _read_settings(path)
+        state = _own_state(path, config, names, own["base"], weights) if own else _diffusers_state(path, config)
+    if not names and labels is not None and len(labels) == config.num_classes != 1000:
+        names = labels
+    model = _filled(config, names or default_labels(config.num_classes), state, path)
+    model.licences = own.get("licences") or published_licences(config)
     if labels is not None and tuple(labels) != model.labels:
         model.relabel(labels)
     return model.eval()
@@ -103,10 +107,7 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
     is fitted to the frequencies of diffusers. A model that is too narrow for that is exported with a warning that its
     output in stock diffusers deviates; :func:`load_dit` reads it exactly.
 
-    Args:
-        model: The DiT, which is not changed.
-        folder: The folder, which is made if it is missing.
-        vae: Folder or hub id of an ``AutoencoderKL``.
+    ``vae`` is the folder or hub id of an ``AutoencoderKL``. The model itself is not changed.
 
     Raises:
         InputError: If a VAE is given for a model without 1,000 classes, which stock diffusers cannot run.
@@ -123,11 +124,8 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
         merged.t_embedder = diffusers.with_diffusers_frequencies(merged.t_embedder)
         config = replace(config, frequencies="diffusers")
     elif config.frequencies == "original":
-        warnings.warn(
-            "stock diffusers spaces the timestep frequencies by 1/127 of their range, but this model was trained with "
-            "the original 1/128, so that its output in stock diffusers deviates",
-            stacklevel=2,
-        )
+        spacings = "spaces the timestep frequencies by 1/127 of their range, not by 1/128 as this model's training did"
+        warnings.warn(f"stock diffusers {spacings}, so that the model's output deviates there", stacklevel=2)
     transformer = folder / "transformer"
     tensors = diffusers.to_diffusers(merged.state_dict(), config)
     write_tensors(transformer / "diffusion_pytorch_model.safetensors", tensors)
@@ -139,9 +137,7 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
 
 def _save_pipeline(folder: Path, vae: str, labels: Sequence[str]) -> None:
     """Complete an exported transformer to a ``DiTPipeline``."""
-    import diffusers as library
-
-    stock: Any = library
+    stock: Any = import_module("diffusers")  # only here: it takes seconds
     stock.DiTPipeline(
         transformer=stock.DiTTransformer2DModel.from_pretrained(folder / "transformer"),
         vae=stock.AutoencoderKL.from_pretrained(vae),
@@ -187,11 +183,11 @@ def _label_rows(path: Path) -> int | None:
         return int(tensors.get_slice(table).get_shape()[0]) - 1 if table in tensors.keys() else None  # noqa: SIM118
 
 
-def _from_own(folder: Path, config: DiTConfig, labels: Sequence[str], own: dict[str, Any], weights: Weights) -> DiT:
-    """DiT of one of this project's weights folders and of its base."""
+def _own_state(folder: Path, config: DiTConfig, labels: Sequence[str], base: Any, weights: Weights) -> State:  # noqa: ANN401
+    """State dict of one of this project's weights folders and of its base."""
     averaged = weights == "ema" and (folder / "ema.safetensors").is_file()
-    state = read_file(folder / ("ema.safetensors" if averaged else "model.safetensors"))
-    if base := own["base"]:
+    state: State = read_file(folder / ("ema.safetensors" if averaged else "model.safetensors"))
+    if base:
         source = folder / base["source"]
         model = load_dit(str(source) if source.exists() else base["source"], labels=labels, num_heads=config.num_heads)
         frozen = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
@@ -199,9 +195,7 @@ def _from_own(folder: Path, config: DiTConfig, labels: Sequence[str], own: dict[
             where, expected = f"base {base['source']} of {folder}", "those that the fine-tuning started from"
             raise InputError.weights(where, "other weights", expected, "Restore the base")
         state |= frozen
-    model = _filled(config, labels, state, folder)
-    model.licences = own["licences"]
-    return model
+    return state
 
 
 def published_licences(config: DiTConfig) -> tuple[str, ...]:
@@ -210,8 +204,8 @@ def published_licences(config: DiTConfig) -> tuple[str, ...]:
     return (PUBLISHED_LICENCE,) if published else ()
 
 
-def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_heads: int | None) -> DiT:
-    """DiT of a state dict with the original names. The shapes of its tensors give the architecture."""
+def _architecture(state: State, where: Path, num_heads: int | None) -> DiTConfig:
+    """Architecture of a DiT from the shapes in its state dict with the original names."""
     try:
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         patches = state["pos_embed"].shape[1]
@@ -226,7 +220,7 @@ def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_hea
     if heads is None:
         found = f"a DiT of width {hidden} and depth {depth}"
         raise InputError.weights(where, found, "a published size, or the number of attention heads", "Set num_heads")
-    config = DiTConfig(
+    return DiTConfig(
         input_size=round(patches**0.5) * patch,
         num_classes=classes,
         in_channels=channels,
@@ -238,21 +232,16 @@ def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_hea
         learn_sigma=out == 2 * channels,
         frequencies="original",
     )
-    return _filled(config, _names(classes, labels), state, where)
 
 
-def _from_diffusers(transformer: Path, config: DiTConfig, labels: Sequence[str]) -> DiT:
-    """DiT of a folder with the tensors of diffusers' ``DiTTransformer2DModel``."""
-    files = [f for f in sorted(transformer.iterdir()) if re.fullmatch(r"diffusion_pytorch_model(-.*)?\.\w+", f.name)]
+def _diffusers_state(folder: Path, config: DiTConfig) -> State:
+    """State dict, with the original names, of a ``DiTTransformer2DModel`` or of the one in a ``DiTPipeline``."""
+    files = sorted(_transformer(folder).iterdir())
+    files = [file for file in files if re.fullmatch(r"diffusion_pytorch_model(-.*)?\.\w+", file.name)]
     state: State = {}
     for file in [f for f in files if f.suffix == ".safetensors"] or [f for f in files if f.suffix == ".bin"]:
         state |= read_file(file)
-    return _filled(config, labels, diffusers.to_original(state, config, transformer), transformer)
-
-
-def _names(count: int, labels: Sequence[str] | None) -> Sequence[str]:
-    """Labels of classes that a source does not name: the given ones if there are as many, but never for 1,000."""
-    return labels if labels is not None and len(labels) == count != 1000 else default_labels(count)
+    return diffusers.to_original(state, config, folder)
 
 
 def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: object) -> DiT:
@@ -264,10 +253,9 @@ def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: objec
                 add_scales(block)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {name: tensor.shape for name, tensor in state.items()}
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    if wrong:
-        shapes = (f"{name} {tuple(found[name]) if name in found else 'missing'}" for name in wrong[:3])
-        needed = (f"{tuple(expected[name]) if name in expected else 'nothing'}" for name in wrong[:3])
+    if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))[:3]:
+        shapes = (f"{name} {tuple(found[name]) if name in found else 'missing'}" for name in wrong)
+        needed = (f"{tuple(expected[name]) if name in expected else 'nothing'}" for name in wrong)
         raise InputError.weights(where, ", ".join(shapes), ", ".join(needed))
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return model
