@@ -22,8 +22,7 @@ CROP_RATIO = (3 / 4, 4 / 3)  # least and largest width to height, as in torchvis
 CROP_ATTEMPTS = 10
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
-# Principal components of ImageNet's colours (Krizhevsky et al., NIPS 2012): standard deviations, and directions as
-# columns.
+# Principal components of ImageNet's colours (Krizhevsky et al., NIPS 2012): standard deviations; directions as columns.
 LIGHTING_VALUES = (0.2175, 0.0188, 0.0045)
 LIGHTING_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 

@@ -17,11 +17,8 @@ CLASS_LISTS = ("imagewoof", "imagenette", "imageidc", "imagenet100", "imagenet1k
 def class_list(name: str) -> tuple[str, ...]:
     """WordNet ids of a published subset of ImageNet, in the published order.
 
-    Args:
-        name: ``imagewoof``, ``imagenette``, ``imageidc``, ``imagenet100`` or ``imagenet1k``.
-
     Raises:
-        InputError: If there is no such list.
+        InputError: If the name is not in ``CLASS_LISTS``.
     """
     if name == "imageidc":
         return class_list("imagenet100")[:10]
@@ -58,11 +55,7 @@ def readable_name(label: str) -> str:
 
 
 def labels_of(folder: Path) -> tuple[str, ...]:
-    """Labels of a tree of class folders, sorted.
-
-    Raises:
-        InputError: If the folder has no images.
-    """
+    """Labels of a tree of class folders, sorted. Raises as :func:`scan_images` does."""
     return tuple(sorted({record.label for record in scan_images(folder)}))
 
 

@@ -39,7 +39,7 @@ def image_files(folder: Path) -> Iterator[str]:
 
 
 def _check_link(link: os.DirEntry[str], root: str) -> None:
-    """Raise an error for a broken link, a link out of the tree, or a link to a folder, which may lead in circles."""
+    """Raise an error for a link that is broken, leads out of the tree, or leads to a folder, perhaps in circles."""
     target = os.path.realpath(link.path)
     if not os.path.isfile(target) or not Path(target).is_relative_to(root):
         expected = "images in the folder itself, or links to them"

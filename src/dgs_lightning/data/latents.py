@@ -19,7 +19,7 @@ from dgs_lightning.files import read_json, write_json, write_tensors
 
 CARD = "latents.json"
 FORMAT = "dgs-lightning/latents"
-_REMEDY = "Delete it and encode the images again"
+_REMEDY = "Delete it, and encode the images again"
 
 
 class Posterior(NamedTuple):
@@ -75,9 +75,6 @@ def check_space(folder: Path, size: int) -> None:
         expected = f"{size / 1e9:.1f} GB for the latent cache"
         remedy = "Free space, choose another folder, or make it smaller with flips: false"
         raise InputError(folder, f"{free / 1e9:.1f} GB free", expected, remedy)
-
-
-# ---- writing -----------------------------------------------------------------------------------------------------
 
 
 def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: Tensor | None) -> None:
@@ -149,9 +146,6 @@ def finish_cache(
 def _missing(folder: Path, missing: int, images: int) -> InputError:
     remedy = "Run the command that encodes them again; it goes on where it stopped"
     return InputError(folder, f"{missing} of {images} images without latents", "latents of all", remedy)
-
-
-# ---- reading -----------------------------------------------------------------------------------------------------
 
 
 class LatentCache:

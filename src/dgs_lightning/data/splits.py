@@ -36,8 +36,7 @@ def folds_of(records: Sequence[ImageRecord], folds: int) -> list[int]:
 def validation_part(records: Sequence[ImageRecord], fraction: float, seed: int) -> list[bool]:
     """Whether each image is for validation: a fraction of every class, at least one image but never all.
 
-    Raises:
-        ValueError: If the fraction is not between 0 and 1.
+    A fraction that is not between 0 and 1 raises a ValueError.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"a validation fraction lies between 0 and 1, got {fraction}; set 0.2")

@@ -51,12 +51,7 @@ def to_unit(image: Image.Image) -> Tensor:
 
 @dataclass(frozen=True)
 class CropToBytes:
-    """Crop an image and return its pixels as uint8, shape ``(C, size, size)``.
-
-    Args:
-        size: Side in pixels.
-        crop: ``plain`` or ``adm``.
-    """
+    """Crop an image by one of ``CROPS`` and return its pixels as uint8, shape ``(C, size, size)``."""
 
     size: int
     crop: str = "plain"

@@ -68,12 +68,10 @@ class AutoencoderCodec(nn.Module):
         self.latent_shape(images.shape[-1])
         encoded = self.autoencoder.encode(images)
         if hasattr(encoded, "latents"):
-            return Posterior(self._scaled(encoded.latents), None)
-        posterior = encoded.latent_dist
-        return Posterior(self._scaled(posterior.mean), posterior.logvar + 2 * math.log(self._scale))
-
-    def _scaled(self, latents: Tensor) -> Tensor:
-        return (latents - self._shift) * self._scale
+            mean, logvar = encoded.latents, None
+        else:
+            mean, logvar = encoded.latent_dist.mean, encoded.latent_dist.logvar + 2 * math.log(self._scale)
+        return Posterior((mean - self._shift) * self._scale, logvar)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -144,26 +142,22 @@ def build_codec(source: str, channels: int = 3) -> Codec:
 
 
 def latent_shape(source: str, image_size: int, channels: int) -> tuple[int, int, int]:
-    """Shape ``(C, h, w)`` of a codec's latents, without its weights and without network access.
+    """Shape ``(C, h, w)`` of the latents of :func:`build_codec`, without weights and network access.
 
-    ``source`` and ``channels`` are those of :func:`build_codec`; ``image_size`` is the side of the images in pixels. An
-    autoencoder that is not on this machine is assumed to have the shapes of Stable Diffusion's.
+    ``image_size`` is the side of the images in pixels. An autoencoder that is not on this machine is assumed to have
+    the shapes of Stable Diffusion's.
     """
     if source == PIXELS:
         return channels, image_size, image_size
-    latent_channels, factor = _latent_form(_config_of_codec(source))
+    latent_channels, factor = _latent_form(read_config(find_model(source, AUTOENCODER)))
     return latent_channels, image_size // factor, image_size // factor
 
 
 def keeps_variances(source: str) -> bool:
-    """Whether a codec's latents have variances. Those of pixels and of an ``AutoencoderTiny`` here have none."""
-    return source != PIXELS and _config_of_codec(source).get("_class_name") != "AutoencoderTiny"
-
-
-def _config_of_codec(source: str) -> dict[str, Any]:
-    """Config of an autoencoder; empty if it is not on this machine."""
-    path = find_model(source, AUTOENCODER)
-    return {} if path is None else read_config(path / "config.json")
+    """Whether a codec's latents have variances. Those of pixels and of an ``AutoencoderTiny`` have none."""
+    if source == PIXELS:
+        return False
+    return read_config(find_model(source, AUTOENCODER)).get("_class_name") != "AutoencoderTiny"
 
 
 def _latent_form(config: Mapping[str, Any]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.transforms import resize_and_crop, to_unit
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.classifier import CONFIG, ClassifierConfig, load_classifier
+from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
 from dgs_lightning.models.hub import find_model, read_config
 from dgs_lightning.models.registry import HUB_WEIGHTS, Preprocess, build_network, pretrained_timm, timm_classes
 from dgs_lightning.models.weights import hash_state
@@ -142,7 +142,7 @@ class EstimatorSource:
         """The classes; none if no config names them."""
         if self.library:
             return class_list("imagenet1k")
-        labels = read_config(Path(self.network, CONFIG)).get("labels")
+        labels = read_config(Path(self.network)).get("labels")
         return None if labels is None else [str(label) for label in labels]
 
     def in_cache(self) -> tuple[bool, str]:

@@ -23,9 +23,7 @@ def is_hub_id(name: str) -> bool:
 def find_model(name: str, patterns: Sequence[str]) -> Path | None:
     """File or folder of a model on this machine, without network access; none if it is not here.
 
-    Args:
-        name: A path, or a hub id, which is looked up in the local cache of the hub.
-        patterns: The files needed of a model on the hub.
+    ``name`` is a path, or a hub id, which is looked up in the local cache of the hub for files of these patterns.
     """
     if Path(name).exists():
         return Path(name)
@@ -40,7 +38,7 @@ def find_model(name: str, patterns: Sequence[str]) -> Path | None:
 
 
 def download(name: str, patterns: Sequence[str], where: str) -> Path:
-    """Local copy of a model on the hub, which is fetched if it is not in the cache. ``where`` is for the message.
+    """Local copy of a model on the hub, fetched if it is not in the cache. ``where`` names the setting in errors.
 
     Raises:
         InputError: If the name is no hub id, or the hub does not give the model.
@@ -69,8 +67,8 @@ def licence_of(name: str) -> str | None:
     return next((licence for start, licence in _LICENCES.items() if name.startswith(start)), None)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A model's JSON file; empty if it is missing or broken. Loading the model will raise the error."""
+def read_config(folder: Path | None) -> dict[str, Any]:
+    """The config.json of a model; empty if it is missing or broken. Loading the model will raise the error."""
     with suppress(InputError):
-        return read_json(path, "the settings of a model", default={})
+        return read_json(folder / "config.json", "the settings of a model") if folder else {}
     return {}

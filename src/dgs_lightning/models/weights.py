@@ -47,23 +47,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: If the file is missing, broken, or contains other things.
     """
-    state = read_file(path)
-    if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-        return state
-    expected = "a safetensors file, or a checkpoint of tensors by name"
-    raise InputError.weights(path, f"a checkpoint of {type(state).__name__}", expected, "Give a file of weights alone")
+    return as_state(read_file(path), path)
+
+
+def as_state(content: object, path: Path) -> dict[str, Tensor]:
+    """The content of a file if it is tensors by name; otherwise an InputError."""
+    if isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values()):
+        return content
+    found, expected = f"a checkpoint of {type(content).__name__}", "tensors by name"
+    raise InputError.weights(path, found, expected, "Give a file of weights alone")
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load weights into a network. A head for another number of classes keeps the weights that the network has.
-
-    Args:
-        network: The network.
-        state: Tensors by name.
-        where: File of the tensors, for the message.
+    """Load tensors by name into a network. A head for another number of classes keeps the network's weights.
 
     Raises:
-        InputError: If the tensors are those of another network.
+        InputError: If the tensors are those of another network. ``where`` names their file.
     """
     own = network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}

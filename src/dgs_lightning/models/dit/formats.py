@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dgs_lightning.data.classes import class_list
@@ -23,7 +23,7 @@ from dgs_lightning.models.dit.difffit import add_scales, merge_difffit
 from dgs_lightning.models.dit.diffusers import State
 from dgs_lightning.models.dit.network import DiT, DiTConfig, default_labels, known_heads
 from dgs_lightning.models.hub import TRANSFORMER, download, find_model
-from dgs_lightning.models.weights import hash_state, read_file
+from dgs_lightning.models.weights import as_state, hash_state, read_file
 
 FORMAT = "dgs-lightning/dit"
 PUBLISHED_LICENCE = "DiT weights: CC BY-NC 4.0"
@@ -59,7 +59,7 @@ def load_dit(
     else:
         path = path if path.is_dir() else download(source, TRANSFORMER, f"DiT {source!r}")
         config, names, own = _read_settings(path)
-        state = _own_state(path, config, names, own["base"], weights) if own else _diffusers_state(path, config)
+        state = _own_state(path, config, names, own, weights) if own else _diffusers_state(path, config)
     if not names and labels is not None and len(labels) == config.num_classes != 1000:
         names = labels
     model = _filled(config, names or default_labels(config.num_classes), state, path)
@@ -81,9 +81,9 @@ def save_dit(
         base: Folder, file or hub id that the frozen parameters were loaded from. With it, only the trainable
             parameters are saved; without it, all parameters.
     """
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    trained = {name for name, parameter in model.named_parameters() if base is None or parameter.requires_grad}
-    own = {name: parameters.pop(name) for name in list(parameters) if name in trained}
+    parameters = dict(model.named_parameters())
+    own = {name: parameter for name, parameter in parameters.items() if base is None or parameter.requires_grad}
+    frozen = {name: parameter for name, parameter in parameters.items() if name not in own}
     write_tensors(folder / "model.safetensors", own)
     if ema is not None:
         write_tensors(folder / "ema.safetensors", {name: ema[name] for name in own})
@@ -93,7 +93,7 @@ def save_dit(
         "config": asdict(model.config),
         "labels": model.labels,
         "licences": model.licences,
-        "base": source and {"source": source, "hash": hash_state(parameters)},
+        "base": source and {"source": source, "hash": hash_state(frozen)},
     }
     write_json(folder / _CONFIG, config)
 
@@ -148,12 +148,9 @@ def _save_pipeline(folder: Path, vae: str, labels: Sequence[str]) -> None:
 
 
 def dit_config(source: str) -> DiTConfig | None:
-    """Architecture of a DiT from the settings in its folder, without network access; none if they are not here.
-
-    ``source`` is a folder or hub id, as for :func:`load_dit`.
-    """
+    """Architecture of a DiT's folder or hub id, without network access; none if its settings are not here."""
     if path := find_model(source, TRANSFORMER):
-        with suppress(InputError):  # which loading the model raises
+        with suppress(InputError):  # loading the model will raise it
             return _read_settings(path)[0]
     size = source.removeprefix(PUBLISHED)
     published = size != source and size.isdigit()
@@ -161,33 +158,28 @@ def dit_config(source: str) -> DiTConfig | None:
 
 
 def dit_labels(source: str) -> Sequence[str] | None:
-    """Classes of a DiT without its weights, without network access; none if neither settings nor their number tell.
+    """Classes of a DiT that :func:`load_dit` would load, without network access; none if they are not known.
 
-    ``source`` is that of :func:`load_dit`. Only the number of classes is read from a safetensors file.
+    They are known from the settings in a folder. 1,000 classes, also those of a safetensors file, are ImageNet's.
     """
     path = find_model(source, TRANSFORMER)
     with suppress(InputError):
         if path and (labels := _read_settings(path)[1]):
             return labels
     config = dit_config(source)
-    count = config.num_classes if config else _label_rows(path) if path else None
+    count = config.num_classes if config else None
+    if path and path.suffix == ".safetensors":
+        table = "y_embedder.embedding_table.weight"
+        with suppress(SafetensorError, OSError), safe_open(path, "pt") as tensors:
+            count = tensors.get_slice(table).get_shape()[0] - 1 if table in tensors.keys() else None  # noqa: SIM118
     return class_list("imagenet1k") if count == 1000 else None
 
 
-def _label_rows(path: Path) -> int | None:
-    """Number of classes in the label table of a safetensors file, without reading its tensors."""
-    if path.suffix != ".safetensors":
-        return None
-    table = "y_embedder.embedding_table.weight"
-    with safe_open(path, "pt") as tensors:
-        return int(tensors.get_slice(table).get_shape()[0]) - 1 if table in tensors.keys() else None  # noqa: SIM118
-
-
-def _own_state(folder: Path, config: DiTConfig, labels: Sequence[str], base: Any, weights: Weights) -> State:  # noqa: ANN401
+def _own_state(folder: Path, config: DiTConfig, labels: Sequence[str], own: dict[str, Any], weights: Weights) -> State:
     """State dict of one of this project's weights folders and of its base."""
     averaged = weights == "ema" and (folder / "ema.safetensors").is_file()
     state: State = read_file(folder / ("ema.safetensors" if averaged else "model.safetensors"))
-    if base:
+    if base := own["base"]:
         source = folder / base["source"]
         model = load_dit(str(source) if source.exists() else base["source"], labels=labels, num_heads=config.num_heads)
         frozen = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
@@ -199,7 +191,7 @@ def _own_state(folder: Path, config: DiTConfig, labels: Sequence[str], base: Any
 
 
 def published_licences(config: DiTConfig) -> tuple[str, ...]:
-    """Terms of the published DiT-XL/2 weights, which only they have: by size and frequencies. None for others."""
+    """Terms of the published DiT-XL/2 weights, known by their size and frequencies; none for other weights."""
     published = (config.hidden_size, config.depth, config.frequencies) == (1152, 28, "original")
     return (PUBLISHED_LICENCE,) if published else ()
 
@@ -265,9 +257,7 @@ def _select(content: Any, weights: Weights, path: Path) -> State:  # noqa: ANN40
     """The state dict asked for, from a training checkpoint or from a file with nothing else."""
     if isinstance(content, dict) and ("ema" in content or "model" in content):
         content = content.get("ema" if weights == "ema" and "ema" in content else "model")
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError.weights(path, "no state dict", "a DiT's tensors by name", "Give the file of a DiT's weights")
-    return content
+    return as_state(content, path)
 
 
 def _transformer(folder: Path) -> Path:
