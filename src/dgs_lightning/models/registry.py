@@ -20,12 +20,7 @@ HUB_WEIGHTS = re.compile(r"IMAGENET1K_\w+")  # torchvision's names of weights
 
 
 def build_network(
-    name: str,
-    num_classes: int,
-    image_size: int,
-    channels: int = 3,
-    pretrained: bool | str = False,
-    width: int = 128,
+    name: str, num_classes: int, image_size: int, channels: int = 3, pretrained: bool | str = False, width: int = 128
 ) -> nn.Module:
     """Build a classifier by name.
 
@@ -33,8 +28,8 @@ def build_network(
 
     Args:
         name: ``convnetD`` of depth D from 1 to 16, ``resnet18`` or ``resnet_ap10``, all as published with instance norm
-            (hyphens, underscores and capitals do not matter); ``timm:NAME``; ``torchvision:NAME``; or a bare name,
-            which is looked up in timm first.
+            (hyphens, underscores and capitals make no difference); ``timm:NAME``; ``torchvision:NAME``; or a name
+            without library, which is looked up in timm first.
         num_classes: Number of classes.
         image_size: Side of the square input in pixels.
         channels: Channels of the input.
