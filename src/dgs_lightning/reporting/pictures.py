@@ -31,9 +31,6 @@ def difficulty_grid(images: Sequence[ScoredImage], title: str, columns: int = 10
         images: The images, in any order.
         title: Title of the figure.
         columns: Images in a row.
-
-    Returns:
-        The figure.
     """
     ordered = sorted(images, key=lambda scored: scored.difficulty)
     columns = min(columns, len(ordered))
@@ -57,14 +54,11 @@ def _scored_cell(axes: Axes, scored: ScoredImage, x: float, y: float) -> None:
 def original_against_distilled(
     classes: Mapping[str, tuple[Sequence[ScoredImage], Sequence[ScoredImage]]], columns: int = 10
 ) -> Figure:
-    """Original and distilled images from easy to hard, each above its difficulty (Fig. 5).
+    """Two rows for each class: original and distilled images from easy to hard, each above its difficulty (Fig. 5).
 
     Args:
         classes: Original and distilled images of each class, by the class's name.
         columns: Images in a row, evenly spaced in the order of difficulty.
-
-    Returns:
-        The figure, with two rows for each class.
     """
     figure, axes = picture(0.95, 1.08 * columns - 0.08, 3.1 * len(classes) - 0.1, 0.9)
     for row, (name, sets) in enumerate(classes.items()):
@@ -91,9 +85,6 @@ def class_samples(classes: Mapping[str, Sequence[Image.Image]], title: str, colu
         classes: Images by the class's name.
         title: Title of the figure.
         columns: Images in a row: the first ones of each class.
-
-    Returns:
-        The figure.
     """
     columns = min(columns, max(map(len, classes.values())))
     left = 0.25 + 0.1 * max(map(len, classes))

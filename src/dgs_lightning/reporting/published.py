@@ -8,6 +8,8 @@ Table 1 and 34.7 in Table 2.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from dgs_lightning.runs.methods import METHODS
+
 
 class Setting(NamedTuple):
     """The setting in which an accuracy was measured.
@@ -27,6 +29,11 @@ class Setting(NamedTuple):
     ipc: int
     variant: str = ""
 
+    @property
+    def family(self) -> str:
+        """What Table 1 compares the method with (:attr:`~dgs_lightning.runs.methods.Method.family`)."""
+        return METHODS[self.method].family if self.method in METHODS else ""
+
 
 class Score(NamedTuple):
     """Accuracy in percent: the mean over the repeats and their standard deviation, None for one repeat."""
@@ -37,11 +44,6 @@ class Score(NamedTuple):
     def __str__(self) -> str:
         """The score with one decimal, such as ``36.9 ± 0.5``."""
         return f"{self.mean:.1f}" + ("" if self.std is None else f" ± {self.std:.1f}")
-
-
-def published(table: int, setting: Setting) -> Score | None:
-    """The score that a table of the paper gives for a setting; None if it gives none."""
-    return PUBLISHED[table].get(setting)
 
 
 SIDE = 224  # side in pixels of the images on which the downstream networks are trained and evaluated
@@ -55,6 +57,7 @@ SETTINGS: Mapping[str, object] = {  # the paper's settings of an experiment, unl
     "dag.stop_timestep": 25,
     "pool_multiple": 5,
 }
+DEFAULT_VARIANTS = {4: "scale", 5: "pool5", 6: "val_original", 7: "stop25"}  # table -> variant with these settings
 IPC = (10, 20, 50)
 _DGS = "minimax_dgs"
 
@@ -153,7 +156,15 @@ PUBLISHED: Mapping[int, Mapping[Setting, Score]] = {
 }
 
 
+def published(table: int, setting: Setting) -> Score | None:
+    """The score that a table of the paper gives for a setting; None if it gives none."""
+    method = METHODS.get(setting.method)
+    key = (method and method.published) or setting.method
+    return PUBLISHED[table].get(setting._replace(method=key))
+
+
 def first_published(setting: Setting) -> Score | None:
-    """The score of a setting in the first table that has it; guided methods without a variant use stop timestep 25."""
-    default = setting if setting.variant else setting._replace(variant="stop25")
-    return next((table[s] for table in PUBLISHED.values() for s in (setting, default) if s in table), None)
+    """The score of a setting in the first table that has it. Without a variant, it has the table's default variant."""
+    by_table = ((table, setting.variant or DEFAULT_VARIANTS.get(table, "")) for table in PUBLISHED)
+    scores = (published(table, setting._replace(variant=variant)) for table, variant in by_table)
+    return next(filter(None, scores), None)
