@@ -53,7 +53,7 @@ def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
     for name in run.distilled_by_ipc:
         method = METHODS.get(run.method(name.row))
         if method and method.pictured:
-            yield from _of_set(run, str(name), run.show(name.row, name.ipc))
+            yield from _of_set(run, name)
 
 
 # ---- of the whole run ------------------------------------------------------------------------------------------------
@@ -178,7 +178,8 @@ def _of_pool(run: RunFolder, pool: str) -> Iterator[ReportFigure]:
         yield ReportFigure(f"grid-{pool}", caption, draw)
 
 
-def _of_set(run: RunFolder, name: str, title: str) -> Iterator[ReportFigure]:
+def _of_set(run: RunFolder, distilled_set: SetName) -> Iterator[ReportFigure]:
+    name, title = str(distilled_set), run.show(distilled_set.row, distilled_set.ipc)
     labels = list(run.difficulties(name))
     samples = {
         run.readable(label): [scored.image for scored in images]
@@ -196,7 +197,7 @@ def _of_set(run: RunFolder, name: str, title: str) -> Iterator[ReportFigure]:
             "The number under an image is its difficulty."
         )
         yield ReportFigure(f"scores-{name}", caption, lambda: pictures.original_against_distilled(pairs))
-    accounts = run.selection(name)
+    accounts = run.selection(distilled_set).get("classes", {})
     stages = {
         run.readable(label): (_stages(accounts[label]["raw"]), _stages(accounts[label]["smoothed"]))
         for label in examples

@@ -1,7 +1,6 @@
 """Charts of the paper and of a run, drawn from arrays. Nothing here reads a file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,10 +36,10 @@ class Histogram(NamedTuple):
 
 
 class SamplingStages(NamedTuple):
-    """Difficulties of one class at each stage of difficulty-guided sampling, either before or after smoothing.
+    """Difficulties of one class at each stage of difficulty-guided sampling, before or after smoothing (Fig. 7).
 
-    The fields are the columns of Fig. 7: the original images, the image pool, the sampling distribution and the
-    distilled set. The mean of the sampling distribution takes the centre of each interval.
+    The stages are original images, image pool, sampling distribution (its mean takes the centre of each interval) and
+    distilled set.
     """
 
     original: Histogram
@@ -233,8 +232,7 @@ def _panels(figure: Figure, count: int, rows: int, columns: int, sharey: bool = 
     return grid
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
     """Accuracy of one method: its repeats, in percent, and the paper's mean if there is one."""
 
     method: str

@@ -235,19 +235,15 @@ class RunFolder:
             self._listings[name] = {} if folder is None else _list_images(folder)
         return self._listings[name]
 
-    def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
-        """How each class of a distilled set was selected, from ``selection.json``; empty without that file."""
-        accounts: Mapping[str, Mapping[str, Any]] = self._selection(name).get("classes", {})
-        return accounts
+    def selection(self, name: SetName) -> Mapping[str, Any]:
+        """The report ``selection.json`` of how a distilled set was selected; empty without that file."""
+        return read_record(self.folder / layout.distilled(name) / layout.SELECTION, default={})
 
     @cached_property
     def intervals(self) -> int:
         """Number of difficulty intervals in the run's first selection; 10 without a selection."""
-        selections = (self._selection(str(name)) for name in self.distilled)
+        selections = (self.selection(name) for name in self.distilled)
         return next((int(selection["intervals"]) for selection in selections if selection), 10)
-
-    def _selection(self, name: str) -> Mapping[str, Any]:
-        return read_record(self.folder / layout.DISTILLED / name / layout.SELECTION, default={})
 
     def readable(self, label: str) -> str:
         """Name of a class: from the original set's card, else ImageNet's name of a WordNet id, else the label."""

@@ -11,20 +11,12 @@ from dgs_lightning.reporting.tables import Cell, Table
 
 
 class Grid(NamedTuple):
-    """A table of plain texts.
-
-    Attributes:
-        headings: A heading for each column.
-        rows: The rows, a text for each column.
-        labels: Number of label columns, which come first and are aligned left; the others are aligned right.
-        note: How to read the table, if that needs words.
-        title: Title of the table, if it has one.
-    """
+    """A table of plain texts."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
-    labels: int
-    note: str = ""
+    labels: int  # number of columns, from the first, that are aligned left; the others are aligned right
+    note: str = ""  # how to read the table
     title: str = ""
 
 

@@ -3,9 +3,8 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
@@ -23,15 +22,8 @@ WHOLE, THUMBNAIL = 64, 96  # pixels: images up to the first size stay as they ar
 LARGE = 400_000  # bytes: a larger figure becomes a JPEG
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """The parts of a report on one run.
-
-    Attributes:
-        run: The run.
-        summary: The content of its ``summary.json``.
-        figures: Caption and PNG file of each figure.
-    """
+class RunReport(NamedTuple):
+    """A run, the content of its ``summary.json``, and the caption and PNG file of each figure."""
 
     run: RunFolder
     summary: Mapping[str, Any]
@@ -39,12 +31,7 @@ class RunReport:
 
 
 def build_page(reports: Sequence[RunReport], tables: Sequence[Table]) -> str:
-    """HTML of a page without references to other files or hosts.
-
-    Args:
-        reports: The runs.
-        tables: Tables over all of them.
-    """
+    """HTML of a page on some runs, with tables over all of them, and without references to other files or hosts."""
     runs = [
         {
             "name": report.run.name,

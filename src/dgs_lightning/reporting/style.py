@@ -106,18 +106,14 @@ def save(figure: Figure, path: Path) -> list[Path]:
         path: Path of the files, without an ending.
 
     Returns:
-        Both paths.
+        The paths of PNG and PDF.
     """
     written = []
-    for ending, metadata in {
-        "png": {"Software": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    }.items():
-        target = path.with_name(f"{path.name}.{ending}")
-        with replacing(target) as partial:
-            figure.savefig(partial, format=ending, dpi=160, metadata=metadata)
+    for ending, names in {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}.items():
+        written.append(path.with_name(f"{path.name}.{ending}"))
+        with replacing(written[-1]) as partial:
+            figure.savefig(partial, format=ending, dpi=160, metadata=dict.fromkeys(names))
         figure.set_layout_engine("none")  # the layout is slow to compute: the second file uses that of the first
-        written.append(target)
     return written
 
 

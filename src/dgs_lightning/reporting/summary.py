@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,42 +18,13 @@ from dgs_lightning.runs.methods import METHODS
 Trained = tuple[str, int | None, str | None]  # row, IPC and network; no network if none was trained on the set
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One distilled set and one network trained on it.
-
-    Attributes:
-        method: Row of the experiment: the key of a method or the name of a variant.
-        ipc: Images per class; None for the full data set.
-        network: Downstream network; None if no network was trained yet.
-        repeats: Number of trainings.
-        accuracy_last_mean: Mean accuracy at the end of training, in ``[0, 1]``.
-        accuracy_last_std: Its sample standard deviation; None with fewer than two repeats.
-        accuracy_best_mean: Mean of the best accuracy of each training.
-        accuracy_best_std: Its sample standard deviation.
-        mean_difficulty: Mean difficulty of the set's images; None if they are not scored.
-        distribution_distance: See :func:`distribution_distance`.
-    """
-
-    method: str
-    ipc: int | None
-    network: str | None
-    repeats: int
-    accuracy_last_mean: float | None
-    accuracy_last_std: float | None
-    accuracy_best_mean: float | None
-    accuracy_best_std: float | None
-    mean_difficulty: float | None
-    distribution_distance: float | None
-
-
 def summarize(run: RunFolder) -> dict[str, Any]:
     """The content of ``summary.json``."""
     legible = {pool: run.legible(pool) for pool in run.pools}
     return {
         "experiment": run.name,
         "seed": run.seed,
-        "rows": [asdict(row) for row in summary_rows(run)],
+        "rows": summary_rows(run),
         "seconds": {cost.stage: cost.seconds for cost in run.costs},
         "versions": versions(),
         "pool_legible": {pool: share for pool, share in legible.items() if share is not None},
@@ -77,23 +47,37 @@ def trainings(run: RunFolder) -> dict[Trained, list[Evaluation]]:
     return {key: groups[key] for key in sorted(groups, key=order)}
 
 
-def summary_rows(run: RunFolder) -> list[Row]:
-    """The rows of a run by IPC, network and method; a set without a trained network has a row without accuracies."""
-    return [_row(run, *key, evaluations) for key, evaluations in trainings(run).items()]
+def summary_rows(run: RunFolder) -> list[dict[str, Any]]:
+    """The rows of a run by IPC, network and method: one for each distilled set and each network trained on it.
 
-
-def _row(run: RunFolder, row: str, ipc: int | None, network: str | None, evaluations: Sequence[Evaluation]) -> Row:
-    difficulties = run.difficulties(FULL if ipc is None else str(SetName(row, ipc)))
-    return Row(
-        row,
-        ipc,
-        network,
-        len(evaluations),
-        *_mean_and_std([evaluation.accuracy_last for evaluation in evaluations]),
-        *_mean_and_std([evaluation.accuracy_best for evaluation in evaluations]),
-        float(np.concatenate(list(difficulties.values())).mean()) if difficulties else None,
-        distribution_distance(difficulties, run.difficulties(ORIGINAL)),
-    )
+    Returns:
+        For each row ``method`` (the key of a method or the name of a variant), ``ipc`` (None for the full data set),
+        ``network`` (None, and no accuracies, if none was trained yet), ``repeats`` (number of trainings); mean and
+        sample standard deviation (None with fewer than two repeats) of the accuracy at the end of training
+        (``accuracy_last_mean``, ``accuracy_last_std``) and of the best of each training (``accuracy_best_mean``,
+        ``accuracy_best_std``), in ``[0, 1]``; ``mean_difficulty`` of the set's images and ``distribution_distance``
+        (:func:`distribution_distance`), None if they are not scored.
+    """
+    rows = []
+    for (row, ipc, network), evaluations in trainings(run).items():
+        last, last_std = _mean_and_std([evaluation.accuracy_last for evaluation in evaluations])
+        best, best_std = _mean_and_std([evaluation.accuracy_best for evaluation in evaluations])
+        difficulties = run.difficulties(FULL if ipc is None else str(SetName(row, ipc)))
+        rows.append(
+            {
+                "method": row,
+                "ipc": ipc,
+                "network": network,
+                "repeats": len(evaluations),
+                "accuracy_last_mean": last,
+                "accuracy_last_std": last_std,
+                "accuracy_best_mean": best,
+                "accuracy_best_std": best_std,
+                "mean_difficulty": float(np.concatenate([*difficulties.values()]).mean()) if difficulties else None,
+                "distribution_distance": distribution_distance(difficulties, run.difficulties(ORIGINAL)),
+            }
+        )
+    return rows
 
 
 def _mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -22,7 +22,7 @@ class Form:
     """The layout of one of the paper's tables, in fields of :class:`~dgs_lightning.reporting.published.Setting`.
 
     Attributes:
-        title: What the table compares.
+        title: Subject of the table.
         rows: Fields that make a row.
         column: Field that makes a column. All other fields have one value in the whole table.
         contest: Cells that share the values of these fields, or the ``family`` of the method, compete for bold.
@@ -58,14 +58,7 @@ FORMS: Mapping[int, Form] = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One setting's accuracy: ours, the paper's, both or neither.
-
-    Attributes:
-        setting: The setting.
-        ours: Our score.
-        paper: The published score.
-        best: Whether our score is the highest of its comparison.
-    """
+    """One setting's accuracy: ours, the paper's, both or neither; ``best`` if ours is the highest of its contest."""
 
     setting: Setting
     ours: Score | None
@@ -97,7 +90,7 @@ class Table:
 
     Attributes:
         number: The number of the paper's table whose form it has.
-        title: What it compares, and the values that are the same in the whole table.
+        title: Subject of the table, and the values that are the same in the whole table.
         note: How to read a cell.
         headings: Headings of the label columns, then of the cell columns.
         rows: The labels and the cells of each row.
@@ -149,7 +142,7 @@ def build_tables(
         difference_from_paper: How our trainings differ from the paper's; the note says it beside the paper's numbers.
 
     Returns:
-        One table for each combination of the form's fixed values that we have results for.
+        A table for each combination of the form's fixed values that we have results for.
     """
     note = _NOTE.format(accuracy=_ACCURACY[accuracy], repeats=repeats)
     paper = _PAPER.format(difference=f"; the settings differ: {difference_from_paper}" if difference_from_paper else "")
