@@ -36,17 +36,10 @@ def test_one_repeat_has_no_deviation_and_an_untrained_set_no_accuracy(run_folder
     shutil.rmtree(run_folder / "evaluation" / "dit-ipc4" / "convnet3" / "seed6")
     shutil.rmtree(run_folder / "evaluation" / "random-ipc4")
     rows = {row["method"]: row for row in summary_rows(read_run(run_folder))}
-    assert (rows["dit"]["repeats"], rows["dit"]["accuracy_last_mean"], rows["dit"]["accuracy_last_std"]) == (
-        1,
-        0.6,
-        None,
-    )
-    assert (rows["random"]["network"], rows["random"]["repeats"], rows["random"]["accuracy_best_mean"]) == (
-        None,
-        0,
-        None,
-    )
-    assert rows["random"]["mean_difficulty"] is not None
+    dit, random = rows["dit"], rows["random"]
+    assert (dit["repeats"], dit["accuracy_last_mean"], dit["accuracy_last_std"]) == (1, 0.6, None)
+    assert (random["network"], random["repeats"], random["accuracy_best_mean"]) == (None, 0, None)
+    assert random["mean_difficulty"] is not None
 
 
 def test_the_summary_has_its_published_form(finished_run: Path) -> None:

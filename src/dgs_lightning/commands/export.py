@@ -16,7 +16,7 @@ def export(dit: str, output: str, vae: str | None = None, weights: Literal["ema"
         dit: The model: a weights folder, a diffusers folder or hub id, or a checkpoint file.
         output: Folder to write.
         vae: Folder or hub id of an ``AutoencoderKL``, for a whole pipeline.
-        weights: The moving average of the training's weights where one was kept, or the raw weights.
+        weights: The moving average of the training's weights if there is one, or the raw weights.
 
     Returns:
         The folder.

@@ -21,7 +21,6 @@ from dgs_lightning.reporting.names import show_row, split_variant, table_order
 from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import SetName, Training
-from dgs_lightning.runs.methods import GIVEN, METHODS
 from dgs_lightning.runs.records import DONE
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
@@ -142,8 +141,7 @@ class RunFolder:
     @property
     def pools(self) -> list[str]:
         """Names of the image pools, with a pool that was made outside of this run."""
-        given = [method.key for method in METHODS.values() if method.images == GIVEN and not method.compared_with]
-        return self._folders(layout.POOLS) + [key for key in given if self.scores_folder(key)]
+        return self._folders(layout.POOLS) + [layout.GIVEN_POOL] * (self.scores_folder(layout.GIVEN_POOL) is not None)
 
     @cached_property
     def costs(self) -> list[Cost]:
@@ -180,8 +178,8 @@ class RunFolder:
         if config is None or self.dataset not in published:
             return ""
         differences = list(self._differences(load_yaml(config)))
-        theirs, ours = ([pair[side] for pair in differences if pair[side]] for side in (0, 1))
-        return f"the paper has {' and '.join(theirs)}, {self.name} has {' and '.join(ours)}" if ours else ""
+        theirs, ours = (" and ".join(pair[side] for pair in differences) for side in (0, 1))
+        return f"the paper has {theirs}, {self.name} has {ours}" if differences else ""
 
     def _differences(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Pairs of what the paper has and what this run has, given the config of one of its trainings."""
@@ -190,13 +188,14 @@ class RunFolder:
             yield f"images of {SIDE} x {SIDE} pixels", f"images of {side} x {side} pixels"
         if (length := _length(config)) is not None:
             yield "epochs that follow from the IPC", length
-        theirs = "its own settings"
+        changed = []
         for name, published in SETTINGS.items():  # settings of variants are shown in rows of their own
             section, _, key = name.rpartition(".")
             own = (self.settings.get(section) or {}) if section else self.settings
             if own.get(key, published) != published:
-                yield theirs, f"{name} {own[key]}"
-                theirs = ""
+                changed.append(f"{name} {own[key]}")
+        if changed:
+            yield "its own settings", " and ".join(changed)
 
     def image_folder(self, name: str) -> Path | None:
         """Folder of the images of ``original``, or of a pool or distilled set; None if it does not exist."""

@@ -81,4 +81,4 @@ def _escape(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
     special = {character: f"\\{character}" for character in "%&_#${}"}
     special |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "±": r"$\pm$"}
-    return "".join(special.get(character, character) for character in text)
+    return text.translate(str.maketrans(special))

@@ -107,7 +107,7 @@ def costs_grid(costs: Iterable[Cost]) -> Grid:
     return Grid(COST_HEADINGS, rows, 1)
 
 
-def to_markdown(shown: Overview) -> str:
+def overview_markdown(shown: Overview) -> str:
     """The texts of a run as Markdown."""
     parts = [f"# {shown.title}", ""]
     if shown.unfinished:

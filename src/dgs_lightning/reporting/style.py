@@ -27,9 +27,7 @@ _RC: dict[Any, Any] = {
     "axes.labelcolor": MUTED,
     "axes.labelsize": 9,
     "axes.linewidth": 0.8,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
@@ -45,14 +43,8 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "text.color": INK,
-    "xtick.color": MUTED,
-    "xtick.labelcolor": MUTED,
-    "xtick.labelsize": 8,
-    "xtick.major.size": 3,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.labelsize": 8,
-    "ytick.major.size": 0,
+    **{f"{axis}tick.{part}": MUTED for axis in "xy" for part in ("color", "labelcolor")},
+    **{"xtick.labelsize": 8, "xtick.major.size": 3, "ytick.labelsize": 8, "ytick.major.size": 0},
 }
 _SMALL = 96  # images with a shorter side below this are enlarged by a whole factor, so that pixels stay sharp
 
