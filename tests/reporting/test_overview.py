@@ -4,7 +4,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dgs_lightning.reporting.folder import Cost, read_run
-from dgs_lightning.reporting.overview import costs_grid, overview, results_grid, overview_markdown, to_terminal
+from dgs_lightning.reporting.overview import costs_grid, overview, overview_markdown, results_grid, to_terminal
 from dgs_lightning.reporting.summary import summarize
 
 

@@ -14,11 +14,8 @@ def centers(output: str, **settings: Any) -> Path:  # noqa: ANN401
     already holds centres of the same latents, scores and settings, nothing is computed.
 
     Args:
-        output: The safetensors file.
+        output: The safetensors file, which is returned.
         settings: Settings of :class:`~dgs_lightning.distil.centers.Centers`.
-
-    Returns:
-        The file.
 
     Raises:
         InputError: If the latents or scores cannot be used, or the output is another kind of file.

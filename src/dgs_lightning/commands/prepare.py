@@ -49,8 +49,7 @@ def prepare(
 ) -> str:
     """Write a data set as PNG at the working size: OUTPUT/train and OUTPUT/val, with metadata and cards.
 
-    Images are cropped to their centre square. An interrupted preparation is continued; a finished and unchanged one is
-    kept.
+    Images are cropped to their centre square. An interrupted preparation is continued; an unchanged one is kept.
 
     Args:
         data: ``digits``, scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a folder with ``train`` and ``val``;
@@ -66,8 +65,7 @@ def prepare(
         A summary of the images read and written, in a few lines.
 
     Raises:
-        InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or was made with
-            other settings.
+        InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or has others.
     """
     check_bounds(prepare, {"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
     with _source(data) as folder:
@@ -76,15 +74,14 @@ def prepare(
         channels = channels or channels_of(image for _, image in _readable(splits))
         size = image_size or _common_size(splits)
         of_imagenet = all(imagenet_index(label) is not None for label in labels)
+        origin = "ImageNet (ILSVRC 2012)" if of_imagenet else Path(data).name
         card: dict[str, Any] = {
             "name": Path(data).name,
             "kind": "original",
             "labels": {label: readable_name(label) for label in labels},
             "settings": {"image_size": size, "channels": channels, "crop": "ADM centre crop", "seed": seed},
             "versions": versions(),
-            "provenance": read_card(folder).get(
-                "provenance", ["ImageNet (ILSVRC 2012)" if of_imagenet else Path(data).name]
-            ),
+            "provenance": read_card(folder).get("provenance", [origin]),
             "licences": licences_of(folder, labels),
         }
         if data == DIGITS:
@@ -163,18 +160,16 @@ def _wrong_size(path: Path, image: Image.Image) -> InputError:
     return InputError(path, f"{image.width} x {image.height} pixels", expected, remedy)
 
 
-def _write_split(
-    split: Split, records: list[ImageRecord], card: Mapping[str, Any], destination: Path, *, resize: bool
-) -> None:
+def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any], output: Path, resize: bool) -> None:
     """Write the missing images of one set, and move the set to its place when it is complete."""
     size, channels = card["settings"]["image_size"], card["settings"]["channels"]
-    card = {**card, "hashes": {"sources": hash_files(split.folder, split.records)}}
-    card["name"] = f"{card['name']}/{split.name}"
-    if destination.exists() and any(destination.iterdir()) and not _made_by(destination, card):
-        raise InputError.occupied(destination, "files made with other settings, or of other images")
-    if is_intact(destination):
+    hashes = {"sources": hash_files(split.folder, split.records)}
+    card = {**card, "name": f"{card['name']}/{split.name}", "hashes": hashes}
+    if output.exists() and any(output.iterdir()) and not _made_by(output, card):
+        raise InputError.occupied(output, "files made with other settings, or of other images")
+    if is_intact(output):
         return
-    partial = destination.with_name(f".{destination.name}.partial")
+    partial = output.with_name(f".{output.name}.partial")
     if read_card(partial) != card:
         shutil.rmtree(partial, ignore_errors=True)
         write_card(partial, card)
@@ -202,7 +197,7 @@ def _write_split(
         raise InputError(split.folder, f"{len(errors)} images at fault", "images that can be used", remedy)
     if errors:
         raise errors[0]
-    finish_set(partial, records, card, destination)
+    finish_set(partial, records, card, output)
 
 
 def _made_by(destination: Path, card: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +14,7 @@ from dgs_lightning.reporting.folder import RunFolder, read_record, read_run
 from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
 from dgs_lightning.reporting.overview import overview, overview_markdown, results_grid, to_terminal
 from dgs_lightning.reporting.page import RunReport, build_page
-from dgs_lightning.reporting.published import Score, Setting
+from dgs_lightning.reporting.published import Accuracy, Score, Setting
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import row_score, summarize
 from dgs_lightning.reporting.tables import FORMS, build_tables
@@ -25,10 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def report(
-    runs: list[str],
-    output: str | None = None,
-    tables: list[int] | None = None,
-    accuracy: Literal["best", "last"] = "best",
+    runs: list[str], output: str | None = None, tables: list[int] | None = None, accuracy: Accuracy = "best"
 ) -> Path:
     """Write tables, figures and one HTML page from the folders of runs, finished or not.
 
@@ -38,18 +35,14 @@ def report(
 
     Args:
         runs: Folders that ``dgs run`` wrote.
-        output: Folder of the report. By default, one run's report is written to its own folder, and that of several
-            runs to ``report`` beside the first. Each of several runs has a folder with its name there.
+        output: Folder of the report, whose page is returned. By default the folder of a single run, or ``report``
+            beside the first of several runs. Each of several runs has a folder with its name there.
         tables: Numbers of the paper's tables to write. By default Table 1, and each other table that has published
             numbers for the runs or varies the same field as the runs.
         accuracy: Accuracy in the tables: the best during a training, as the paper publishes it, or the last.
 
-    Returns:
-        The page.
-
     Raises:
-        InputError: If a folder is not a run, a result or manifest in it is broken, two runs have the same name, or the
-            paper has no table with a given number.
+        InputError: If a folder is no run or has a broken file, two runs have one name, or the paper has no such table.
     """
     check_combination({"tables": tables})
     opened = [read_run(folder) for folder in runs]
@@ -65,8 +58,8 @@ def report(
         figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in figures_of(run)]
         reports.append(RunReport(run, summary, figures))
     scores, repeats = _scores(reports, accuracy)
-    differences = [part.run.difference_from_paper for part in reports]
-    built = build_tables(scores, tables, accuracy, repeats, "; ".join(filter(None, differences)))
+    differences = "; ".join(filter(None, (run.difference_from_paper for run in opened)))
+    built = build_tables(scores, tables, accuracy, repeats, differences)
     for table in built:
         for ending, write in {"md": to_markdown, "csv": to_csv, "tex": to_latex}.items():
             write_text(folder / layout.TABLES / f"{table.slug}.{ending}", write(table))
@@ -91,7 +84,7 @@ def _folder(runs: Sequence[RunFolder], output: str | None) -> Path:
     return Path(output) if output else default
 
 
-def _scores(reports: Sequence[RunReport], which: Literal["best", "last"]) -> tuple[dict[Setting, Score], str]:
+def _scores(reports: Sequence[RunReport], which: Accuracy) -> tuple[dict[Setting, Score], str]:
     """Accuracies of all runs in percent, keyed like the paper's tables, and their numbers of repeats as text."""
     scores: dict[Setting, Score] = {}
     repeats = set()
@@ -114,6 +107,5 @@ def print_summary(folder: str | Path) -> None:
     summary = read_record(run.folder / layout.SUMMARY, default={}) or summarize(run)
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(to_terminal(results_grid(summary, run)))
-    for path in (run.folder / name for name in _FILES):
-        if path.exists():
-            console.print(str(path), soft_wrap=True)
+    for path in filter(Path.exists, (run.folder / name for name in _FILES)):
+        console.print(str(path), soft_wrap=True)

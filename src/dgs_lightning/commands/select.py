@@ -24,11 +24,8 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     thresholds, and the distances from the target.
 
     Args:
-        output: Folder of the distilled set. An earlier set there is replaced.
+        output: Folder of the distilled set, which is returned. An earlier set there is replaced.
         selection: Settings of :class:`~dgs_lightning.distil.selection.Selection`.
-
-    Returns:
-        The folder.
 
     Raises:
         InputError: If a setting, the pool or its scores cannot be used, or a selected image is unreadable.

@@ -25,13 +25,7 @@ CLASSES, IMAGES, COLUMNS = 10, 50, 10  # most classes in a figure of images, ima
 
 
 class ReportFigure(NamedTuple):
-    """A figure of a report.
-
-    Attributes:
-        slug: Name of its files, without an ending.
-        caption: Sentences that explain it.
-        draw: Makes the figure.
-    """
+    """A figure of a report: name of its files without an ending, sentences that explain it, and what draws it."""
 
     slug: str
     caption: str

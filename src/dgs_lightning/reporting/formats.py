@@ -79,6 +79,6 @@ def to_latex(table: Table) -> str:
 
 def _escape(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
-    special = {character: f"\\{character}" for character in "%&_#${}"}
+    special: dict[str, str | int | None] = {character: f"\\{character}" for character in "%&_#${}"}
     special |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "±": r"$\pm$"}
     return text.translate(str.maketrans(special))

@@ -9,9 +9,11 @@ import csv
 from collections import defaultdict
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dgs_lightning.runs.methods import METHODS
+
+Accuracy = Literal["best", "last"]  # the best evaluation of a training, as the paper publishes it, or the last one
 
 
 class Setting(NamedTuple):

@@ -91,14 +91,11 @@ def heading(figure: Figure | SubFigure, title: str) -> None:
 
 @styled
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF, atomically, without dates and program versions.
+    """Write a figure as PNG and PDF, atomically, without dates and program versions, and return both paths.
 
     Args:
         figure: The figure.
         path: Path of the files, without an ending.
-
-    Returns:
-        The paths of PNG and PDF.
     """
     written = []
     for ending, names in {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}.items():

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.stats import wasserstein_distance
@@ -10,7 +10,7 @@ from scipy.stats import wasserstein_distance
 from dgs_lightning.data.cards import versions
 from dgs_lightning.reporting.folder import Difficulties, Evaluation, RunFolder
 from dgs_lightning.reporting.names import split_variant, table_order
-from dgs_lightning.reporting.published import Score
+from dgs_lightning.reporting.published import Accuracy, Score
 from dgs_lightning.reporting.statistics import Comparison, compare_paired, summarize_repeats
 from dgs_lightning.runs.layout import FULL, ORIGINAL, SetName
 from dgs_lightning.runs.methods import METHODS
@@ -97,7 +97,7 @@ def distribution_distance(distilled: Difficulties, original: Difficulties) -> fl
     return float(np.mean(distances)) if distances else None
 
 
-def row_score(row: Mapping[str, Any], which: Literal["best", "last"]) -> Score | None:
+def row_score(row: Mapping[str, Any], which: Accuracy) -> Score | None:
     """Accuracy of a row of ``summary.json`` in percent; None if no network was trained."""
     mean, std = row[f"accuracy_{which}_mean"], row[f"accuracy_{which}_std"]
     return None if mean is None else Score(100 * mean, None if std is None else 100 * std)

@@ -3,15 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from dgs_lightning.reporting.names import DISTRIBUTIONS, show, table_order
-from dgs_lightning.reporting.published import DEFAULT_VARIANTS, PUBLISHED, Score, Setting, published
+from dgs_lightning.reporting.published import DEFAULT_VARIANTS, PUBLISHED, Accuracy, Score, Setting, published
 from dgs_lightning.runs.layout import FULL
 from dgs_lightning.runs.methods import METHODS
 
-_NOTE = "Top-1 accuracy in %{accuracy}: mean ± sample standard deviation over the repeats ({repeats})."
-_PAPER = " In brackets: the paper's mean, and our mean minus the paper's{difference}."
 _BEST = " In bold: the best score of each comparison."
 _ACCURACY = {"best": ", from the best evaluation of each training", "last": ", from the end of each training"}
 _HEADINGS = {"dataset": "Data set", "network": "Network", "method": "Method", "ipc": "IPC", "variant": "Variant"}
@@ -127,7 +125,7 @@ class Table:
 def build_tables(
     results: Mapping[Setting, Score],
     numbers: Iterable[int] | None = None,
-    accuracy: Literal["best", "last"] = "best",
+    accuracy: Accuracy = "best",
     repeats: str = "3",
     difference_from_paper: str = "",
 ) -> list[Table]:
@@ -144,8 +142,9 @@ def build_tables(
     Returns:
         A table for each combination of the form's fixed values that we have results for.
     """
-    note = _NOTE.format(accuracy=_ACCURACY[accuracy], repeats=repeats)
-    paper = _PAPER.format(difference=f"; the settings differ: {difference_from_paper}" if difference_from_paper else "")
+    note = f"Top-1 accuracy in %{_ACCURACY[accuracy]}: mean ± sample standard deviation over the repeats ({repeats})."
+    difference = f"; the settings differ: {difference_from_paper}" if difference_from_paper else ""
+    paper = f" In brackets: the paper's mean, and our mean minus the paper's{difference}."
     tables = []
     for number in FORMS if numbers is None else numbers:
         form = FORMS[number]
@@ -174,9 +173,14 @@ def _is_relevant(number: int, group: Mapping[Setting, Score]) -> bool:
 
 
 def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) -> Table:
-    """The table of a group of results that share the form's fixed values."""
+    """The table of a group of results that share the form's fixed values.
+
+    It shows published methods and variants, too, on each data set, network and IPC that we have results for.
+    """
     form, first = FORMS[number], next(iter(group))
-    settings = [*group, *_published_beside(number, group)]
+    names = [name for name in Setting._fields if name in {"dataset", "network", "ipc", *form.fixed}]
+    ours = {_values(setting, names) for setting in group}
+    settings = [*group, *(setting for setting in PUBLISHED[number] if _values(setting, names) in ours)]
     rows, columns = _distinct(settings, form.rows), _distinct(settings, (form.column,))
     best = _best(form, group)
 
@@ -196,14 +200,6 @@ def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) ->
         (*(_HEADINGS[name] for name in form.rows), *headings),
         tuple(filled),
     )
-
-
-def _published_beside(number: int, group: Mapping[Setting, Score]) -> list[Setting]:
-    """Published settings of other methods and variants on a data set, network and IPC that we have results for."""
-    shared = {"dataset", "network", "ipc", *FORMS[number].fixed}
-    names = tuple(name for name in Setting._fields if name in shared)
-    ours = {_values(setting, names) for setting in group}
-    return [setting for setting in PUBLISHED[number] if _values(setting, names) in ours]
 
 
 def _values(setting: Setting, names: Iterable[str]) -> tuple[Any, ...]:
