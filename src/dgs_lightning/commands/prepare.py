@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -84,8 +84,6 @@ def prepare(
             "provenance": read_card(folder).get("provenance", [origin]),
             "licences": licences_of(folder, labels),
         }
-        if data == DIGITS:
-            card |= {"provenance": [_DIGITS_SOURCE], "licences": ["CC BY 4.0"]}
         if splits[0].folder == folder:
             card["settings"] |= {"val_fraction": val_fraction}
         for split, records in [(split, _png_records(split)) for split in splits]:
@@ -95,7 +93,7 @@ def prepare(
 
 @contextmanager
 def _source(data: str) -> Iterator[Path]:
-    """Folder of the images."""
+    """Folder of the images; a temporary one with the digits."""
     if data != DIGITS:
         yield Path(data)
         return
@@ -103,6 +101,7 @@ def _source(data: str) -> Iterator[Path]:
 
     digits = load_digits()
     with tempfile.TemporaryDirectory() as folder:
+        write_card(Path(folder), {"provenance": [_DIGITS_SOURCE], "licences": ["CC BY 4.0"]})
         for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             path = Path(folder, str(label), f"{index:05d}.png")
             path.parent.mkdir(exist_ok=True)
@@ -133,8 +132,7 @@ def _check(splits: Sequence[Split], classes: str | None, output: Path) -> tuple[
     (_, folder, train), (_, val_folder, val) = splits
     labels = check_labels({record.label for record in train}, classes, folder)
     if len(labels) < 2:
-        remedy = "Give the folder that holds the class folders"
-        raise InputError(folder, f"one class ({labels[0]})", "at least two class folders", remedy)
+        raise InputError(folder, f"one class ({labels[0]})", "at least two class folders", "Give the folder above them")
     return check_labels({record.label for record in val}, labels, val_folder)
 
 
@@ -165,7 +163,10 @@ def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any],
     size, channels = card["settings"]["image_size"], card["settings"]["channels"]
     hashes = {"sources": hash_files(split.folder, split.records)}
     card = {**card, "name": f"{card['name']}/{split.name}", "hashes": hashes}
-    if output.exists() and any(output.iterdir()) and not _made_by(output, card):
+    made = read_card(output)
+    made["hashes"] = {"sources": made.get("hashes", {}).get("sources")}
+    other = any(made.get(key) != value for key, value in card.items() if key != "versions")
+    if other and output.exists() and any(output.iterdir()):
         raise InputError.occupied(output, "files made with other settings, or of other images")
     if is_intact(output):
         return
@@ -198,13 +199,6 @@ def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any],
     if errors:
         raise errors[0]
     finish_set(partial, records, card, output)
-
-
-def _made_by(destination: Path, card: Mapping[str, Any]) -> bool:
-    """Whether this command made a set, from the same sources with the same settings."""
-    existing = read_card(destination)
-    same = all(existing.get(key) == value for key, value in card.items() if key not in ("versions", "hashes"))
-    return same and existing.get("hashes", {}).get("sources") == card["hashes"]["sources"]
 
 
 def _png_records(split: Split) -> list[ImageRecord]:

@@ -80,8 +80,7 @@ def _folder(runs: Sequence[RunFolder], output: str | None) -> Path:
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise InputError.setting("runs", f"names {', '.join(names)}", "names that differ", "Rename a run's folder")
-    default = runs[0].folder if len(runs) == 1 else runs[0].folder.parent / layout.REPORT
-    return Path(output) if output else default
+    return Path(output or (runs[0].folder if len(runs) == 1 else runs[0].folder.parent / layout.REPORT))
 
 
 def _scores(reports: Sequence[RunReport], which: Accuracy) -> tuple[dict[Setting, Score], str]:

@@ -37,7 +37,6 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         record.class_name = record.class_name or readable_name(record.label)
         load_image(pool / record.file_name)  # an unreadable image is an error before anything is written
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
-    cards = {role: read_card(folder) for role, folder in sources.items()}
     labels = {record.label: record.class_name for record in selected.records}
     paths = (*SOURCES, "features_weights")
     card = {
@@ -47,7 +46,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         "settings": {name: value for name, value in asdict(settings).items() if name not in paths},
         "versions": versions(),
         "hashes": {"selection": hash_json(selected.report)},
-        "provenance": [{"role": role, "folder": sources[role].name, "card": card} for role, card in cards.items()],
+        "provenance": [{"role": role, "folder": f.name, "card": read_card(f)} for role, f in sources.items()],
         "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
     }
     write_set(pool, selected.records, Path(output), card)
