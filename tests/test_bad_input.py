@@ -169,7 +169,7 @@ LENGTH = "trainer.callbacks=[{class_path: PublishedLength, init_args: "
         (
             "evaluation",
             "evaluate.model.init_args.normalisation={mean: [0.5, 0.5], std: [0.2, 0]}",
-            "std: found [0.2, 0.0]",
+            "std: found (0.2, 0.0)",
         ),
         ("evaluation", "evaluate.data.init_args.loading.num_workers=-1", "loading.num_workers: found -1"),
         ("evaluation", "evaluate.data.init_args.batch_size=-1", "batch_size: found -1"),
