@@ -131,7 +131,7 @@ class EpochCheckpoint(ResumeCheckpoint):
 
 
 def check_readable(path: Path) -> None:
-    """Check that a file is a complete checkpoint of tensors and plain values alone.
+    """Check that a file is a complete checkpoint with only tensors and plain values.
 
     Raises:
         InputError: If it is not.
@@ -143,5 +143,5 @@ def check_readable(path: Path) -> None:
     except InputError as error:
         found = error.parts[1]
     if found:
-        expected = "a checkpoint to resume, of tensors and plain values alone"
+        expected = "a checkpoint to resume, with only tensors and plain values"
         raise InputError(path, found, expected, "Delete it to start from the beginning")

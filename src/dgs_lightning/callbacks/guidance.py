@@ -28,7 +28,7 @@ class GuidanceCallback(L.Callback):
     Name your class in ``trainer.callbacks`` of the config. Its attributes with plain values are its settings; they are
     recorded with the images. The task is ``self.task``.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> import torch
         >>> from dgs_lightning.examples import QUIET, write_dit
@@ -90,7 +90,7 @@ class CenterGuidance(GuidanceCallback):
         form: ``x0`` measures the distance to the centre from the predicted clean latent, ``latent`` from the noisy
             latent (Eq. 10 read literally).
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> import torch
         >>> from safetensors.torch import save_file
@@ -154,7 +154,7 @@ class ModeGuidance(CenterGuidance):
             of the same latents and settings are computed once.
         **guidance: Settings of :class:`CenterGuidance`.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_dit, write_latents
         >>> with TemporaryDirectory() as folder:
@@ -211,7 +211,7 @@ class DifficultyAwareGuidance(ModeGuidance):
         intervals: Number of difficulty intervals.
         **modes: Other settings of :class:`ModeGuidance` and :class:`CenterGuidance`.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_dit, write_latents, write_scores
         >>> with TemporaryDirectory() as folder:

@@ -42,7 +42,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         output: Folder of the image set.
         grid: Number of images in the sample grid for TensorBoard; 0 for no grid.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_dit
         >>> with TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             raise InputError.occupied(self.output, "images that this command did not make", "an empty folder")
 
     def _recorded(self) -> Iterator[ImageRecord]:
-        """Records of all finished batches, of earlier runs, too. Batches with broken lines are left out."""
+        """Records of the finished batches of this run and earlier ones, without batches that have broken lines."""
         for manifest in (self.output / MANIFEST, *sorted((self.output / _JOURNAL).glob("*/" + MANIFEST))):
             with suppress(InputError):
                 yield from read_manifest(manifest.parent)
@@ -154,7 +154,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
 
     def finish(self, trainer: L.Trainer) -> None:
         """Write manifest and card if all images are there, and delete the journal."""
-        if self._lock is None:  # no batch was asked for
+        if self._lock is None:  # the datamodule asked for no batch
             return
         records = {record.file_name: record for record in self._recorded()}
         wanted = len(self.data.requests())

@@ -26,7 +26,7 @@ class LatentWriter(ResumableWriter[EncodingTask, ImageDataModule]):
         output: Folder of the cache.
         shard_images: Images of a shard. A kill loses at most one shard of each device.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.data.latents import LatentCache
         >>> from dgs_lightning.examples import QUIET, write_images

@@ -26,8 +26,8 @@ class PublishedLength(pl.Callback):
     >>> trainer = pl.Trainer(**SILENT, max_epochs=-1, callbacks=[length])
 
     Args:
-        epochs: Passes over the training images. Without this and `steps`, it is the published number for as many
-            images per class (Section 4.1).
+        epochs: Passes over the training images. Without this and `steps`, it is the published number for this
+            number of images per class (Section 4.1).
         steps: Number of batches, instead of `epochs`. It is rounded up to whole epochs.
         evaluations: Approximate number of evaluations during the training.
 

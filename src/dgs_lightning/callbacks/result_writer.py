@@ -1,4 +1,4 @@
-"""Writing of the result of a downstream training and, if asked for, of its weights."""
+"""Writing of the result and the weights of a downstream training."""
 
 import warnings
 from pathlib import Path
@@ -20,7 +20,7 @@ MOST_NUMBERED = 20  # up to this many classes a confusion matrix shows its count
 
 
 class ResultWriter(Callback):
-    """Writes ``result.json`` and, if asked to, ``weights/`` into the trainer's ``default_root_dir``.
+    """Writes ``result.json`` and, with ``save_weights``, ``weights/`` into the trainer's ``default_root_dir``.
 
     ``result.json`` has all evaluations of the training, their best and their last accuracy in [0, 1], and the accuracy
     of each class. It is the same byte for byte if the training is repeated, or interrupted and resumed. TensorBoard
@@ -112,5 +112,5 @@ class ResultWriter(Callback):
 
 
 def rounded(value: Tensor) -> float:
-    """A single-precision number, rounded to its 7 significant decimals."""
+    """A single-precision number, rounded to 7 decimals; it has no more."""
     return round(value.item(), 7)

@@ -32,7 +32,7 @@ class SampleGrid(pl.Callback):
     Raises:
         InputError: If a number is out of its range, or there is no such codec.
 
-    Example:
+    Examples:
         >>> grid = SampleGrid(every_n_steps=500, images=4, guidance_scale=2.0)
         >>> SampleGrid(steps=2000)
         Traceback (most recent call last):

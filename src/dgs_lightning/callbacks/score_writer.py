@@ -31,12 +31,12 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     """Writes difficulty, estimator and predicted label of each image, with all digits, into ``metadata.jsonl``.
 
     Until all scores are there, they are in hidden journals: one for each device, with one line for each batch. A set
-    with scores of the same estimators is left alone. Scores of other estimators are replaced as a whole.
+    with scores of the same estimators is not changed. Scores of other estimators are replaced as a whole.
 
     Args:
         output: A folder for the scores alone. By default they go into the metadata and card of the scored set.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_classifier, write_images
         >>> with TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ class TrajectoryRecorder(L.Callback):
     first; their cluster ``centers``, shape ``(images, C, h, w)``, if there are any; and the ``label`` as metadata.
     Recording does not change the images. Name it before the writer: batches that the writer finished are not recorded.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from safetensors.torch import load_file
         >>> from dgs_lightning import RequestDataModule

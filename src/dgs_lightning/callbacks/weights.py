@@ -23,7 +23,7 @@ class WeightsWriter(pl.Callback):
     :meth:`DiffusionTask.save_weights <dgs_lightning.tasks.diffusion.DiffusionTask.save_weights>`. A finished run that
     is started again writes the same weights again.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> import torch
         >>> from lightning.pytorch.demos.boring_classes import BoringModel

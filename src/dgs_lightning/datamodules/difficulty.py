@@ -36,7 +36,7 @@ class DifficultyGuidedDataModule(ImageDataModule):
     Raises:
         InputError: If a setting is outside its limits.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from PIL import Image
         >>> from dgs_lightning.data.records import write_manifest

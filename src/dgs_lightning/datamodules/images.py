@@ -97,7 +97,7 @@ class ImageDataModule(L.LightningDataModule):
     Raises:
         InputError: If a setting is outside its limits.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from PIL import Image
         >>> with TemporaryDirectory() as folder:

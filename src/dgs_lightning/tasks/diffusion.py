@@ -36,7 +36,7 @@ class DiffusionTask(pl.LightningModule):
         dit: Model to fine-tune: a weights folder, a checkpoint file or the id of a model on the Hugging Face hub.
         train: Parameters of ``dit`` to train. ``half`` and ``all``: DiffFit, with scale vectors in the first half of
             the blocks or in all blocks. ``bias``: biases and label table. ``full``: all parameters.
-        label_table: What to do with the classes of ``dit``: ``keep`` them, ``extend`` them by those of the data, or
+        label_table: Change of the classes of ``dit``: ``keep`` them, ``extend`` them by those of the data, or
             ``replace`` them by those of the data.
         size: Size of a new model.
         variational: Whether to train the learned sigma with the variational bound. The released weights were trained
@@ -56,7 +56,7 @@ class DiffusionTask(pl.LightningModule):
     Raises:
         InputError: If a number is out of its range, or there is no model of this size.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning import WeightsWriter
         >>> from dgs_lightning.examples import SILENT, write_latents

@@ -35,7 +35,7 @@ class EncodingTask(pl.LightningModule):
         flips: Whether to encode also the mirror image of each image, so that training can flip at random.
         dtype: Type that the latents are stored in.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_images
         >>> with TemporaryDirectory() as folder:

@@ -29,7 +29,7 @@ class GenerationTask(L.LightningModule):
     Args:
         dit: The model: a weights folder, a diffusers folder or hub id, or a checkpoint file.
         codec: Decoder of the latents: ``pixels`` for none, or the folder or hub id of an autoencoder.
-        weights: ``ema`` for the moving average of the weights, where the training kept one, or ``raw``.
+        weights: ``ema`` for the moving average of the weights, if the training kept one, or ``raw``.
         num_heads: Attention heads, for a checkpoint file that is not of a published size.
         sampler: ``ancestral`` (published), ``ddim`` or ``dpm++``.
         steps: Denoising steps.
@@ -39,7 +39,7 @@ class GenerationTask(L.LightningModule):
         decode_batch: Latents decoded at a time.
         compile: Compile the network with ``torch.compile``.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning import RequestDataModule
         >>> from dgs_lightning.examples import QUIET, write_dit
@@ -136,7 +136,7 @@ class GenerationTask(L.LightningModule):
         }
 
     def predict_step(self, batch: RequestBatch, batch_idx: int) -> Tensor:
-        """8-bit images of a batch of requests, shape ``(B, C, H, W)``. Refuse too large batches and broken latents."""
+        """8-bit images of a batch of requests, shape ``(B, C, H, W)``. They must fit in memory and be finite."""
         try:
             latents = self.generate(batch)
             if not latents.isfinite().all():

@@ -49,7 +49,7 @@ class MinimaxTask(DiffusionTask):
     Raises:
         InputError: If a number is out of its range, or there is no model of this size.
 
-    Example:
+    Examples:
         >>> task = MinimaxTask(CriteriaSettings(representativeness=0.004, memory_size=128), dit="pretrain/weights")
         >>> task.criteria.diversity
         0.008
@@ -105,7 +105,7 @@ class MinimaxTask(DiffusionTask):
         return torch.cat(parts)
 
     def log_progress(self, losses: dict[str, Tensor], share: int) -> None:
-        """Log also how full the memories are and, if asked for, the criteria of each class."""
+        """Log also the filled share of the memories and, with ``log_classes``, the criteria of each class."""
         super().log_progress(losses, share)
         self.log("memory_fill", self.minimax.real.filled.float().mean())
         if self.criteria.log_classes:

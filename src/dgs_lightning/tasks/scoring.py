@@ -59,7 +59,7 @@ class ScoringTask(L.LightningModule):
     Raises:
         InputError: If settings do not go together, or an estimator cannot be read or has seen the images to score.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import write_classifier
         >>> with TemporaryDirectory() as folder:
