@@ -1,7 +1,6 @@
 """The length of a downstream training and how often it is evaluated, by the published protocol."""
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ import lightning.pytorch as pl
 
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.errors import InputError
-from dgs_lightning.tasks.protocol import epochs_of, published_epochs
+from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class PublishedLength(pl.Callback):
         self,
         epochs: Annotated[int | None, AtLeast(1)] = None,
         steps: Annotated[int | None, AtLeast(1)] = None,
-        evaluations: Annotated[int, AtLeast(1)] = 100,
+        evaluations: Annotated[int, AtLeast(1)] = EVALUATIONS,
     ) -> None:
         check_bounds(type(self), {"epochs": epochs, "steps": steps, "evaluations": evaluations})
         self.epochs = epochs
@@ -77,16 +76,15 @@ class PublishedLength(pl.Callback):
                 trainer.max_steps,
             )
         if trainer.check_val_every_n_epoch == 1:
-            trainer.check_val_every_n_epoch = max(1, (epochs_of(trainer, batches) or 1) // self.evaluations)
+            trainer.check_val_every_n_epoch = evaluation_interval(epochs_of(trainer, batches) or 1, self.evaluations)
         interval = trainer.check_val_every_n_epoch
         self.length = {"epochs": trainer.max_epochs, "steps": trainer.max_steps, "epochs per evaluation": interval}
 
     def _epochs(self, trainer: pl.Trainer, batches: int) -> int:
         """Epochs that the settings ask for, of so many batches each."""
-        if self.steps is not None:
-            return math.ceil(self.steps / batches)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        return self.epochs or published_epochs(data.train_images / len(data.labels), len(data.labels))
+        ipc, classes = data.train_images / len(data.labels), len(data.labels)
+        return asked_epochs(self.epochs, self.steps, batches=batches, ipc=ipc, classes=classes)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate after the last epoch, whatever the interval is."""

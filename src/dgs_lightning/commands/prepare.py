@@ -27,6 +27,8 @@ from dgs_lightning.errors import InputError, listed
 from dgs_lightning.files import replacing
 
 DIGITS = "digits"
+DIGIT_SIDE = 8  # pixels
+DIGIT_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images of each class
 SPLITS = ("train", "val")
 DIGITS_CARD = {
     "provenance": [
