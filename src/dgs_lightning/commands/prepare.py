@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -40,11 +41,16 @@ DIGITS_CARD = {
 
 @dataclass(frozen=True)
 class Split:
-    """The images of a training or validation set, before they are prepared."""
+    """An image set of an experiment, such as the images for training or validation before they are prepared."""
 
     name: str
     folder: Path
     records: list[ImageRecord]
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Number of images of each class."""
+        return Counter(record.label for record in self.records)
 
 
 def prepare(
@@ -257,7 +263,7 @@ def _summary(data: str, output: str, splits: Sequence[Split], labels: Sequence[s
     names = ", ".join(labels[:10]) + (" ..." if len(labels) > 10 else "")
     lines = [f"{data}: {len(labels)} classes ({names}); {pixels}"]
     for split in splits:
-        counts = Counter(record.label for record in split.records).values()
+        counts = split.counts.values()
         lines.append(
             f"{Path(output) / split.name}: {len(split.records)} images, {min(counts)} to {max(counts)} of a class"
         )

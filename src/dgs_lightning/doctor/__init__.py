@@ -5,11 +5,7 @@ from dgs_lightning.errors import InputError
 
 
 def main(args: list[str]) -> int:
-    """Examine the experiment that the command line names, and print the findings.
-
-    Returns:
-        Exit status: 1 if there is a problem, else 0.
-    """
+    """Examine the experiment that the command line names, print the findings, and return 1 if there is a problem."""
     description = "Say what would go wrong with an experiment, before hours are spent on it. Nothing is written."
     options = experiment_parser("doctor", description).parse_args(args)
 

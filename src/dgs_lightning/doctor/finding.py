@@ -49,11 +49,7 @@ def error_of(check: Callable[..., Any], *arguments: object) -> InputError | None
 
 
 def show(findings: Sequence[Finding]) -> int:
-    """Print findings as a table.
-
-    Returns:
-        Exit status: 1 if there is a problem, else 0.
-    """
+    """Print findings as a table, and return the exit status: 1 if there is a problem, else 0."""
     table = Table("", "found", "what to do", box=None, padding=(0, 2, 0, 0))
     for finding in findings:
         table.add_row(Text(finding.level, COLOURS[finding.level]), Text(finding.what), Text(finding.remedy))

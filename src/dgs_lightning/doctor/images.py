@@ -1,18 +1,15 @@
 """The images that an experiment starts from: are they there, of the right classes, enough, and readable?"""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from dgs_lightning.commands.prepare import DIGITS, SPLITS
+from dgs_lightning.bounds import with_defaults
+from dgs_lightning.commands.prepare import DIGITS, SPLITS, Split, prepare
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.editions import edition_of
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import load_image
-from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import validation_count
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.errors import InputError, listed
@@ -21,43 +18,17 @@ from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.runs.methods import METHODS, ORIGINALS
 
 SAMPLE = 24  # images of each folder that are read
-
-
-@dataclass(frozen=True)
-class ImageTree:
-    """A folder of class folders.
-
-    Args:
-        role: Its use in the experiment: ``train``, ``val``, ``data`` (to be split), ``original`` or ``pool``.
-        folder: The folder.
-        records: Its images.
-    """
-
-    role: str
-    folder: Path
-    records: Sequence[ImageRecord]
-
-    @cached_property
-    def counts(self) -> Counter[str]:
-        """Number of images of each class."""
-        return Counter(record.label for record in self.records)
-
-    def sample(self) -> list[Path]:
-        """Some images from all over the tree."""
-        step = max(1, len(self.records) // SAMPLE)
-        return [self.folder / record.file_name for record in self.records[::step][:SAMPLE]]
-
-
-Trees = dict[str, ImageTree]
+Trees = dict[str, Split]
+"""Image sets by their use: ``train`` and ``val``, or ``data`` (to be split), ``original`` and ``pool``."""
 
 
 def open_trees(experiment: Experiment) -> tuple[Trees, list[Finding]]:
-    """The folders of images that an experiment names, by role, and the problems of those that cannot be read."""
+    """The image sets that an experiment names, and the problems of those that cannot be read."""
     trees: Trees = {}
     findings: list[Finding] = []
     for role, folder in _folders(experiment).items():
         try:
-            trees[role] = ImageTree(role, folder, read_set(folder))
+            trees[role] = Split(role, folder, read_set(folder))
         except InputError as error:
             found = of_error(error)
             if role in SPLITS and folder.parent.is_dir():
@@ -68,7 +39,7 @@ def open_trees(experiment: Experiment) -> tuple[Trees, list[Finding]]:
 
 
 def _folders(experiment: Experiment) -> dict[str, Path]:
-    """The folders that an experiment names, by role."""
+    """The folders of images that an experiment names, by their use."""
     folders = {role: Path(name) for role in ("original", "pool") if (name := getattr(experiment, role)) is not None}
     if experiment.data is None or are_digits(experiment):
         return folders
@@ -82,13 +53,13 @@ def are_digits(experiment: Experiment) -> bool:
     return experiment.data == DIGITS and experiment.prepare is not None
 
 
-def classes_from(trees: Trees) -> ImageTree | None:
-    """The tree with the classes of the experiment; ``None`` if it cannot be read."""
+def classes_from(trees: Trees) -> Split | None:
+    """The set with the classes of the experiment; ``None`` if it cannot be read."""
     return next((trees[role] for role in ("train", "data", "original", "pool") if role in trees), None)
 
 
 def check_classes(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
-    """The classes of the first folder against the list that the experiment names, and of the others against these."""
+    """The classes of one set against the list that the experiment names, and those of the other sets against these."""
     first = classes_from(trees)
     if first is None:
         return
@@ -109,31 +80,28 @@ def check_classes(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
 def check_counts(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     """Images of each class, against those that are to be selected."""
     ipc = experiment.ipcs[-1]
-    for tree in trees.values():
-        counts = tree.counts.values()
-        yield ok(f"{tree.folder}: {len(tree.records):,} images, {min(counts):,} to {max(counts):,} of a class")
-        wanted, held_out = 1 if tree.role == "val" else ipc, val_fraction(experiment) if tree.role == "data" else None
-        left = {
-            label: count if held_out is None else count - validation_count(count, held_out)
-            for label, count in sorted(tree.counts.items())
-        }
-        short = [f"{label}: {count}" for label, count in left.items() if count < wanted]
-        least = min(left.values())
+    for role, tree in trees.items():
+        sizes = tree.counts.values()
+        yield ok(f"{tree.folder}: {len(tree.records):,} images, {min(sizes):,} to {max(sizes):,} of a class")
+        if role == "val":
+            continue
+        share = val_fraction(experiment) if role == "data" else None
+        classes = sorted(tree.counts.items())
+        left = {label: size - (validation_count(size, share) if share else 0) for label, size in classes}
+        short, least = [f"{label}: {size}" for label, size in left.items() if size < ipc], min(left.values())
         if short:
-            what = f"{tree.folder}: {len(short)} classes with fewer images than the largest ipc {wanted}"
+            what = f"{tree.folder}: {len(short)} classes with fewer images than the largest ipc {ipc}"
             what, remedy = f"{what} ({listed(short, 10)})", f"Add images, or lower ipc to {max(1, least)}"
-            fatal = tree.role == "pool" or least == 0 or _selects_from_originals(experiment)
+            fatal = role == "pool" or least == 0 or _selects_from_originals(experiment)
             yield problem(what, remedy) if fatal else warning(what, remedy)
-        elif tree.role == "pool" and least < 2 * ipc:
-            yield warning(
-                f"{tree.folder}: hardly more images of a class than the ipc {ipc}, so there is little to select from",
-                f"Make a pool of {experiment.pool_multiple * ipc} images a class, as the paper does",
-            )
+        elif role == "pool" and least < 2 * ipc:
+            what = f"{tree.folder}: hardly more images of a class than the ipc {ipc}, so there is little to select from"
+            yield warning(what, f"Make a pool of {experiment.pool_multiple * ipc} images a class, as the paper does")
 
 
 def val_fraction(experiment: Experiment) -> float:
     """Share of the images that becomes the validation set if one tree is split."""
-    return float(expand(experiment.prepare or {}).get("val_fraction", 0.2))
+    return float(with_defaults(prepare, expand(experiment.prepare or {}))["val_fraction"])
 
 
 def _selects_from_originals(experiment: Experiment) -> bool:
@@ -142,27 +110,25 @@ def _selects_from_originals(experiment: Experiment) -> bool:
 
 
 def check_edition(trees: Trees) -> Iterator[Finding]:
-    """The edition of an ImageNet subset. Published numbers are those of ImageNet's own images."""
-    if not {"train", "val"} <= trees.keys():
-        return
-    edition = edition_of(trees["train"].counts, trees["val"].counts)
-    if edition is not None:
-        yield warning(*edition) if edition.advice else ok(edition.description)
+    """The edition of ImageNet, or of a subset. Published numbers are those of ImageNet's own images."""
+    if {"train", "val"} <= trees.keys() and (edition := edition_of(trees["train"].counts, trees["val"].counts)):
+        description, advice = edition
+        yield warning(description, advice) if advice else ok(description)
 
 
 def check_files(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     """Whether a sample of the images can be read, and is large enough."""
-    for tree in trees.values():
+    for role, tree in trees.items():
         sides, broken = [], []
-        for path in tree.sample():
+        for record in tree.records[:: max(1, len(tree.records) // SAMPLE)][:SAMPLE]:
             try:
-                sides.append(min(load_image(path).size))
+                sides.append(min(load_image(tree.folder / record.file_name).size))
             except InputError as error:
                 broken.append(error)
         side, wanted = int(median(sides or [0])), experiment.image_size
         if broken:
             yield of_error(broken[0], f"{len(broken)} of {len(broken) + len(sides)} images: ")
-        elif tree.role != "val" and wanted is not None and side < wanted:
+        elif role != "val" and wanted is not None and side < wanted:
             yield warning(
                 f"{tree.folder}: shorter sides of {side} pixels, enlarged to {wanted}",
                 f"Use larger originals, or set image_size={side} if the DiT is trained from scratch",

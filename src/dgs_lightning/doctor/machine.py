@@ -25,25 +25,21 @@ def check_devices(experiment: Experiment) -> Iterator[Finding]:
     accelerator, wanted = experiment.trainer.get("accelerator", "auto"), _wanted(experiment)
     on_gpus = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus > 0)
     if on_gpus and wanted > gpus:
-        yield problem(
-            f"trainer.devices={wanted} with accelerator {accelerator}: {gpus} GPUs found",
-            f"Set trainer.devices={gpus}" if gpus else "Set trainer.accelerator=auto, or run where there is a GPU",
-        )
+        remedy = f"Set trainer.devices={gpus}" if gpus else "Set trainer.accelerator=auto, or run where there is a GPU"
+        yield problem(f"trainer.devices={wanted} with accelerator {accelerator}: {gpus} GPUs found", remedy)
     processes = max(experiment.jobs, 1 if on_gpus else wanted)
     if processes * experiment.threads > CORES:
-        yield warning(
-            f"{processes} processes of {experiment.threads} threads on {CORES} cores get in each other's way",
-            f"Set jobs={max(1, CORES // experiment.threads)}, or fewer threads (results depend on threads, too)",
-        )
+        what = f"{processes} processes of {experiment.threads} threads on {CORES} cores get in each other's way"
+        jobs = max(1, CORES // experiment.threads)
+        yield warning(what, f"Set jobs={jobs}, or fewer threads (results depend on threads, too)")
 
 
 def _wanted(experiment: Experiment) -> int:
     """Number of devices that the trainer is to use; 1 if it takes all that there are."""
     devices = experiment.trainer.get("devices", 1)
     named = devices if isinstance(devices, list) else str(devices).split(",")
-    if len(named) > 1 or isinstance(devices, list):
-        return len(named)
-    return max(1, int(named[0])) if named[0].isdigit() else 1
+    counted = not isinstance(devices, list) and str(devices).isdigit()
+    return max(1, int(devices)) if counted else len(named)
 
 
 def check_disk(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Finding]:

@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 
 from dgs_lightning.data.classes import check_known
-from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, warning
+from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.doctor.images import Trees, classes_from
-from dgs_lightning.doctor.work import settings_of
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import Experiment
@@ -17,6 +16,7 @@ from dgs_lightning.models.dit.formats import dit_labels
 from dgs_lightning.models.estimator import EstimatorSource
 from dgs_lightning.models.hub import AUTOENCODER, TRANSFORMER, licence_of
 from dgs_lightning.runs import layout
+from dgs_lightning.tasks.work import settings_of
 
 ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
 RENAME = "If the classes are ImageNet's, name the class folders by WordNet id"
@@ -34,7 +34,7 @@ def check_weights(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[F
 
 def _is_used(value: str, stages: Sequence[Stage]) -> bool:
     """Whether a value is in the settings of a stage; also true without any stages."""
-    return not stages or any(json.dumps(value) in json.dumps(stage.config) for stage in stages)
+    return not stages or json.dumps(value) in json.dumps([stage.config for stage in stages])
 
 
 def _availability(model: str, error: InputError | None, licence: str | None = None) -> Finding:
@@ -46,8 +46,8 @@ def _availability(model: str, error: InputError | None, licence: str | None = No
         return ok(f"{model}: on this machine{terms}")
     found = of_error(error)
     if isinstance(error, NotFetched) and not HF_HUB_OFFLINE:
-        return warning(f"{found.what}{terms}; a run fetches it when it needs it", f"Without a network: {found.remedy}")
-    return found
+        return warning(f"{found.what}{terms}; a run with a network fetches it", found.remedy)
+    return problem(f"{found.what}{terms}", found.remedy)
 
 
 def _weights_of_estimator(experiment: Experiment) -> str | None:
@@ -70,7 +70,7 @@ def check_labels_of_models(experiment: Experiment, stages: Sequence[Stage], tree
 
 
 def _labels_of_dit(name: str, wanted: set[str], stages: Sequence[Stage]) -> Finding:
-    tuned = next((settings_of(stage, "model") for stage in stages if stage.name == layout.FINETUNE), None) or {}
+    tuned = next((settings_of(stage.config["model"]) for stage in stages if stage.name == layout.FINETUNE), None) or {}
     untuned = [s.name for s in stages if s.command == "predict" and s.config["model"]["init_args"].get("dit") == name]
     if tuned.get("label_table", "keep") != "keep" and not untuned:
         return ok(f"dit {name}: fine-tuning gives its label table the classes of the data")

@@ -1,6 +1,5 @@
-"""A trial of the networks: whether they take the images, and how long the experiment takes with them."""
+"""The networks: whether they take the images, and how long the experiment takes with them."""
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -9,12 +8,10 @@ import torch
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, warning
 from dgs_lightning.doctor.machine import CORES
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.tasks.work import Classifier, Network, Work
+from dgs_lightning.models.trial import Classifier, Network, build, seconds_per_image
+from dgs_lightning.tasks.work import Work
 
-MOST_PARAMETERS = 60_000_000  # of a network that is tried
-LARGEST_BATCH = 64
-LONG_ENOUGH = 0.2  # seconds of a trial
-A_DAY = 86_400
+A_DAY = 86_400  # seconds
 FASTER = "Run it where there are GPUs, or set fewer steps, networks or repeats"
 
 
@@ -23,7 +20,7 @@ def check_networks(works: Mapping[str, Work]) -> Iterator[Finding]:
     stages = {work.network: stage for stage, work in works.items() if isinstance(work.network, Classifier)}
     for network, stage in stages.items():
         with torch.device("meta"):
-            error = error_of(network.build)
+            error = error_of(build, network)
         fits = ok(f"network {network.name}: takes images of {network.side} pixels")
         yield of_error(error, f"stage {stage}: ") if error else fits
 
@@ -39,7 +36,8 @@ def check_time(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
     if not passes.total():
         return
     torch.set_num_threads(experiment.threads)
-    seconds = 0.0
+    seconds, places = 0.0, torch.cuda.device_count() or max(1, CORES // experiment.threads)
+    side_by_side = min(experiment.jobs, places)
     for network, images in passes.items():
         if not images:
             continue
@@ -48,35 +46,11 @@ def check_time(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
             what = "time: no estimate, since a network is unknown, or too large to be tried within seconds"
             yield ok(what) if torch.cuda.is_available() else warning(f"{what}, and there is no GPU", FASTER)
             return
-        seconds += images * each / _side_by_side(network, experiment)
+        # Only classifiers are trained side by side.
+        seconds += images * each / (side_by_side if isinstance(network, Classifier) else 1)
     what = f"time: roughly {in_words(seconds)} on this machine, by forward passes of each network timed now; "
     what += "encoding, scoring and reading come on top"
     yield ok(what) if seconds < A_DAY else warning(what, FASTER)
-
-
-def _side_by_side(network: Network | None, experiment: Experiment) -> int:
-    """Number of stages with a network that run at a time. Stages with the DiT run one after another."""
-    places = torch.cuda.device_count() or max(1, CORES // experiment.threads)
-    return min(experiment.jobs, places) if isinstance(network, Classifier) else 1
-
-
-@torch.inference_mode()
-def seconds_per_image(network: Network) -> float | None:
-    """Time of one image's share of a forward pass, in batches as large as can be tried; ``None`` for large networks."""
-    with torch.device("meta"):
-        if sum(parameter.numel() for parameter in network.build().parameters()) > MOST_PARAMETERS:
-            return None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = network.build().to(device).eval()
-    batch = 1
-    while True:
-        inputs = [tensor.to(device) for tensor in network.inputs(batch)]
-        start = time.perf_counter()
-        model(*inputs).sum().item()
-        seconds = time.perf_counter() - start
-        if batch == LARGEST_BATCH or seconds > LONG_ENOUGH:
-            return seconds / batch
-        batch = min(8 * batch, LARGEST_BATCH)
 
 
 def in_words(seconds: float) -> str:

@@ -1,21 +1,18 @@
 """The work of an experiment, as its tasks count it: stage by stage, in the order of the plan."""
 
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 
-import dgs_lightning
-from dgs_lightning.bounds import with_defaults
 from dgs_lightning.commands.prepare import DIGIT_COUNTS, DIGIT_SIDE, SPLITS
-from dgs_lightning.configs import class_name
 from dgs_lightning.data.images import is_grey, load_image
 from dgs_lightning.data.splits import split_sizes
 from dgs_lightning.doctor.images import Trees, are_digits, classes_from, val_fraction
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.experiment.stage import Settings, Stage
+from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import latent_shape
+from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.runs import layout
-from dgs_lightning.tasks.work import WORK, Inputs, Transformer, Work
+from dgs_lightning.tasks.work import Inputs, Work, set_of, work_of
 
 
 def inputs_of(experiment: Experiment, trees: Trees) -> Inputs | None:
@@ -23,7 +20,7 @@ def inputs_of(experiment: Experiment, trees: Trees) -> Inputs | None:
     if are_digits(experiment):
         counts, side, channels = list(DIGIT_COUNTS), experiment.image_size or DIGIT_SIDE, 1
     elif tree := classes_from(trees):
-        image = load_image(tree.sample()[0])
+        image = load_image(tree.folder / tree.records[0].file_name)
         counts = list(tree.counts.values())
         side, channels = experiment.image_size or min(image.size), 1 if is_grey(image) else 3
     else:
@@ -40,36 +37,22 @@ def works_of(experiment: Experiment, stages: Sequence[Stage], inputs: Inputs) ->
     """The work of each stage that is counted, by its name. What a stage makes is added to the inputs of later ones."""
     works = {}
     for stage in stages:
-        work = _work(experiment, stage, inputs)
-        if work is not None:
+        if work := _work(experiment, stage, inputs):
             inputs.images[_folder(experiment, stage.name)] = work.images
-            if isinstance(work.network, Transformer):
+            if isinstance(work.network, DiTConfig):
                 inputs.dits[_folder(experiment, layout.weights(stage.name))] = work.network
             works[stage.name] = work
     return works
 
 
-def settings_of(stage: Stage, part: str) -> Settings | None:
-    """All settings of a stage's ``model`` or ``data``, defaults included; ``None`` if its class is not ours."""
-    section = stage.config.get(part) or {}
-    kind = getattr(dgs_lightning, class_name(section) or "", None)
-    return None if kind is None else with_defaults(kind, section.get("init_args") or {})
-
-
 def _work(experiment: Experiment, stage: Stage, inputs: Inputs) -> Work | None:
     """The work of a stage; ``None`` if it is not counted."""
-    images = 0
     if stage.command == "prepare":
-        images = sum(inputs.count(_folder(experiment, f"{layout.DATA}/{name}")) for name in SPLITS)
+        return set_of(sum(inputs.count(_folder(experiment, f"{layout.DATA}/{name}")) for name in SPLITS), inputs)
     if stage.command == "select":
-        images = int(min(inputs.classes * int(stage.config["ipc"]), inputs.count(stage.config["pool"]) or inf))
-    if images:
-        return Work("", images=images, disk=images * inputs.image_bytes)
-    model, data = settings_of(stage, "model"), settings_of(stage, "data")
-    counted = WORK.get(class_name(stage.config.get("model")) or "")
-    if model is None or data is None or counted is None:
-        return None
-    return counted(model, data, stage.config["trainer"], inputs)
+        wanted = inputs.classes * int(stage.config["ipc"])
+        return set_of(min(wanted, inputs.count(stage.config["pool"]) or wanted), inputs)
+    return work_of(stage.config, inputs) if "model" in stage.config else None
 
 
 def _folder(experiment: Experiment, path: str) -> str:

@@ -55,4 +55,6 @@ def why_estimator_missing(name: str, weights: str | None) -> InputError | None:
 
 
 def _not_fetched(where: str, fetch: str, instead: str) -> NotFetched:
-    return NotFetched(where, "neither a path nor a model in the cache", "a local copy", f"Use {fetch}, or {instead}")
+    return NotFetched(
+        where, "neither a path nor a model in the cache", "a local copy", f"Fetch it once with {fetch}, or {instead}"
+    )

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
+import dgs_lightning
+from dgs_lightning.bounds import with_defaults
 from dgs_lightning.configs import class_name
 from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.diffusion.memory import memory_bytes
@@ -17,7 +18,7 @@ from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiT, DiTConfig
-from dgs_lightning.models.registry import build_network
+from dgs_lightning.models.trial import Classifier, Network
 from dgs_lightning.tasks.diffusion_settings import ModelSize
 from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
 
@@ -28,60 +29,6 @@ IN_TRAINING = 4  # further copies of a trained parameter: gradient, two of Adam,
 ON_DISK = 6  # copies of it: itself, two of Adam and the average in a checkpoint; raw and averaged as weights
 UNLIMITED = {"max_epochs": None, "max_steps": -1, "limit_train_batches": 1.0, "accumulate_grad_batches": 1}
 LIGHTNING_EPOCHS = 1_000  # of a trainer without any limit
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """Architecture of a classifier.
-
-    Args:
-        name: Name of the network, see :func:`~dgs_lightning.models.registry.build_network`.
-        classes: Number of classes.
-        side: Side of its images in pixels.
-        channels: Channels of its images.
-        width: Channels of a ConvNet.
-    """
-
-    name: str
-    classes: int
-    side: int
-    channels: int
-    width: int
-
-    def build(self) -> nn.Module:
-        """The network with random weights.
-
-        Raises:
-            InputError: If there is no such network, or the images are too small for it.
-        """
-        return build_network(self.name, self.classes, self.side, self.channels, width=self.width)
-
-    def inputs(self, batch: int) -> tuple[Tensor, ...]:
-        """Random images."""
-        return (torch.rand(batch, self.channels, self.side, self.side),)
-
-
-@dataclass(frozen=True)
-class Transformer:
-    """Architecture of a DiT.
-
-    Args:
-        config: The architecture.
-    """
-
-    config: DiTConfig
-
-    def build(self) -> nn.Module:
-        """The network with random weights."""
-        return DiT(self.config)
-
-    def inputs(self, batch: int) -> tuple[Tensor, ...]:
-        """Random latents, with timesteps and classes."""
-        zeros, side = torch.zeros(batch, dtype=torch.long), self.config.input_size
-        return torch.randn(batch, self.config.in_channels, side, side), zeros, zeros
-
-
-Network = Classifier | Transformer
 
 
 @dataclass
@@ -102,7 +49,7 @@ class Inputs:
     channels: int
     latent_shape: tuple[int, int, int]
     images: dict[str, int]
-    dits: dict[str, Transformer] = field(default_factory=dict)
+    dits: dict[str, DiTConfig] = field(default_factory=dict)
 
     @property
     def image_bytes(self) -> int:
@@ -119,7 +66,7 @@ class Work:
     """Work and space that a stage takes.
 
     Args:
-        what: What is counted; empty if the stage is too quick to count anything.
+        what: What is counted; empty if it is too quick to count.
         count: The number of these.
         passes: Images that pass forward through the network; 0 for passes that are not counted.
         network: The network; ``None`` if its architecture is not known.
@@ -139,6 +86,28 @@ class Work:
     memory: int = 0
 
 
+def set_of(images: int, inputs: Inputs) -> Work:
+    """Work of a command that writes so many images, which is too quick to count."""
+    return Work("", images=images, disk=images * inputs.image_bytes)
+
+
+def work_of(config: Settings, inputs: Inputs) -> Work | None:
+    """Work of a ``dgs fit`` or ``dgs predict`` with these settings; ``None`` if its task is not one of this package."""
+    model, data = settings_of(config["model"]), settings_of(config["data"])
+    counted = _WORK.get(class_name(config["model"]) or "")
+    return counted(model, data, config["trainer"], inputs) if model and data and counted else None
+
+
+def settings_of(section: Settings) -> Settings | None:
+    """All settings of a task or datamodule, defaults included; ``None`` if its class is not one of this package.
+
+    Args:
+        section: The settings ``model`` or ``data`` of a command.
+    """
+    kind = getattr(dgs_lightning, class_name(section) or "", None)
+    return None if kind is None else with_defaults(kind, section.get("init_args") or {})
+
+
 def encoding(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
     """Work of ``EncodingTask``: the latents of each image."""
     images, codec = inputs.count(data["predict"]), model["codec"]
@@ -155,10 +124,10 @@ def diffusion(model: Settings, data: Settings, trainer: Settings, inputs: Inputs
     work = Work(f"training steps of the DiT on {batch} images", steps, TRAINING * steps * batch, dit)
     if dit is None:
         return work
-    total, trained = parameters(dit.config, model["train"] if model["dit"] else "full")
+    total, trained = parameters(dit, model["train"] if model["dit"] else "full")
     memories = 0
     if criteria := model.get("criteria"):
-        values = dit.config.in_channels * dit.config.input_size**2
+        values = dit.in_channels * dit.input_size**2
         dtype = getattr(torch, criteria["memory_dtype"])
         memories = 2 * memory_bytes(inputs.classes, criteria["memory_size"], values, dtype)  # of real and generated
     disk, memory = FLOAT * ON_DISK * trained + memories, FLOAT * (total + IN_TRAINING * trained) + memories
@@ -177,14 +146,11 @@ def parameters(dit: DiTConfig, train: str) -> tuple[int, int]:
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
-def _dit(model: Settings, inputs: Inputs) -> Transformer | None:
+def _dit(model: Settings, inputs: Inputs) -> DiTConfig | None:
     """Architecture of the DiT that a task loads or makes; ``None`` if it is not known."""
     if not model["dit"]:
-        return Transformer(ModelSize.of(model["size"]).config(inputs.latent_shape, inputs.classes))
-    if model["dit"] in inputs.dits:
-        return inputs.dits[model["dit"]]
-    config = dit_config(model["dit"])
-    return None if config is None else Transformer(config)
+        return ModelSize.of(model["size"]).config(inputs.latent_shape, inputs.classes)
+    return inputs.dits.get(model["dit"]) or dit_config(model["dit"])
 
 
 def generation(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
@@ -237,7 +203,7 @@ def training_length(trainer: Settings, images: int, batch_size: int, classes: in
     return epochs, epochs // interval
 
 
-WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
+_WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
     "EncodingTask": encoding,
     "DiffusionTask": diffusion,
     "MinimaxTask": diffusion,
@@ -245,4 +211,3 @@ WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
     "ScoringTask": scoring,
     "ClassificationTask": classification,
 }
-"""Work of each task, by the name of its class. Settings are complete: ``model`` and ``data`` have all defaults."""
