@@ -156,11 +156,7 @@ def check_value(name: str, value: object, limit: Between | OneOf) -> None:
 
 
 def with_defaults(owner: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a class or function, completed by the defaults of the missing ones. Groups are dictionaries.
-
-    >>> with_defaults(Folds, {"fold": 1})
-    {'fold': 1, 'folds': None}
-    """
+    """Settings of a class or function, completed by the defaults of the missing ones. Groups are dictionaries."""
     complete = {name: _plain(value) for name, value in settings.items()}
     for name, parameter in _parameters(owner).items():
         value = complete.setdefault(name, _plain(parameter.default))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.cards import hash_json
-from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.classes import check_known
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
@@ -115,14 +115,8 @@ class ScoringTask(L.LightningModule):
         """
         data: ImageDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         for member in self.members:
-            unknown = sorted(set(data.labels) - set(member.labels))
-            if unknown:
-                raise InputError(
-                    data.predict_folder,
-                    found=f"{len(unknown)} labels that {member.identity} does not know ({', '.join(unknown[:10])})",
-                    expected=f"labels such as {', '.join(f'{x} ({readable_name(x)})' for x in member.labels[:3])}",
-                    remedy="Rename the class folders, or train an estimator on these labels",
-                )
+            remedy = f"Rename the class folders of {data.predict_folder}, or train an estimator on these labels"
+            check_known(data.labels, member.labels, member.identity, remedy)
         self._columns = [torch.tensor([m.labels.index(label) for label in data.labels]) for m in self.members]
         ranks = {label: rank for rank, label in enumerate(self._labels)}
         self._places = [torch.tensor([ranks[label] for label in member.labels]) for member in self.members]

@@ -56,9 +56,9 @@ class Inputs:
         """Bytes of a decoded image. A PNG file rarely has more."""
         return self.side**2 * self.channels
 
-    def count(self, folder: str) -> int:
+    def count(self, folder: str | None) -> int:
         """Number of images or latents in a folder; 0 for an unknown folder."""
-        return self.images.get(Path(folder).as_posix(), 0)
+        return 0 if folder is None else self.images.get(Path(folder).as_posix(), 0)
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def training_length(trainer: Settings, images: int, batch_size: int, classes: in
         classes: Number of classes.
     """
     given = {name: value for name, value in trainer.items() if value is not None}
-    batches, limits = math.ceil(images / batch_size), SimpleNamespace(**{**UNLIMITED, **given})
+    batches, limits = max(1, math.ceil(images / batch_size)), SimpleNamespace(**{**UNLIMITED, **given})
     callbacks = [callback for callback in given.get("callbacks", []) if class_name(callback) == "PublishedLength"]
     published = None if not callbacks else (isinstance(callbacks[-1], dict) and callbacks[-1].get("init_args")) or {}
     interval = trainer.get("check_val_every_n_epoch") or 1
@@ -200,7 +200,8 @@ def training_length(trainer: Settings, images: int, batch_size: int, classes: in
     epochs = epochs_of(limits, batches) or 0
     if published is not None and interval == 1:
         interval = evaluation_interval(epochs, published.get("evaluations", EVALUATIONS))
-    return epochs, epochs // interval
+    last = published is not None and epochs % interval > 0  # the callback evaluates after the last epoch, too
+    return epochs, epochs // interval + last
 
 
 _WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
