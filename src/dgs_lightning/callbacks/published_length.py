@@ -1,7 +1,6 @@
 """Length of a downstream training and interval of its evaluations, by the published protocol."""
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ import lightning.pytorch as pl
 
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.errors import InputError
-from dgs_lightning.tasks.protocol import epochs_of, published_epochs
+from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class PublishedLength(pl.Callback):
         self,
         epochs: Annotated[int | None, AtLeast(1)] = None,
         steps: Annotated[int | None, AtLeast(1)] = None,
-        evaluations: Annotated[int, AtLeast(1)] = 100,
+        evaluations: Annotated[int, AtLeast(1)] = EVALUATIONS,
     ) -> None:
         check_bounds(type(self), {"epochs": epochs, "steps": steps, "evaluations": evaluations})
         self.epochs = epochs
@@ -65,16 +64,15 @@ class PublishedLength(pl.Callback):
             limits = f"max_epochs {trainer.max_epochs}, max_steps {trainer.max_steps}"
             log.info("The trainer decides the length (%s); with -1 in both PublishedLength decides", limits)
         if trainer.check_val_every_n_epoch == 1:
-            trainer.check_val_every_n_epoch = max(1, (epochs_of(trainer, batches) or 1) // self.evaluations)
+            trainer.check_val_every_n_epoch = evaluation_interval(epochs_of(trainer, batches) or 1, self.evaluations)
         interval = trainer.check_val_every_n_epoch
         self.length = {"epochs": trainer.max_epochs, "steps": trainer.max_steps, "epochs per evaluation": interval}
 
     def _epochs(self, trainer: pl.Trainer, batches: int) -> int:
         """Epochs by the settings, for this number of batches in an epoch."""
-        if self.steps is not None:
-            return math.ceil(self.steps / batches)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        return self.epochs or published_epochs(data.train_images / len(data.labels), len(data.labels))
+        ipc, classes = data.train_images / len(data.labels), len(data.labels)
+        return asked_epochs(self.epochs, self.steps, batches=batches, ipc=ipc, classes=classes)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate after the last epoch, even if it is not at an interval."""

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
@@ -26,16 +28,24 @@ from dgs_lightning.errors import InputError, listed
 from dgs_lightning.files import replacing
 
 DIGITS = "digits"
+DIGIT_SIDE = 8  # pixels
+DIGIT_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images of each class
 SPLITS = ("train", "val")
 _DIGITS_SOURCE = "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI), as bundled with scikit-learn"
 
 
-class Split(NamedTuple):
-    """The images of a training or validation set, before they are prepared."""
+@dataclass(frozen=True)
+class Split:
+    """An image set of an experiment, such as the images for training or validation before they are prepared."""
 
     name: str
     folder: Path
     records: list[ImageRecord]
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Number of images of each class."""
+        return Counter(record.label for record in self.records)
 
 
 def prepare(
@@ -129,11 +139,13 @@ def _check(splits: Sequence[Split], classes: str | None, output: Path) -> tuple[
         if output.resolve().is_relative_to(split.folder.resolve()):
             found = f"a folder in {split.folder}, whose images are read"
             raise InputError.occupied(output, found, "a folder outside it", "Give another output")
-    (_, folder, train), (_, val_folder, val) = splits
-    labels = check_labels({record.label for record in train}, classes, folder)
+    train, val = splits
+    labels = check_labels(set(train.counts), classes, train.folder)
     if len(labels) < 2:
-        raise InputError(folder, f"one class ({labels[0]})", "at least two class folders", "Give the folder above them")
-    return check_labels({record.label for record in val}, labels, val_folder)
+        raise InputError(
+            train.folder, f"one class ({labels[0]})", "at least two class folders", "Give the folder above them"
+        )
+    return check_labels(set(val.counts), labels, val.folder)
 
 
 def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
@@ -216,7 +228,7 @@ def _summary(data: str, output: str, splits: Sequence[Split], labels: Sequence[s
     """The images read and written, in a few lines."""
     pixels = f"{size} x {size} pixels, {'grey' if channels == 1 else 'RGB'}, centre crop"
     lines = [f"{data}: {len(labels)} classes ({listed(labels, 10)}); {pixels}"]
-    for name, _, records in splits:
-        counts = Counter(record.label for record in records).values()
-        lines.append(f"{Path(output) / name}: {len(records)} images, {min(counts)} to {max(counts)} of a class")
+    for split in splits:
+        least, most = min(split.counts.values()), max(split.counts.values())
+        lines.append(f"{Path(output) / split.name}: {len(split.records)} images, {least} to {most} of a class")
     return "\n".join(lines)

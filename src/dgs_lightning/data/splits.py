@@ -41,4 +41,15 @@ def validation_part(records: Sequence[ImageRecord], fraction: float, seed: int) 
     if not 0 < fraction < 1:
         raise ValueError(f"a validation fraction lies between 0 and 1, got {fraction}; set 0.2")
     ranks = ranks_in_class(records, "split", seed)
-    return [rank < min(max(1, round(fraction * size)), size - 1) for rank, size in ranks]
+    return [rank < min(validation_count(size, fraction), size - 1) for rank, size in ranks]
+
+
+def validation_count(size: int, fraction: float) -> int:
+    """Number of images for validation in a class of so many images: at least one, and not all of several."""
+    return max(1, min(round(fraction * size), size - 1))
+
+
+def split_sizes(classes: Sequence[int], fraction: float) -> tuple[int, int]:
+    """Numbers of images for training and for validation, from the number of images in each class."""
+    val = sum(validation_count(size, fraction) for size in classes)
+    return sum(classes) - val, val

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
@@ -13,6 +13,7 @@ from dgs_lightning.bounds import FINITE, Above, AtLeast, Group
 
 EPOCHS = {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500}  # largest images per class -> epochs
 EPOCHS_BEYOND = 300
+EVALUATIONS = 100  # about how many there are in a training
 MANY_CLASSES = 100
 MOMENTUM = 0.9
 ADAMW = (1e-3, 0.01)  # learning rate and weight decay; torch's own
@@ -73,8 +74,35 @@ def published_epochs(ipc: float, classes: int) -> int:
     return epochs if classes < MANY_CLASSES else epochs * 2 // 300 * 100
 
 
-def epochs_of(trainer: Trainer, batches: int) -> int | None:
-    """Epochs by the limits of a trainer, for a number of batches in an epoch; ``None`` without a limit.
+def asked_epochs(epochs: int | None, steps: int | None, *, batches: int, ipc: float, classes: int) -> int:
+    """Epochs that the settings ``epochs`` and ``steps`` of ``PublishedLength`` ask for.
+
+    Args:
+        epochs: Number of epochs.
+        steps: Number of batches instead, rounded up to whole epochs.
+        batches: Training batches of an epoch.
+        ipc: Training images per class, for the published number if both settings are ``None``.
+        classes: Number of classes.
+    """
+    return math.ceil(steps / batches) if steps is not None else epochs or published_epochs(ipc, classes)
+
+
+def evaluation_interval(epochs: int, evaluations: int) -> int:
+    """Epochs between two evaluations, for about so many evaluations in a training."""
+    return max(1, epochs // evaluations)
+
+
+class Limits(Protocol):
+    """The limits of a training, as a trainer has them."""
+
+    limit_train_batches: Any
+    max_epochs: Any
+    max_steps: int
+    accumulate_grad_batches: int
+
+
+def epochs_of(trainer: Trainer | Limits, batches: int) -> int | None:
+    """Epochs of a training, the last one perhaps incomplete, by its trainer's limits; ``None`` without any limit.
 
     An incomplete last epoch counts as one.
     """

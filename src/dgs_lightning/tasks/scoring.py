@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.cards import hash_json
-from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.classes import check_known
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
@@ -113,11 +113,8 @@ class ScoringTask(L.LightningModule):
         """Match the labels of the images with those of each estimator, which must know all of them."""
         data: ImageDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         for member in self.members:
-            if unknown := sorted(set(data.labels) - set(member.labels)):
-                known = ", ".join(f"{label} ({readable_name(label)})" for label in member.labels[:3])
-                expected = f"labels of {member.identity}, such as {known}"
-                remedy = "Rename the class folders, or train an estimator on these labels"
-                raise InputError.labels(data.predict_folder, expected, remedy, unknown=unknown)
+            remedy = f"Rename the class folders of {data.predict_folder}, or train an estimator on these labels"
+            check_known(data.labels, member.labels, member.identity, remedy)
         self._columns = [torch.tensor([m.labels.index(label) for label in data.labels]) for m in self.members]
         ranks = {label: rank for rank, label in enumerate(self._labels)}
         self._places = [torch.tensor([ranks[label] for label in member.labels]) for member in self.members]
