@@ -1,8 +1,9 @@
-"""Griffe extension: the roles and directives of reStructuredText in docstrings become Markdown."""
+"""Griffe extension: the roles, directives and doctests of docstrings become Markdown."""
 
 import re
 from typing import Any
 
+import dgs_lightning
 from griffe import Extension, Object
 
 RULES = (
@@ -10,7 +11,9 @@ RULES = (
     (re.compile(r"^( *)\.\. math:: (.*)$", re.MULTILINE), r"\1\\[\2\\]"),
     (re.compile(r":(?:attr|class|data|func):`~?([^`]*?)(\w+)`"), r"[`\2`][\1\2]"),
     (re.compile(r"::$", re.MULTILINE), ":"),
+    (re.compile(r"^( *)(>>> .*(?:\n\1[^ \n].*|\n\1 +\S.*)*)$", re.MULTILINE), r"\1```pycon\n\1\2\n\1```"),
 )
+PUBLIC_NAME = re.compile(r"\]\[dgs_lightning\.(\w+)\]")
 
 
 class MarkdownDocstrings(Extension):
@@ -21,3 +24,11 @@ class MarkdownDocstrings(Extension):
         if obj.docstring is not None:
             for pattern, replacement in RULES:
                 obj.docstring.value = pattern.sub(replacement, obj.docstring.value)
+            obj.docstring.value = PUBLIC_NAME.sub(_full_path, obj.docstring.value)
+
+
+def _full_path(match: re.Match[str]) -> str:
+    """Link to the module that defines a public name of the package."""
+    if match[1] not in dgs_lightning.__all__:
+        return match[0]
+    return f"][{getattr(dgs_lightning, match[1]).__module__}.{match[1]}]"
