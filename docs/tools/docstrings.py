@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
-import dgs_lightning
 from griffe import Extension, Object
+
+import dgs_lightning
 
 RULES = (
     (re.compile(r":math:`([^`]*)`"), r"\\(\1\\)"),

@@ -41,7 +41,9 @@ def test_a_new_row_of_the_registry_runs_to_tables_figures_and_documentation(gent
     assert rows["gentle"]["accuracy_last_mean"] > 0
     assert rows["gentle"]["mean_difficulty"] < rows["random"]["mean_difficulty"]
     chosen = [record.difficulty for record in read_manifest(run.output / "distilled" / "gentle-ipc2")]
-    assert rows["gentle"]["mean_difficulty"] == pytest.approx(sum(chosen) / len(chosen))  # not of all that its stage made
+    assert rows["gentle"]["mean_difficulty"] == pytest.approx(
+        sum(chosen) / len(chosen)
+    )  # not of all that its stage made
     assert "| Gentle | 2 |" in (run.output / "summary.md").read_text()
     assert "| Gentle | Random | 2 |" in (run.output / "summary.md").read_text()
     [accuracy] = [figure for figure in figures_of(read_run(run.output)) if figure.slug == "accuracy"]

@@ -244,8 +244,7 @@ class RunFolder:
         name = layout.ORIGINAL if name == layout.FULL else name
         if name not in self._listings:
             folder = self.scores_folder(name) or self.image_folder(name)
-            chosen = self.folder / layout.DISTILLED / name  # a set may take some of the images that its stage scored
-            self._listings[name] = {} if folder is None else _list_images(folder, chosen)
+            self._listings[name] = {} if folder is None else _list_images(folder)
         return self._listings[name]
 
     def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
@@ -320,13 +319,9 @@ def _evaluation(path: Path, folder: str) -> Evaluation:
         raise InputError.broken(path, f"no usable {error}", expected, _REMEDY) from None
 
 
-def _list_images(folder: Path, chosen: Path) -> dict[str, tuple[list[str], NDArray[np.float64]]]:
+def _list_images(folder: Path) -> dict[str, tuple[list[str], NDArray[np.float64]]]:
     by_label: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    records = read_manifest(folder) if (folder / MANIFEST).is_file() else scan_images(folder)
-    if chosen != folder and (chosen / MANIFEST).is_file():
-        names = {record.file_name for record in read_manifest(chosen)}
-        records = [record for record in records if record.file_name in names]
-    for record in records:
+    for record in read_manifest(folder) if (folder / MANIFEST).is_file() else scan_images(folder):
         score = math.nan if record.difficulty is None else record.difficulty
         by_label[record.label].append((score, record.file_name))
     listing = {}
