@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, listed
 
 Settings = dict[str, Any]
 _PACKAGE = Path(__file__).parent
@@ -30,19 +30,16 @@ def load_config(name: str, folder: str = "") -> Settings:
     while next_name is not None:
         path = find_config(next_name, folder)
         if any(path.samefile(other) for other in seen):
-            raise InputError(
-                f"{path}: base",
-                found=f"a circle: {' -> '.join(map(str, [*seen, path]))}",
-                expected="a config that does not start from itself",
-                remedy="Remove one 'base' of these files",
+            found, expected = (
+                f"a circle: {' -> '.join(map(str, [*seen, path]))}",
+                "a config that does not start from itself",
             )
+            raise InputError(f"{path}: base", found, expected, "Remove one 'base' of these files")
         seen.append(path)
         own = load_yaml(path)
         next_name = own.pop("base", None)
         if not isinstance(next_name, str | None):
-            raise InputError(
-                f"{path}: base", found=repr(next_name), expected="the name of one config", remedy="Name one config"
-            )
+            raise InputError(f"{path}: base", repr(next_name), "the name of one config", "Name one config")
         settings = merge(own, settings)
     return settings
 
@@ -67,12 +64,8 @@ def find_config(name: str, folder: str = "") -> Path:
     known = sorted(str(p.relative_to(ROOT / folder).with_suffix("")) for p in (ROOT / folder).rglob("*.yaml"))
     beside = [other for other in known if other.split("/")[0] == name.split("/")[0]]
     near = difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.7) or beside or known
-    raise InputError(
-        f"config {name!r}",
-        found="no such file",
-        expected="a YAML file or a shipped config",
-        remedy=f"Give a path, or one of: {', '.join(near[:20])}{', ...' if len(near) > 20 else ''}",
-    )
+    remedy = f"Give a path, or one of: {listed(near, 20)}"
+    raise InputError(f"config {name!r}", "no such file", "a YAML file or a shipped config", remedy)
 
 
 def load_yaml(path: Path) -> Settings:
@@ -86,21 +79,15 @@ def load_yaml(path: Path) -> Settings:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         problem = getattr(error, "problem", None) or "broken YAML"
-        raise InputError(
-            path, found=f"{problem} in line {line}", expected="valid YAML", remedy="Mend the line"
-        ) from None
+        raise InputError(path, f"{problem} in line {line}", "valid YAML", "Correct the line") from None
     if not isinstance(content, dict):
-        raise InputError(
-            path,
-            found=type(content).__name__,
-            expected="a mapping of settings",
-            remedy="Write it as 'key: value' lines",
-        )
+        found = type(content).__name__
+        raise InputError(path, found, "a mapping of settings", "Write it as 'key: value' lines")
     return content
 
 
 def merge(base: Settings, changes: Settings, section: str = "") -> Settings:
-    """Settings with changes laid over them.
+    """Settings, changed by others.
 
     Mappings are merged, callbacks of a trainer are added (:func:`add_callbacks`), and everything else is replaced.
 
@@ -170,12 +157,9 @@ def remove_callbacks(settings: Settings) -> Settings:
         elif name in there:
             kept = [other for other in kept if class_name(other) != name]
         else:
-            raise InputError(
-                "trainer.callbacks",
-                found=f"{{remove: {name}}}, but no {name}",
-                expected=f"the name of a callback of this run ({', '.join(filter(None, there)) or 'it has none'})",
-                remedy="Correct the name, or delete the entry",
-            )
+            found, known = f"{{remove: {name}}}, but no {name}", ", ".join(filter(None, there)) or "it has none"
+            expected = f"the name of a callback of this run ({known})"
+            raise InputError("trainer.callbacks", found, expected, "Correct the name, or delete the entry")
     return {**settings, "trainer": {**trainer, "callbacks": kept}}
 
 

@@ -48,7 +48,7 @@ class ResultWriter(Callback):
         save_weights: Write the trained network as the folder ``weights``.
 
     Raises:
-        InputError: If it is used with another task than :class:`~dgs_lightning.ClassificationTask`.
+        InputError: If the task is not a :class:`~dgs_lightning.tasks.classification.ClassificationTask`.
     """
 
     def __init__(self, save_weights: bool = False) -> None:

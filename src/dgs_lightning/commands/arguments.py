@@ -34,9 +34,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             InputError: Always.
         """
-        raise InputError(
-            "arguments", found=message, expected=f"what '{self.prog} --help' lists", remedy="Correct the command"
-        )
+        raise InputError.setting("arguments", message, f"what '{self.prog} --help' lists", "Correct the command")
 
 
 def experiment_parser(command: str, description: str) -> Parser:
@@ -66,15 +64,11 @@ def moved_setting(error: BaseException) -> InputError | None:
     setting = unknown["option"] or unknown["group"]
     if (place := getattr(kind, "MOVED", {}).get(setting)) is not None:
         found = f"a setting that {unknown['name']} does not have"
-        return InputError(f"{unknown['key']}.{setting}", found=found, expected=place, remedy="Move it")
+        return InputError(f"{unknown['key']}.{setting}", found, place, "Move it")
     if (place := place_in_groups(kind, setting)) is None:
         return None
-    return InputError(
-        f"{unknown['key']}.{setting}",
-        found="a setting without its group",
-        expected=f"{unknown['key']}.{place}",
-        remedy="Rename it",
-    )
+    found, expected = "a setting without its group", f"{unknown['key']}.{place}"
+    return InputError(f"{unknown['key']}.{setting}", found, expected, "Rename it")
 
 
 def parse(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
@@ -89,7 +83,7 @@ def parse(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
         found, moved = short_message(error), moved_setting(error)
     if moved is not None:
         raise moved
-    raise InputError("settings", found=found, expected=f"what '{command} --help' lists", remedy="Correct that setting")
+    raise InputError("settings", found, f"what '{command} --help' lists", "Correct that setting")
 
 
 def with_one_config(args: list[str]) -> list[str]:

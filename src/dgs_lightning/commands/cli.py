@@ -79,17 +79,10 @@ class StepReport(pl.Callback):
         """After an optimiser step."""
         self._report(trainer.global_step, trainer.estimated_stepping_batches)
 
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: pl.Trainer, *batch: Any) -> None:  # noqa: ANN401
         """After a batch of predictions."""
-        self._report(batch_idx + 1, sum(trainer.num_predict_batches))
+        number: int = batch[3]
+        self._report(number + 1, sum(trainer.num_predict_batches))
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -224,9 +217,7 @@ def as_input_error(error: BaseException) -> InputError:
         if isinstance(cause, InputError):
             return cause
         cause = cause.__cause__ or cause.__context__
-    return InputError(
-        "settings", found=short_message(error), expected="settings that go together", remedy="Correct them"
-    )
+    return InputError("settings", short_message(error), "settings that go together", "Correct them")
 
 
 def function_of(command: str) -> Callable[..., Any]:

@@ -175,7 +175,7 @@ class Plan:
         """Add the stage in which a strong classifier, trained on the originals, says how legible a pool is."""
         if self.experiment.judge is not None:
             task = {"estimator": self._fit_classifier(layout.JUDGE, self.experiment.judge, {})}
-            self._score(layout.judged(pool.partition("/")[2]), task, InRun(pool))
+            self._score(layout.judged(layout.scored_as(pool)), task, InRun(pool))
 
     # ---- distilled sets --------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class Plan:
         self._check_own_settings(method, experiment)
         for stage in method.made_by:
             folder = self._make(stage, method, name, experiment, folder)
-        scores = self.scores(folder.path.partition("/")[2], folder)
+        scores = self.scores(layout.scored_as(folder.path), folder)
         assert name.ipc is not None
         return {"pool": folder, "pool_scores": scores, "pool_images": experiment.pool_multiple * name.ipc}
 

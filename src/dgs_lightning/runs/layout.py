@@ -118,6 +118,12 @@ def scores(name: str) -> str:
     return f"{SCORES}/{name}"
 
 
+def scored_as(folder: str) -> str:
+    """Name of the scores of images that a stage made: ``dit`` for ``pools/dit``, ``crops-SET`` for ``crops/SET``."""
+    part, _, name = folder.partition("/")
+    return name if part in (POOLS, GUIDED) else folder.replace("/", "-")
+
+
 def judged(pool: str) -> str:
     """Name, among the scores, of what the judge says of an image pool."""
     return f"judge-{pool}"

@@ -60,8 +60,9 @@ class ClassificationTask(L.LightningModule):
 
     Batches are images ``(B, C, S, S)`` in ``[0, 1]`` and the positions of their classes in ``labels`` of the
     datamodule. The trainer decides how long to train and how often to evaluate; the callback
-    :class:`~dgs_lightning.PublishedLength` sets both as published, and :class:`~dgs_lightning.ResultWriter` writes the
-    result. The initial weights, the augmentation and CutMix depend on `seed` alone.
+    :class:`~dgs_lightning.callbacks.published_length.PublishedLength` sets both as published, and
+    :class:`~dgs_lightning.callbacks.result_writer.ResultWriter` writes the result. The initial weights, the
+    augmentation and CutMix depend on `seed` alone.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
