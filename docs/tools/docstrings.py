@@ -12,8 +12,8 @@ RULES = (
     (re.compile(r"^( *)\.\. math:: (.*)$", re.MULTILINE), r"\1\\[\2\\]"),
     (re.compile(r":(?:attr|class|data|func):`~?([^`]*?)(\w+)`"), r"[`\2`][\1\2]"),
     (re.compile(r"::$", re.MULTILINE), ":"),
-    (re.compile(r"^( *)(>>> .*(?:\n\1[^ \n].*|\n\1 +\S.*)*)$", re.MULTILINE), r"\1```pycon\n\1\2\n\1```"),
 )
+EXAMPLES = re.compile(r"^( *)(>>> .*(?:\n\1[^ \n].*|\n\1 +\S.*)*)$", re.MULTILINE)
 PUBLIC_NAME = re.compile(r"\]\[dgs_lightning\.(\w+)\]")
 
 
@@ -25,7 +25,15 @@ class MarkdownDocstrings(Extension):
         if obj.docstring is not None:
             for pattern, replacement in RULES:
                 obj.docstring.value = pattern.sub(replacement, obj.docstring.value)
+            obj.docstring.value = EXAMPLES.sub(_fenced, obj.docstring.value)
             obj.docstring.value = PUBLIC_NAME.sub(_full_path, obj.docstring.value)
+
+
+def _fenced(match: re.Match[str]) -> str:
+    """A doctest as a block of code. An indented one outside of a section is a block in Markdown already."""
+    if match[1] and not re.search(r"^Examples?:$", match.string[: match.start()], re.MULTILINE):
+        return match[0]
+    return f"{match[1]}```pycon\n{match[1]}{match[2]}\n{match[1]}```"
 
 
 def _full_path(match: re.Match[str]) -> str:
