@@ -9,6 +9,7 @@ from dgs_lightning.commands.cli import check, function_arguments
 from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
+from dgs_lightning.experiment.run import main as run_experiment
 from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import load_experiment
 
@@ -183,3 +184,13 @@ def test_settings_without_a_class_are_those_of_the_last_callback_of_the_config(
     for more in ([], ["--trainer.callbacks+=DeviceStatsMonitor"]):
         callbacks = dict(callbacks_of("--config=last.yaml", "--trainer.callbacks.logging_interval=step", *more))
         assert callbacks["LearningRateMonitor"]["logging_interval"] == "step"
+
+
+def test_a_dry_run_shows_the_callbacks_of_each_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["--set", "finetune.trainer.callbacks=[{remove: SampleGrid}, Timer]"]
+    run_experiment(["quickstart", "--dry-run", "--output", str(tmp_path / "run"), *changes])
+    lines = {line.split()[1]: line.partition("  # ")[2] for line in capsys.readouterr().out.splitlines()}
+    assert lines["finetune"] == "ResumeCheckpoint, WeightsWriter, Timer"
+    assert lines["pretrain"] == "ResumeCheckpoint, SampleGrid, WeightsWriter"
+    assert lines["data"] == ""
+    assert not list(tmp_path.iterdir())

@@ -75,6 +75,7 @@ def test_the_wheel_has_every_file_of_the_package_the_configs_and_the_licence(bui
         files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         shipped = {f"{prefix}/{path.relative_to(folder)}": path.read_bytes() for path in files}
         assert {name: found.get(name) for name in shipped} == shipped
+    assert "dgs_lightning/runs/layout.py" in found  # a folder that .gitignore must not name
     (licence,) = [name for name in found if name.endswith("/LICENSE")]
     assert found[licence] == (ROOT / "LICENSE").read_bytes()
 

@@ -86,7 +86,7 @@ assert state() == before, state()
 FIT = """
 from dgs_lightning import ClassificationTask, EpochCheckpoint, ImageDataModule
 trainer = pl.Trainer(max_steps=1, callbacks=[EpochCheckpoint()], **quiet)
-trainer.fit(ClassificationTask("convnet2", steps=1), ImageDataModule(**data))
+trainer.fit(ClassificationTask("convnet2"), ImageDataModule(**data))
 """
 PREDICT = """
 from dgs_lightning import EncodingTask, ImageDataModule, LatentWriter

@@ -251,3 +251,26 @@ def test_the_weights_of_a_classifier_are_kept_where_another_stage_reads_them() -
         if callback["class_path"] == "ResultWriter"
     }
     assert writers == {"estimator": True, "judge": True, "evaluation": False}
+
+
+def test_every_stage_says_how_many_threads_it_computes_with() -> None:
+    assert {stage.config["threads"] for stage in stages(replace(SMALL, threads=3))} == {3}
+
+
+def test_rows_with_the_same_centres_share_the_stage_that_computes_them() -> None:
+    later = {"method": "dag", "dag": {"stop_timestep": 30}}
+    smoothed = {"method": "dag", "dag": {"smoothing": "paper"}}
+    experiment = replace(
+        SMALL, ipc=10, methods=["dag", "later", "smoothed"], variants={"later": later, "smoothed": smoothed}
+    )
+    by_name = {stage.name: stage for stage in stages(experiment)}
+    centers = {
+        row: by_name[f"guided/{row}-ipc10"].config["data"]["init_args"]["centers"].path for row in experiment.methods
+    }
+    assert centers["dag"] == centers["later"] == "centers/dag-ipc10/centers.safetensors"
+    assert centers["smoothed"] == "centers/smoothed-ipc10/centers.safetensors"
+
+
+def test_a_setting_that_no_stage_of_a_method_takes_is_refused() -> None:
+    with pytest.raises(InputError, match=r"dag: found 'strength', expected one of seed, smoothing, .*stop_timestep"):
+        stages(replace(SMALL, ipc=10, methods=["dag"], dag={"strength": 2}))

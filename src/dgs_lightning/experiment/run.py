@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from dgs_lightning.commands.arguments import experiment_parser
+from dgs_lightning.configs import class_name
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.execution import Outcome
 from dgs_lightning.experiment.plan import Plan
@@ -66,9 +67,11 @@ class ExperimentRun:
         return self.records.status(stage.name, self.keys[stage.name], results)
 
     def show(self) -> None:
-        """Print each stage, its status and its command."""
+        """Print each stage, its status and its command, and the callbacks that the command uses."""
         for stage in self.stages:
-            print(f"{self.status(stage):8} {stage.name:45} {self.command(stage)}")
+            callbacks = (stage.config.get("trainer") or {}).get("callbacks") or []
+            names = f"  # {', '.join(str(class_name(callback)) for callback in callbacks)}" if callbacks else ""
+            print(f"{self.status(stage):8} {stage.name:45} {self.command(stage)}{names}")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 Settings = dict[str, Any]
-NUMBERS = ("seed", "seed_everything", "fold", "ipc", "pool_images", "images_per_class")  # which a plan counts up
+# Whole numbers that tell the stages of one kind apart.
+VARYING = ("seed", "seed_everything", "fold", "ipc", "pool_images", "images_per_class")
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,12 @@ def fingerprint(path: Path) -> list[tuple[str, int, int]]:
 
 
 def one_of_each_kind(stages: Sequence[Stage]) -> list[Stage]:
-    """The first of the stages that differ only in paths of the run and in ``NUMBERS``."""
+    """The first of the stages that differ only in paths of the run and in ``VARYING`` settings."""
 
     def counted(content: Any) -> Any:  # noqa: ANN401
         if isinstance(content, Mapping):
             return {
-                key: 0 if key in NUMBERS and isinstance(value, int) else counted(value)
+                key: 0 if key in VARYING and isinstance(value, int) else counted(value)
                 for key, value in content.items()
             }
         return [counted(value) for value in content] if isinstance(content, list) else content
