@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 import dgs_lightning
 from dgs_lightning.__main__ import main
-from dgs_lightning.bounds import Between, Ranged, check_bounds, limits
+from dgs_lightning.bounds import Between, check_bounds, limits
 from dgs_lightning.callbacks.checkpointing import KEYS, check_readable
 from dgs_lightning.commands.cli import check
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
@@ -224,22 +224,6 @@ def test_a_run_with_a_wrong_setting_of_its_last_stage_does_not_begin(tmp_path: P
     arguments = ("--output", str(tmp_path / "run"), *changes(*FEW, "evaluate.trainer.max_epochs=-2"))
     assert "max_epochs: found -2" in answer("run", "quickstart", *arguments)
     assert not list(tmp_path.rglob("*.json"))
-
-
-RANGED = sorted(
-    name
-    for name in dgs_lightning.__all__
-    if issubclass(getattr(dgs_lightning, name), Ranged) and getattr(dgs_lightning, name).RANGES
-)
-
-
-@pytest.mark.parametrize("name", RANGED)
-def test_no_number_of_a_range_is_neither_taken_nor_refused(name: str) -> None:
-    kind: type[Ranged] = getattr(dgs_lightning, name)
-    for setting in kind.RANGES:
-        for value in (float("nan"), float("inf"), -float("inf")):
-            with pytest.raises(InputError, match=setting):
-                Ranged.check_settings.__func__(kind, {setting: value})  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", dgs_lightning.__all__)

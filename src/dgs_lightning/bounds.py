@@ -10,11 +10,6 @@ A limit stands around the whole type of a parameter. A group is a small frozen d
     ...         super().__init__()
     ...         save_settings(self)
     ...         self.average = Average.of(average)
-    ...
-    ...     @classmethod
-    ...     def check_combination(cls, settings: Mapping[str, Any]) -> None:  # where settings depend on each other
-    ...         if settings["depth"] == 1 and settings["average"]["decay"] > 0:
-    ...             raise InputError("depth", found="1", expected="2 with an average", remedy="Set average.decay to 0")
     >>> MyTask(average=Average(decay=0.5)).hparams
     "average": {'decay': 0.5}
     "depth":   None
@@ -23,42 +18,34 @@ A limit stands around the whole type of a parameter. A group is a small frozen d
     dgs_lightning.errors.InputError: average.decay: found 1.0, expected at least 0, below 1. Correct the setting.
 
 The command line and YAML show a group as nested keys: ``--model.average.decay=0.5``, or ``average: {decay: 0.5}`` in
-``init_args``. ``hparams`` hold a group as a plain dictionary, and so do checkpoints, which are read with
-``weights_only=True``. ``Group.of`` makes a group of the dictionary, which ``load_from_checkpoint`` passes. A class
-reads the settings of a group from its own attribute (``self.average``).
+``init_args``. ``hparams`` and checkpoints, which are read with ``weights_only=True``, hold a group as a plain
+dictionary. ``load_from_checkpoint`` passes the dictionary, and ``Group.of`` makes it a group again.
 """
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from math import inf
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from dgs_lightning.errors import InputError
 
 
 class Between:
-    """Numbers between two others, both included unless ``open`` names them. NaN and infinity are always outside.
-
-    Args:
-        low: The smallest number.
-        high: The largest number.
-        open: The end that is itself outside.
-    """
+    """Numbers from ``low`` to ``high``, without the ends that ``open`` names. NaN and infinity are always outside."""
 
     def __init__(self, low: float, high: float, open: Literal["left", "right", "both"] | None = None) -> None:
         self.low, self.high = low, high
         self.outside = {"left": (low,), "right": (high,), "both": (low, high), None: ()}[open] + (inf, -inf)
 
     def allows(self, value: object) -> bool:
-        """Whether a value is inside. A value that is not a number is."""
+        """Whether a value is inside. Values that are not numbers count as inside."""
         return not isinstance(value, int | float) or (self.low <= value <= self.high and value not in self.outside)
 
     def __repr__(self) -> str:
-        """The limits in words, for errors and ``--help``."""
+        """The limits as text, for errors and ``--help``."""
         low = f"{'above' if self.low in self.outside else 'at least'} {self.low}"
         high = f"{'below' if self.high in self.outside else 'at most'} {self.high}"
         ends = [low if self.low > -inf else "", high if self.high < inf else ""]
@@ -90,7 +77,7 @@ class OneOf:
         return value in self.values
 
     def __repr__(self) -> str:
-        """The values in words."""
+        """The values as text."""
         return f"one of {', '.join(map(str, self.values))}"
 
 
@@ -99,30 +86,25 @@ FINITE = Between(-inf, inf)
 
 @dataclass(frozen=True)
 class Group:
-    """Base of a group of settings: a frozen dataclass whose fields may have limits.
-
-    Raises:
-        InputError: If a setting is outside its limits, or settings do not go together.
-    """
+    """Base of a group of settings: a frozen dataclass that :func:`check_bounds` checks when it is built."""
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         check_bounds(type(self), vars(self))
 
     @classmethod
     def of(cls, value: Self | Mapping[str, Any]) -> Self:
-        """The group that is given, or the one that a plain dictionary describes."""
+        """A group, from itself or from a plain dictionary."""
         return cls(**value) if isinstance(value, Mapping) else value
 
 
 def check_bounds(owner: Callable[..., Any], settings: Mapping[str, Any], prefix: str = "") -> None:
-    """Check settings against the signature of a class or function: each value, then those of groups, then all together.
+    """Check settings against the signature of a class or function: each value, then groups, then the combination.
 
-    A class checks settings that depend on each other in a classmethod ``check_combination``. It gets all settings, with
-    the defaults of missing ones, and groups as dictionaries.
+    The classmethod ``check_combination`` of a class or group, if it has one, gets all its settings: the given ones, the
+    defaults of the others, and groups as dictionaries.
 
     Args:
-        owner: The class or function. Parameters that a class inherits count, too.
+        owner: The class or function. Inherited parameters of a class are checked as well.
         settings: Values by name. Each value of a list is checked; ``None`` passes.
         prefix: Text before the names in errors.
 
@@ -141,7 +123,7 @@ def check_bounds(owner: Callable[..., Any], settings: Mapping[str, Any], prefix:
             check_combination(settings)
         except InputError as error:
             where, found, expected, remedy = error.parts
-            raise InputError(f"{prefix}{where}", found=found, expected=expected, remedy=remedy) from None
+            raise InputError(f"{prefix}{where}", found, expected, remedy) from None
 
 
 def check_value(name: str, value: object, limit: Between | OneOf) -> None:
@@ -152,16 +134,13 @@ def check_value(name: str, value: object, limit: Between | OneOf) -> None:
     """
     for item in value if isinstance(value, list | tuple) and isinstance(limit, Between) else [value]:
         if item not in (None, inspect.Parameter.empty) and not limit.allows(item):
-            raise InputError(name, found=str(value), expected=str(limit), remedy="Correct the setting")
+            raise InputError.setting(name, value, str(limit))
 
 
 def save_settings(module: Any, *, logger: bool = True) -> None:  # noqa: ANN401
     """Save and check the settings of a LightningModule or LightningDataModule: call it first in the constructor.
 
-    It is ``module.save_hyperparameters()`` with groups as plain dictionaries.
-
-    Raises:
-        InputError: If :func:`check_bounds` refuses them.
+    It is ``module.save_hyperparameters()`` with groups as plain dictionaries, then :func:`check_bounds`.
     """
     module.save_hyperparameters(frame=sys._getframe(1), logger=logger)
     groups = {name: _plain(value) for name, value in module.hparams.items() if isinstance(value, Group)}
@@ -178,11 +157,10 @@ def limits(owner: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, B
 
 
 def place_in_groups(owner: Callable[..., Any], name: str) -> str | None:
-    """New place of a setting that was no part of a group before: ``optimizer.lr`` for ``lr``.
+    """New place of a setting that moved into a group: ``optimizer.lr`` for ``lr``.
 
-    The place is known where exactly one group of the class has a field of that name. For the name of a group itself,
-    it is the list of its fields: ``optimizer.{kind, lr}``. A class names the places of fields that also have a new name
-    in ``RENAMED``.
+    It is found if exactly one group of the class has a field of that name, or ``RENAMED`` of the class names it. For
+    the name of a group itself, it is the list of its fields: ``optimizer.{kind, lr}``.
     """
     if place := getattr(owner, "RENAMED", {}).get(name):
         return str(place)
@@ -215,36 +193,9 @@ def _limits(hint: object) -> Iterator[Between | OneOf]:
 
 def _group(hint: object) -> type[Group] | None:
     """The group of a type such as ``Optimizer`` or ``Optimizer | None``."""
-    kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Group)]
-    return kinds[0] if kinds else None
+    kinds = (kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Group))
+    return next(kinds, None)
 
 
 def _plain(value: object) -> object:
     return asdict(value) if isinstance(value, Group) else value
-
-
-# ---- the older form, until nothing uses it ---------------------------------------------------------------------------
-
-_INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
-
-
-def check_ranges(settings: Mapping[str, Any], ranges: Mapping[str, str], where: object = None) -> None:
-    """Refuse numbers outside intervals that are written as text. Write limits in the signature instead."""
-    for name, interval in ranges.items():
-        matched = _INTERVAL.fullmatch(interval)
-        assert matched is not None, interval
-        left, low, high, right = matched.groups()
-        ends: dict[str, Literal["left", "right", "both"] | None] = {"(]": "left", "[)": "right", "()": "both"}
-        limit = Between(float(low), float(high), open=ends.get(left + right))
-        check_value(name if where is None else f"{where}: {name}", settings.get(name), limit)
-
-
-class Ranged:
-    """A class with ``RANGES``. Write limits in the signature instead."""
-
-    RANGES: ClassVar[Mapping[str, str]] = {}
-
-    @classmethod
-    def check_settings(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse numbers outside ``RANGES``."""
-        check_ranges(settings, cls.RANGES)

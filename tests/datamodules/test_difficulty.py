@@ -125,8 +125,10 @@ def test_lightning_cli_shows_and_takes_all_its_settings(
     pool: str, original: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = ["--data=DifficultyGuidedDataModule", f"--data.pool={pool}", f"--data.original={original}", "--data.ipc=5"]
-    options = ["--data.selection.shortage=nearest", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
-    monkeypatch.setattr("sys.argv", ["dgs", "fit", *data, *options])
+    options = ["--data.selection.shortage=nearest", "--data.val_batch_size=7", "--trainer.fast_dev_run=true"]
+    monkeypatch.setattr("sys.argv", ["dgs", "fit", *data, *options, "--trainer.accelerator=cpu"])
     command = LightningCLI(AnyClassifier, L.LightningDataModule, subclass_mode_data=True, save_config_callback=None)
-    assert command.config["fit"]["data"]["init_args"]["selection"]["smoothing"] == "paper"
+    settings = command.config["fit"]["data"]["init_args"]
+    assert (settings["selection"]["smoothing"], settings["val_batch_size"], settings["crop"]) == ("paper", 7, "plain")
+    assert not any(name in settings for name in ("train", "cross_fitting", "seed"))  # the selection sets them
     assert command.datamodule.report["shortage"] == "nearest"

@@ -167,7 +167,7 @@ def test_a_class_short_of_images_is_an_error_unless_fewer_are_allowed(pool: Path
 
 def test_a_missing_class_is_named(pool: Path, tmp_path: Path) -> None:
     one = make_set(tmp_path / "one", {"cat": 10, "emu": 10})
-    with pytest.raises(InputError, match=r"no images of dog; classes that .* lacks: emu"):
+    with pytest.raises(InputError, match=r"1 missing label \(dog\); 1 unknown label \(emu\)"):
         run(pool=one, original=pool, ipc=5)
 
 

@@ -19,7 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import dgs_lightning
-from dgs_lightning.bounds import Above, AtLeast, Between, Ranged, check_bounds, check_value
+from dgs_lightning.bounds import Above, AtLeast, Between, check_bounds, check_value
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint, check_readable
 from dgs_lightning.commands.arguments import parse, short_message, with_one_config
 from dgs_lightning.commands.process import prepared_process
@@ -145,8 +145,6 @@ class DGSCommandLine(LightningCLI):
             settings.trainer.logger = False
         for kind, own in named_classes(settings):
             check_bounds(kind, own)
-            if issubclass(kind, Ranged):
-                kind.check_settings(own)
         if settings.ckpt_path not in (None, "last", "best", "hpc"):
             check_readable(Path(settings.ckpt_path))
         # LightningCLI would now replace the settings given here by those in the checkpoint, if it saw its path.
@@ -245,7 +243,7 @@ def function_arguments(command: str, args: list[str]) -> tuple[dict[str, Any], i
     threads: int | None = arguments.pop("threads")
     check_bounds(function_of(command), arguments)
     module = importlib.import_module(FUNCTION_COMMANDS[command])
-    if check_combination := getattr(module, "check_combination", None) or getattr(module, "check_settings", None):
+    if check_combination := getattr(module, "check_combination", None):
         check_combination(arguments)
     return arguments, threads
 

@@ -17,11 +17,8 @@ CLASS_LISTS = ("imagewoof", "imagenette", "imageidc", "imagenet100", "imagenet1k
 def class_list(name: str) -> tuple[str, ...]:
     """WordNet ids of a published subset of ImageNet, in the published order.
 
-    Args:
-        name: ``imagewoof``, ``imagenette``, ``imageidc``, ``imagenet100`` or ``imagenet1k``.
-
     Raises:
-        InputError: If there is no such list.
+        InputError: If the name is not in ``CLASS_LISTS``.
     """
     if name == "imageidc":
         return class_list("imagenet100")[:10]
@@ -45,7 +42,7 @@ def _imagenet_ranks() -> dict[str, int]:
 
 
 def imagenet_index(label: str) -> int | None:
-    """Rank of a WordNet id among all 1,000 of ImageNet-1K; none for other labels."""
+    """Rank of a WordNet id among the 1,000 of ImageNet-1K; none for other labels."""
     return _imagenet_ranks().get(label) if WORDNET_ID.fullmatch(label) else None
 
 
@@ -57,25 +54,24 @@ def readable_name(label: str) -> str:
     return description.split(",", 1)[0]
 
 
-def labels_of(folder: Path) -> tuple[str, ...]:
-    """Labels of a tree of class folders, sorted.
+def labels_of(source: str | Path) -> tuple[str, ...]:
+    """Labels of a class list, by its name, in its order; or of a tree of class folders, sorted.
 
     Raises:
-        InputError: If the folder has no images.
+        InputError: If it is no class list, and no folder with images.
     """
-    return tuple(sorted({record.label for record in scan_images(folder)}))
+    if source in CLASS_LISTS:
+        return class_list(str(source))
+    return tuple(sorted({record.label for record in scan_images(Path(source))}))
 
 
 def check_labels(found: set[str], expected: str | Sequence[str] | None, where: object) -> tuple[str, ...]:
-    """Check the labels of an image set against a list.
+    """Check the labels of an image set against a list, and return them in its order; without a list, sorted.
 
     Args:
         found: Labels of an image set.
-        expected: The labels that it must have, or the name of a class list; none where any labels will do.
+        expected: The labels that it must have, or the name of a class list; none if all labels are allowed.
         where: The set, for the message.
-
-    Returns:
-        The labels in the order of the list; sorted where there is no list.
 
     Raises:
         InputError: If the labels differ from those of the list; the message names the differences.

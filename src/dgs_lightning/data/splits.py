@@ -1,4 +1,4 @@
-"""Folds and validation parts of a set. They depend on file names alone: equal for any order and any machine."""
+"""Folds and validation parts of a set. They depend on file names alone, not on the order or the machine."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,12 +8,7 @@ from dgs_lightning.seeding import named_seed
 
 
 def ranks_in_class(records: Sequence[ImageRecord], *names: int | str) -> list[tuple[int, int]]:
-    """Rank of each image within its class, by a hash of its file name, and the size of the class.
-
-    Args:
-        records: The images.
-        names: Names of the purpose; each purpose has an order of its own.
-    """
+    """Rank of each image within its class, by a hash of its file name and ``names``, and the size of the class."""
     classes: dict[str, list[int]] = defaultdict(list)
     for position, record in enumerate(records):
         classes[record.label].append(position)
@@ -39,10 +34,9 @@ def folds_of(records: Sequence[ImageRecord], folds: int) -> list[int]:
 
 
 def validation_part(records: Sequence[ImageRecord], fraction: float, seed: int) -> list[bool]:
-    """Whether each image is for validation: the given fraction of every class, at least one image and never all.
+    """Whether each image is for validation: a fraction of every class, at least one image but never all.
 
-    Raises:
-        ValueError: If the fraction is not between 0 and 1.
+    A fraction that is not between 0 and 1 raises a ValueError.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"a validation fraction lies between 0 and 1, got {fraction}; set 0.2")

@@ -1,11 +1,12 @@
 """Batches of images by position: from memory if they fit, otherwise decoded in worker processes."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -17,22 +18,15 @@ Positions = Sequence[Tensor]  # for each batch, the positions of its images
 
 
 class Streamed(Dataset[tuple[Any, Tensor] | InputError]):
-    """Batches of a set, decoded each time.
+    """Batches ``(images, label positions)`` of a set, decoded each time.
 
     An error is returned in place of a batch, because it would lose its type if a worker process raised it.
-
-    Args:
-        images: The set.
     """
 
     def __init__(self, images: ImageSet) -> None:
         self.images = images
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def __getitem__(self, positions: Tensor) -> tuple[Any, Tensor] | InputError:
-        """Images and label positions of a batch."""
         try:
             images, labels = default_collate([self.images[position] for position in positions.tolist()])
         except InputError as error:
@@ -40,8 +34,8 @@ class Streamed(Dataset[tuple[Any, Tensor] | InputError]):
         return images, labels
 
 
-class Decoded(Dataset[tuple[Any, Tensor]]):
-    """Batches of a set that is decoded once, on all cores, and kept in memory.
+class Decoded:
+    """Batches ``(images, label positions)`` of a set that is decoded once, on all cores, and kept in memory.
 
     Args:
         images: A set of uint8 images of one size.
@@ -61,11 +55,7 @@ class Decoded(Dataset[tuple[Any, Tensor]]):
                 pass
         self.pixels, self.labels = pixels.to(device), labels.to(device)
 
-    def __len__(self) -> int:
-        return len(self.pixels)
-
     def __getitem__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and label positions of a batch."""
         positions = positions.to(self.pixels.device)
         return self.pixels[positions], self.labels[positions]
 
@@ -74,7 +64,7 @@ class BatchLoader:
     """Serves batches ``(images, label positions)``; uint8 pixels become float32 in [0, 1].
 
     Args:
-        images: Batches by the positions of their images.
+        images: Gives a batch for the positions of its images.
         batches: Called when an epoch begins; returns the positions for each batch.
         num_workers: Processes that decode ``Streamed`` images.
         with_positions: Serve ``(images, image positions, label positions)``.
@@ -98,22 +88,21 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         batches = self.batches()
-        for positions, (images, labels) in zip(batches, self._load(batches), strict=True):
+        loaded: Iterable[Any] = map(self.images.__getitem__, batches)
+        if isinstance(self.images, Streamed):
+            loaded = DataLoader(self.images, batch_size=None, sampler=batches, num_workers=self.num_workers)
+        for positions, batch in zip(batches, loaded, strict=True):
+            if isinstance(batch, InputError):
+                raise batch
+            images, labels = batch
             if isinstance(images, Tensor) and images.dtype == torch.uint8:
                 images = images.float() / 255
             yield (images, positions, labels) if self.with_positions else (images, labels)
 
-    def _load(self, batches: Positions) -> Iterator[tuple[Any, Tensor]]:
-        if isinstance(self.images, Decoded):
-            return map(self.images.__getitem__, batches)
-        loader = DataLoader(self.images, batch_size=None, sampler=batches, num_workers=self.num_workers)
-        return map(_raised, loader)
 
-
-def _raised(batch: tuple[Any, Tensor] | InputError) -> tuple[Any, Tensor]:
-    if isinstance(batch, InputError):
-        raise batch
-    return batch
+def place_of(trainer: Trainer | None) -> tuple[int, int]:
+    """Number of this device, from 0, and number of all devices. Without a trainer, there is one device."""
+    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
 def check_shareable(batch_size: int, devices: int) -> None:
@@ -123,12 +112,8 @@ def check_shareable(batch_size: int, devices: int) -> None:
         InputError: If the batch size is not a multiple of the number of devices.
     """
     if batch_size % devices:
-        raise InputError(
-            "batch_size",
-            found=str(batch_size),
-            expected=f"a multiple of the {devices} devices that share it",
-            remedy="Change batch_size or devices",
-        )
+        expected = f"a multiple of the {devices} devices that share it"
+        raise InputError.setting("batch_size", batch_size, expected, "Change batch_size or devices")
 
 
 def shuffled_batches(

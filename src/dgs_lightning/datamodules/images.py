@@ -18,8 +18,15 @@ from dgs_lightning.data.images import ImageSet, channels_of, load_image
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.data.transforms import CropToBytes
-from dgs_lightning.datamodules.batches import BatchLoader, Decoded, Streamed, check_shareable, shuffled_batches
-from dgs_lightning.errors import InputError
+from dgs_lightning.datamodules.batches import (
+    BatchLoader,
+    Decoded,
+    Streamed,
+    check_shareable,
+    place_of,
+    shuffled_batches,
+)
+from dgs_lightning.errors import InputError, listed
 
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # bytes
 MEMORY_SHARE = 0.25  # largest share of it for one decoded set
@@ -42,14 +49,10 @@ class Folds(Group):
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Check that the fold exists.
-
-        Raises:
-            InputError: If it does not, or only one of the two settings is given.
-        """
+        """Check that the fold exists, and that both settings are given or none."""
         folds, fold = settings["folds"], settings["fold"]
         if (fold is None) != (folds is None) or not 0 <= (fold or 0) < (folds or 1):
-            raise InputError("fold", found=str(fold), expected="one of the folds", remedy="Correct the setting")
+            raise InputError.setting("fold", fold, "one of the folds")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class ImageDataModule(L.LightningDataModule):
     ``fit`` and ``validate`` serve ``(images, label positions)``: float32 images ``(B, C, S, S)`` in [0, 1] without
     augmentation, and the positions of their classes in ``labels``. ``predict`` serves ``(images, record positions,
     label positions)`` in the order of ``predict_records``. If the task has a function ``preprocess`` from an RGB
-    picture to a tensor or a tuple of tensors, ``predict`` serves its results as ``images``.
+    picture to a tensor or a tuple of tensors, the images of ``predict`` are its results.
 
     Args:
         train: Image set for training.
@@ -82,13 +85,13 @@ class ImageDataModule(L.LightningDataModule):
         crop: How the centre square is cut: ``plain`` (bilinear, the downstream protocol) or ``adm`` (as DiTs expect).
         batch_size: Images in a training batch, over all devices.
         val_batch_size: Images in a batch for validation and prediction, on each device.
-        labels: The classes, or the name of a class list; by default the names of the folders, sorted.
+        labels: The classes in the order of label positions, or the name of a class list; by default the names of the
+            folders, sorted.
         cross_fitting: The part of the training images that is left out.
         seed: Seed of the order of training images; by default that of the task.
         loading: How images are read.
 
     Attributes:
-        labels: All classes; label positions count in this order.
         train_records: The training images.
         val_records: The validation images.
         predict_folder: The folder for ``predict``.
@@ -97,27 +100,15 @@ class ImageDataModule(L.LightningDataModule):
     Raises:
         InputError: If a setting is outside its limits.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
-        >>> from PIL import Image
+        >>> from dgs_lightning.examples import write_images
         >>> with TemporaryDirectory() as folder:
-        ...     for label in ("cat", "dog"):
-        ...         Path(folder, label).mkdir()
-        ...         for index in range(3):
-        ...             Image.new("L", (8, 8)).save(f"{folder}/{label}/{index}.png")
-        ...     data = ImageDataModule(train=folder, val=folder, batch_size=4)
+        ...     data = ImageDataModule(train=write_images(folder), val=folder, batch_size=5)
         ...     data.setup("fit")
-        ...     data.labels, [images.shape for images, labels in data.train_dataloader()]
-        (('cat', 'dog'), [torch.Size([4, 1, 8, 8]), torch.Size([2, 1, 8, 8])])
+        ...     data.labels, [tuple(images.shape) for images, labels in data.train_dataloader()]
+        (('cat', 'dog'), [(5, 1, 4, 4), (3, 1, 4, 4)])
     """
-
-    labels: tuple[str, ...]
-    image_size: int
-    channels: int
-    train_records: list[ImageRecord]
-    val_records: list[ImageRecord]
-    predict_folder: Path
-    predict_records: list[ImageRecord]
 
     def __init__(
         self,
@@ -140,8 +131,6 @@ class ImageDataModule(L.LightningDataModule):
         self.folders = {"train": train, "val": val, "predict": predict}
         self.cross_fitting, self.loading, self.seed = Folds.of(cross_fitting), Loading.of(loading), seed
         self._finished: set[int] = set()
-
-    # ---- image sets ------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Read the image sets that a stage needs.
@@ -167,9 +156,7 @@ class ImageDataModule(L.LightningDataModule):
     def _read(self, name: str) -> tuple[Path, list[ImageRecord]]:
         """Folder and records of a set."""
         if (folder := self.folders[name]) is None:
-            raise InputError(
-                f"data.{name}", found="nothing", expected="a folder of class folders", remedy=f"Set data.{name}=FOLDER"
-            )
+            raise InputError.unset(f"data.{name}", "a folder of class folders", "FOLDER")
         return Path(folder), read_set(Path(folder))
 
     def _describe(self, folder: Path, records: list[ImageRecord]) -> None:
@@ -177,24 +164,20 @@ class ImageDataModule(L.LightningDataModule):
         self.labels = check_labels({record.label for record in records}, self.hparams["labels"], folder)
         prepared = read_card(folder).get("settings", {})
         first = load_image(folder / records[0].file_name)
-        self.image_size = self.hparams["image_size"] or prepared.get("image_size") or min(first.size)
+        self.image_size: int = self.hparams["image_size"] or prepared.get("image_size") or min(first.size)
         pictures = (load_image(folder / record.file_name) for record in records)
-        self.channels = self.hparams["channels"] or prepared.get("channels") or channels_of(pictures)
+        self.channels: int = self.hparams["channels"] or prepared.get("channels") or channels_of(pictures)
         check_bounds(ImageDataModule, {"image_size": self.image_size, "channels": self.channels})
 
     def _without_fold(self, records: list[ImageRecord]) -> list[ImageRecord]:
         """The records without those of the fold that is left out."""
-        if self.cross_fitting.folds is None:
+        folds, left_out = self.cross_fitting.folds, self.cross_fitting.fold
+        if folds is None:
             return records
-        folds = folds_of(records, self.cross_fitting.folds)
-        left = [record for record, fold in zip(records, folds, strict=True) if fold != self.cross_fitting.fold]
+        left = [record for record, fold in zip(records, folds_of(records, folds), strict=True) if fold != left_out]
         if gone := sorted(set(self.labels) - {record.label for record in left}):
-            raise InputError(
-                self.folders["train"],
-                found=f"one image only of {', '.join(gone[:10])}",
-                expected="images of every class, whichever fold is left out",
-                remedy="Add images, or remove these classes",
-            )
+            found, expected = f"one image only of {listed(gone)}", "images of each class in two folds or more"
+            raise InputError(self.folders["train"], found, expected, "Add images, or remove these classes")
         return left
 
     @property
@@ -204,7 +187,7 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def transform_name(self) -> str:
-        """Size, channels and crop in words, for records of what was computed with them."""
+        """Size, channels and crop as text, for the cards of results."""
         return f"{self.image_size} px, {self.channels} channels, {self.hparams['crop']} centre crop"
 
     # ---- images ----------------------------------------------------------------------------------------------
@@ -224,11 +207,6 @@ class ImageDataModule(L.LightningDataModule):
         on_gpu = device.type == "cuda" and size <= MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
         return Decoded(images, device if on_gpu else torch.device("cpu"))
 
-    @property
-    def _place(self) -> tuple[int, int]:
-        """Number of this device, and of all devices."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
     # ---- loaders ---------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> BatchLoader:
@@ -237,10 +215,9 @@ class ImageDataModule(L.LightningDataModule):
         Raises:
             InputError: If the devices cannot share a batch equally.
         """
-        rank, devices = self._place
-        count, size = len(self.train_records), self.hparams["batch_size"]
+        rank, devices = place_of(self.trainer)
+        count, size, seed = len(self.train_records), self.hparams["batch_size"], self._seed()
         check_shareable(size, devices)
-        seed = self._seed()
 
         def batches() -> list[Tensor]:
             return shuffled_batches(count, size, seed, self.trainer.current_epoch if self.trainer else 0, rank, devices)
@@ -258,7 +235,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         """Batches in order, each image once, shared by the devices."""
-        rank, devices = self._place
+        rank, devices = place_of(self.trainer)
         batches = torch.split(torch.arange(len(self.val_records)), self.hparams["val_batch_size"])[rank::devices]
         return BatchLoader(self._val, lambda: batches, self.loading.num_workers)
 
@@ -279,12 +256,11 @@ class ImageDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> BatchLoader:
         """Unfinished batches, shared by the devices."""
-        rank, devices = self._place
+        rank, devices = place_of(self.trainer)
         images = self._image_set(self.predict_folder, self.predict_records)
         preprocess = getattr(self.trainer.lightning_module, "preprocess", None) if self.trainer else None
         if preprocess is not None:
             images.transform, images.channels = preprocess, 3
         batches = [batch for number, batch in enumerate(self.predict_batches) if number not in self._finished]
-        return BatchLoader(
-            Streamed(images), lambda: batches[rank::devices], self.loading.num_workers, with_positions=True
-        )
+        share, workers = batches[rank::devices], self.loading.num_workers
+        return BatchLoader(Streamed(images), lambda: share, workers, with_positions=True)

@@ -12,23 +12,17 @@ from torch.utils.data import DataLoader, Dataset
 from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.latents import LatentCache
-from dgs_lightning.datamodules.batches import check_shareable
+from dgs_lightning.datamodules.batches import check_shareable, place_of
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import generator
 
 
 class LatentBatch(NamedTuple):
-    """One device's share of a batch.
+    """One device's share of a batch."""
 
-    Attributes:
-        latents: Shape ``(B, C, h, w)``.
-        classes: Positions in the datamodule's ``labels``, shape ``(B,)``.
-        number: Number of the batch in the run, from 0, across epochs.
-    """
-
-    latents: Tensor
-    classes: Tensor
-    number: int
+    latents: Tensor  # shape (B, C, h, w)
+    classes: Tensor  # positions in the datamodule's labels, shape (B,)
+    number: int  # of the batch in the run, from 0, across epochs
 
 
 class LatentBatches(Dataset[LatentBatch]):
@@ -44,7 +38,7 @@ class LatentBatches(Dataset[LatentBatch]):
         flip: Whether to take flipped latents half of the time.
         seed: Seed of the order, the samples and the flips.
         rank: Number of this device. Each device gets one contiguous share of each batch.
-        devices: Number of devices.
+        devices: Number of all devices.
     """
 
     def __init__(
@@ -91,12 +85,7 @@ class LatentBatches(Dataset[LatentBatch]):
 
 
 class ResumableLoader:
-    """Loads numbered batches in order. Lightning keeps its position in checkpoints.
-
-    Args:
-        batches: The batches.
-        num_workers: Worker processes. 0 reads in the training process, which is faster if the cache fits in memory.
-    """
+    """Loads numbered batches in order. Lightning keeps its position in checkpoints."""
 
     def __init__(self, batches: LatentBatches, num_workers: int = 0) -> None:
         self.batches = batches
@@ -115,13 +104,8 @@ class ResumableLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and what identifies the batches."""
-        batches = self.batches
-        return {
-            "position": self.position,
-            "cache": batches.cache.key,
-            "batch_size": batches.batch_size,
-            "seed": batches.seed,
-        }
+        own = {"cache": self.batches.cache.key, "batch_size": self.batches.batch_size, "seed": self.batches.seed}
+        return {"position": self.position, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the position of a checkpoint.
@@ -132,12 +116,7 @@ class ResumableLoader:
         own = self.state_dict()
         for name in ("cache", "batch_size", "seed"):
             if state[name] != own[name]:
-                raise InputError(
-                    f"resume with {name} {own[name]}",
-                    found=f"a checkpoint made with {name} {state[name]}",
-                    expected="the same, so that the data go on in order",
-                    remedy="Resume with the old settings, or start in a new folder",
-                )
+                raise InputError.resume(f"a checkpoint made with {name} {state[name]}", f"{name} {own[name]}")
         self.position = state["position"]
 
 
@@ -157,23 +136,16 @@ class LatentDataModule(pl.LightningDataModule):
         num_workers: Worker processes. 0 is faster if the cache fits in memory.
 
     Raises:
-        InputError: If a number is out of its range.
+        InputError: If a setting is outside its limits.
 
-    Examples:
+    Example:
         >>> from tempfile import TemporaryDirectory
-        >>> from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
-        >>> from dgs_lightning.data.records import ImageRecord
-        >>> folder = TemporaryDirectory()
-        >>> cache = Path(folder.name)  # eight random latents of two classes
-        >>> settings = CacheSettings("pixels", "none", (1, 4, 4), posterior=False, flips=1, dtype="float32")
-        >>> records = [ImageRecord(f"{label}/{i}.png", label) for label in ("cat", "dog") for i in range(4)]
-        >>> write_shard(cache, settings.key(""), torch.arange(8), torch.randn(8, 1, 1, 4, 4), None)
-        >>> finish_cache(cache, settings, records, "")
-        >>> data = LatentDataModule(str(cache), batch_size=4)
-        >>> data.setup("fit")
-        >>> [(batch.number, tuple(batch.latents.shape)) for batch in data.train_dataloader()]
+        >>> from dgs_lightning.examples import write_latents
+        >>> with TemporaryDirectory() as folder:
+        ...     data = LatentDataModule(write_latents(folder), batch_size=4)
+        ...     data.setup("fit")
+        ...     [(batch.number, tuple(batch.latents.shape)) for batch in data.train_dataloader()]
         [(0, (4, 1, 4, 4)), (1, (4, 1, 4, 4))]
-        >>> folder.cleanup()
     """
 
     def __init__(
@@ -217,17 +189,11 @@ class LatentDataModule(pl.LightningDataModule):
         check_labels(set(self.cache.labels), self.hparams["labels"], self.cache_folder)
         if self.hparams["images"] is not None:
             self.cache.check_images(Path(self.hparams["images"]))
-        check_shareable(self.hparams["batch_size"], self.trainer.world_size if self.trainer else 1)
+        check_shareable(self.hparams["batch_size"], place_of(self.trainer)[1])
 
     def train_dataloader(self) -> ResumableLoader:
         """The shares of the batches that this device gets."""
-        batches = LatentBatches(
-            self.cache,
-            self.hparams["batch_size"],
-            self.hparams["latents"] == "sample",
-            self.hparams["flip"] == "random",
-            self.hparams["seed"],
-            self.trainer.global_rank if self.trainer else 0,
-            self.trainer.world_size if self.trainer else 1,
-        )
-        return ResumableLoader(batches, self.hparams["num_workers"])
+        size, seed, workers = (self.hparams[name] for name in ("batch_size", "seed", "num_workers"))
+        sample, flip = self.hparams["latents"] == "sample", self.hparams["flip"] == "random"
+        batches = LatentBatches(self.cache, size, sample, flip, seed, *place_of(self.trainer))
+        return ResumableLoader(batches, workers)

@@ -10,26 +10,21 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.bounds import AtLeast, Between, save_settings
-from dgs_lightning.data.classes import CLASS_LISTS, class_list, labels_of, readable_name
+from dgs_lightning.data.classes import labels_of, readable_name
 from dgs_lightning.data.records import ImageRecord, check_label
+from dgs_lightning.datamodules.batches import place_of
 from dgs_lightning.distil.centers import hash_centers, read_centers
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, listed
 from dgs_lightning.seeding import image_seed
 
 
 @dataclass
 class RequestBatch:
-    """Images that are generated together.
+    """Images that are generated together."""
 
-    Args:
-        number: Number of the batch among all batches of the requests.
-        records: Lines of the manifest for the images: label, index, seed, and file name of each image.
-        centers: Cluster centre of each image, shape ``(B, C, h, w)``; ``None`` where there are no centres.
-    """
-
-    number: int
-    records: list[ImageRecord]
-    centers: Tensor | None = None
+    number: int  # among all batches of the requests
+    records: list[ImageRecord]  # lines of the manifest: label, index, seed, and file name of each image
+    centers: Tensor | None = None  # of each image, shape (B, C, h, w); None if there are no centres
 
     def to(self, device: torch.device) -> "RequestBatch":
         """The batch with its tensor on a device; Lightning calls this."""
@@ -37,7 +32,7 @@ class RequestBatch:
 
 
 class RequestBatches:
-    """Batches in order. Lightning does not change their order or share them out, since this is no ``DataLoader``."""
+    """Batches in order. Lightning shuffles and shares only a ``DataLoader``."""
 
     def __init__(self, batches: Sequence[RequestBatch]) -> None:
         self.batches = batches
@@ -65,7 +60,7 @@ class RequestDataModule(L.LightningDataModule):
         centers: Safetensors file with cluster centres of each label, shape ``(n, C, h, w)``, as ``dgs centers`` writes.
             A guidance such as ``CenterGuidance`` guides each image towards its centre.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning import GenerationTask
         >>> from dgs_lightning.examples import QUIET, write_dit
@@ -89,20 +84,20 @@ class RequestDataModule(L.LightningDataModule):
         save_settings(self)
         self._batch_size = None if batch_size == "auto" else batch_size  # None until it is settled
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self._centers: Mapping[str, Tensor] | None = None
+        self.centers: Mapping[str, Tensor] | None = None  # of each label, shape (n, C, h, w)
         self._finished: Callable[[], Collection[str]] = frozenset
 
     def setup(self, stage: str) -> None:
-        """Read the centres of the settings, and forget what callbacks said in an earlier run.
+        """Read the centres of the settings. Centres and finished images of an earlier run are forgotten.
 
         Raises:
             InputError: If the centres do not fit the labels and the model.
         """
-        self._centers, self._finished = None, frozenset
+        self.centers, self._finished = None, frozenset
         if self.hparams["centers"] is not None:
             self.use_centers(Path(self.hparams["centers"]))
 
-    # ---- what callbacks say ------------------------------------------------------------------------------------
+    # ---- called by callbacks -----------------------------------------------------------------------------------
 
     def use_centers(self, path: Path) -> None:
         """Request an image for each cluster centre in a file.
@@ -112,38 +107,29 @@ class RequestDataModule(L.LightningDataModule):
         """
         own = self.hparams["centers"]
         if own is not None and Path(own) != path:
-            raise InputError(
-                "data.centers",
-                found=f"{own}, and {path} from the guidance",
-                expected="one file of centres",
-                remedy="Remove data.centers, or the centres of the guidance",
-            )
+            found, remedy = f"{own}, and {path} from the guidance", "Remove one of them"
+            raise InputError("data.centers", found, "one file of centres", remedy)
         shape: tuple[int, int, int] = self.trainer.lightning_module.latent_shape  # type: ignore[assignment, union-attr]
-        self._centers = read_centers(path, self.labels, shape)
+        self.centers = read_centers(path, self.labels, shape)
 
     def leave_out(self, finished: Callable[[], Collection[str]]) -> None:
         """Leave out the batches whose images are all finished.
 
         Args:
-            finished: Returns the file names of the finished images. It is called when the batches are made.
+            finished: Returns the file names of the finished images. It is called by :meth:`predict_dataloader`.
         """
         self._finished = finished
 
     def keep_batch_size(self, size: int | None) -> None:
-        """Go on with the batch size of an earlier run, where the setting is ``auto``."""
+        """Use the batch size of an earlier run if the setting is ``auto``."""
         self._batch_size = self._batch_size or size
 
     # ---- requests ----------------------------------------------------------------------------------------------
 
     @property
-    def centers(self) -> Mapping[str, Tensor] | None:
-        """Cluster centres of each label, shape ``(n, C, h, w)``; ``None`` where there are none."""
-        return self._centers
-
-    @property
     def centers_hash(self) -> str | None:
-        """Hash of the centres; ``None`` where there are none."""
-        return None if self._centers is None else hash_centers(self._centers)
+        """Hash of the centres; ``None`` if there are none."""
+        return None if self.centers is None else hash_centers(self.centers)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -155,49 +141,36 @@ class RequestDataModule(L.LightningDataModule):
         known: tuple[str, ...] = self.trainer.lightning_module.labels  # type: ignore[assignment, union-attr]
         wanted: Sequence[str] | None = self.hparams["labels"]
         if isinstance(wanted, str):
-            wanted = class_list(wanted) if wanted in CLASS_LISTS else labels_of(Path(wanted))
+            wanted = labels_of(wanted)
         chosen = tuple(dict.fromkeys(known if wanted is None else wanted))
         unknown = sorted(set(chosen) - set(known))
         if unknown or not chosen:
-            raise InputError(
-                "labels",
-                found=f"{len(unknown)} that the model does not know ({', '.join(unknown[:5])})" if unknown else "none",
-                expected=f"labels among its {len(known)} ({', '.join(known[:5])}, ...)",
-                remedy="Correct the labels, or choose a model trained on them",
-            )
-        for label in chosen:  # the labels of a model come from a file, and become folders
-            try:
+            found = f"{len(unknown)} that the model does not know ({listed(unknown)})" if unknown else "none"
+            remedy = "Correct the labels, or choose a model trained on them"
+            raise InputError("labels", found, f"labels among its {len(known)} ({listed(known)})", remedy)
+        try:
+            for label in chosen:  # the labels of a model come from a file, and become folders
                 check_label(label)
-            except ValueError as error:
-                raise InputError(
-                    "labels of the model", found=str(error), expected="names of folders", remedy="Rename the class"
-                ) from None
+        except ValueError as error:
+            raise InputError("labels of the model", error, "names of folders", "Rename the class") from None
         return chosen
 
     def settings(self) -> dict[str, Any]:
         """Settings that the requests depend on."""
-        return {
-            "labels": list(self.labels),
-            "images_per_class": self.hparams["images_per_class"],
-            "seed": self.hparams["seed"],
-            "batch_size": self.settled_batch_size(),
-        }
+        settings = {name: self.hparams[name] for name in ("images_per_class", "seed")}
+        return {"labels": list(self.labels), **settings, "batch_size": self.settled_batch_size()}
 
     def requests(self) -> list[ImageRecord]:
         """All images: the first of every class, then the second of every class, and so on."""
-        labels, each, seed = self.labels, self.hparams["images_per_class"], self.hparams["seed"]
-        counts = {label: each if self._centers is None else len(self._centers[label]) for label in labels}
+        each, seed = self.hparams["images_per_class"], self.hparams["seed"]
+        counts = {label: each if self.centers is None else len(self.centers[label]) for label in self.labels}
         return [
             ImageRecord(
-                file_name=f"{label}/{index:05d}.png",
-                label=label,
-                class_name=readable_name(label),
-                index=index,
-                seed=image_seed(seed, label, index),
+                f"{label}/{index:05d}.png", label, readable_name(label), index, seed=image_seed(seed, label, index)
             )
             for index in range(max(counts.values()))
-            for label in labels
-            if index < counts[label]
+            for label, count in counts.items()
+            if index < count
         ]
 
     def settled_batch_size(self) -> int:
@@ -216,13 +189,12 @@ class RequestDataModule(L.LightningDataModule):
         return [RequestBatch(number, group, self._centers_of(group)) for number, group in enumerate(groups)]
 
     def _centers_of(self, records: Sequence[ImageRecord]) -> Tensor | None:
-        if self._centers is None:
+        if self.centers is None:
             return None
-        return torch.stack([self._centers[record.label][record.index or 0] for record in records])
+        return torch.stack([self.centers[record.label][record.index or 0] for record in records])
 
     def predict_dataloader(self) -> RequestBatches:
         """This device's share of the batches that are not finished."""
-        finished, trainer = self._finished(), self.trainer
+        finished, (rank, devices) = self._finished(), place_of(self.trainer)
         waiting = [batch for batch in self.batches() if any(r.file_name not in finished for r in batch.records)]
-        share = waiting[trainer.global_rank :: trainer.world_size] if trainer else waiting
-        return RequestBatches(share)
+        return RequestBatches(waiting[rank::devices])

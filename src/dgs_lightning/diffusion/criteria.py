@@ -62,20 +62,12 @@ def _require_remembered(memory: Tensor) -> None:
 
 
 class Criteria(NamedTuple):
-    """Both criteria of a batch.
+    """Both criteria of a batch. A class with an empty memory has no value and counts as 0 in the mean."""
 
-    Attributes:
-        representativeness: Eq. 3, scalar: the mean over the classes of the batch. A class with an empty memory
-            counts as 0.
-        diversity: Eq. 4, scalar, in the same way.
-        representativeness_by_class: Eq. 3 of each class, shape ``(classes,)``; NaN for a class without a value.
-        diversity_by_class: Eq. 4 of each class, in the same way.
-    """
-
-    representativeness: Tensor
-    diversity: Tensor
-    representativeness_by_class: Tensor
-    diversity_by_class: Tensor
+    representativeness: Tensor  # Eq. 3, scalar: the mean over the classes of the batch
+    diversity: Tensor  # Eq. 4, scalar: the mean over the classes of the batch
+    representativeness_by_class: Tensor  # Eq. 3, (classes,); NaN for a class without a value
+    diversity_by_class: Tensor  # Eq. 4, (classes,); NaN for a class without a value
 
 
 def minimax_criteria(pred: Tensor, labels: Tensor, real: Memory, generated: Memory) -> Criteria:
@@ -106,9 +98,7 @@ def _highest_similarity(directions: Tensor, labels: Tensor, memory: Memory) -> T
     """Highest cosine of each class, shape ``(classes,)``; NaN for a class without a pair."""
     # b: batch, m: slot of the memory, d: dimension
     remembered = memory.directions.index_select(0, labels).to(directions.dtype)
-    with torch.autocast(
-        directions.device.type, enabled=False
-    ):  # mixed precision would round the cosines to equal values
+    with torch.autocast(directions.device.type, enabled=False):  # mixed precision would round cosines to equal values
         similarity = torch.einsum("bd,bmd->bm", directions, remembered)
     highest = similarity.masked_fill(~memory.filled[labels], -torch.inf).amax(1)
     by_class = highest.new_full((memory.classes,), -torch.inf).scatter_reduce(0, labels, highest, "amax")
@@ -116,17 +106,9 @@ def _highest_similarity(directions: Tensor, labels: Tensor, memory: Memory) -> T
 
 
 class Minimax:
-    """Both criteria over the batches of a run, with their two memories.
+    """Both criteria over the batches of a run, with two memories: of ``real`` latents, and of ``generated`` ones.
 
-    Args:
-        classes: Number of classes.
-        size: Latents that each memory keeps of a class.
-        dimensions: Elements of a latent.
-        dtype: Type that the memories are stored in.
-
-    Attributes:
-        real: Memory of real latents.
-        generated: Memory of predictions.
+    Arguments and errors are those of :class:`Memory`.
     """
 
     def __init__(self, classes: int, size: int, dimensions: int, dtype: torch.dtype = torch.float32) -> None:
@@ -156,10 +138,6 @@ class Minimax:
         return {"real": self.real.state_dict(), "generated": self.generated.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load both memories.
-
-        Raises:
-            ValueError: If the memories have another shape.
-        """
+        """Load both memories, which raise an error if they have another shape."""
         self.real.load_state_dict(state["real"])
         self.generated.load_state_dict(state["generated"])

@@ -11,22 +11,13 @@ class MovingAverage:
 
     Args:
         parameters: The tensors by name. They are read at each update, so they must be changed in place.
-        start: Averages to start from, by the same names. Without them, the averages start from the parameters.
+        start: Averages to start from, by the same names; by default the parameters.
 
     Attributes:
         averages: The averages by name, each with the type and device of its parameter.
 
     Raises:
         KeyError: If ``start`` lacks one of the names.
-
-    Examples:
-        >>> import torch
-        >>> weight = torch.zeros(1)
-        >>> average = MovingAverage({"weight": weight})
-        >>> _ = weight.fill_(1.0)
-        >>> average.update(decay=0.75)
-        >>> average.averages["weight"].item()
-        0.25
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], start: Mapping[str, Tensor] | None = None) -> None:
@@ -45,10 +36,5 @@ class MovingAverage:
 
 
 def decay_of_horizon(horizon: float, steps: float) -> float:
-    """Decay of an average that looks back over a share of a run, ``1 - 1 / (horizon * steps)``, at least 0.
-
-    Args:
-        horizon: Share of the run's steps, in (0, 1].
-        steps: Steps of the whole run.
-    """
+    """Decay of an average over a share ``horizon`` of a run's steps: ``1 - 1 / (horizon * steps)``, at least 0."""
     return max(0.0, 1 - 1 / (horizon * steps))

@@ -8,11 +8,10 @@ from torch.nn.functional import normalize
 class Memory:
     """First-in-first-out memory of the last latents of each class, stored as unit vectors.
 
-    The criteria are cosines, so only the direction of a latent matters. It is normalised once, when it is pushed. A
-    new latent overwrites the oldest one of its class.
+    The criteria are cosines, so only the direction of a latent matters. It is normalised once, when it is pushed.
 
     The class is not an ``nn.Module``, because distributed training would broadcast its buffers before every forward
-    pass. All devices push the same global batches, so their memories are the same without that.
+    pass. All devices push the same global batches, so their memories are the same anyway.
 
     Args:
         classes: Number of classes.
@@ -40,14 +39,9 @@ class Memory:
         return len(self.pushed)
 
     @property
-    def size(self) -> int:
-        """The most latents that are kept of each class."""
-        return self.directions.shape[1]
-
-    @property
     def filled(self) -> Tensor:
         """Whether each slot holds a latent, shape ``(classes, size)``."""
-        return torch.arange(self.size, device=self.pushed.device) < self.pushed[:, None]
+        return torch.arange(self.directions.shape[1], device=self.pushed.device) < self.pushed[:, None]
 
     @torch.no_grad()
     def push(self, latents: Tensor, labels: Tensor) -> None:
@@ -57,9 +51,9 @@ class Memory:
             latents: Latents, shape ``(B, ...)`` with ``dimensions`` elements each.
             labels: Class of each latent, shape ``(B,)``.
         """
-        same_class = labels[:, None] == labels
-        earlier = same_class.tril(-1).sum(1)
-        slots = labels * self.size + (self.pushed[labels] + earlier) % self.size
+        size = self.directions.shape[1]
+        earlier = (labels[:, None] == labels).tril(-1).sum(1)  # in the batch, of the same class
+        slots = labels * size + (self.pushed[labels] + earlier) % size
         # A batch can have more latents of a class than there are slots. The last latent of each slot is kept then.
         positions = torch.arange(len(labels), device=labels.device)
         last = torch.where(slots[:, None] == slots, positions, -1).amax(1)
@@ -82,9 +76,8 @@ class Memory:
             ValueError: If the memory has another shape.
         """
         if state["directions"].shape != self.directions.shape:
-            raise ValueError(
-                f"a memory of shape {tuple(state['directions'].shape)} in place of {tuple(self.directions.shape)};"
-                " resume with the same classes, memory size and latents"
-            )
+            found, expected = tuple(state["directions"].shape), tuple(self.directions.shape)
+            remedy = "resume with the same classes, memory size and latents"
+            raise ValueError(f"a memory of shape {found} in place of {expected}; {remedy}")
         self.directions.copy_(state["directions"])
         self.pushed.copy_(state["pushed"])

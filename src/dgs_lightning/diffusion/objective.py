@@ -13,8 +13,7 @@ def linear_alphas_cumprod() -> Tensor:
     The variances :math:`\beta` rise linearly from 1e-4 to 0.02 (Ho et al. 2020, Section 4).
 
     Returns:
-        Shape ``(1000,)``. It is float64, because the variance of a single step is computed from neighbouring values
-        that differ little.
+        Float64 of shape ``(1000,)``, because the variance of one step depends on small differences of these values.
     """
     return (1 - torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)).cumprod(0)
 
@@ -80,17 +79,11 @@ def learned_log_variance(values: Tensor, alpha: Tensor, lower: Tensor, previous:
 
 
 class TrainingTerms(NamedTuple):
-    """Terms of the diffusion objective for each sample.
+    """Terms of the diffusion objective for each sample."""
 
-    Attributes:
-        mse: Mean squared error of the noise, shape ``(B,)``.
-        bound: Term of the variational bound in bits per dimension, shape ``(B,)``; zero if sigma is not learned.
-        pred_x0: Predicted clean latents, shape ``(B, C, H, W)``. The Minimax criteria compare them.
-    """
-
-    mse: Tensor
-    bound: Tensor
-    pred_x0: Tensor
+    mse: Tensor  # mean squared error of the noise, (B,)
+    bound: Tensor  # term of the variational bound in bits per dimension, (B,); zero if sigma is not learned
+    pred_x0: Tensor  # predicted clean latents, (B, C, H, W), which the Minimax criteria compare
 
 
 def training_terms(output: Tensor, x0: Tensor, noise: Tensor, t: Tensor, alphas_cumprod: Tensor) -> TrainingTerms:
@@ -114,14 +107,11 @@ def training_terms(output: Tensor, x0: Tensor, noise: Tensor, t: Tensor, alphas_
     output, x0, noise = output.to(precision), x0.to(precision), noise.to(precision)
     pred_noise, sigma_values = output[:, : x0.shape[1]], output[:, x0.shape[1] :]
     x_t = add_noise(x0, noise, alphas_cumprod[t])
-    bound = (
-        variational_bound(pred_noise.detach(), sigma_values, x0, x_t, t, alphas_cumprod)
-        if sigma_values.numel()
-        else x0.new_zeros(len(x0))
-    )
-    return TrainingTerms(
-        (pred_noise - noise).square().flatten(1).mean(1), bound, predict_x0(x_t, pred_noise, alphas_cumprod[t])
-    )
+    mse = (pred_noise - noise).square().flatten(1).mean(1)
+    bound = torch.zeros_like(mse)
+    if sigma_values.numel():
+        bound = variational_bound(pred_noise.detach(), sigma_values, x0, x_t, t, alphas_cumprod)
+    return TrainingTerms(mse, bound, predict_x0(x_t, pred_noise, alphas_cumprod[t]))
 
 
 def variational_bound(
@@ -171,5 +161,5 @@ def _normal_cdf(x: Tensor) -> Tensor:
 
 
 def _beside(per_sample: Tensor, like: Tensor) -> Tensor:
-    """A scalar or one value per sample, in a shape that broadcasts over ``like``."""
+    """A scalar, or one value for each sample, in a shape that broadcasts over ``like``."""
     return per_sample.reshape(-1, *[1] * (like.ndim - 1))

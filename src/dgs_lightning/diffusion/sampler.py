@@ -78,10 +78,9 @@ def build_scheduler(sampler: Sampler, steps: int) -> Any:  # noqa: ANN401
         raise ValueError(f"no sampler {sampler!r}: choose one of {', '.join(get_args(Sampler))}")
     schedule: dict[str, Any] = {"num_train_timesteps": 1000, "beta_schedule": "linear"}
     if sampler == "ancestral":
-        scheduler = DDPMScheduler(
-            **schedule, variance_type="learned_range", timestep_spacing="linspace", clip_sample=False
-        )
-    else:  # DDIM is DPM-Solver++ of order 1; diffusers' DDIM is right only where the number of steps divides 1,000
+        learned = {"variance_type": "learned_range", "timestep_spacing": "linspace", "clip_sample": False}
+        scheduler = DDPMScheduler(**schedule, **learned)
+    else:  # DDIM is DPM-Solver++ of order 1; diffusers' DDIM is right only if the number of steps divides 1,000
         scheduler = DPMSolverMultistepScheduler(**schedule, solver_order=1 if sampler == "ddim" else 2)
     if sampler == "ddim" or (sampler == "dpm++" and steps == 1000):  # dpm++'s own spacing repeats a timestep
         scheduler.set_timesteps(timesteps=[round(1000 * (steps - taken) / steps) - 1 for taken in range(steps)])
@@ -91,7 +90,7 @@ def build_scheduler(sampler: Sampler, steps: int) -> Any:  # noqa: ANN401
 
 
 def split_sigma(output: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Predicted noise and the values for sigma; -1, the posterior's own sigma, where the network does not learn it."""
+    """Predicted noise, and values for sigma: -1, the sigma of the posterior, if the network does not learn it."""
     pred_noise, sigma_values = output[:, :channels], output[:, channels:]
     return pred_noise, sigma_values if sigma_values.numel() else -torch.ones_like(pred_noise)
 
@@ -99,12 +98,11 @@ def split_sigma(output: Tensor, channels: int) -> tuple[Tensor, Tensor]:
 def step_state(
     latent: Tensor, pred_noise: Tensor, sigma_values: Tensor, index: int, timestep: int, following: int | None
 ) -> StepState:
-    """State of a step from one timestep to the following one; without a following one, to the clean latent."""
+    """State of a step to the following timestep; after the last one, to the clean latent."""
     alphas_cumprod = linear_alphas_cumprod()
     alpha = alphas_cumprod[timestep]
-    if following is None:  # no noise is drawn in the last step
-        sigma = torch.zeros_like(latent)
-    else:
+    sigma = torch.zeros_like(latent)  # of the last step, in which no noise is drawn
+    if following is not None:
         previous = alphas_cumprod[following]
         lower = posterior_log_variance(alpha, previous)
         sigma = (learned_log_variance(sigma_values, alpha, lower, previous) / 2).exp()

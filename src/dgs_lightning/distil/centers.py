@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dgs_lightning.bounds import Between, Group
 from dgs_lightning.data.cards import hash_json
-from dgs_lightning.data.classes import CLASS_LISTS, class_list, labels_of
+from dgs_lightning.data.classes import labels_of
 from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores
 from dgs_lightning.errors import InputError
@@ -44,15 +44,14 @@ def class_centers(
 
     Without difficulties, they are the k-means modes of the class (Chan-Santiago et al., "MGD3", ICML 2025). With
     difficulties, they are the k-means centres within each difficulty interval (Algorithm 2), from the easiest interval
-    to the hardest. Each interval gets as many centres as the sampling distribution says: the largest remainder of the
-    class's difficulty histogram, scaled to the IPC.
+    to the hardest. The difficulty histogram of the class, scaled to the IPC, is the number of centres by interval.
 
     Args:
         points: Flattened latents of the class, shape ``(N, D)``.
         ipc: Number of centres.
         seed: Seed of the k-means.
         difficulties: Difficulty of each image in [0, 1], shape ``(N,)``.
-        smoothing: ``none`` for raw difficulties, or a preset of DGS's smoothing.
+        smoothing: ``none``, or a preset of DGS's smoothing.
         intervals: Number of difficulty intervals.
 
     Returns:
@@ -74,6 +73,9 @@ def class_centers(
 @dataclass(frozen=True, kw_only=True)
 class Centers(Group):
     """Cluster centres of each class of a latent cache.
+
+    All methods raise an ``InputError`` if the cache or the scores cannot be read, a class has no latents, or an image
+    has no score or one of another estimator than the others.
 
     Args:
         latents: Latent cache of the original images.
@@ -97,43 +99,30 @@ class Centers(Group):
     seed: int = 0
 
     def describe(self) -> dict[str, Any]:
-        """What the centres depend on: labels, settings, and hashes of latents and scores.
-
-        Raises:
-            InputError: If the cache or the scores cannot be read.
-        """
-        modes = {"latents": self._cache.key, "labels": list(self._labels()), "ipc": self.ipc, "seed": self.seed}
+        """Everything that the centres depend on: labels, settings, and hashes of latents and scores."""
+        modes = {"latents": self._cache.key, "labels": list(self._labels), "ipc": self.ipc, "seed": self.seed}
         if self.scores is None:
             return {"method": "modes", **modes}
-        scores = sorted((name, record.difficulty) for name, record in self._scored.items())
-        by_difficulty = {"smoothing": self.smoothing, "intervals": self.intervals, "scores": hash_json(scores)}
+        scores = hash_json(sorted((name, record.difficulty) for name, record in self._scored.items()))
+        by_difficulty = {"smoothing": self.smoothing, "intervals": self.intervals, "scores": scores}
         return {"method": "difficulty", **modes, **by_difficulty}
 
     def write(self, path: Path) -> None:
-        """Compute the centres and write them to a safetensors file, whole or not at all.
+        """Compute the centres and write them to a safetensors file, whole or not at all, with :meth:`describe`.
 
-        A file with centres of the same latents, scores and settings is left alone. One with other centres is replaced.
-
-        Args:
-            path: The file. Its metadata describe what the centres were computed from.
+        Nothing is computed if the file has the same description. Centres of another description are replaced.
 
         Raises:
-            InputError: If the file is something else, or a class has no latents or not all scores.
+            InputError: If there is a file of something else.
         """
         description = self.describe()
-        if path.exists() and read_description(path) == description:
-            return
-        centers = self.compute()
-        write_tensors(path, centers, {DESCRIPTION: json.dumps(description, sort_keys=True)})
+        if not path.exists() or read_description(path) != description:
+            write_tensors(path, self.compute(), {DESCRIPTION: json.dumps(description, sort_keys=True)})
 
     def compute(self) -> dict[str, Tensor]:
-        """Centres of each label, shape ``(ipc, C, h, w)``.
-
-        Raises:
-            InputError: If a class has no latents, or an image no score or one of another estimator than the others.
-        """
+        """Centres of each label, shape ``(ipc, C, h, w)``."""
         cache, centers = self._cache, {}
-        for label in self._labels():
+        for label in self._labels:
             images = (cache.classes == cache.labels.index(label)).nonzero().flatten()
             difficulties = None if self.scores is None else self._difficulties([cache.records[i] for i in images])
             points: Points = cache.read(images).mean.flatten(1).numpy()
@@ -146,18 +135,17 @@ class Centers(Group):
         return LatentCache(Path(self.latents))
 
     @cached_property
-    def _scored(self) -> dict[str, ImageRecord]:
-        return {} if self.scores is None else {r.file_name: r for r in read_manifest(Path(self.scores))}
-
     def _labels(self) -> Sequence[str]:
         wanted = self._cache.labels if self.labels is None else self.labels
-        if isinstance(wanted, str):
-            wanted = class_list(wanted) if wanted in CLASS_LISTS else labels_of(Path(wanted))
-        missing = [label for label in wanted if label not in self._cache.labels]
-        if missing:
+        wanted = labels_of(wanted) if isinstance(wanted, str) else wanted
+        if missing := [label for label in wanted if label not in self._cache.labels]:
             remedy = "Set the labels to the cache's classes, or encode the missing images"
             raise InputError.labels(self.latents, "latents of all labels", remedy, missing=missing)
         return wanted
+
+    @cached_property
+    def _scored(self) -> dict[str, ImageRecord]:
+        return {} if self.scores is None else {record.file_name: record for record in read_manifest(Path(self.scores))}
 
     def _difficulties(self, images: Sequence[ImageRecord]) -> Floats:
         """Difficulty of each image of a class, shape ``(N,)``."""
@@ -167,7 +155,7 @@ class Centers(Group):
 
 
 def read_description(path: Path) -> object:
-    """What the centres in a file were computed from.
+    """The description of the centres in a file, as :meth:`Centers.describe` gives it.
 
     Raises:
         InputError: If the file is broken, or was not written by :meth:`Centers.write`.
@@ -194,24 +182,17 @@ def read_centers(path: Path, labels: Sequence[str], shape: tuple[int, int, int])
     try:
         centers = read_weights(path)
     except InputError as error:
-        raise InputError(
-            path,
-            found=error.parts[1],
-            expected="a safetensors file of centres",
-            remedy="Delete it; the same command computes again what a run computed",
-        ) from None
+        remedy = "Delete it; the same command computes again what a run computed"
+        raise InputError(path, error.parts[1], "a safetensors file of centres", remedy) from None
     for label in labels:
         if label not in centers or centers[label].shape[1:] != shape or not len(centers[label]):
             found = f"shape {tuple(centers[label].shape)}" if label in centers else "none"
-            raise InputError(
-                f"{path}, centres of {label}",
-                found=found,
-                expected=f"shape (n, {', '.join(map(str, shape))}), as the model's latents",
-                remedy="Compute the centres on latents of the model's codec and image size",
-            )
+            expected = f"shape (n, {', '.join(map(str, shape))}), as the model's latents"
+            remedy = "Compute the centres on latents of the model's codec and image size"
+            raise InputError(f"{path}, centres of {label}", found, expected, remedy)
     return {label: centers[label].float() for label in labels}
 
 
 def hash_centers(centers: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the centres of some labels, whatever else their file holds."""
+    """SHA-256 of the centres of some labels. Other labels of their file do not change it."""
     return hashlib.sha256(save(dict(centers))).hexdigest()

@@ -2,30 +2,32 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.random import Generator, default_rng
 
 from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, require_scores
-from dgs_lightning.errors import InputError
-from dgs_lightning.models.features import build_features
+from dgs_lightning.errors import InputError, listed
+from dgs_lightning.models.features import Features, build_features
 from dgs_lightning.seeding import named_seed
 from dgs_lightning.selection import coresets
 from dgs_lightning.selection.clustering import Points
 from dgs_lightning.selection.distribution import Counts, Floats, histogram, interval_of, sampling_distribution
-from dgs_lightning.selection.sampler import ClassSelection, Shortage, select_class
+from dgs_lightning.selection.sampler import Shortage, select_class
 from dgs_lightning.selection.smoothing import SmoothingSettings, smoothing_settings
 
 Method = Literal["dgs", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"]
 Smoothing = Literal["paper", "released", "none"]
 ImagesPerClass = Annotated[int, Between(1, 1_000_000_000)]
 Classes = Mapping[str, list[ImageRecord]]
-Rule = Callable[[list[ImageRecord], int, np.random.Generator], Counts]
 
 BY_DIFFICULTY = ("dgs", "ccs", "easy")
 BY_FEATURES: Mapping[str, Callable[[Points, int], Counts]] = {
@@ -37,15 +39,10 @@ BY_FEATURES: Mapping[str, Callable[[Points, int], Counts]] = {
 
 @dataclass(frozen=True)
 class Selected:
-    """Result of a selection.
+    """Result of a selection."""
 
-    Attributes:
-        records: Selected images, with their difficulty interval if they are scored.
-        report: Settings, and for each class the images that were available, wanted and taken.
-    """
-
-    records: list[ImageRecord]
-    report: dict[str, Any]
+    records: list[ImageRecord]  # of the selected images, with their difficulty interval if they are scored
+    report: dict[str, Any]  # settings, and for each class the images that were available, wanted and taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +69,6 @@ class SelectionSettings(Group):
         strata: Number of difficulty strata that ``ccs`` covers.
         allow_fewer: If a class has fewer images than ``ipc``, take all of them instead of stopping.
         seed: Seed of every draw.
-
-    Raises:
-        InputError: If a setting is unknown or outside its limits.
     """
 
     method: Method = "dgs"
@@ -95,22 +89,15 @@ class SelectionSettings(Group):
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Check what the limits cannot: the distribution for these intervals, and the smoothing.
-
-        Raises:
-            InputError: If one of them is unknown or impossible.
-        """
+        """Check the distribution for this number of intervals, and the changes to the smoothing."""
         check_bounds(SmoothingSettings, settings["smoothing_forks"] or {}, "smoothing_forks.")
-        plenty = np.ones(settings["intervals"], dtype=np.int64)
-        for name, use in (
-            ("distribution", lambda: sampling_distribution(settings["distribution"], 1, plenty, plenty)),
-            ("smoothing_forks", lambda: _smoothing(settings["smoothing"], settings["smoothing_forks"])),
-        ):
-            try:
-                use()
-            except (ValueError, TypeError) as error:
-                found, remedy = repr(settings[name]), f"Correct it: {error}"
-                raise InputError(name, found=found, expected="a setting in range", remedy=remedy) from None
+        name, plenty = "distribution", np.ones(settings["intervals"], dtype=np.int64)
+        try:
+            sampling_distribution(settings[name], 1, plenty, plenty)
+            name = "smoothing_forks"
+            smoothing_settings("paper", settings[name])
+        except (ValueError, TypeError) as error:
+            raise InputError(name, repr(settings[name]), "a setting in range", f"Correct it: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,142 +123,117 @@ class Selection(SelectionSettings):
         Raises:
             InputError: If a class is missing or has too few images, or scores are missing or of different estimators.
         """
-        pool = self._pool()
+        pool = _by_label(self.pool, self.pool_scores)
+        if self.pool_images is not None:
+            pool = {label: [records[k] for k in _first(records, self.pool_images)] for label, records in pool.items()}
         original = pool if self.original is None else _by_label(self.original, self.original_scores)
-        _check_classes(pool, self.pool, original, self.original)
-        estimator = self._check_scores(pool, original)
-        self._check_sizes(pool)
-        report: dict[str, Any] = {
-            "method": self.method,
-            "ipc": self.ipc,
-            "seed": self.seed,
-            "intervals": self.intervals,
-            "estimator": estimator,
-        }
-        smoothing = _smoothing(self.smoothing, self.smoothing_forks)
+        self._check_classes(pool, original)
+        report: dict[str, Any] = {name: getattr(self, name) for name in ("method", "ipc", "seed", "intervals")}
+        report["estimator"] = self._estimator(pool, original)
         if self.method == "dgs":
-            report |= {
-                "distribution": self.distribution,
-                "smoothing": smoothing and asdict(smoothing),
-                "shortage": self.shortage,
-            }
-        rule = None if self.method == "dgs" else self._rule()
+            smoothing = self._smoothing and asdict(self._smoothing)
+            report |= {"distribution": self.distribution, "smoothing": smoothing, "shortage": self.shortage}
+        features = build_features(self.features, self.features_weights) if self.method in BY_FEATURES else None
         selected: list[ImageRecord] = []
         classes: dict[str, Any] = {}
         for label, records in pool.items():
-            size, rng = min(self.ipc, len(records)), np.random.default_rng(named_seed("select", self.seed, label))
-            if rule is None:
-                chosen, classes[label] = self._by_difficulty(records, original[label], size, rng, smoothing)
+            size, rng = min(self.ipc, len(records)), default_rng(named_seed("select", self.seed, label))
+            if self.method == "dgs":
+                chosen, classes[label] = self._by_difficulty(records, difficulties(original[label]), size, rng)
             else:
-                chosen = [records[k] for k in sorted(rule(records, size, rng))]
+                chosen = [records[k] for k in sorted(self._coreset(records, size, rng, features))]
                 classes[label] = {"selected": len(chosen)}
             selected += [self._with_interval(record) for record in chosen]
         _warn_of_failed_smoothing(classes)
         return Selected(selected, {**report, "classes": classes})
 
-    def _pool(self) -> Classes:
-        pool = _by_label(self.pool, self.pool_scores)
-        if self.pool_images is None:
-            return pool
-        return {label: [records[k] for k in _first(records, self.pool_images)] for label, records in pool.items()}
+    def _check_classes(self, pool: Classes, original: Classes) -> None:
+        """Check that the pool has the classes of the originals, and enough images of each."""
+        missing, unknown = sorted(original.keys() - pool.keys()), sorted(pool.keys() - original.keys())
+        if missing or unknown:
+            expected = f"the {len(original)} classes of {self.original}"
+            remedy = "Add the missing class folders and remove the others"
+            raise InputError.labels(self.pool, expected, remedy, missing=missing, unknown=unknown)
+        short = [f"{label}: {len(records)}" for label, records in pool.items() if len(records) < self.ipc]
+        if short and not self.allow_fewer and self.method != "all":
+            found = f"{len(short)} classes with fewer images than the IPC ({listed(short, 20)})"
+            remedy = "Lower the IPC, enlarge the pool, or set allow_fewer to take all images of these classes"
+            raise InputError(self.pool, found, f"at least {self.ipc} images of each class", remedy)
 
-    def _check_scores(self, pool: Classes, original: Classes) -> str | None:
-        """Name of the estimator of the scores; none if the method needs no scores."""
+    def _estimator(self, pool: Classes, original: Classes) -> str | None:
+        """Name of the one estimator of all scores; ``None`` if the method needs no scores."""
         if self.method not in BY_DIFFICULTY:
             return None
-        estimator = require_scores([record for records in pool.values() for record in records], Path(self.pool))
+        estimator = require_scores([*chain(*pool.values())], Path(self.pool))
         if self.method == "dgs" and self.original is not None:
-            scored = [record for records in original.values() for record in records]
-            other = require_scores(scored, Path(self.original))
+            other = require_scores([*chain(*original.values())], Path(self.original))
             if other != estimator:
-                raise InputError(
-                    self.original,
-                    found=f"difficulties of the estimator {other}",
-                    expected=f"those of {estimator}, as in the pool; scores of different estimators cannot be compared",
-                    remedy="Score both sets with one estimator",
-                )
+                expected = f"those of {estimator}, as in the pool; scores of different estimators cannot be compared"
+                remedy = "Score both sets with one estimator"
+                raise InputError(self.original, f"difficulties of the estimator {other}", expected, remedy)
         return estimator
 
-    def _check_sizes(self, pool: Classes) -> None:
-        short = {label: len(records) for label, records in pool.items() if len(records) < self.ipc}
-        if short and not self.allow_fewer and self.method != "all":
-            listed = ", ".join(f"{label}: {count}" for label, count in list(short.items())[:20])
-            raise InputError(
-                self.pool,
-                found=f"{len(short)} classes with fewer images than the IPC ({listed})",
-                expected=f"at least {self.ipc} images of each class",
-                remedy="Lower the IPC, enlarge the pool, or set allow_fewer to take all images of these classes",
-            )
-
     def _by_difficulty(
-        self,
-        records: list[ImageRecord],
-        original: list[ImageRecord],
-        size: int,
-        rng: np.random.Generator,
-        smoothing: SmoothingSettings | None,
+        self, records: list[ImageRecord], reference: Floats, size: int, rng: Generator
     ) -> tuple[list[ImageRecord], dict[str, Any]]:
-        """Difficulty-guided sampling of one class (Algorithm 1): the selected records and the report."""
-        scores, reference = difficulties(records), difficulties(original)
+        """Difficulty-guided sampling of one class (Algorithm 1): the selected images, and a report for Fig. 7."""
+        scores, intervals = difficulties(records), self.intervals
         found = select_class(
             scores,
             reference,
             size,
             rng,
             distribution=self.distribution,
-            smoothing=smoothing,
-            intervals=self.intervals,
+            smoothing=self._smoothing,
+            intervals=intervals,
             shortage=self.shortage,
         )
-        smoothed = found.smoothed.pool
-        chosen = [
-            replace(records[k], extra={**records[k].extra, "smoothed": float(smoothed[k])}) for k in found.draw.chosen
-        ]
-        return chosen, self._report(found, scores, reference)
-
-    def _report(self, found: ClassSelection, scores: Floats, reference: Floats) -> dict[str, Any]:
-        """Report of a class: the histograms of Fig. 7 before and after smoothing, and the distance from the target."""
-        chosen, smoothed = found.draw.chosen, found.smoothed
-        raw = {"original": reference, "pool": scores, "distilled": scores[chosen]}
-        size = len(chosen)
-        target = sampling_distribution(
-            self.distribution, size, histogram(reference, self.intervals), histogram(scores, self.intervals)
-        )
-        after = {"original": smoothed.original, "pool": smoothed.pool, "distilled": smoothed.pool[chosen]}
-        return {
+        smoothed, draw = found.smoothed, found.draw
+        before = histogram(reference, intervals), histogram(scores, intervals)
+        target = sampling_distribution(self.distribution, size, *before)
+        report = {
             "selected": size,
             "target": found.target.tolist(),
             "available": found.available.tolist(),
-            "taken": found.draw.taken.tolist(),
-            "filled": found.draw.filled.tolist(),
+            "taken": draw.taken.tolist(),
+            "filled": draw.filled.tolist(),
             "thresholds": {"pool": asdict(smoothed.pool_thresholds), "original": asdict(smoothed.original_thresholds)},
             "kl": found.kl,
             "wasserstein": found.wasserstein,
-            "raw": {"target": target.tolist(), **self._histograms(raw)},
-            "smoothed": {"target": found.target.tolist(), **self._histograms(after)},
+            "raw": self._histograms(target, reference, scores, draw.chosen),
+            "smoothed": self._histograms(found.target, smoothed.original, smoothed.pool, draw.chosen),
+        }
+        extra = {k: {**records[k].extra, "smoothed": float(smoothed.pool[k])} for k in draw.chosen}
+        return [replace(records[k], extra=extra[k]) for k in draw.chosen], report
+
+    def _histograms(self, target: Counts, original: Floats, pool: Floats, chosen: Counts) -> dict[str, Any]:
+        """Counts by interval, and mean, of the originals, the pool and the selected images."""
+        return {"target": target.tolist()} | {
+            name: {"counts": histogram(scores, self.intervals).tolist(), "mean": float(scores.mean())}
+            for name, scores in (("original", original), ("pool", pool), ("distilled", pool[chosen]))
         }
 
-    def _histograms(self, scores: Mapping[str, Floats]) -> dict[str, Any]:
-        return {
-            name: {"counts": histogram(values, self.intervals).tolist(), "mean": float(values.mean())}
-            for name, values in scores.items()
-        }
+    def _coreset(self, records: list[ImageRecord], size: int, rng: Generator, features: Features | None) -> Counts:
+        """Positions of the images that a method without a target distribution selects."""
+        if features is not None:
+            rows = features([Path(self.pool, record.file_name) for record in records])
+            return BY_FEATURES[self.method](rows, size)
+        match self.method:
+            case "random":
+                return coresets.random_coreset(len(records), size, rng)
+            case "ccs":
+                cutoff, scores = self.hard_cutoff, difficulties(records)
+                return coresets.coverage_centric(scores, size, rng, hard_cutoff=cutoff, strata=self.strata)
+            case "first":
+                return _first(records, size)
+            case "easy":
+                return np.argsort(difficulties(records), kind="stable")[:size]
+        return np.arange(len(records))  # all
 
-    def _rule(self) -> Rule:
-        """A method without a target distribution: from the records of a class to positions of the selected images."""
-        if self.method in BY_FEATURES:
-            features, coreset = build_features(self.features, self.features_weights), BY_FEATURES[self.method]
-            return lambda records, size, _: coreset(features([Path(self.pool, r.file_name) for r in records]), size)
-        rules: dict[str, Rule] = {
-            "random": lambda records, size, rng: coresets.random_coreset(len(records), size, rng),
-            "ccs": lambda records, size, rng: coresets.coverage_centric(
-                difficulties(records), size, rng, hard_cutoff=self.hard_cutoff, strata=self.strata
-            ),
-            "first": lambda records, size, _: _first(records, size),
-            "easy": lambda records, size, _: np.argsort(difficulties(records), kind="stable")[:size],
-            "all": lambda records, *_: np.arange(len(records)),
-        }
-        return rules[self.method]
+    @cached_property
+    def _smoothing(self) -> SmoothingSettings | None:
+        """Settings of the smoothing; ``None`` if difficulties are not smoothed."""
+        return None if self.smoothing == "none" else smoothing_settings(self.smoothing, self.smoothing_forks)
 
     def _with_interval(self, record: ImageRecord) -> ImageRecord:
         if record.difficulty is None:
@@ -279,26 +241,19 @@ class Selection(SelectionSettings):
         return replace(record, interval=int(interval_of(np.array([record.difficulty]), self.intervals)[0]))
 
 
-def _smoothing(preset: str, forks: Mapping[str, float | str | None] | None) -> SmoothingSettings | None:
-    """Settings of the smoothing; ``None`` if difficulties are not smoothed."""
-    return None if preset == "none" else smoothing_settings(preset, forks)
+def difficulties(records: Sequence[ImageRecord]) -> Floats:
+    """Difficulties of scored records, shape ``(N,)``."""
+    return np.array([record.difficulty for record in records], dtype=np.float64)
 
 
 def _warn_of_failed_smoothing(classes: Mapping[str, Any]) -> None:
-    pairs = {label: report.get("thresholds", {}).values() for label, report in classes.items()}
-    failed = [label for label, pair in pairs.items() if any(thresholds["degenerate"] for thresholds in pair)]
-    if failed:
+    thresholds = {label: report.get("thresholds", {}).values() for label, report in classes.items()}
+    if failed := [label for label, pair in thresholds.items() if any(found["degenerate"] for found in pair)]:
         warnings.warn(
-            f"smoothing found no thresholds in {len(failed)} of {len(classes)} classes "
-            f"({', '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}) and clipped nothing there: "
-            "their difficulties are too few or too similar for this smoothing",
+            f"smoothing found no thresholds in {len(failed)} of {len(classes)} classes ({listed(failed, 10)}) and "
+            "clipped nothing there: their difficulties are too few or too similar for this smoothing",
             stacklevel=3,
         )
-
-
-def difficulties(records: list[ImageRecord]) -> Floats:
-    """Difficulties of scored records, shape ``(N,)``."""
-    return np.array([record.difficulty for record in records], dtype=np.float64)
 
 
 def _by_label(folder: str, scores: str | None) -> Classes:
@@ -311,18 +266,5 @@ def _by_label(folder: str, scores: str | None) -> Classes:
 
 def _first(records: list[ImageRecord], count: int) -> Counts:
     """Positions of the first records by index, ascending. Records without an index come last, by name."""
-    order = sorted(range(len(records)), key=lambda k: (records[k].index is None, records[k].index or 0, k))
+    order = sorted(range(len(records)), key=lambda k: (records[k].index is None, records[k].index or 0))
     return np.array(sorted(order[:count]))
-
-
-def _check_classes(pool: Classes, pool_folder: str, original: Classes, original_folder: str | None) -> None:
-    missing, unknown = sorted(original.keys() - pool.keys()), sorted(pool.keys() - original.keys())
-    if missing or unknown:
-        parts = [f"no images of {', '.join(missing[:20])}"] if missing else []
-        parts += [f"classes that {original_folder} lacks: {', '.join(unknown[:20])}"] if unknown else []
-        raise InputError(
-            pool_folder,
-            found="; ".join(parts),
-            expected=f"the {len(original)} classes of {original_folder}",
-            remedy="Add the missing class folders and remove the others",
-        )

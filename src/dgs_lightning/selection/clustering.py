@@ -54,8 +54,7 @@ def interval_centers(points: Points, intervals: Counts, counts: Counts, seed: in
         seed: Seed of the k-means++ starts.
 
     Returns:
-        Centres, shape ``(counts.sum(), D)``, from the easiest interval to the hardest, and the interval that each one
-        comes from, shape ``(counts.sum(),)``.
+        Centres, shape ``(counts.sum(), D)``, from the easiest interval to the hardest, and the interval of each.
 
     Raises:
         ValueError: If there is no point.

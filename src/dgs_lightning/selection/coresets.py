@@ -1,7 +1,8 @@
 """Coresets: selection without a target distribution, which difficulty-guided sampling is compared with.
 
 Each function selects from one class. Give it the images in the order of their names, so that ties do not depend on the
-order of the files on disk.
+order of the files on disk. All raise a ``ValueError`` if ``ipc``, the number of images to select, is below 1 or above
+N, the number of images.
 """
 
 import numpy as np
@@ -11,19 +12,7 @@ from dgs_lightning.selection.distribution import Counts, Floats, interval_of
 
 
 def random_coreset(count: int, ipc: int, rng: np.random.Generator) -> Counts:
-    """Images drawn with equal probability, without replacement.
-
-    Args:
-        count: Number N of images.
-        ipc: Images to select, at most N.
-        rng: Source of the draw.
-
-    Returns:
-        Positions of the selected images, ascending, shape ``(ipc,)``.
-
-    Raises:
-        ValueError: If ``ipc`` is below 1 or above N.
-    """
+    """Positions of ``ipc`` of ``count`` images, drawn with equal probability without replacement, ascending."""
     _check(count, ipc)
     return np.sort(rng.permutation(count)[:ipc])
 
@@ -36,13 +25,10 @@ def k_center_greedy(features: Points, ipc: int) -> Counts:
 
     Args:
         features: One row for each image, shape ``(N, D)``.
-        ipc: Images to select, at most N.
+        ipc: Images to select.
 
     Returns:
         Positions in the order of selection, shape ``(ipc,)``.
-
-    Raises:
-        ValueError: If ``ipc`` is below 1 or above N.
     """
     points = _points(features, ipc)
     distance = _square_distances(points, points.mean(axis=0))
@@ -59,17 +45,7 @@ def herding(features: Points, ipc: int) -> Counts:
     """Herding: each next image is the one that brings the mean of the selected images nearest to the mean of the class.
 
     Welling, "Herding Dynamical Weights to Learn", ICML 2009, in the form in which Rebuffi et al., CVPR 2017, choose
-    exemplars.
-
-    Args:
-        features: One row for each image, shape ``(N, D)``.
-        ipc: Images to select, at most N.
-
-    Returns:
-        Positions in the order of selection, shape ``(ipc,)``.
-
-    Raises:
-        ValueError: If ``ipc`` is below 1 or above N.
+    exemplars. Arguments and result are those of :func:`k_center_greedy`.
     """
     points = _points(features, ipc)
     mean, total = points.mean(axis=0), np.zeros(points.shape[1])
@@ -85,16 +61,7 @@ def herding(features: Points, ipc: int) -> Counts:
 def kmeans_coreset(features: Points, ipc: int, seed: int = 0) -> Counts:
     """For each k-means centre, the nearest image that no earlier centre has taken.
 
-    Args:
-        features: One row for each image, shape ``(N, D)``.
-        ipc: Images to select, at most N.
-        seed: Seed of the k-means initialisation.
-
-    Returns:
-        Positions in the order of the centres, shape ``(ipc,)``.
-
-    Raises:
-        ValueError: If ``ipc`` is below 1 or above N.
+    Arguments and result are those of :func:`k_center_greedy`; ``seed`` is that of the k-means.
     """
     points = _points(features, ipc)
     free = np.ones(len(points), dtype=bool)
@@ -117,7 +84,7 @@ def coverage_centric(
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
-        ipc: Images to select, at most N.
+        ipc: Images to select.
         rng: Source of the draw within a stratum.
         hard_cutoff: Share of the hardest images to drop; fewer are dropped if fewer than ``ipc`` images would remain.
         strata: Number of strata.

@@ -33,7 +33,7 @@ def confidence_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
 def margin_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Lead of the most probable wrong class over the true class, :math:`(1 + \max_{c \ne y} p_c - p_y) / 2`.
 
-    It is 0 where the true class is certain, 1 where another class is certain, and 1/2 on the decision boundary.
+    It is 0 if the true class is certain, 1 if another class is certain, and 1/2 on the decision boundary.
     Arguments, result and errors are those of :func:`confidence_difficulty`.
     """
     probabilities = _log_probabilities(logits, labels).exp()
@@ -42,7 +42,7 @@ def margin_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def entropy_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Entropy of the predicted probabilities, whatever the true class, :math:`-\sum_c p_c \ln p_c / \ln C`.
+    r"""Entropy of the predicted probabilities for any true class, :math:`-\sum_c p_c \ln p_c / \ln C`.
 
     Arguments, result and errors are those of :func:`confidence_difficulty`.
     """
@@ -62,13 +62,7 @@ def loss_difficulty(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def ensemble_difficulty(difficulties: Sequence[Tensor]) -> Tensor:
-    """Mean of the difficulties that several estimators give the same images.
-
-    Args:
-        difficulties: One tensor of shape ``(B,)`` for each estimator.
-
-    Returns:
-        The mean, shape ``(B,)``.
+    """Mean of the difficulties, shape ``(B,)`` each, that several estimators give the same images.
 
     Raises:
         ValueError: If there is no estimator.

@@ -70,7 +70,7 @@ def interval_of(scores: Floats, intervals: int = 10) -> Counts:
         Indices in ``0 .. K-1``, shape ``(N,)``.
 
     Raises:
-        ValueError: The errors of :func:`check_scores` and :func:`interval_edges`.
+        ValueError: If a score is not in ``[0, 1]``, or ``intervals`` is below 1.
     """
     check_scores(scores)
     return np.searchsorted(interval_edges(intervals), scores, side="right").astype(np.int64)
@@ -92,7 +92,7 @@ def largest_remainder(weights: Sequence[float | Fraction] | Counts, total: int) 
         total: The sum.
 
     Returns:
-        Whole numbers that sum to ``total``, shape ``(K,)``.
+        Whole numbers, shape ``(K,)``.
 
     Raises:
         ValueError: If a weight is negative or not finite, all are zero, or ``total`` is negative.
@@ -122,11 +122,11 @@ def published_distribution(name: str, ipc: int, intervals: int = 10) -> Counts:
 
     Args:
         name: ``hill``, ``ground``, ``slope`` or ``cliff``.
-        ipc: Images per class.
+        ipc: Images per class, the sum of the result.
         intervals: Number K of intervals.
 
     Returns:
-        Number of images from each interval, shape ``(K,)``; their sum is ``ipc``.
+        Number of images from each interval, shape ``(K,)``.
 
     Raises:
         ValueError: If the name is unknown.
@@ -136,10 +136,8 @@ def published_distribution(name: str, ipc: int, intervals: int = 10) -> Counts:
     vectors = PUBLISHED[name]
     nearest = min(vectors, key=lambda known: (max(Fraction(known, ipc), Fraction(ipc, known)), known))
     vector = np.array(vectors[nearest])
-    fine = np.repeat(
-        vector, intervals
-    )  # each of the ten intervals in K parts; then ten parts make one of the K intervals
-    return largest_remainder(fine.reshape(intervals, len(vector)).sum(axis=1), ipc)
+    parts = np.repeat(vector, intervals)  # each of the ten intervals is cut into K; ten parts make one of K intervals
+    return largest_remainder(parts.reshape(intervals, len(vector)).sum(axis=1), ipc)
 
 
 def level(available: Counts, total: int) -> Counts:
@@ -201,7 +199,7 @@ def sampling_distribution(distribution: str | Sequence[float], ipc: int, origina
 
 
 def divergence(reached: Counts, target: Counts, epsilon: float = 1e-4) -> float:
-    r"""Kullback-Leibler divergence :math:`D(reached \| target)` of two histograms in bits, 0 where they agree.
+    r"""Kullback-Leibler divergence :math:`D(reached \| target)` of two histograms in bits; 0 if they agree.
 
     Args:
         reached: Counts, shape ``(K,)``, at least one above zero.

@@ -22,42 +22,27 @@ Shortage = Literal["random", "nearest"]
 
 @dataclass(frozen=True)
 class Draw:
-    """Images drawn by interval.
+    """Images drawn by interval."""
 
-    Attributes:
-        chosen: Positions in the pool, ascending.
-        taken: Number of images from each interval that count towards its target, shape ``(K,)``.
-        filled: Number of images from each interval that replace missing images of other intervals, shape ``(K,)``.
-    """
-
-    chosen: Counts
-    taken: Counts
-    filled: Counts
+    chosen: Counts  # positions in the pool, ascending
+    taken: Counts  # number of images from each interval that count towards its target, (K,)
+    filled: Counts  # number of images from each interval that replace missing ones of other intervals, (K,)
 
 
 @dataclass(frozen=True)
 class ClassSelection:
-    """The selection from one class. All counts are by interval of the smoothed difficulty.
+    """The selection from one class. All counts are by interval of the smoothed difficulty."""
 
-    Attributes:
-        smoothed: Pool and originals after smoothing, with their thresholds.
-        target: The sampling distribution, shape ``(K,)``.
-        available: Number of images of the pool, shape ``(K,)``.
-        draw: The selected images.
-        kl: Divergence of the selected images from the target, in bits.
-        wasserstein: Mean shift of difficulty from the target, in ``[0, 1]``.
-    """
-
-    smoothed: Smoothed
-    target: Counts
-    available: Counts
+    smoothed: Smoothed  # pool and originals, with their thresholds
+    target: Counts  # the sampling distribution, (K,)
+    available: Counts  # number of images of the pool, (K,)
     draw: Draw
-    kl: float
-    wasserstein: float
+    kl: float  # divergence of the selected images from the target, in bits
+    wasserstein: float  # mean shift of difficulty from the target, in [0, 1]
 
 
 def draw_by_interval(intervals: Counts, target: Counts, order: Counts, shortage: Shortage = "random") -> Draw:
-    """Draw the target's number of images from each interval, and replace the images that an interval lacks.
+    """Draw the target's number of different images from each interval, and replace the images that an interval lacks.
 
     Args:
         intervals: Interval of each image, shape ``(N,)``.
@@ -66,11 +51,8 @@ def draw_by_interval(intervals: Counts, target: Counts, order: Counts, shortage:
         shortage: What replaces a missing image: the first of all remaining images in ``order`` (``random``, as in the
             paper), or an image of the nearest interval that has any left, of two the easier (``nearest``).
 
-    Returns:
-        ``target.sum()`` different images.
-
     Raises:
-        ValueError: If there are fewer images than that.
+        ValueError: If there are fewer images than ``target.sum()``.
     """
     if target.sum() > len(intervals):
         raise ValueError(f"cannot take {target.sum()} of {len(intervals)} images; lower the IPC or enlarge the pool")
@@ -112,9 +94,6 @@ def select_class(
         smoothing: Settings of Eq. 7 to 9, or ``None`` to use the difficulties without smoothing.
         intervals: Number K of intervals.
         shortage: What replaces missing images, see :func:`draw_by_interval`.
-
-    Returns:
-        The selected images, with the counts and distances of a report.
 
     Raises:
         ValueError: If the IPC is below 1 or above the size of the pool, a set is empty, a score is not in ``[0, 1]``,

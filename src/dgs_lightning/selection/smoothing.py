@@ -58,7 +58,7 @@ class SmoothingSettings(Group):
         for name in ("epsilon", "floor", "density_epsilon", "weight", "search_fraction"):
             value = settings[name]
             if not isinstance(value, int | float) and not (value is None and name == "search_fraction"):
-                raise InputError(name, found=repr(value), expected="a number", remedy="Correct the setting")
+                raise InputError.setting(name, repr(value), "a number")
 
 
 PRESETS: Mapping[str, SmoothingSettings] = MappingProxyType(
@@ -99,32 +99,22 @@ def smoothing_settings(preset: str, forks: Mapping[str, float | str | None] | No
 class Thresholds:
     """Result of Eq. 9.
 
-    Attributes:
-        bottom: Number b of the easiest images that are levelled.
-        top: Number t of the hardest images that are levelled.
-        degenerate: Whether smoothing failed, for one of two reasons. No pair has a finite divergence, and the result is
-            (0, 0): all scores are equal, or (with ``density_epsilon`` 0) an interval is empty for all thresholds. Or
-            the thresholds are those of a larger set and leave no image of this set; its scores then stay unchanged.
+    Smoothing is degenerate, which means that it failed, for one of two reasons. No pair has a finite divergence, and
+    the result is (0, 0): all scores are equal, or (with ``density_epsilon`` 0) an interval is empty for all thresholds.
+    Or the thresholds are those of a larger set and leave no image of this set; its scores then stay unchanged.
     """
 
-    bottom: int
-    top: int
+    bottom: int  # number b of the easiest images that are levelled
+    top: int  # number t of the hardest images that are levelled
     degenerate: bool
 
 
 @dataclass(frozen=True)
 class Smoothed:
-    """Pool and originals of a class after smoothing, with their thresholds.
+    """Pool and originals of a class after smoothing, with their thresholds."""
 
-    Attributes:
-        pool: Difficulties of the pool in ``[0, 1]``, shape ``(N,)``.
-        original: Difficulties of the originals in ``[0, 1]``, shape ``(M,)``.
-        pool_thresholds: The thresholds of the pool.
-        original_thresholds: The thresholds of the originals.
-    """
-
-    pool: Floats
-    original: Floats
+    pool: Floats  # difficulties in [0, 1], (N,)
+    original: Floats  # difficulties in [0, 1], (M,)
     pool_thresholds: Thresholds
     original_thresholds: Thresholds
 
@@ -180,7 +170,7 @@ def level_extremes(scores: Floats, bottom: int, top: int, settings: SmoothingSet
 def smooth(scores: Floats, thresholds: Thresholds, settings: SmoothingSettings) -> Floats:
     """Smoothed difficulties: Eq. 7 applied to Eq. 8.
 
-    If all scores between the thresholds are equal, the scores are returned unchanged.
+    If no scores lie between the thresholds, or all that do are equal, the scores are returned unchanged.
 
     Args:
         scores: Difficulties in ``[0, 1]``, shape ``(N,)``.
@@ -217,9 +207,6 @@ def fit_thresholds(scores: Floats, ipc: int, settings: SmoothingSettings, interv
         settings: Settings of the smoothing.
         intervals: Number K of bins.
 
-    Returns:
-        The thresholds.
-
     Raises:
         ValueError: If there is no score, or one is not in ``[0, 1]``.
     """
@@ -236,7 +223,7 @@ def fit_thresholds(scores: Floats, ipc: int, settings: SmoothingSettings, interv
 
 
 def smooth_pair(pool: Floats, original: Floats, ipc: int, settings: SmoothingSettings, intervals: int = 10) -> Smoothed:
-    """Fit and smooth the pool and the originals of one class (Algorithm 1, lines 2 to 6).
+    """Fit and smooth the pool and the originals of one class, each in its own order (Algorithm 1, lines 2 to 6).
 
     Args:
         pool: Difficulties of the pool, shape ``(N,)``.
@@ -245,11 +232,8 @@ def smooth_pair(pool: Floats, original: Floats, ipc: int, settings: SmoothingSet
         settings: Settings of the smoothing; ``thresholds`` says whether each set gets its own thresholds.
         intervals: Number of bins of Eq. 9.
 
-    Returns:
-        Both sets after smoothing, each in its own order.
-
     Raises:
-        ValueError: The errors of :func:`fit_thresholds`.
+        ValueError: If a set has no score, or one is not in ``[0, 1]``.
     """
     of_pool = fit_thresholds(pool, ipc, settings, intervals)
     if settings.thresholds == "separate":
@@ -310,7 +294,7 @@ def _count_below(ordered: Floats, low: Floats, high: Floats, edges: Floats) -> C
 
 
 def _objective(counts: Counts, reference: Counts, settings: SmoothingSettings) -> Floats:
-    """The objective of Eq. 9 in nats, for histograms ``(K, ...)``; infinite where it is undefined.
+    """The objective of Eq. 9 in nats, for histograms ``(K, ...)``; infinite if it is undefined.
 
     The term of a bin depends only on its count, so the terms of all possible counts are computed once.
     """

@@ -26,13 +26,10 @@ class OptimizerSettings(Group):
 
     Args:
         name: ``sgd`` with momentum 0.9, or ``adamw``.
-        lr: Learning rate; by default the published one of SGD for as many classes, or 1e-3 of AdamW.
-        weight_decay: Weight decay; by default the published one of SGD for as many classes, or 0.01 of AdamW.
+        lr: Learning rate; by default the published one of SGD for this number of classes, or 1e-3 of AdamW.
+        weight_decay: Weight decay; by default the published one of SGD for this number of classes, or 0.01 of AdamW.
         schedule: Course of the learning rate: ``steps`` (x 0.2 at 2/3 and 5/6 of the epochs), ``cosine`` or
             ``constant``.
-
-    Raises:
-        InputError: If a number is out of its range.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -50,9 +47,6 @@ class TeacherSettings(Group):
             ImageNet-1K.
         weights: Local file of the weights of a named classifier; by default they come from its hub.
         temperature: Temperature of the soft labels.
-
-    Raises:
-        InputError: If the temperature is out of its range.
     """
 
     name: str
@@ -62,14 +56,11 @@ class TeacherSettings(Group):
 
 @dataclass(frozen=True)
 class Normalisation(Group):
-    """Numbers by which images are normalised, one for each channel.
+    """Numbers that normalise the images, one for each channel.
 
     Args:
         mean: Mean of each channel.
         std: Standard deviation of each channel.
-
-    Raises:
-        InputError: If a number is out of its range.
     """
 
     mean: Annotated[tuple[float, ...], FINITE]
@@ -77,17 +68,15 @@ class Normalisation(Group):
 
 
 def published_epochs(ipc: float, classes: int) -> int:
-    """Epochs of a training on `ipc` images per class; from 100 classes on two thirds, rounded down to hundreds."""
+    """Epochs for `ipc` images per class. From 100 classes on, they are two thirds of it, rounded down to hundreds."""
     epochs = next((count for most, count in EPOCHS.items() if ipc <= most), EPOCHS_BEYOND)
     return epochs if classes < MANY_CLASSES else epochs * 2 // 300 * 100
 
 
 def epochs_of(trainer: Trainer, batches: int) -> int | None:
-    """Epochs of a training, the last one perhaps incomplete, by its trainer's limits; ``None`` without any limit.
+    """Epochs by the limits of a trainer, for a number of batches in an epoch; ``None`` without a limit.
 
-    Args:
-        trainer: Trainer with ``max_epochs`` or ``max_steps``.
-        batches: Training batches of an epoch.
+    An incomplete last epoch counts as one.
     """
     limit = trainer.limit_train_batches
     batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
@@ -134,7 +123,7 @@ def mixed_cross_entropy(logits: Tensor, own: Tensor, partners: Tensor, share: fl
         logits: Shape ``(B, classes)``.
         own: Positions of the classes of the images ``(B,)``.
         partners: Positions of the classes of their partners ``(B,)``.
-        share: Share in ``[0, 1]``; 1 if nothing was mixed.
+        share: Share in ``[0, 1]``; 1 for images that are not mixed.
         smoothing: Share of the target that is divided among all classes.
 
     Returns:
