@@ -123,12 +123,8 @@ def _user_error(error: BaseException) -> InputError | None:
     if isinstance(error, InputError):
         return error
     if isinstance(error, OSError) and error.filename is not None:
-        return InputError(
-            os.fspath(error.filename),
-            found=str(error.strerror).lower(),
-            expected="a file or folder that can be used",
-            remedy="Choose another, or change its permissions",
-        )
+        expected, remedy = "a file or folder that can be used", "Choose another, or change its permissions"
+        return InputError(os.fspath(error.filename), str(error.strerror).lower(), expected, remedy)
     return None
 
 

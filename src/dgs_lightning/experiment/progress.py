@@ -1,7 +1,6 @@
 """How far a run is: live on a terminal, one line a stage elsewhere."""
 
 import sys
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,12 +19,7 @@ class Progress:
         self.done = 0
         self.live = sys.stdout.isatty()
         self.console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         self.bars = Bars(*columns, TimeRemainingColumn(), console=self.console, disable=not self.live)
         self.total = self.bars.add_task("stages", total=stages)
         self.tasks: dict[str, TaskID] = {}
@@ -34,9 +28,7 @@ class Progress:
         self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bars.stop()
 
     def skip(self, stages: int) -> None:

@@ -3,7 +3,7 @@
 import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import yaml
@@ -14,7 +14,7 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.execution import Outcome
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.progress import Progress
-from dgs_lightning.experiment.runners import InProcess, Job, ProcessPool, Result, Runner
+from dgs_lightning.experiment.runners import InProcess, Job, Result, Runner, process_pool
 from dgs_lightning.experiment.settings import Experiment, load_experiment
 from dgs_lightning.experiment.stage import Stage, one_of_each_kind, stage_keys
 from dgs_lightning.files import write_text
@@ -109,9 +109,9 @@ class ExperimentRun:
             self.progress.skip(len(self.stages) - len(pending))
             self._work(runner, pending)
 
-    def _runner(self) -> Runner:
+    def _runner(self) -> AbstractContextManager[Runner]:
         jobs, listener = self.experiment.jobs, self.progress.step
-        return InProcess(listener) if jobs == 1 else ProcessPool(jobs, listener)
+        return nullcontext(InProcess(listener)) if jobs == 1 else process_pool(jobs, listener)
 
     def _work(self, runner: Runner, pending: list[Stage]) -> None:
         """Start each stage as soon as what it needs is done and the runner has room."""

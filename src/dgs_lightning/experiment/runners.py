@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +12,7 @@ from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.managers import SyncManager
 from queue import Queue
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import NamedTuple, Protocol
 
 from dgs_lightning.errors import InputError
@@ -20,13 +20,7 @@ from dgs_lightning.experiment.execution import ALL_GPUS, Outcome, commands_at_wo
 
 
 class Job(NamedTuple):
-    """A stage to run.
-
-    Attributes:
-        stage: Its name.
-        command: Command of ``dgs``.
-        config: YAML file with its settings.
-    """
+    """A stage to run: its name, its command of ``dgs``, and the YAML file with its settings."""
 
     stage: str
     command: str
@@ -34,39 +28,23 @@ class Job(NamedTuple):
 
 
 Listener = Callable[[str, int, int], None]  # name of a stage, steps done, steps in all
-Result = Callable[[], Outcome]  # gives the outcome of a stage, or raises its error
+Result = Callable[[], Outcome]  # returns the outcome of a stage, or raises its error
 
 
 class Runner(Protocol):
-    """What a run asks of the place where its stages are executed.
-
-    Attributes:
-        slots: Number of stages that run at the same time.
-    """
+    """Executes stages. ``slots`` is the number of stages that it runs at the same time."""
 
     slots: int
 
     def start(self, job: Job) -> None:
-        """Start a stage; the run starts no more than ``slots`` at a time."""
+        """Start a stage. A run starts at most ``slots`` stages at a time."""
 
     def finished(self) -> Iterator[tuple[str, Result]]:
-        """Wait until a stage ends, or for a moment; names of the stages that ended, with their results."""
-
-    def __enter__(self) -> "Runner":
-        """Begin."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End; where the run ends with an error, end the stages that still run, too."""
+        """Wait until a stage ends, or for a moment. Yields the name and the result of each stage that ended."""
 
 
 class InProcess:
-    """Runs one stage after another in this process.
-
-    Args:
-        listener: Called with the progress of a stage.
-    """
+    """Runs one stage after another in this process, and calls a listener with the progress."""
 
     slots = 1
 
@@ -75,84 +53,68 @@ class InProcess:
         self._waiting: list[Job] = []
 
     def start(self, job: Job) -> None:
-        """Take the next stage, which runs when the run waits for it."""
+        """Take the next stage. It runs when its result is asked for."""
         self._waiting.append(job)
 
     def finished(self) -> Iterator[tuple[str, Result]]:
-        """The stage, which runs when its result is asked for."""
+        """The stage that was started."""
         job = self._waiting.pop()
         yield job.stage, partial(run_stage, job.command, job.config, partial(self._listener, job.stage))
 
-    def __enter__(self) -> "InProcess":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is left to end."""
-
 
 class ProcessPool:
-    """Runs stages in several processes; with GPUs, each process has its own.
+    """Runs stages in several processes. Open it by :func:`process_pool`."""
+
+    def __init__(self, slots: int, listener: Listener, workers: Executor, steps: "Queue[tuple[str, int, int]]") -> None:
+        self.slots = slots
+        self._listener = listener
+        self._workers = workers
+        self._steps = steps
+        self._running: dict[Future[Outcome], str] = {}
+
+    def start(self, job: Job) -> None:
+        """Hand a stage to a process that is free."""
+        self._running[self._workers.submit(_run_in_worker, job, self._steps)] = job.stage
+
+    def finished(self) -> Iterator[tuple[str, Result]]:
+        """Wait for half a second at most, and pass on the progress of the processes."""
+        ended, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
+        while not self._steps.empty():
+            self._listener(*self._steps.get())
+        for future in ended:
+            yield self._running.pop(future), future.result
+
+
+@contextmanager
+def process_pool(slots: int, listener: Listener) -> Iterator[ProcessPool]:
+    """A pool of processes for stages; with GPUs, each process has its own. An error of the block ends them.
 
     Args:
         slots: Number of processes.
         listener: Called with the progress of a stage.
+
+    Raises:
+        InputError: If a process is killed from outside.
     """
-
-    def __init__(self, slots: int, listener: Listener) -> None:
-        self.slots = slots
-        self._listener = listener
-        self._running: dict[Future[Outcome], str] = {}
-
-    def __enter__(self) -> "ProcessPool":
-        context = get_context("forkserver")
-        context.set_forkserver_preload(["dgs_lightning.commands.cli"])
-        self._manager = SyncManager(ctx=context)
-        self._manager.start(_end_with_parent)
-        self._steps: Queue[tuple[str, int, int]] = self._manager.Queue()
-        gpus: Queue[int] = self._manager.Queue()
-        for slot in range(self.slots):
-            gpus.put(slot)
-        self._workers = ProcessPoolExecutor(self.slots, context, _start_worker, (gpus,))
-        return self
-
-    def start(self, job: Job) -> None:
-        """Hand a stage to a process that is free."""
-        with _killed_from_outside(self.slots):
-            self._running[self._workers.submit(_run_in_worker, job, self._steps)] = job.stage
-
-    def finished(self) -> Iterator[tuple[str, Result]]:
-        """Wait for half a second at most, and pass on what the processes told."""
-        with _killed_from_outside(self.slots):
-            ended, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
-            while not self._steps.empty():
-                self._listener(*self._steps.get())
-        for future in ended:
-            yield self._running.pop(future), partial(self._result, future)
-
-    def _result(self, future: Future[Outcome]) -> Outcome:
-        with _killed_from_outside(self.slots):
-            return future.result()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["dgs_lightning.commands.cli"])
+    manager = SyncManager(ctx=context)
+    manager.start(_end_with_parent)
+    gpus: Queue[int] = manager.Queue()
+    for slot in range(slots):
+        gpus.put(slot)
+    with ProcessPoolExecutor(slots, context, _start_worker, (gpus,)) as workers:
+        try:
+            yield ProcessPool(slots, listener, workers, manager.Queue())
+        except (BrokenProcessPool, ConnectionError, EOFError):
+            found = "a process of the run that was killed from outside, as when memory runs out"
+            remedy = "Run it again, with fewer jobs where memory is short: it keeps what is finished"
+            raise InputError(f"jobs={slots}", found, "processes that end by themselves", remedy) from None
+        except BaseException:
             for process in active_children():
                 process.terminate()
-        self._workers.shutdown(wait=error is None, cancel_futures=True)
-
-
-@contextmanager
-def _killed_from_outside(jobs: int) -> Iterator[None]:
-    """Turn the error of a pool that lost a process into one that says what to do."""
-    try:
-        yield
-    except (BrokenProcessPool, ConnectionError, EOFError):
-        found = "a process of the run that was killed from outside, as when memory runs out"
-        remedy = "Run it again, with fewer jobs where memory is short: it keeps what is finished"
-        raise InputError(f"jobs={jobs}", found, "processes that end by themselves", remedy) from None
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _run_in_worker(job: Job, steps: "Queue[tuple[str, int, int]]") -> Outcome:
