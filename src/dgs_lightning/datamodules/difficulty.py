@@ -29,7 +29,7 @@ class DifficultyGuidedDataModule(ImageDataModule):
     Raises:
         InputError: If a setting is outside its limits.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import write_images, write_scores
         >>> with TemporaryDirectory() as folder:

@@ -100,7 +100,7 @@ class ImageDataModule(L.LightningDataModule):
     Raises:
         InputError: If a setting is outside its limits.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import write_images
         >>> with TemporaryDirectory() as folder:

@@ -60,7 +60,7 @@ class RequestDataModule(L.LightningDataModule):
         centers: Safetensors file with cluster centres of each label, shape ``(n, C, h, w)``, as ``dgs centers`` writes.
             A guidance such as ``CenterGuidance`` guides each image towards its centre.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning import GenerationTask
         >>> from dgs_lightning.examples import QUIET, write_dit
