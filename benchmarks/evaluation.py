@@ -2,11 +2,11 @@
 
     python benchmarks/evaluation.py [--size 32|64|224] [--networks NAME ...] [--json]
 
-Both train the same network on the same 100 images by the published protocol, in as many steps. Ours is
+Both train the same network on the same 100 images by the published protocol, for the same number of steps. Ours is
 ``ClassificationTask`` under Lightning. The reference decodes, resizes and augments the images one by one in a
-DataLoader, in every epoch. The files are PNG of 256 pixels, as DiT-XL/2 generates them, at every size. Each repetition
-is a process of its own, ours and the reference's in turn; the first epoch warms up, medians of the rest are given. Of
-several networks the JSON has the figures of the smallest ratio first, then those of each.
+DataLoader, in every epoch. At every size, the files are PNG images of 256 pixels, as DiT-XL/2 generates them. Each
+repetition is a process of its own, and the two take turns. The first epoch is not counted, and the numbers are medians
+of the others. For several networks, the JSON has the numbers of the smallest ratio first, then those of each network.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--memory N] [--steps N] [--json]
 
-Three loops take turns, step by step, and medians are given: ``MinimaxTask`` under Lightning, the same task in a bare
-loop, and the reference. The reference encodes its images at each step, keeps its memories as lists that it
-concatenates for each class, and averages all parameters one by one. Model, images and batch are the same; weights are
-random.
+Three loops take turns, step by step: ``MinimaxTask`` under Lightning, the same task in a plain loop, and the
+reference. The times are medians. The reference encodes its images at each step, keeps its memories as lists that it
+concatenates for each class, and averages all parameters one by one. Model, images and batch are the same. The weights
+are random.
 """
 
 import statistics

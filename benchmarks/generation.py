@@ -2,10 +2,10 @@
 
     python benchmarks/generation.py [--size digits|imagewoof128|xl2] [--batch-size N] [--images N] [--json]
 
-Both go from requests to PNG files. The reference makes one image at a time in float32, doubles the batch for
-classifier-free guidance, and runs the embedder in every block. Repetitions of the two alternate; medians are given. In
-float32 both must make the same images. On a GPU the generation runs compiled in bfloat16, and the share that the
-network's operations have of the card's measured bfloat16 matrix rate is given, too.
+Both start from requests and write PNG files. The reference makes one image at a time in float32, doubles the batch for
+classifier-free guidance, and runs the embedder in every block. The two take turns, and the numbers are medians. In
+float32 both must make the same images. On a GPU, the generation runs compiled in bfloat16. The table then also has the
+rate of the network's operations, as a share of the card's measured rate of bfloat16 matrix products.
 """
 
 import statistics

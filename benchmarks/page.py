@@ -14,9 +14,8 @@ from dgs_lightning.reporting.style import DISTILLED, ORIGINAL, new_figure, style
 INTRODUCTION = """\
 # Benchmarks
 
-`make benchmarks` measures all of this anew and writes this page. Each program measures beside a plain reference that is
-written out in it, in the same run; medians are given. A ratio says how many times faster than its reference the project
-is.
+`make benchmarks` measures everything again and writes this page. Each program contains a plain reference, and measures
+both in the same run. The numbers are medians. A ratio says how many times faster this project is than the reference.
 """
 SHORT = "**These are figures of the short form: they say nothing about speed.**\n"
 
@@ -35,8 +34,8 @@ def page(measured: Sequence[Measured], machine: Mapping[str, str], short: bool) 
         *([SHORT] if short else []),
         table(("measured on", ""), machine.items()),
         f"![{grown}](images/growth.png)\n",
-        "*This project and its plain references, as their input grows. Both axes are logarithmic: the distance of the"
-        " curves is the ratio.*\n",
+        "*This project and its plain references, for inputs of growing size. Both axes are logarithmic, so the distance"
+        " between the curves is the ratio.*\n",
         *map(section, measured),
     ]
     return "\n".join(parts)

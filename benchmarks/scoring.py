@@ -2,9 +2,9 @@
 
     python benchmarks/scoring.py [--size digits|imagenet] [--images N] [--batch-size N] [--json]
 
-Both go from image files to lines of metadata. The reference reads, prepares and assesses one image at a time.
-Repetitions of the two alternate; medians are given. Both must find the same difficulties. The estimators are that of
-the quickstart and the paper's ResNet-50, with random weights.
+Both read image files and write lines of metadata. The reference reads, prepares and scores one image at a time. The two
+take turns, and the numbers are medians. Both must find the same difficulties. The estimators are that of the quickstart
+and the paper's ResNet-50, with random weights.
 """
 
 import json

@@ -3,8 +3,8 @@
     python benchmarks/selection.py [--preset released|paper] [--classes 1000] [--json]
 
 Both do the same four steps for a class: thresholds (Eq. 9), smoothing (Eq. 7, 8), sampling distribution, selection.
-The reference tries the pairs of thresholds one by one, each with a histogram of its own. It is timed on a few classes
-in between, and must choose the same images. Per class medians are given.
+The reference tries the pairs of thresholds one by one, and computes a histogram for each pair. It is timed on a few of
+the classes, and must choose the same images. The times of a class are medians.
 """
 
 import re

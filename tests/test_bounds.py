@@ -22,6 +22,7 @@ from dgs_lightning.bounds import (
     limits,
     place_in_groups,
     save_settings,
+    with_defaults,
 )
 from dgs_lightning.commands.cli import check
 from dgs_lightning.errors import InputError
@@ -230,6 +231,12 @@ def test_the_place_of_a_setting_that_moved_into_a_group_is_found() -> None:
     assert place_in_groups(Task, "lr") == "optimizer.lr"
     assert place_in_groups(Child, "folds") == "left_out.folds"
     assert place_in_groups(Task, "nonsense") is None
+
+
+def test_missing_settings_have_their_defaults_in_groups_too() -> None:
+    complete = with_defaults(Task, {"optimizer": {"lr": 1.0}})
+    assert complete["optimizer"] == {"lr": 1.0, "betas": (0.9, 0.99), "kind": "sgd"}
+    assert with_defaults(Folds, {}) == {"fold": 0}  # a setting without default stays missing
 
 
 def test_the_example_runs() -> None:

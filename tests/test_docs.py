@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
 from dgs_lightning.models.dit.formats import save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
+from dgs_lightning.runs.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -79,6 +81,20 @@ def test_no_page_fetches_anything_from_elsewhere_or_leaves_a_formula_to_a_script
         assert not re.search(r":(?:func|class|math|data|attr):", text), page
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_page_of_methods_has_a_row_for_each_method_that_can_be_run(site: Path) -> None:
+    text = (site / "methods" / "index.html").read_text()
+    keys = re.findall(r"<tr>\s*<td>[^<]*</td>\s*<td><code>(\w+)</code></td>", text)
+    assert keys == [method.key for method in METHODS.values() if not method.quoted]
+
+
+@pytest.mark.slow
+def test_no_example_of_a_docstring_is_left_as_text(site: Path) -> None:
+    for page in (site / "reference").rglob("*.html"):
+        assert not re.search(r"```|<p>(?:<[^>]*>)*&gt;&gt;&gt; ", page.read_text()), page
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_settings_of_each_command_exist(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -109,14 +125,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_example(name: str, folder: Path) -> None:
-    """Write an example of the page into a folder, and run the command that follows it."""
-    page = in_text((ROOT / "docs" / "how-to" / "extend.md").read_text())
-    form = rf'```python title="{name}"\n(.*?)```.*?```console\n\$ python (.*?)\n```'
-    ((example, command),) = re.findall(form, page, re.DOTALL)
+def run_example(name: str, folder: Path, page: str = "how-to/extend.md", changes: Sequence[str] = ()) -> None:
+    """Write an example of a page into a folder, and run the command that follows it, with changed settings."""
+    text = in_text((ROOT / "docs" / page).read_text())
+    form = rf'```python title="{name}"\n(.*?)```.*?(?:```console\n\$ |`)python (.*?)(?:\n```|`)'
+    ((example, command),) = re.findall(form, text, re.DOTALL)
     (folder / name).write_text(example)
     done = subprocess.run(
-        [sys.executable, *shlex.split(command)], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, *shlex.split(command), *changes], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -144,3 +160,13 @@ def test_the_example_of_a_network_is_trained(folder: Path) -> None:
     result = json.loads((folder / "pooled" / "result.json").read_text())
     assert result["network"] == "timm:pooled"
     assert result["accuracy_best"] > 1 / len(LABELS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_example_of_a_method_runs_to_a_row_of_the_table(jobs: int, tmp_path: Path) -> None:
+    lengths = ("cross_fit.trainer.max_steps=20", "evaluate.trainer.max_steps=20", "judge=null")
+    tiny = [part for setting in (f"jobs={jobs}", "repeats=1", "folds=2", *lengths) for part in ("--set", setting)]
+    run_example("my_method.py", tmp_path, "methods.md", tiny)
+    assert "| Gentle | 10 |" in (tmp_path / "runs" / "quickstart" / "summary.md").read_text()

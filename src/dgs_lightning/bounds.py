@@ -137,6 +137,18 @@ def check_value(name: str, value: object, limit: Between | OneOf) -> None:
             raise InputError.setting(name, value, str(limit))
 
 
+def with_defaults(owner: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a class or function, completed by the defaults of the missing ones. Groups are dictionaries."""
+    complete = {name: _plain(value) for name, value in settings.items()}
+    for name, parameter in _parameters(owner).items():
+        value = complete.setdefault(name, _plain(parameter.default))
+        if value is inspect.Parameter.empty:
+            del complete[name]
+        elif isinstance(value, Mapping) and (group := _group(parameter.annotation)):
+            complete[name] = with_defaults(group, value)
+    return complete
+
+
 def save_settings(module: Any, *, logger: bool = True) -> None:  # noqa: ANN401
     """Save and check the settings of a LightningModule or LightningDataModule: call it first in the constructor.
 

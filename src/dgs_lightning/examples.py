@@ -13,11 +13,11 @@ from dgs_lightning.models.dit.formats import save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 
 LABELS = ("cat", "dog")
-QUIET: dict[str, Any] = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_progress_bar": False,
-}  # for ``Trainer(**QUIET)``
+# for ``Trainer(**QUIET)``, and for one that trains without a checkpoint callback ``Trainer(**SILENT)``
+QUIET: dict[str, Any] = {"accelerator": "cpu"} | dict.fromkeys(
+    ("logger", "enable_progress_bar", "enable_model_summary"), False
+)
+SILENT = QUIET | {"enable_checkpointing": False}
 _RECORDS = [ImageRecord(f"{label}/{i}.png", label) for label in LABELS for i in range(4)]
 
 

@@ -12,6 +12,7 @@ from dgs_lightning.callbacks.published_length import PublishedLength
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.tasks.classification import ClassificationTask
+from dgs_lightning.tasks.work import training_length
 
 IMAGES, BATCH = 6, 4  # of each of two classes: three batches an epoch
 
@@ -117,6 +118,9 @@ def test_limits_of_the_trainer_win_and_the_log_says_so(
     assert (trainer.current_epoch, trainer.global_step, evaluations.epochs) == (epochs, steps, evaluated)
     assert evaluations.steps[-1] == steps
     assert "The trainer decides the length" in caplog.text
+    callback = {"class_path": "PublishedLength", "init_args": {"epochs": 7, "evaluations": 2}}
+    settings = {"max_epochs": -1, **limits, "callbacks": [callback]}
+    assert training_length(settings, 2 * IMAGES, BATCH, classes=2) == (epochs, len(evaluated))
 
 
 def test_a_training_of_another_length_is_not_resumed(pictures: str, tmp_path: Path) -> None:

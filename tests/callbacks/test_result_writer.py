@@ -54,5 +54,5 @@ def test_a_training_of_any_length_leaves_its_result_and_weights_if_asked_to(
 
 
 def test_another_task_is_refused_before_it_trains(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="callback ResultWriter: found task BoringModel"):
+    with pytest.raises(InputError, match="ResultWriter: found BoringModel, expected ClassificationTask"):
         trainer(tmp_path, ResultWriter(), max_epochs=1).fit(BoringModel())

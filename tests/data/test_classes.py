@@ -6,11 +6,14 @@ from timm.data.imagenet_info import ImageNetInfo
 
 from dgs_lightning.data.classes import (
     CLASS_LISTS,
+    check_known,
     check_labels,
     class_list,
     imagenet_index,
     labels_of,
+    list_with,
     readable_name,
+    renamings,
 )
 from dgs_lightning.errors import InputError
 
@@ -69,5 +72,36 @@ def test_labels_are_sorted_unless_a_list_says_their_order() -> None:
 
 def test_classes_that_do_not_match_are_listed() -> None:
     found = {*class_list("imagewoof")[1:], "cat"}
-    with pytest.raises(InputError, match=r"1 missing label \(n02096294\); 1 unknown label \(cat\)"):
+    with pytest.raises(
+        InputError, match=r"1 missing label \(n02096294 \(Australian terrier\)\); 1 unknown label \(cat\)"
+    ):
         check_labels(found, "imagewoof", "tree")
+
+
+def test_the_list_with_some_classes_is_found() -> None:
+    assert [list_with(set(class_list(name))) for name in CLASS_LISTS] == list(CLASS_LISTS)
+    assert list_with({"cat", "dog"}) is None
+
+
+def test_readable_names_are_matched_with_their_labels() -> None:
+    assert renamings(["golf_ball", "cat"], class_list("imagenette")) == ["golf_ball -> n03445777"]
+    assert renamings(["Crane"], class_list("imagenet1k")) == ["Crane -> n02012849 or n03126707"]
+
+
+def test_the_error_of_other_classes_says_how_to_get_the_expected_ones() -> None:
+    with pytest.raises(InputError, match="These are the classes of imagenette"):
+        check_labels(set(class_list("imagenette")), "imagewoof", "tree")
+    with pytest.raises(InputError, match="tench -> n01440764"):
+        check_labels({"tench", *class_list("imagenette")[1:]}, "imagenette", "tree")
+    with pytest.raises(InputError, match="Add the folders owl; or name the list that fits"):
+        check_labels({"cat"}, ["cat", "owl"], "tree")
+    with pytest.raises(InputError, match="a place without 7; or"):
+        check_labels({"cat", "7"}, ["cat"], "tree")
+
+
+def test_a_model_that_lacks_labels_is_an_error_with_the_names_to_change() -> None:
+    check_known({"cat"}, ["cat", "dog"], "model", "Train it")
+    with pytest.raises(InputError, match=r"model: found 1 unknown label \(owl\).* Train it"):
+        check_known({"cat", "owl"}, ["cat", "dog"], "model", "Train it")
+    with pytest.raises(InputError, match="Tench -> n01440764"):
+        check_known({"Tench"}, class_list("imagenet1k"), "model", "Train it")

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from dgs_lightning.data.records import ImageRecord
-from dgs_lightning.data.splits import folds_of, validation_part
+from dgs_lightning.data.splits import folds_of, split_sizes, validation_part
 
 RECORDS = [ImageRecord(f"{label}/{i}.png", label) for label, count in (("a", 11), ("b", 23)) for i in range(count)]
 
@@ -25,6 +25,7 @@ def test_the_part_of_an_image_does_not_depend_on_the_order_of_files() -> None:
 def test_validation_takes_its_fraction_of_every_class_but_one_image_at_least_and_never_all() -> None:
     counts = Counter(r.label for r, val in zip(RECORDS, validation_part(RECORDS, 0.2, 0), strict=True) if val)
     assert counts == {"a": 2, "b": 5}
+    assert split_sizes([11, 23], 0.2) == (27, 7)
     pair = RECORDS[:2]
     assert sum(validation_part(pair, 0.01, 0)) == sum(validation_part(pair, 0.99, 0)) == 1
 

@@ -3,7 +3,7 @@ from collections import deque
 import pytest
 import torch
 
-from dgs_lightning.diffusion.memory import Memory
+from dgs_lightning.diffusion.memory import Memory, memory_bytes
 
 
 def test_a_memory_holds_the_last_latents_of_each_class() -> None:
@@ -48,3 +48,8 @@ def test_a_memory_of_another_shape_is_refused() -> None:
 def test_a_memory_of_nothing_is_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="at least one class, slot and dimension"):
         Memory(*sizes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_bytes_of_a_memory_are_those_of_its_directions(dtype: torch.dtype) -> None:
+    assert memory_bytes(3, 4, 5, dtype) == Memory(3, 4, 5, dtype).directions.nbytes

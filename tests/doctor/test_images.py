@@ -5,18 +5,11 @@ from shutil import copytree, move, rmtree
 
 import pytest
 
+from dgs_lightning.commands.prepare import Split
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.doctor.finding import Finding
-from dgs_lightning.doctor.images import (
-    ImageTree,
-    Trees,
-    check_classes,
-    check_counts,
-    check_edition,
-    check_files,
-    open_trees,
-)
+from dgs_lightning.doctor.images import Trees, check_classes, check_counts, check_edition, check_files, open_trees
 from dgs_lightning.experiment.settings import Experiment
 
 TENCH, SPRINGER = "n01440764", "n02102040"
@@ -47,13 +40,13 @@ def test_a_missing_class_is_named_by_label_and_in_words(healthy: Experiment) -> 
     found = the_finding(findings, "train", "1 missing", f"{TENCH} (tench)", "classes of imagenette")
     assert found.level == "problem"
     assert f"Add the folders {TENCH} (tench)" in found.remedy
-    assert "1 not expected" in the_finding(findings, "val has other classes").what
+    assert "1 unknown" in the_finding(findings, "val has other classes").what
 
 
 def test_the_list_that_fits_is_named_where_another_was_asked_for(healthy: Experiment) -> None:
     [found] = looked(replace(healthy, classes="imagewoof"))
     assert "10 missing" in found.what
-    assert "set classes=imagenette" in found.remedy
+    assert "the classes of imagenette" in found.remedy
 
 
 def test_a_list_that_does_not_exist_is_a_problem(healthy: Experiment) -> None:
@@ -79,7 +72,7 @@ def test_folders_with_numbers_are_told_that_two_orders_are_in_use(healthy: Exper
 def test_classes_too_many_are_named(healthy: Experiment) -> None:
     for split in ("train", "val"):
         copytree(Path(str(healthy.data), split, TENCH), Path(str(healthy.data), split, "aardvark"))
-    assert "to a place without aardvark" in the_finding(looked(healthy), "train", "1 not expected").remedy
+    assert "to a place without aardvark" in the_finding(looked(healthy), "train", "1 unknown").remedy
 
 
 def test_classes_short_of_the_ipc_are_fatal_only_where_originals_are_selected(healthy: Experiment) -> None:
@@ -132,7 +125,7 @@ def of_counts(train: Sequence[int], val: Sequence[int]) -> Trees:
     """Imagewoof with so many images of each class; edition is told by numbers alone."""
     labels = class_list("imagewoof")
     return {
-        role: ImageTree(
+        role: Split(
             role,
             Path(role),
             [ImageRecord(f"{x}/{i}.png", x) for x, count in zip(labels, counts, strict=True) for i in range(count)],

@@ -1,49 +1,52 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.filesize import decimal
 
-from dgs_lightning.doctor.devices import check_devices
+from dgs_lightning.doctor.examination import resolved
 from dgs_lightning.doctor.images import open_trees
-from dgs_lightning.doctor.storage import check_disk, check_memory, in_bytes, parameters
-from dgs_lightning.doctor.timing import check_time, in_words
-from dgs_lightning.doctor.work import Classifier, Scale, Work, dit_of, scale_of, works_of
+from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory
+from dgs_lightning.doctor.networks import check_time, in_words
+from dgs_lightning.doctor.work import inputs_of, works_of
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.dit.network import DiTConfig
+from dgs_lightning.models.trial import Classifier
+from dgs_lightning.tasks.work import Inputs, Work, parameters
 
 XL = DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000)
 
 
-def scale(experiment: Experiment) -> Scale:
-    found = scale_of(experiment, open_trees(experiment)[0])
+def inputs(experiment: Experiment, **changes: Any) -> Inputs:  # noqa: ANN401
+    found = inputs_of(experiment, open_trees(experiment)[0])
     assert found is not None
-    return found
+    return replace(found, **changes)
 
 
-def stages(experiment: Experiment) -> list[Stage]:
-    return Plan(experiment).everything()
-
-
-def finetune_of(experiment: Experiment) -> Stage:
-    return next(stage for stage in stages(experiment) if stage.name == "finetune")
+def works(experiment: Experiment, **changes: Any) -> dict[str, Work]:  # noqa: ANN401
+    stages = resolved(Plan(experiment).everything(), experiment)
+    return works_of(experiment, stages, inputs(experiment, **changes))
 
 
 def test_the_scale_is_read_off_the_images(healthy: Experiment) -> None:
-    assert scale(healthy) == Scale(classes=10, train=120, val=40, side=16, channels=3)
-    assert scale(replace(healthy, image_size=8)).image_bytes == 8 * 8 * 3
-    assert scale(replace(healthy, data="digits", prepare={})) == Scale(10, 1438, 359, 8, 1)
+    found = inputs(healthy)
+    assert (found.classes, found.side, found.channels, found.latent_shape) == (10, 16, 3, (3, 16, 16))
+    assert (found.count(f"{healthy.output}/data/train"), found.count(f"{healthy.output}/data/val")) == (120, 40)
+    assert inputs(replace(healthy, image_size=8)).image_bytes == 8 * 8 * 3
+    digits = inputs(replace(healthy, data="digits", image_size=None, output="run"))
+    assert (digits.classes, digits.side, digits.channels) == (10, 8, 1)
+    assert digits.images == {"run/data/train": 1438, "run/data/val": 359}
 
 
 def test_work_is_counted_as_by_hand(healthy: Experiment) -> None:
-    works = list(works_of(stages(healthy), scale(healthy), None))
     counts: Counter[str] = Counter()
     passes: Counter[str] = Counter()
-    for work in works:
+    for stage, work in works(healthy).items():
         counts[work.what] += work.count
-        passes[work.stage.split("/")[0]] += work.passes
+        passes[stage.split("/")[0]] += work.passes
     assert counts["training steps of the DiT on 20 images"] == 30
     assert counts["training steps of the DiT on 8 images"] == 2 * (120 // 8)
     # Two pools of 5 x 10 images of 10 classes, and one set under guidance of 5 and one of 10 images a class.
@@ -68,63 +71,64 @@ def test_a_pool_from_elsewhere_is_scored_beside_the_originals(healthy: Experimen
         networks=[],
         estimator="torchvision:resnet50",
     )
-    works = list(works_of(stages(experiment), scale(experiment), None))
-    assert sorted(work.count for work in works) == [40, 120]
-    [to_do] = check_time(experiment, works, scale(experiment))
+    found = works(experiment)
+    assert sorted(work.count for work in found.values() if work.what) == [40, 120]
+    [to_do] = check_time(experiment, found)
     assert to_do.what == "to do: 160 images scored"
 
 
 def test_a_validation_set_chosen_by_difficulty_takes_the_scores_of_the_validation_images(healthy: Experiment) -> None:
     experiment = replace(healthy, methods=["easy"], variants={"easy": {"method": "random", "validation": "easy"}})
-    works = works_of(stages(experiment), scale(experiment), None)
-    scored = {work.stage: work.count for work in works if work.what == "images scored"}
+    found = works(experiment)
+    scored = {stage: work.count for stage, work in found.items() if work.what == "images scored"}
     assert scored == {"scores/original": 120, "scores/val": 40}
+    assert found["validation/easy"].images == 40  # not the 100 of a class that were asked for
 
 
 def test_parameters_of_the_published_model_are_those_of_the_paper(healthy: Experiment) -> None:
     experiment = replace(healthy, dit="facebook/DiT-XL-2-256")
-    assert dit_of(experiment, stages(experiment), scale(experiment)) == XL
-    assert parameters(XL, finetune_of(experiment)) == (675_226_400, 1_739_552)
+    assert works(experiment)["finetune"].network == XL
+    assert parameters(XL, "half") == (675_226_400, 1_739_552)
 
 
 def test_disk_is_estimated_as_by_hand_and_held_against_what_is_free(healthy: Experiment, tmp_path: Path) -> None:
     small = replace(healthy, methods=["minimax"], ipc=10, networks=[], dit="facebook/DiT-XL-2-256", codec="someone/x")
-    woof = Scale(classes=10, train=9025, val=3929, side=256, channels=3)
-    [found] = check_disk(small, stages(small), woof, XL)
+    folders = {f"{small.output}/data/train": 9025, f"{small.output}/data/val": 3929}
+    [found] = check_disk(small, works(small, side=256, images=dict(folders)))
     images = (9025 + 3929 + 500 + 100) * 256 * 256 * 3
     cache = 9025 * 2 * 2 * 4096 * 2  # flips, mean and variance, values, bytes
     checkpoints = 4 * 6 * 1_739_552 + 2 * 10 * 64 * 4096 * 4
     assert found.level == "ok"
-    assert f"about {in_bytes(images + cache + checkpoints)}" in found.what
-    assert f"latent cache {in_bytes(cache)}" in found.what
-    assert f"DiT checkpoints {in_bytes(checkpoints)}" in found.what
-    [found] = check_disk(small, stages(small), replace(woof, train=10**12), XL)
+    assert f"about {decimal(images + cache + checkpoints)}" in found.what
+    assert f"latent cache {decimal(cache)}" in found.what
+    assert f"DiT checkpoints {decimal(checkpoints)}" in found.what
+    folders[f"{small.output}/data/train"] = 10**12
+    [found] = check_disk(small, works(small, side=256, images=folders))
     assert found.level == "problem"
     assert "--output" in found.remedy
 
 
 def test_memory_holds_model_optimiser_and_memories(healthy: Experiment) -> None:
     experiment = replace(healthy, dit="facebook/DiT-XL-2-256")
-    thousand = Scale(1000, 1_281_167, 50_000, 256, 3)
-    [found] = check_memory(stages(experiment), thousand, XL)
-    assert in_bytes(4 * (675_226_400 + 4 * 1_739_552) + 2 * 1000 * 64 * 4096 * 4) in found.what
-    [found] = check_memory(stages(experiment), replace(thousand, classes=10**9), XL)
+    [found] = check_memory(works(experiment, classes=1000))
+    assert decimal(4 * (675_226_400 + 4 * 1_739_552) + 2 * 1000 * 64 * 4096 * 4) in found.what
+    [found] = check_memory(works(experiment, classes=10**9))
     assert found.level == "problem"
 
 
 @pytest.mark.parametrize("dit", [XL, None])
 def test_no_time_is_estimated_for_what_is_too_large_or_unknown(healthy: Experiment, dit: DiTConfig | None) -> None:
-    work = Work("finetune", "training steps of the DiT on 8 images", 9_024, 216_576, dit)
-    to_do, time = check_time(healthy, [work], scale(healthy))
+    work = Work("training steps of the DiT on 8 images", 9_024, 216_576, dit)
+    to_do, time = check_time(healthy, {"finetune": work})
     assert "9,024 training steps" in to_do.what
     assert "no estimate" in time.what
 
 
 def test_time_grows_with_the_work(healthy: Experiment) -> None:
-    work = Work("evaluation", "networks trained", 1, 10**9, Classifier("convnet2", 16, 16))
-    _, time = check_time(healthy, [work], scale(healthy))
+    work = Work("networks trained", 1, 10**9, Classifier("convnet2", 10, 16, 3, width=16))
+    _, time = check_time(healthy, {"evaluation": work})
     assert any(unit in time.what for unit in ("minutes", "hours", "days"))
-    _, time = check_time(healthy, [replace(work, passes=10**15)], scale(healthy))
+    _, time = check_time(healthy, {"evaluation": replace(work, passes=10**15)})
     assert time.level == "warning"
     assert "GPUs" in time.remedy
 

@@ -36,9 +36,9 @@ def test_weights_are_files_that_are_not_empty(tmp_path: Path) -> None:
     file.write_bytes(b"weights")
     assert has_weights(tmp_path)
     assert has_weights(file)
-    assert read_config(tmp_path / "config.json") == {"a": 1}
+    assert read_config(tmp_path) == {"a": 1}
     (tmp_path / "config.json").write_text("[")
-    assert read_config(tmp_path / "config.json") == read_config(tmp_path / "none.json") == {}
+    assert read_config(tmp_path) == read_config(tmp_path / "none") == read_config(None) == {}
 
 
 def test_the_licence_of_a_published_model_is_known() -> None:

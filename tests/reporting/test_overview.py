@@ -4,7 +4,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dgs_lightning.reporting.folder import Cost, read_run
-from dgs_lightning.reporting.overview import costs_grid, overview, results_grid, to_markdown, to_terminal
+from dgs_lightning.reporting.overview import costs_grid, overview, overview_markdown, results_grid, to_terminal
 from dgs_lightning.reporting.summary import summarize
 
 
@@ -25,7 +25,7 @@ def test_costs_of_repeated_stages_are_added_up() -> None:
 def test_markdown_tells_rows_comparison_legibility_and_what_is_unfinished(run_folder: Path) -> None:
     (run_folder / "stages" / "finetune.yaml").write_text("{}")
     run = read_run(run_folder)
-    text = to_markdown(overview(run, summarize(run)))
+    text = overview_markdown(overview(run, summarize(run)))
     assert text.startswith("# Three digits\n\n**Not finished:** finetune.")
     assert "| DiT + DGS (Ground) | 4 | ConvNet-3 | 2 | 67.0 ± 1.4 | 66.0 ± 1.4 | 53.3 to 78.7 |" in text
     assert "| DiT + DGS | DiT | 4 | ConvNet-3 | +10.0 | +10.0 to +10.0 | 2 of 2 |" in text

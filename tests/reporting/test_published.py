@@ -1,6 +1,7 @@
 import pytest
 
-from dgs_lightning.reporting.published import PUBLISHED, Score, Setting, published
+from dgs_lightning.reporting.published import PUBLISHED, Score, Setting, first_published, published
+from dgs_lightning.runs.methods import METHODS, Method
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,17 @@ def test_tables_that_disagree_keep_their_own_number() -> None:
 def test_a_setting_that_a_table_lacks_has_no_published_number() -> None:
     assert published(2, Setting("imagewoof", "resnet18", "ccs", 10)) is None
     assert published(4, Setting("imagewoof", "resnet_ap10", "minimax_dgs", 10)) is None
+
+
+def test_a_method_has_the_published_numbers_of_the_key_that_its_row_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Method("plain", "Plain", "#c0ffee", "first", published="dit")
+    monkeypatch.setitem(METHODS, "plain", row)
+    setting = Setting("imagewoof", "resnet18", "plain", 10)
+    assert published(1, setting) == published(1, setting._replace(method="dit")) == Score(33.9, 0.1)
+
+
+def test_a_setting_without_a_variant_has_the_number_of_the_default_variant() -> None:
+    dag = Setting("imagenette", "resnet_ap10", "dag", 10)
+    assert first_published(dag) == first_published(dag._replace(variant="stop25")) == Score(65.6, 0.3)
+    assert first_published(dag._replace(method="minimax")) == published(3, dag._replace(method="minimax"))
+    assert first_published(dag._replace(dataset="digits")) is None

@@ -19,26 +19,27 @@ def test_the_distance_is_the_mean_over_classes_of_the_shift_in_difficulty() -> N
 
 def test_rows_have_mean_and_sample_deviation_over_the_repeats(finished_run: Path) -> None:
     rows = summary_rows(read_run(finished_run))
-    assert [(row.method, row.ipc, row.repeats) for row in rows] == [
+    assert [(row["method"], row["ipc"], row["repeats"]) for row in rows] == [
         ("random", 4, 2),
         ("dit", 4, 2),
         ("dit_dgs", 4, 2),
         ("flat", 4, 2),
         ("full", None, 2),
     ]
-    assert rows[1].accuracy_last_mean == pytest.approx(0.61)
-    assert rows[1].accuracy_last_std == pytest.approx(0.02 / math.sqrt(2))
-    assert rows[1].accuracy_best_mean == pytest.approx(0.62)
-    assert rows[4].distribution_distance == 0
+    assert rows[1]["accuracy_last_mean"] == pytest.approx(0.61)
+    assert rows[1]["accuracy_last_std"] == pytest.approx(0.02 / math.sqrt(2))
+    assert rows[1]["accuracy_best_mean"] == pytest.approx(0.62)
+    assert rows[4]["distribution_distance"] == 0
 
 
 def test_one_repeat_has_no_deviation_and_an_untrained_set_no_accuracy(run_folder: Path) -> None:
     shutil.rmtree(run_folder / "evaluation" / "dit-ipc4" / "convnet3" / "seed6")
     shutil.rmtree(run_folder / "evaluation" / "random-ipc4")
-    rows = {row.method: row for row in summary_rows(read_run(run_folder))}
-    assert (rows["dit"].repeats, rows["dit"].accuracy_last_mean, rows["dit"].accuracy_last_std) == (1, 0.6, None)
-    assert (rows["random"].network, rows["random"].repeats, rows["random"].accuracy_best_mean) == (None, 0, None)
-    assert rows["random"].mean_difficulty is not None
+    rows = {row["method"]: row for row in summary_rows(read_run(run_folder))}
+    dit, random = rows["dit"], rows["random"]
+    assert (dit["repeats"], dit["accuracy_last_mean"], dit["accuracy_last_std"]) == (1, 0.6, None)
+    assert (random["network"], random["repeats"], random["accuracy_best_mean"]) == (None, 0, None)
+    assert random["mean_difficulty"] is not None
 
 
 def test_the_summary_has_its_published_form(finished_run: Path) -> None:
@@ -58,9 +59,9 @@ def test_the_summary_has_its_published_form(finished_run: Path) -> None:
 
 def test_a_run_without_scores_has_neither_difficulty_nor_distance(run_folder: Path) -> None:
     shutil.rmtree(run_folder / "scores")
-    rows = {row.method: row for row in summary_rows(read_run(run_folder))}
-    assert (rows["full"].mean_difficulty, rows["full"].distribution_distance) == (None, None)
-    assert rows["dit_dgs"].mean_difficulty is not None  # from its own manifest
+    rows = {row["method"]: row for row in summary_rows(read_run(run_folder))}
+    assert (rows["full"]["mean_difficulty"], rows["full"]["distribution_distance"]) == (None, None)
+    assert rows["dit_dgs"]["mean_difficulty"] is not None  # from its own manifest
 
 
 def test_guidance_is_compared_with_its_counterpart_seed_by_seed(finished_run: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import to_hex
 
+from dgs_lightning.data.records import read_manifest
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.run import ExperimentRun
 from dgs_lightning.experiment.settings import load_experiment
@@ -39,6 +40,10 @@ def test_a_new_row_of_the_registry_runs_to_tables_figures_and_documentation(gent
     rows = {row["method"]: row for row in json.loads((run.output / "summary.json").read_text())["rows"]}
     assert rows["gentle"]["accuracy_last_mean"] > 0
     assert rows["gentle"]["mean_difficulty"] < rows["random"]["mean_difficulty"]
+    chosen = [record.difficulty or 0 for record in read_manifest(run.output / "distilled" / "gentle-ipc2")]
+    assert rows["gentle"]["mean_difficulty"] == pytest.approx(
+        sum(chosen) / len(chosen)
+    )  # not of all that its stage made
     assert "| Gentle | 2 |" in (run.output / "summary.md").read_text()
     assert "| Gentle | Random | 2 |" in (run.output / "summary.md").read_text()
     [accuracy] = [figure for figure in figures_of(read_run(run.output)) if figure.slug == "accuracy"]

@@ -203,7 +203,7 @@ def test_two_devices_give_the_same_bytes_as_one(
 def test_labels_that_an_estimator_does_not_know_are_listed(images: Path, estimators: list[str], tmp_path: Path) -> None:
     (tmp_path / "images" / "emu").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(tmp_path / "images" / "emu" / "1.png")
-    with pytest.raises(InputError, match=r"1 labels that convnet1@\w+ does not know \(emu\)"):
+    with pytest.raises(InputError, match=r"convnet1@\w+: found 1 unknown label \(emu\)"):
         score(ScoringTask(estimators[0]), tmp_path / "images", tmp_path / "scores")
 
 

@@ -1,4 +1,4 @@
-"""The checkpoint that a training resumes from, saved every so many steps or at the ends of epochs."""
+"""The checkpoint that a training resumes from, saved at intervals of steps or at the ends of epochs."""
 
 import os
 import time
@@ -14,30 +14,22 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.files import explain_disk_errors
 from dgs_lightning.models.weights import read_file
 
-KEYS = (
-    "pytorch-lightning_version",
-    "state_dict",
-    "epoch",
-    "global_step",
-    "loops",
-    "optimizer_states",
-)
+KEYS = ("pytorch-lightning_version", "state_dict", "epoch", "global_step", "loops", "optimizer_states")
 
 
 class ResumeCheckpoint(Checkpoint):
-    """Keeps one checkpoint, ``ROOT/checkpoints/last.ckpt``, where ``ROOT`` is the trainer's ``default_root_dir``.
+    """Keeps one checkpoint, ``checkpoints/last.ckpt`` in the trainer's ``default_root_dir``.
 
     It is saved every ``every_n_steps`` steps and after the last step. A new one replaces the old one as a whole: if the
-    process is killed while it saves, the old one stays.
-
-    ``dgs fit`` resumes from it where ``ckpt_path`` is ``last``. In Python, pass what :meth:`find` returns:
+    process is killed while it saves, the old one stays. ``dgs fit`` resumes from it if ``ckpt_path`` is ``last``. In
+    Python, pass the path that :meth:`find` returns:
 
     >>> from tempfile import mkdtemp
-    >>> from lightning.pytorch import Trainer
     >>> from lightning.pytorch.demos.boring_classes import BoringModel
-    >>> root, quiet = mkdtemp(), {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    >>> from dgs_lightning.examples import QUIET
+    >>> root = mkdtemp()
     >>> for steps in (4, 6):  # the second training goes on after step 4
-    ...     trainer = Trainer(max_steps=steps, default_root_dir=root, callbacks=[ResumeCheckpoint(2)], **quiet)
+    ...     trainer = pl.Trainer(**QUIET, max_steps=steps, default_root_dir=root, callbacks=[ResumeCheckpoint(2)])
     ...     trainer.fit(BoringModel(), ckpt_path=ResumeCheckpoint.find(root))
     >>> ResumeCheckpoint.find(root).relative_to(root).as_posix()
     'checkpoints/last.ckpt'
@@ -47,21 +39,21 @@ class ResumeCheckpoint(Checkpoint):
     """
 
     def __init__(self, every_n_steps: Annotated[int, AtLeast(0)] = 1000) -> None:
-        check_bounds(type(self), {"every_n_steps": every_n_steps})
+        check_bounds(ResumeCheckpoint, {"every_n_steps": every_n_steps})
         self.every_n_steps = every_n_steps
         self.saved_step = 0  # of the checkpoint that this object saved last
 
     @staticmethod
     def path(root: str | Path) -> Path:
-        """Where the checkpoint of a run is, below the trainer's ``default_root_dir``."""
+        """Path of the checkpoint of a run, below the trainer's ``default_root_dir``."""
         return Path(root) / "checkpoints" / "last.ckpt"
 
     @classmethod
     def find(cls, root: str | Path) -> Path | None:
-        """The checkpoint of a run; none where there is none yet.
+        """The checkpoint of a run, or ``None`` if there is none yet.
 
         Raises:
-            InputError: If it is broken, or holds something else than tensors and plain values.
+            InputError: If it is broken, or holds anything but tensors and plain values.
         """
         path = cls.path(root)
         if not path.is_file():
@@ -103,10 +95,10 @@ class EpochCheckpoint(ResumeCheckpoint):
     The checkpoint is deleted when the training ends, since its results are then complete.
 
     >>> from tempfile import mkdtemp
-    >>> from lightning.pytorch import Trainer
     >>> from lightning.pytorch.demos.boring_classes import BoringModel
-    >>> root, quiet = mkdtemp(), {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    >>> trainer = Trainer(max_epochs=2, default_root_dir=root, callbacks=[EpochCheckpoint(minutes=0)], **quiet)
+    >>> from dgs_lightning.examples import QUIET
+    >>> root = mkdtemp()
+    >>> trainer = pl.Trainer(**QUIET, max_epochs=2, default_root_dir=root, callbacks=[EpochCheckpoint(minutes=0)])
     >>> trainer.fit(BoringModel(), ckpt_path=EpochCheckpoint.find(root))
     >>> EpochCheckpoint.find(root) is None  # the training is complete
     True
@@ -139,7 +131,7 @@ class EpochCheckpoint(ResumeCheckpoint):
 
 
 def check_readable(path: Path) -> None:
-    """Check that a file is a complete checkpoint of tensors and plain values alone.
+    """Check that a file is a complete checkpoint with only tensors and plain values.
 
     Raises:
         InputError: If it is not.
@@ -151,9 +143,5 @@ def check_readable(path: Path) -> None:
     except InputError as error:
         found = error.parts[1]
     if found:
-        raise InputError(
-            path,
-            found=found,
-            expected="a checkpoint to resume, of tensors and plain values alone",
-            remedy="Delete it to start from the beginning",
-        )
+        expected = "a checkpoint to resume, with only tensors and plain values"
+        raise InputError(path, found, expected, "Delete it to start from the beginning")

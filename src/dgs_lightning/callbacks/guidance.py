@@ -1,4 +1,4 @@
-"""Callbacks that guide the generation: mode guidance (MGD3), difficulty-aware guidance, or a guidance of the user's."""
+"""Callbacks that guide the generation: mode guidance (MGD3), difficulty-aware guidance, or the user's own guidance."""
 
 import json
 from contextlib import suppress
@@ -25,10 +25,10 @@ StopTimestep = Annotated[int, Between(-1, 1000)]
 class GuidanceCallback(L.Callback):
     """Base class of a guidance: ``__call__`` returns the shift of a step's mean.
 
-    Name the class in ``trainer.callbacks`` of the config. Its attributes with plain values are its settings, which are
+    Name your class in ``trainer.callbacks`` of the config. Its attributes with plain values are its settings; they are
     recorded with the images. The task is ``self.task``.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> import torch
         >>> from dgs_lightning.examples import QUIET, write_dit
@@ -51,20 +51,12 @@ class GuidanceCallback(L.Callback):
     task: GenerationTask
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Hand the guidance to the task.
-
-        Raises:
-            InputError: If the task is no ``GenerationTask``, or another callback guides it, too.
-        """
+        """Hand the guidance to the task. Only one callback may guide it."""
         self.task = require(GenerationTask, pl_module, self)
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, GuidanceCallback) and other is not self:
-                raise InputError(
-                    "trainer.callbacks",
-                    found=f"{type(self).__name__} and {type(other).__name__}",
-                    expected="one guidance",
-                    remedy="Remove one of them",
-                )
+                found = f"{type(self).__name__} and {type(other).__name__}"
+                raise InputError.setting("trainer.callbacks", found, "one guidance", "Remove one of them")
         data = trainer.datamodule  # type: ignore[attr-defined]
         centers = data.centers_hash if isinstance(data, RequestDataModule) else None
         self.task.guide(self.guidance_for, ({} if centers is None else {"centers": centers}) | self.settings())
@@ -74,10 +66,10 @@ class GuidanceCallback(L.Callback):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """The settings that are recorded with the images: name of the class, and attributes with plain values."""
+        """Settings to record with the images: the name of the class, and attributes with plain values."""
         settings: dict[str, Any] = {"class": type(self).__qualname__}
         for name, value in vars(self).items():
-            with suppress(TypeError, ValueError):  # a value that JSON cannot hold is no setting
+            with suppress(TypeError, ValueError):  # JSON cannot hold the value, so it is no setting
                 settings[name] = json.loads(json.dumps(value, allow_nan=False))
         return settings
 
@@ -90,24 +82,24 @@ class CenterGuidance(GuidanceCallback):
     """Guidance of each image towards its own cluster centre (Eq. 10). There is one image for each centre.
 
     Args:
-        centers: Safetensors file with the centres of each label, shape ``(n, C, h, w)``. By default the file that the
-            setting ``centers`` of the datamodule names.
+        centers: Safetensors file with the centres of each label, shape ``(n, C, h, w)``, as ``dgs centers`` writes. By
+            default the file of the datamodule's setting ``centers``.
         scale: Strength lambda.
-        stop_timestep: A step is guided if its respaced index, from 49 down to 0, is above this. A larger one guides
-            fewer steps.
+        stop_timestep: A step is guided if its respaced index, from 49 down to 0, is above this number. A larger number
+            guides fewer steps.
         form: ``x0`` measures the distance to the centre from the predicted clean latent, ``latent`` from the noisy
             latent (Eq. 10 read literally).
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> import torch
+        >>> from safetensors.torch import save_file
         >>> from dgs_lightning.examples import QUIET, write_dit
-        >>> from dgs_lightning.files import write_tensors
         >>> with TemporaryDirectory() as folder:
-        ...     centers = Path(folder, "centers.safetensors")
-        ...     write_tensors(centers, {"cat": torch.zeros(2, 1, 4, 4), "dog": torch.ones(1, 1, 4, 4)})
-        ...     task, data = GenerationTask(write_dit(folder), steps=3), RequestDataModule(centers=str(centers))
-        ...     images = L.Trainer(**QUIET, callbacks=[CenterGuidance(scale=0.2, stop_timestep=0)]).predict(task, data)
+        ...     guidance = CenterGuidance(f"{folder}/my.safetensors", scale=0.2)
+        ...     save_file({"cat": torch.zeros(2, 1, 4, 4), "dog": torch.ones(1, 1, 4, 4)}, guidance.centers)
+        ...     task = GenerationTask(write_dit(folder), steps=3)
+        ...     images = L.Trainer(**QUIET, callbacks=[guidance]).predict(task, RequestDataModule())
         >>> [len(batch) for batch in images]
         [3]
     """
@@ -122,12 +114,7 @@ class CenterGuidance(GuidanceCallback):
         check_bounds(type(self), vars(self))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Hand the centres to the datamodule, and the guidance to the task.
-
-        Raises:
-            InputError: If task or data are of another kind, there are no centres or they do not fit, or another
-                callback guides, too.
-        """
+        """Hand the centres to the datamodule, and the guidance to the task."""
         require(GenerationTask, pl_module, self)
         data = require(RequestDataModule, trainer.datamodule, self)  # type: ignore[attr-defined]
         path = self.center_file(trainer, data)
@@ -139,12 +126,12 @@ class CenterGuidance(GuidanceCallback):
         super().setup(trainer, pl_module, stage)
 
     def center_file(self, trainer: L.Trainer, data: RequestDataModule) -> Path | None:
-        """File with the centres of each label; ``None`` for that of the datamodule."""
+        """File with the centres of each label, or ``None`` to use the datamodule's file."""
         return None if self.centers is None else Path(self.centers)
 
     def guidance_for(self, batch: RequestBatch) -> Guidance | None:
         """Guidance of a batch towards its centres."""
-        if batch.centers is None:
+        if batch.centers is None:  # a trial of the batch size
             return None
         return ClusterGuidance(batch.centers, self.scale, self.stop_timestep, self.form)
 
@@ -156,19 +143,18 @@ class CenterGuidance(GuidanceCallback):
 class ModeGuidance(CenterGuidance):
     """Mode guidance (Chan-Santiago et al., "MGD3", ICML 2025): centres are the k-means modes of each class.
 
+    With the setting ``centers`` of :class:`CenterGuidance`, nothing is computed, and the other settings of the centres
+    are not used.
+
     Args:
         latents: Latent cache of the original images, to compute the centres from.
         ipc: Images of each class, and so the number of centres.
-        scale: Strength lambda.
-        stop_timestep: A step is guided if its respaced index is above this.
-        form: ``x0`` or ``latent``, as in :class:`CenterGuidance`.
         seed: Seed of the k-means.
         store: Folder for the computed centres, by default ``centers`` in the trainer's ``default_root_dir``. Centres
             of the same latents and settings are computed once.
-        centers: File of centres that ``dgs centers`` wrote. With it, nothing is computed, and ``latents``, ``ipc``,
-            ``seed`` and ``store`` are not used.
+        **guidance: Settings of :class:`CenterGuidance`.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_dit, write_latents
         >>> with TemporaryDirectory() as folder:
@@ -183,24 +169,21 @@ class ModeGuidance(CenterGuidance):
         self,
         latents: str | None = None,
         ipc: Count = 10,
-        scale: Scale = 0.1,
-        stop_timestep: StopTimestep = 25,
-        form: Form = "x0",
         seed: int = 0,
         store: str | None = None,
-        centers: str | None = None,
+        **guidance: Any,  # noqa: ANN401
     ) -> None:
         self.latents = latents
         self.ipc = ipc
         self.seed = seed
         self.store = store
-        super().__init__(centers, scale, stop_timestep, form)
+        super().__init__(**guidance)
 
     def center_file(self, trainer: L.Trainer, data: RequestDataModule) -> Path | None:
-        """File with the centres. The first device computes them where they are not there yet.
+        """File with the centres. The first device computes them if it does not exist yet.
 
         Raises:
-            InputError: If a class has no latents, or they have no scores where scores are needed.
+            InputError: If a class has no latents, or they need scores and have none.
         """
         if self.centers is not None or self.latents is None:
             return super().center_file(trainer, data)
@@ -213,7 +196,7 @@ class ModeGuidance(CenterGuidance):
         return path
 
     def rule(self) -> dict[str, Any]:
-        """Settings of :class:`~dgs_lightning.distil.centers.Centers` that differ between the guidances."""
+        """Settings of :class:`~dgs_lightning.distil.centers.Centers` that a subclass adds."""
         return {}
 
 
@@ -223,19 +206,12 @@ class DifficultyAwareGuidance(ModeGuidance):
     Args:
         latents: Latent cache of the original images, to compute the centres from.
         scores: Scores folder of the same images.
-        ipc: Images of each class, and so the number of centres.
-        scale: Strength lambda.
-        stop_timestep: A step is guided if its respaced index is above this.
-        form: ``x0`` or ``latent``, as in :class:`CenterGuidance`.
         smoothing: ``none`` for the raw difficulties of Algorithm 2, or ``paper`` or ``released`` for a preset of DGS's
             smoothing (Section 3.4).
         intervals: Number of difficulty intervals.
-        seed: Seed of the k-means.
-        store: Folder for the computed centres, as in :class:`ModeGuidance`.
-        centers: File of centres that ``dgs centers`` wrote. With it, nothing is computed, and only ``scale``,
-            ``stop_timestep`` and ``form`` are used.
+        **modes: Other settings of :class:`ModeGuidance` and :class:`CenterGuidance`.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_dit, write_latents, write_scores
         >>> with TemporaryDirectory() as folder:
@@ -251,20 +227,14 @@ class DifficultyAwareGuidance(ModeGuidance):
         self,
         latents: str | None = None,
         scores: str | None = None,
-        ipc: Count = 10,
-        scale: Scale = 0.1,
-        stop_timestep: StopTimestep = 25,
-        form: Form = "x0",
         smoothing: Smoothing = "none",
         intervals: Intervals = 10,
-        seed: int = 0,
-        store: str | None = None,
-        centers: str | None = None,
+        **modes: Any,  # noqa: ANN401
     ) -> None:
         self.scores = scores
         self.smoothing = smoothing
         self.intervals = intervals
-        super().__init__(latents, ipc, scale, stop_timestep, form, seed, store, centers)
+        super().__init__(latents, **modes)
 
     def rule(self) -> dict[str, Any]:
         """Scores, and how the difficulties are divided.

@@ -2,7 +2,6 @@
 
 import fcntl
 import io
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,38 +11,38 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.image_rate import ImageRate
+from dgs_lightning.callbacks.parts import tensorboards
 from dgs_lightning.callbacks.writing import ResumableWriter
 from dgs_lightning.data.cards import hash_files, read_card, versions, write_card
 from dgs_lightning.data.folders import scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, manifest_line, read_manifest, write_manifest
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import replacing, write_json, write_text
+from dgs_lightning.files import read_json, replacing, write_json, write_text
 from dgs_lightning.tasks.generation import GenerationTask
 
 _log = logging.getLogger(__name__)
 _JOURNAL = ".generation"  # folder in an unfinished image set: settings, and the manifest lines of each finished batch
-_WAITING = 2  # batches that may wait for the encoder; with more, the device waits, too
+_WAITING = 2  # batches that may wait for the encoder; with more, the device waits
 
 
 class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     """Writes generated images as an image set: ``LABEL/00000.png``, ``metadata.jsonl`` and ``dataset.json``.
 
-    Until all images are there, the manifest lines of each finished batch are in a hidden folder. A batch with a broken
+    Until all images are there, a hidden folder holds the manifest lines of each finished batch. A batch with a broken
     or lost image is generated again.
 
     Args:
         output: Folder of the image set.
         grid: Number of images in the sample grid for TensorBoard; 0 for no grid.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_dit
         >>> with TemporaryDirectory() as folder:
@@ -64,28 +63,27 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         self._jobs: list[Future[None]] = []
         self._lock: IO[str] | None = None
 
-    # ---- before: what is in the folder ---------------------------------------------------------------------------
+    # ---- before: the folder --------------------------------------------------------------------------------------
 
     def begin(self, trainer: L.Trainer) -> None:
-        """Let the datamodule ask for the finished images. Guidance and batch size are settled when it asks."""
+        """Let the datamodule ask for the finished images. Guidance and batch size are known when it asks."""
         self.data.leave_out(lambda: self._resume(trainer))
         self._encoder = ThreadPoolExecutor(1)
         self._rate = ImageRate()
         self._shown = False
 
     def _resume(self, trainer: L.Trainer) -> set[str]:
-        """File names of the finished images, the same on each device.
-
-        Raises:
-            InputError: If the folder holds other images, or images made with other settings.
-        """
-        earlier = self._earlier_settings()
-        self.data.keep_batch_size((earlier or {}).get("requests", {}).get("batch_size"))
+        """File names of the finished images, the same on each device."""
+        journal = self.output / _JOURNAL / "settings.json"
+        remedy = f"Delete {self.output} and run the command again"
+        earlier = read_json(journal, "the settings of unfinished images", remedy, default={})
+        earlier = earlier or read_card(self.output).get("settings", {})
+        self.data.keep_batch_size(earlier.get("requests", {}).get("batch_size"))
         settings = self._settings(trainer)
         self._check(earlier, settings)
         trainer.strategy.barrier("settings checked")
         if trainer.is_global_zero:
-            write_json(self.output / _JOURNAL / "settings.json", settings)
+            write_json(journal, settings)
             self._hold()
         finished = {record.file_name for record in self._recorded() if _is_whole(self.output / record.file_name)}
         trainer.strategy.barrier("finished images listed")
@@ -100,29 +98,17 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         except BlockingIOError:
             raise InputError.busy(self.output) from None
 
-    def _earlier_settings(self) -> dict[str, Any] | None:
-        """Settings of the images in the folder, whether the set is finished or not."""
-        journal = self.output / _JOURNAL / "settings.json"
-        if not journal.is_file():
-            return read_card(self.output).get("settings")
-        try:
-            earlier: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))
-        except ValueError as error:
-            remedy = f"Delete {self.output} and run the command again"
-            raise InputError.broken(journal, error, "the settings of unfinished images", remedy) from None
-        return earlier
-
-    def _check(self, earlier: dict[str, Any] | None, settings: dict[str, Any]) -> None:
-        """Refuse a folder with other images, or with images made with other settings."""
-        if earlier is not None and earlier != settings:
+    def _check(self, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
+        """Refuse a folder with other images, or with images of other settings."""
+        if earlier and earlier != settings:
             found = f"images made with other settings ({'; '.join(_differences(earlier, settings))})"
             remedy = "Restore the settings, choose another output, or delete the folder"
             raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)
-        if earlier is None and self.output.is_dir() and _has_images(self.output):
+        if not earlier and _has_images(self.output):
             raise InputError.occupied(self.output, "images that this command did not make", "an empty folder")
 
     def _recorded(self) -> Iterator[ImageRecord]:
-        """Records of all batches that this run and earlier ones finished, but not of batches with broken lines."""
+        """Records of the finished batches of this run and earlier ones, without batches that have broken lines."""
         for manifest in (self.output / MANIFEST, *sorted((self.output / _JOURNAL).glob("*/" + MANIFEST))):
             with suppress(InputError):
                 yield from read_manifest(manifest.parent)
@@ -138,18 +124,20 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             self._jobs.pop(0).result()
         self._rate.advance(len(images) * trainer.world_size, trainer)
         if not self._shown and trainer.is_global_zero and self.grid:
-            _show(images[: self.grid], trainer)
+            shown = images[: self.grid]
+            for board in tensorboards(trainer):
+                board.add_image("samples", make_grid(shown, nrow=max(1, int(len(shown) ** 0.5))))
         self._shown = True
 
     def _write_batch(self, images: Tensor, batch: RequestBatch) -> None:
-        """Write the images of a batch, and then its lines, which are the sign that all its images are there."""
+        """Write the images of a batch, and then its lines, as the sign that all its images are there."""
         for image, record in zip(images, batch.records, strict=True):
             write_png(self.output / record.file_name, image)
         lines = "".join(manifest_line(record) for record in batch.records)
         write_text(self.output / _JOURNAL / f"{batch.number:06d}" / MANIFEST, lines)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Let the encoder finish the files that it has begun."""
+        """Let the encoder finish the files that it is writing."""
         if self._encoder is not None:
             self._encoder.shutdown(wait=True, cancel_futures=True)
         if self._lock is not None:
@@ -158,11 +146,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     # ---- after: the image set ------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Wait until the encoder has written all images.
-
-        Raises:
-            InputError: If the disk is full.
-        """
+        """Wait until the encoder has written all images."""
         while self._jobs:
             self._jobs.pop(0).result()
         if self._encoder is not None:
@@ -170,7 +154,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
 
     def finish(self, trainer: L.Trainer) -> None:
         """Write manifest and card if all images are there, and delete the journal."""
-        if self._lock is None:  # no batch was asked for
+        if self._lock is None:  # the datamodule asked for no batch
             return
         records = {record.file_name: record for record in self._recorded()}
         wanted = len(self.data.requests())
@@ -185,7 +169,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     def _card(self, trainer: L.Trainer, records: Mapping[str, ImageRecord]) -> dict[str, Any]:
         return {
             "name": self.output.name,
-            "kind": "pool" if self.data.centers is None else "distilled",  # one image for each centre is a set
+            "kind": "pool" if self.data.centers is None else "distilled",
             "labels": {record.label: record.class_name for record in records.values()},
             "images": len(records),
             "settings": self._settings(trainer),
@@ -197,17 +181,14 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
 
     def _settings(self, trainer: L.Trainer) -> dict[str, Any]:
         """Settings that the images depend on: model, requests and precision."""
-        return {
-            "model": self.task.settings(),
-            "requests": self.data.settings(),
-            "precision": str(trainer.precision),
-        }
+        model, requests = self.task.settings(), self.data.settings()
+        return {"model": model, "requests": requests, "precision": str(trainer.precision)}
 
 
 def write_png(path: Path, image: Tensor) -> None:
     """Write an 8-bit image ``(1 or 3, H, W)`` as PNG, whole or not at all, and always in the same bytes."""
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    encoded = io.BytesIO()
+    encoded = io.BytesIO()  # PIL hides the error number of a full disk
     Image.fromarray(pixels.numpy()).save(encoded, "PNG")
     with replacing(path) as partial:
         partial.write_bytes(encoded.getbuffer())
@@ -224,10 +205,9 @@ def _is_whole(path: Path) -> bool:
 
 
 def _has_images(folder: Path) -> bool:
-    try:
+    with suppress(InputError):
         return bool(scan_images(folder))
-    except InputError:
-        return False
+    return False
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], name: str = "") -> Iterator[str]:
@@ -238,10 +218,3 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], name: str = "")
             yield from _differences(before, after, f"{name}{key}.")
         elif before != after:
             yield f"{name}{key}: {before} -> {after}"
-
-
-def _show(images: Tensor, trainer: L.Trainer) -> None:
-    """Put a grid of images on TensorBoard."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image("samples", make_grid(images, nrow=max(1, int(len(images) ** 0.5))))

@@ -20,13 +20,13 @@ _log = logging.getLogger(__name__)
 class LatentWriter(ResumableWriter[EncodingTask, ImageDataModule]):
     """Writes the latents of ``EncodingTask`` as a cache of shards. Each device writes its own shards.
 
-    A folder with latents of other images, another transform or another codec is refused.
+    The folder may not hold latents of other images, another transform or another codec.
 
     Args:
         output: Folder of the cache.
         shard_images: Images of a shard. A kill loses at most one shard of each device.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.data.latents import LatentCache
         >>> from dgs_lightning.examples import QUIET, write_images
@@ -52,8 +52,7 @@ class LatentWriter(ResumableWriter[EncodingTask, ImageDataModule]):
         Raises:
             InputError: If they do not fit, or the folder holds another cache.
         """
-        data = self.data
-        self._settings = self.task.cache_settings(data)
+        data, self._settings = self.data, self.task.cache_settings(self.data)
         self._images = hash_images(trainer, data)
         self._key = self._settings.key(self._images)
         self.output.mkdir(parents=True, exist_ok=True)
@@ -74,7 +73,7 @@ class LatentWriter(ResumableWriter[EncodingTask, ImageDataModule]):
             self.flush()
 
     def flush(self) -> None:
-        """Write the latents that wait as a shard."""
+        """Write the waiting latents as a shard."""
         if self._waiting:
             images, means, logvars = zip(*self._waiting, strict=True)
             variances = None if logvars[0] is None else torch.cat(logvars)
@@ -82,10 +81,6 @@ class LatentWriter(ResumableWriter[EncodingTask, ImageDataModule]):
             self._waiting.clear()
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Write manifest and card of the cache.
-
-        Raises:
-            InputError: If latents are missing.
-        """
+        """Write manifest and card of the cache, if all latents are there."""
         licences = licences_of(self.data.predict_folder, self.data.labels)
         finish_cache(self.output, self._settings, self.data.predict_records, self._images, licences)

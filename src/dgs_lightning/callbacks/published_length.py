@@ -1,7 +1,6 @@
-"""The length of a downstream training and how often it is evaluated, by the published protocol."""
+"""Length of a downstream training and interval of its evaluations, by the published protocol."""
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ import lightning.pytorch as pl
 
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.errors import InputError
-from dgs_lightning.tasks.protocol import epochs_of, published_epochs
+from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
 
 log = logging.getLogger(__name__)
 
@@ -17,20 +16,19 @@ log = logging.getLogger(__name__)
 class PublishedLength(pl.Callback):
     """Sets the number of epochs of a training and the interval between its evaluations.
 
-    A trainer that has a length of its own keeps it: this callback sets the number of epochs only where ``max_epochs``
-    and ``max_steps`` of the trainer are -1 (Lightning replaces a missing ``max_epochs`` by 1000). In the same way a
-    ``check_val_every_n_epoch`` other than 1 is kept. The last epoch is always followed by an evaluation.
+    The settings of the trainer come first. The number of epochs is set only if ``max_epochs`` and ``max_steps`` of the
+    trainer are -1 (Lightning replaces a missing ``max_epochs`` by 1000), and the interval only if
+    ``check_val_every_n_epoch`` is 1. The last epoch is always followed by an evaluation.
 
-    >>> from lightning import Trainer
-    >>> from dgs_lightning import PublishedLength
+    >>> from dgs_lightning.examples import SILENT
     >>> length = PublishedLength(epochs=300, evaluations=20)  # one evaluation after every 15 epochs
-    >>> trainer = Trainer(max_epochs=-1, callbacks=[length], logger=False, enable_checkpointing=False)
+    >>> trainer = pl.Trainer(**SILENT, max_epochs=-1, callbacks=[length])
 
     Args:
-        epochs: Passes over the training images. With neither this nor `steps`, the published number for as many
-            images per class (Section 4.1).
-        steps: Instead of `epochs`, the number of batches, rounded up to whole epochs.
-        evaluations: About how often the network is evaluated during the training.
+        epochs: Passes over the training images. Without this and `steps`, it is the published number for this
+            number of images per class (Section 4.1).
+        steps: Number of batches, instead of `epochs`. It is rounded up to whole epochs.
+        evaluations: Approximate number of evaluations during the training.
 
     Raises:
         InputError: If a number is out of its range, or both `epochs` and `steps` are given.
@@ -40,7 +38,7 @@ class PublishedLength(pl.Callback):
         self,
         epochs: Annotated[int | None, AtLeast(1)] = None,
         steps: Annotated[int | None, AtLeast(1)] = None,
-        evaluations: Annotated[int, AtLeast(1)] = 100,
+        evaluations: Annotated[int, AtLeast(1)] = EVALUATIONS,
     ) -> None:
         check_bounds(type(self), {"epochs": epochs, "steps": steps, "evaluations": evaluations})
         self.epochs = epochs
@@ -50,18 +48,10 @@ class PublishedLength(pl.Callback):
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse a length that is given twice.
-
-        Raises:
-            InputError: If both `epochs` and `steps` are given.
-        """
+        """Refuse both `epochs` and `steps`."""
         if None not in (settings["epochs"], settings["steps"]):
-            raise InputError(
-                "epochs",
-                found=f"{settings['epochs']}, beside steps {settings['steps']}",
-                expected="either epochs or steps",
-                remedy="Set the other one to null",
-            )
+            found = f"{settings['epochs']}, beside steps {settings['steps']}"
+            raise InputError.setting("epochs", found, "either epochs or steps", "Set the other one to null")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Set the length and the interval in the trainer."""
@@ -71,30 +61,26 @@ class PublishedLength(pl.Callback):
         if (trainer.max_epochs, trainer.max_steps) == (-1, -1):
             trainer.fit_loop.max_epochs = self._epochs(trainer, batches)
         elif trainer.is_global_zero:
-            log.info(
-                "The trainer decides the length (max_epochs %s, max_steps %s); with -1 in both PublishedLength decides",
-                trainer.max_epochs,
-                trainer.max_steps,
-            )
+            limits = f"max_epochs {trainer.max_epochs}, max_steps {trainer.max_steps}"
+            log.info("The trainer decides the length (%s); with -1 in both PublishedLength decides", limits)
         if trainer.check_val_every_n_epoch == 1:
-            trainer.check_val_every_n_epoch = max(1, (epochs_of(trainer, batches) or 1) // self.evaluations)
+            trainer.check_val_every_n_epoch = evaluation_interval(epochs_of(trainer, batches) or 1, self.evaluations)
         interval = trainer.check_val_every_n_epoch
         self.length = {"epochs": trainer.max_epochs, "steps": trainer.max_steps, "epochs per evaluation": interval}
 
     def _epochs(self, trainer: pl.Trainer, batches: int) -> int:
-        """Epochs that the settings ask for, of so many batches each."""
-        if self.steps is not None:
-            return math.ceil(self.steps / batches)
+        """Epochs by the settings, for this number of batches in an epoch."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        return self.epochs or published_epochs(data.train_images / len(data.labels), len(data.labels))
+        ipc, classes = data.train_images / len(data.labels), len(data.labels)
+        return asked_epochs(self.epochs, self.steps, batches=batches, ipc=ipc, classes=classes)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate after the last epoch, whatever the interval is."""
+        """Evaluate after the last epoch, even if it is not at an interval."""
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        """Evaluate after the last step, where the trainer counts steps and ends within an epoch."""
+        """Evaluate after the last step, even if it ends within an epoch."""
         if trainer.global_step == trainer.max_steps and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.check_val_every_n_epoch = 1
             trainer.should_stop = True  # Lightning then evaluates before the epoch is complete
@@ -104,16 +90,8 @@ class PublishedLength(pl.Callback):
         return dict(self.length)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare the length of a resumed run with the one that it began with.
-
-        Raises:
-            InputError: If they differ; the learning rate would follow another schedule.
-        """
-        if self.length and state_dict != self.length:
-            changed = [name for name, value in self.length.items() if state_dict.get(name) != value]
-            raise InputError(
-                "checkpoint to resume",
-                found=f"one made with {', '.join(f'{name}: {state_dict.get(name)}' for name in changed)}",
-                expected=f"the length of this run, {', '.join(f'{name}: {self.length[name]}' for name in changed)}",
-                remedy="Resume with the old settings, or start in a new folder",
-            )
+        """Refuse to resume a run of another length, whose learning rate follows another schedule."""
+        changed = [name for name, value in self.length.items() if state_dict.get(name) != value]
+        if changed:
+            begun, own = (", ".join(f"{key}: {run.get(key)}" for key in changed) for run in (state_dict, self.length))
+            raise InputError.resume(f"one made with {begun}", f"the length of this run, {own}")

@@ -1,4 +1,4 @@
-"""The files that a downstream training leaves: its result, and its weights where they are asked for."""
+"""Writing of the result and the weights of a downstream training."""
 
 import warnings
 from pathlib import Path
@@ -6,12 +6,11 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dgs_lightning.callbacks.parts import require, tensorboards
 from dgs_lightning.data.classes import readable_name
-from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json
 from dgs_lightning.models.classifier import save_classifier
 from dgs_lightning.tasks.classification import ClassificationTask
@@ -21,26 +20,19 @@ MOST_NUMBERED = 20  # up to this many classes a confusion matrix shows its count
 
 
 class ResultWriter(Callback):
-    """Writes ``result.json`` and, if asked to, ``weights/`` into the trainer's ``default_root_dir``.
+    """Writes ``result.json`` and, with ``save_weights``, ``weights/`` into the trainer's ``default_root_dir``.
 
     ``result.json`` has all evaluations of the training, their best and their last accuracy in [0, 1], and the accuracy
     of each class. It is the same byte for byte if the training is repeated, or interrupted and resumed. TensorBoard
     gets the confusion matrix of the last evaluation.
 
-    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
-    >>> from lightning import Trainer
-    >>> from PIL import Image
-    >>> from dgs_lightning import ClassificationTask, ImageDataModule, ResultWriter
-    >>> names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    >>> from dgs_lightning import ImageDataModule
+    >>> from dgs_lightning.examples import SILENT, write_images
     >>> with TemporaryDirectory() as folder:
-    ...     for label, colour in (("cat", "red"), ("dog", "blue")):
-    ...         Path(folder, "images", label).mkdir(parents=True)
-    ...         Image.new("RGB", (8, 8), colour).save(f"{folder}/images/{label}/0.png")
-    ...     writer = ResultWriter(save_weights=True)
-    ...     trainer = Trainer(max_epochs=2, default_root_dir=folder, callbacks=[writer], **dict.fromkeys(names, False))
-    ...     images = ImageDataModule(train=f"{folder}/images", val=f"{folder}/images")
-    ...     trainer.fit(ClassificationTask("convnet1", width=4), images)
+    ...     images = write_images(f"{folder}/images")
+    ...     trainer = L.Trainer(**SILENT, max_epochs=2, default_root_dir=folder, callbacks=[ResultWriter(True)])
+    ...     trainer.fit(ClassificationTask("convnet1", width=4), ImageDataModule(train=images, val=images))
     ...     sorted(path.name for path in Path(folder).iterdir())
     ['images', 'result.json', 'weights']
 
@@ -67,13 +59,13 @@ class ResultWriter(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse other tasks before the training begins."""
-        _classification(pl_module)
+        require(ClassificationTask, pl_module, self)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember an evaluation."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        task = _classification(pl_module)
+        task = require(ClassificationTask, pl_module, self)
         labels, evaluation = task.config.labels, task.evaluation
         numbers = {name: rounded(evaluation[name]) for name in MEASURES}
         self.history.append({"epoch": trainer.current_epoch + 1, **numbers})
@@ -81,10 +73,10 @@ class ResultWriter(Callback):
         self.confusion = evaluation["confusion"]
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write everything, ``result.json`` last: where it exists, the rest does, too."""
+        """Write everything. ``result.json`` comes last, as the sign that the rest is there."""
         if not trainer.is_global_zero:
             return
-        folder, task = Path(trainer.default_root_dir), _classification(pl_module)
+        folder, task = Path(trainer.default_root_dir), require(ClassificationTask, pl_module, self)
         if self.confusion is not None:
             self._show_confusion(trainer, task, self.confusion)
         if self.save_weights:
@@ -109,29 +101,16 @@ class ResultWriter(Callback):
         """Draw a confusion matrix into TensorBoard."""
         labels = [readable_name(label) for label in task.config.labels]
         few = len(labels) <= MOST_NUMBERED
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                figure = Figure(figsize=(8, 8), layout="constrained")
-                with warnings.catch_warnings():
-                    # torchmetrics passes a tensor to matplotlib; NumPy deprecates the way in which it is converted.
-                    warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-                    axes, names = figure.subplots(), labels if few else None
-                    task.metrics["confusion"].plot(confusion, axes, few, names, "Blues")
-                logger.experiment.add_figure("val/confusion", figure, trainer.global_step)
-
-
-def _classification(module: L.LightningModule) -> ClassificationTask:
-    """The module, if it has the results of a classification."""
-    if not isinstance(module, ClassificationTask):
-        raise InputError(
-            "callback ResultWriter",
-            found=f"task {type(module).__name__}",
-            expected="ClassificationTask",
-            remedy="Remove the callback",
-        )
-    return module
+        for board in tensorboards(trainer):
+            figure = Figure(figsize=(8, 8), layout="constrained")
+            with warnings.catch_warnings():
+                # torchmetrics passes a tensor to matplotlib; NumPy deprecates the way in which it is converted.
+                warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+                axes, names = figure.subplots(), labels if few else None
+                task.metrics["confusion"].plot(confusion, axes, few, names, "Blues")
+            board.add_figure("val/confusion", figure, trainer.global_step)
 
 
 def rounded(value: Tensor) -> float:
-    """A single-precision number, rounded to the digits that it has."""
+    """A single-precision number, rounded to 7 decimals; it has no more."""
     return round(value.item(), 7)

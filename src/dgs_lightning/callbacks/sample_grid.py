@@ -3,14 +3,13 @@
 from typing import Annotated
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.func import functional_call
 from torchvision.utils import make_grid
 
 from dgs_lightning.bounds import FINITE, AtLeast, Between, check_bounds
+from dgs_lightning.callbacks.parts import require, tensorboards
 from dgs_lightning.diffusion.sampler import classifier_free, draw_noise, published_channels, sample
-from dgs_lightning.errors import InputError
 from dgs_lightning.models.codec import build_codec
 from dgs_lightning.seeding import generator
 from dgs_lightning.tasks.diffusion import DiffusionTask
@@ -19,13 +18,13 @@ from dgs_lightning.tasks.diffusion import DiffusionTask
 class SampleGrid(pl.Callback):
     """Shows images of the moving average of a DiT on TensorBoard during training.
 
-    A grid has one row for each class. All grids of a run start from the same noise. They do not change the training.
+    A grid has one row for each class. All grids of a run start from the same noise. The training stays the same.
 
     Args:
         every_n_steps: Steps of the optimizer from one grid to the next.
         codec: Decoder of the latents: ``pixels`` if the latents are images, otherwise the folder or the Hugging Face
             id of an autoencoder.
-        classes: Number of classes to show, at most. They are the first ones.
+        classes: Largest number of classes to show. The first ones are shown.
         images: Images of each class.
         guidance_scale: Scale of classifier-free guidance.
         steps: Denoising steps.
@@ -34,9 +33,7 @@ class SampleGrid(pl.Callback):
         InputError: If a number is out of its range, or there is no such codec.
 
     Examples:
-        >>> from tempfile import gettempdir
         >>> grid = SampleGrid(every_n_steps=500, images=4, guidance_scale=2.0)
-        >>> trainer = pl.Trainer(max_steps=3000, callbacks=[grid], logger=TensorBoardLogger(gettempdir()))
         >>> SampleGrid(steps=2000)
         Traceback (most recent call last):
         dgs_lightning.errors.InputError: steps: found 2000, expected at least 1, at most 1000. Correct the setting.
@@ -61,26 +58,18 @@ class SampleGrid(pl.Callback):
         self._shown = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check the task.
-
-        Raises:
-            InputError: If it is no ``DiffusionTask``.
-        """
-        if not isinstance(pl_module, DiffusionTask):
-            raise InputError(
-                "SampleGrid", found=type(pl_module).__name__, expected="DiffusionTask", remedy="Use it with 'dgs fit'"
-            )
+        """Check the task."""
+        require(DiffusionTask, pl_module, self)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: DiffusionTask, *_: object) -> None:  # type: ignore[override]
         """Show a grid if one is due."""
-        step = trainer.global_step
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if step % self.every_n_steps or step == self._shown or not loggers or not trainer.is_global_zero:
+        step, boards = trainer.global_step, tensorboards(trainer)
+        if step % self.every_n_steps or step == self._shown or not boards or not trainer.is_global_zero:
             return
         self._shown = step
         grid = make_grid(self.draw(pl_module), nrow=self.images)
-        for logger in loggers:
-            logger.experiment.add_image("samples", grid, step)
+        for board in boards:
+            board.add_image("samples", grid, step)
 
     def draw(self, task: DiffusionTask) -> Tensor:
         """Images of the moving average in [0, 1], shape ``(classes * images, C, H, W)``.
@@ -94,17 +83,13 @@ class SampleGrid(pl.Callback):
         noises = [generator("sample grid", number) for number in range(len(y))]
         shape = (config.in_channels, config.input_size, config.input_size)
         task.dit.eval()
-        latents = sample(
-            classifier_free(
-                lambda x, t, y: functional_call(task.dit, weights, (x, t, y)),
-                y,
-                task.dit.null_label,
-                self.guidance_scale,
-                published_channels(config.in_channels),
-            ),
-            draw_noise(noises, shape).to(task.device),
-            noises,
-            steps=self.steps,
+        denoiser = classifier_free(
+            lambda x, t, y: functional_call(task.dit, weights, (x, t, y)),
+            y,
+            task.dit.null_label,
+            self.guidance_scale,
+            published_channels(config.in_channels),
         )
+        latents = sample(denoiser, draw_noise(noises, shape).to(task.device), noises, steps=self.steps)
         task.dit.train()
         return (self.codec.to(task.device).decode(latents) / 2 + 0.5).clamp(0, 1)

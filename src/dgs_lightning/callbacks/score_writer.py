@@ -1,13 +1,10 @@
 """Writing of scores, into the metadata of the scored set or into a folder of their own."""
 
-import errno
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +24,19 @@ MAYBE_SEEN = (
     "not cross-fitted: where the estimator was trained on these images, their difficulties are lower than those of "
     "images that it has not seen"
 )
-BatchScores = dict[int, list[tuple[float, str]]]  # number of a batch -> difficulty and predicted label of its images
+Pairs = list[tuple[float, str]]  # difficulty and predicted label of each image of a batch
 
 
 class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     """Writes difficulty, estimator and predicted label of each image, with all digits, into ``metadata.jsonl``.
 
-    Until all scores are there, they are in hidden journals, one for each device with one line for each batch. A set
-    that the same estimators have already scored is left alone. Scores of other estimators are replaced as a whole.
+    Until all scores are there, they are in hidden journals: one for each device, with one line for each batch. A set
+    with scores of the same estimators is not changed. Scores of other estimators are replaced as a whole.
 
     Args:
         output: A folder for the scores alone. By default they go into the metadata and card of the scored set.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_classifier, write_images
         >>> with TemporaryDirectory() as folder:
@@ -55,42 +52,38 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
 
     def __init__(self, output: str | None = None) -> None:
         self.output = output
-        self._journal: FileIO | None = None
 
-    # ---- before: what is in the folder -----------------------------------------------------------------------
+    # ---- before: the folder ----------------------------------------------------------------------------------
 
     def begin(self, trainer: L.Trainer) -> None:
-        """Leave out the batches that are scored, and open the journal of this device.
+        """Leave out the batches that are scored, and begin the journal of this device.
 
         Raises:
             InputError: If the output is another image set.
         """
         self._folder = Path(self.output) if self.output else self.data.predict_folder
         self._in_place = self._folder.resolve() == self.data.predict_folder.resolve()
-        self._check_output()
-        self._images = hash_images(trainer, self.data)
-        settings = [self.task.settings(), self.data.hparams["val_batch_size"], str(trainer.precision)]
-        self._key = hash_json([*settings, self._images])
-        self._done = self._is_done()
-        self.data.leave_out(range(len(self.data.predict_batches)) if self._done else self._read_journals().keys())
-        trainer.strategy.barrier("scores read")
-        if not self._done:
-            self._open_journal(trainer.global_rank)
-
-    def _check_output(self) -> None:
         occupied = not self._in_place and (self._folder / MANIFEST).exists()
         if occupied and read_card(self._folder).get("kind") != "scores":
             remedy = "Name another output, or the set itself to write into its metadata"
             raise InputError.occupied(self._folder, "an image set", "an empty folder, or scores", remedy)
+        self._images = hash_images(trainer, self.data)
+        settings = [self.task.settings(), self.data.hparams["val_batch_size"], str(trainer.precision)]
+        self._key = hash_json([*settings, self._images])
+        self._done, scored = self._is_done(), self._read_journals()
+        self.data.leave_out(range(len(self.data.predict_batches)) if self._done else scored.keys())
+        trainer.strategy.barrier("scores read")
+        self._journal = self._folder / f".scores-{trainer.global_rank}.jsonl"
+        if not self._done:
+            write_text(self._journal, "".join(self._line(*batch) for batch in self._lines(self._journal)))
 
     def _is_done(self) -> bool:
         """Whether the scores are all written, and no line of them is lost."""
         if read_card(self._folder).get("scoring", {}).get("key") != self._key:
             return False
         with suppress(InputError):
-            scored = {
-                record.file_name for record in read_manifest(self._folder) if record.estimator == self.task.identity
-            }
+            records, own = read_manifest(self._folder), self.task.identity
+            scored = {record.file_name for record in records if record.estimator == own}
             return scored == {record.file_name for record in self.data.predict_records}
         return False
 
@@ -99,47 +92,32 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     def _journals(self) -> list[Path]:
         return sorted(self._folder.glob(".scores-*.jsonl"))
 
-    def _read_journals(self) -> BatchScores:
-        """Scores of finished batches."""
+    def _read_journals(self) -> dict[int, Pairs]:
+        """Scores of the finished batches of all devices, by the number of the batch."""
         return {number: scores for path in self._journals() for number, scores in self._lines(path)}
 
-    def _lines(self, path: Path) -> Iterator[tuple[int, list[tuple[float, str]]]]:
-        """Batches of a journal, up to a line that was cut off; none of another estimator or another set."""
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                try:
-                    entry = json.loads(line)
-                    if entry["key"] != self._key:
-                        return
-                    yield entry["batch"], entry["scores"]
-                except (ValueError, KeyError, TypeError):
+    def _lines(self, path: Path) -> Iterator[tuple[int, Pairs]]:
+        """Batches of a journal, up to a broken line or a line of another estimator or set."""
+        with (
+            suppress(FileNotFoundError, ValueError, KeyError, TypeError),
+            path.open(encoding="utf-8", errors="replace") as lines,
+        ):
+            for entry in map(json.loads, lines):
+                if entry["key"] != self._key:
                     return
+                yield entry["batch"], entry["scores"]
 
-    def _open_journal(self, rank: int) -> None:
-        """Open the journal of this device. It keeps its finished batches."""
-        path = self._folder / f".scores-{rank}.jsonl"
-        kept = dict(self._lines(path)) if path.is_file() else {}
-        write_text(path, "".join(self._line(number, scores) for number, scores in kept.items()))
-        self._journal = path.open("ab", buffering=0)
-
-    def _line(self, number: int, scores: list[tuple[float, str]]) -> str:
+    def _line(self, number: int, scores: Pairs) -> str:
         return json.dumps({"key": self._key, "batch": number, "scores": scores}, ensure_ascii=False) + "\n"
 
     def write(self, trainer: L.Trainer, prediction: Scores, batch: object) -> None:
-        """Append the scores of a batch to the journal."""
+        """Append the scores of a batch to the journal. They are then on the disk."""
         number = int(prediction.positions[0]) // self.data.hparams["val_batch_size"]
         pairs = list(zip(prediction.difficulty.tolist(), prediction.predicted, strict=True))
-        line = self._line(number, pairs).encode()
-        with explain_disk_errors(self._folder):
-            if self._journal is not None and self._journal.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with explain_disk_errors(self._folder), self._journal.open("a", encoding="utf-8") as journal:
+            journal.write(self._line(number, pairs))
 
     # ---- after: the scores -----------------------------------------------------------------------------------
-
-    def flush(self) -> None:
-        """Close the journal; each line is on the disk already."""
-        if self._journal is not None:
-            self._journal.close()
 
     def finish(self, trainer: L.Trainer) -> None:
         """Write scores and card if all batches are scored, and delete the journals."""
@@ -156,12 +134,12 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
             path.unlink()
 
     def _scored(self, record: ImageRecord, difficulty: float, predicted: str) -> ImageRecord:
-        """A record with its scores. In a folder of their own, the scores have only name and label of the image."""
+        """A record with its scores. A folder for the scores alone has no other data of the image."""
         kept = record if self._in_place else ImageRecord(record.file_name, record.label)
         return replace(kept, difficulty=difficulty, estimator=self.task.identity, predicted=predicted)
 
     def _card(self) -> dict[str, Any]:
-        """Card of the set, or of the scores alone, with what the scores depend on."""
+        """Card of the set, or of the scores alone, with the settings that the scores depend on."""
         data, settings = self.data, self.task.settings()
         original = read_card(data.predict_folder)
         generated = original.get("kind") in ("pool", "distilled")

@@ -22,7 +22,7 @@ class TrajectoryRecorder(L.Callback):
     first; their cluster ``centers``, shape ``(images, C, h, w)``, if there are any; and the ``label`` as metadata.
     Recording does not change the images. Name it before the writer: batches that the writer finished are not recorded.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from safetensors.torch import load_file
         >>> from dgs_lightning import RequestDataModule
@@ -36,18 +36,9 @@ class TrajectoryRecorder(L.Callback):
     """
 
     def on_predict_batch_start(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        batch: RequestBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: RequestBatch, *_: object
     ) -> None:
-        """Listen to the steps of the first batch.
-
-        Raises:
-            InputError: If the task is no ``GenerationTask``.
-        """
+        """Listen to the steps of the first batch."""
         if batch.number == 0:
             self._chosen = torch.tensor([record.label == batch.records[0].label for record in batch.records])
             self._predictions: list[Tensor] = []
@@ -57,13 +48,7 @@ class TrajectoryRecorder(L.Callback):
         self._predictions.append(state.pred_x0.cpu()[self._chosen])
 
     def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: object,
-        batch: RequestBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: RequestBatch, *_: object
     ) -> None:
         """Write the paths."""
         if batch.number != 0:

@@ -19,40 +19,30 @@ class HasWeights(Protocol):
 class WeightsWriter(pl.Callback):
     """Writes the trained weights to the folder ``weights`` of the trainer's ``default_root_dir`` when training ends.
 
-    The task decides what it writes: :class:`~dgs_lightning.tasks.diffusion.DiffusionTask` writes the trained
-    parameters and their moving average. A finished run that is started again writes the same weights again.
+    It calls the method ``save_weights(folder)`` of the task, such as
+    :meth:`DiffusionTask.save_weights <dgs_lightning.tasks.diffusion.DiffusionTask.save_weights>`. A finished run that
+    is started again writes the same weights again.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
         >>> import torch
         >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> from dgs_lightning.examples import SILENT
         >>> class MyTask(BoringModel):
         ...     def save_weights(self, folder: Path) -> None:
         ...         folder.mkdir()
         ...         torch.save(self.layer.state_dict(), folder / "layer.pt")
         >>> with TemporaryDirectory() as folder:
-        ...     trainer = pl.Trainer(
-        ...         max_steps=1, default_root_dir=folder, callbacks=[WeightsWriter()], accelerator="cpu", logger=False,
-        ...         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
-        ...     )
-        ...     trainer.fit(MyTask())
+        ...     pl.Trainer(**SILENT, max_steps=1, default_root_dir=folder, callbacks=[WeightsWriter()]).fit(MyTask())
         ...     [path.name for path in Path(folder, "weights").iterdir()]
         ['layer.pt']
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check the task.
-
-        Raises:
-            InputError: If the task cannot write weights.
-        """
+        """Check that the task can write weights."""
         if stage == "fit" and not isinstance(pl_module, HasWeights):
-            raise InputError(
-                "WeightsWriter",
-                found=type(pl_module).__name__,
-                expected="a task with a method save_weights, such as DiffusionTask",
-                remedy="Remove the callback",
-            )
+            expected = "a task with a method save_weights, such as DiffusionTask"
+            raise InputError.wrong_class("WeightsWriter", [pl_module], expected, "Remove the callback")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the weights."""

@@ -10,15 +10,12 @@ from dgs_lightning.distil.centers import Centers
 def centers(output: str, **settings: Any) -> Path:  # noqa: ANN401
     """Compute cluster centres of each class of a latent cache, for guidance.
 
-    Writes a safetensors file with the centres of each label, shape ``(ipc, C, h, w)``, whole or not at all. Where the
-    file already holds centres of the same latents, scores and settings, nothing is computed.
+    Writes a safetensors file with the centres of each label, shape ``(ipc, C, h, w)``, whole or not at all. If the file
+    already holds centres of the same latents, scores and settings, nothing is computed.
 
     Args:
-        output: The safetensors file.
+        output: The safetensors file, which is returned.
         settings: Settings of :class:`~dgs_lightning.distil.centers.Centers`.
-
-    Returns:
-        The file.
 
     Raises:
         InputError: If the latents or scores cannot be used, or the output is another kind of file.
@@ -28,9 +25,5 @@ def centers(output: str, **settings: Any) -> Path:  # noqa: ANN401
 
 
 def check_combination(settings: Mapping[str, Any]) -> None:
-    """Check the settings before anything is read.
-
-    Raises:
-        InputError: If a number is out of its range.
-    """
+    """Check the settings before anything is read."""
     Centers(**{name: value for name, value in settings.items() if name != "output"})

@@ -243,7 +243,7 @@ def function_arguments(command: str, args: list[str]) -> tuple[dict[str, Any], i
     threads: int | None = arguments.pop("threads")
     check_bounds(function_of(command), arguments)
     module = importlib.import_module(FUNCTION_COMMANDS[command])
-    if check_combination := getattr(module, "check_combination", None) or getattr(module, "check_settings", None):
+    if check_combination := getattr(module, "check_combination", None):
         check_combination(arguments)
     return arguments, threads
 

@@ -14,12 +14,9 @@ def export(dit: str, output: str, vae: str | None = None, weights: Literal["ema"
 
     Args:
         dit: The model: a weights folder, a diffusers folder or hub id, or a checkpoint file.
-        output: Folder to write.
+        output: Folder to write, which is returned.
         vae: Folder or hub id of an ``AutoencoderKL``, for a whole pipeline.
-        weights: The moving average of the training's weights where one was kept, or the raw weights.
-
-    Returns:
-        The folder.
+        weights: The moving average of the training's weights if there is one, or the raw weights.
 
     Raises:
         InputError: If there is no such model, or a VAE is given for a model without 1,000 classes.

@@ -4,10 +4,11 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -27,22 +28,24 @@ from dgs_lightning.errors import InputError, listed
 from dgs_lightning.files import replacing
 
 DIGITS = "digits"
+DIGIT_SIDE = 8  # pixels
+DIGIT_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images of each class
 SPLITS = ("train", "val")
-DIGITS_CARD = {
-    "provenance": [
-        "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI), as bundled with scikit-learn"
-    ],
-    "licences": ["CC BY 4.0"],
-}
+_DIGITS_SOURCE = "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI), as bundled with scikit-learn"
 
 
 @dataclass(frozen=True)
 class Split:
-    """The images of a training or validation set, before they are prepared."""
+    """An image set of an experiment, such as the images for training or validation before they are prepared."""
 
     name: str
     folder: Path
     records: list[ImageRecord]
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Number of images of each class."""
+        return Counter(record.label for record in self.records)
 
 
 def prepare(
@@ -56,40 +59,40 @@ def prepare(
 ) -> str:
     """Write a data set as PNG at the working size: OUTPUT/train and OUTPUT/val, with metadata and cards.
 
-    Images are cropped to their centre square. An interrupted preparation is continued; a finished and unchanged one is
-    kept.
+    Images are cropped to their centre square. An interrupted preparation is continued; an unchanged one is kept.
 
     Args:
         data: ``digits``, scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a folder with ``train`` and ``val``;
             or one tree of class folders, which is split.
         output: Folder of the two sets.
         image_size: Side in pixels; by default the images keep their size and must be squares of one size.
-        val_fraction: Share of each class for validation where one tree is split.
+        val_fraction: Share of each class for validation if one tree is split.
         seed: Seed of the split, which depends only on it and on file names.
-        channels: 1 for grey, 3 for RGB; by default 1 where all images are grey.
+        channels: 1 for grey, 3 for RGB; by default 1 if all images are grey.
         classes: Name of the class list that the data must have (``imagewoof``, ``imagenette``, ...); by default any.
 
     Returns:
         A summary of the images read and written, in a few lines.
 
     Raises:
-        InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or was made with
-            other settings.
+        InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or has others.
     """
     check_bounds(prepare, {"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
     with _source(data) as folder:
         splits = _splits(folder, val_fraction, seed)
-        _check_apart(Path(output), splits)
-        labels = _checked_labels(splits, classes)
+        labels = _check(splits, classes, Path(output))
         channels = channels or channels_of(image for _, image in _readable(splits))
         size = image_size or _common_size(splits)
-        card = {
+        of_imagenet = all(imagenet_index(label) is not None for label in labels)
+        origin = "ImageNet (ILSVRC 2012)" if of_imagenet else Path(data).name
+        card: dict[str, Any] = {
             "name": Path(data).name,
             "kind": "original",
             "labels": {label: readable_name(label) for label in labels},
             "settings": {"image_size": size, "channels": channels, "crop": "ADM centre crop", "seed": seed},
             "versions": versions(),
-            **_origin(data, folder, labels),
+            "provenance": read_card(folder).get("provenance", [origin]),
+            "licences": licences_of(folder, labels),
         }
         if splits[0].folder == folder:
             card["settings"] |= {"val_fraction": val_fraction}
@@ -100,7 +103,7 @@ def prepare(
 
 @contextmanager
 def _source(data: str) -> Iterator[Path]:
-    """Folder of the images."""
+    """Folder of the images; a temporary one with the digits."""
     if data != DIGITS:
         yield Path(data)
         return
@@ -108,6 +111,7 @@ def _source(data: str) -> Iterator[Path]:
 
     digits = load_digits()
     with tempfile.TemporaryDirectory() as folder:
+        write_card(Path(folder), {"provenance": [_DIGITS_SOURCE], "licences": ["CC BY 4.0"]})
         for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             path = Path(folder, str(label), f"{index:05d}.png")
             path.parent.mkdir(exist_ok=True)
@@ -120,8 +124,7 @@ def _splits(folder: Path, val_fraction: float, seed: int) -> list[Split]:
     if all((folder / name).is_dir() for name in SPLITS):
         return [Split(name, folder / name, read_set(folder / name)) for name in SPLITS]
     records = read_set(folder)
-    single = [label for label, count in Counter(record.label for record in records).items() if count == 1]
-    if single:
+    if single := [label for label, count in Counter(record.label for record in records).items() if count == 1]:
         found = f"one image only of {len(single)} classes ({listed(sorted(single), 10)})"
         expected = "at least two images of each, to split them into train and val"
         raise InputError(folder, found, expected, "Add images, or make folders train and val with all classes")
@@ -130,23 +133,19 @@ def _splits(folder: Path, val_fraction: float, seed: int) -> list[Split]:
     return [Split(name, folder, part) for name, part in zip(SPLITS, parts, strict=True)]
 
 
-def _check_apart(output: Path, splits: Sequence[Split]) -> None:
-    """Raise an error if the output lies among the images, since the next run would read it as images."""
-    for split in splits:
+def _check(splits: Sequence[Split], classes: str | None, output: Path) -> tuple[str, ...]:
+    """The classes, at least two and the same in both sets. An output among the images is an error, too."""
+    for split in splits:  # the next run would read the output as images
         if output.resolve().is_relative_to(split.folder.resolve()):
             found = f"a folder in {split.folder}, whose images are read"
             raise InputError.occupied(output, found, "a folder outside it", "Give another output")
-
-
-def _checked_labels(splits: Sequence[Split], classes: str | None) -> tuple[str, ...]:
-    """The classes, at least two and the same in both sets."""
     train, val = splits
-    labels = check_labels({record.label for record in train.records}, classes, train.folder)
+    labels = check_labels(set(train.counts), classes, train.folder)
     if len(labels) < 2:
-        remedy = "Give the folder that holds the class folders"
-        raise InputError(train.folder, f"one class ({labels[0]})", "at least two class folders", remedy)
-    check_labels({record.label for record in val.records}, labels, val.folder)
-    return labels
+        raise InputError(
+            train.folder, f"one class ({labels[0]})", "at least two class folders", "Give the folder above them"
+        )
+    return check_labels(set(val.counts), labels, val.folder)
 
 
 def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
@@ -162,39 +161,28 @@ def _common_size(splits: Sequence[Split]) -> int:
     """Side of the first image, which all others must have."""
     path, image = next(_readable(splits), (splits[0].folder, Image.new("L", (1, 1))))
     if image.width != image.height:
-        raise _wrong_size(path, f"{image.width} x {image.height} pixels")
+        raise _wrong_size(path, image)
     return image.width
 
 
-def _wrong_size(where: Path, found: str) -> InputError:
-    expected, remedy = "squares of one size where image_size is not set", "Set image_size, for example 32 or 128"
-    return InputError(where, found, expected, remedy)
+def _wrong_size(path: Path, image: Image.Image) -> InputError:
+    expected, remedy = "squares of one size without image_size", "Set image_size, for example 32 or 128"
+    return InputError(path, f"{image.width} x {image.height} pixels", expected, remedy)
 
 
-def _origin(data: str, folder: Path, labels: Sequence[str]) -> dict[str, Any]:
-    """Provenance and licences for the card, taken from the source's card where it has one."""
-    if data == DIGITS:
-        return dict(DIGITS_CARD)
-    card = read_card(folder)
-    of_imagenet = all(imagenet_index(label) is not None for label in labels)
-    return {
-        "provenance": card.get("provenance", ["ImageNet (ILSVRC 2012)" if of_imagenet else Path(data).name]),
-        "licences": licences_of(folder, labels),
-    }
-
-
-def _write_split(
-    split: Split, records: list[ImageRecord], card: Mapping[str, Any], destination: Path, *, resize: bool
-) -> None:
-    """Write the images of one set that are missing, and put the set in place when it is whole."""
+def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any], output: Path, resize: bool) -> None:
+    """Write the missing images of one set, and move the set to its place when it is complete."""
     size, channels = card["settings"]["image_size"], card["settings"]["channels"]
-    card = {**card, "hashes": {"sources": hash_files(split.folder, split.records)}}
-    card["name"] = f"{card['name']}/{split.name}"
-    if destination.exists() and any(destination.iterdir()) and not _made_by(destination, card):
-        raise InputError.occupied(destination, "files made with other settings, or of other images")
-    if is_intact(destination):
+    hashes = {"sources": hash_files(split.folder, split.records)}
+    card = {**card, "name": f"{card['name']}/{split.name}", "hashes": hashes}
+    made = read_card(output)
+    made["hashes"] = {"sources": made.get("hashes", {}).get("sources")}
+    other = any(made.get(key) != value for key, value in card.items() if key != "versions")
+    if other and output.exists() and any(output.iterdir()):
+        raise InputError.occupied(output, "files made with other settings, or of other images")
+    if is_intact(output):
         return
-    partial = destination.with_name(f".{destination.name}.partial")
+    partial = output.with_name(f".{output.name}.partial")
     if read_card(partial) != card:
         shutil.rmtree(partial, ignore_errors=True)
         write_card(partial, card)
@@ -207,7 +195,7 @@ def _write_split(
             source = split.folder / split.records[position].file_name
             image = load_image(source, channels)
             if not resize and image.size != (size, size):
-                raise _wrong_size(source, f"{image.width} x {image.height} pixels")
+                return _wrong_size(source, image)
         except InputError as error:
             return error
         with replacing(target) as path:
@@ -216,47 +204,31 @@ def _write_split(
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         errors = [error for error in threads.map(write, range(len(records))) if error]
+    if len(errors) > 1:
+        lines = "".join(f"\n  {where}: {found}" for where, found, _, _ in (error.parts for error in errors[:20]))
+        remedy = f"Replace or remove them:{lines}" + ("\n  ..." if len(errors) > 20 else "")
+        raise InputError(split.folder, f"{len(errors)} images at fault", "images that can be used", remedy)
     if errors:
-        raise errors[0] if len(errors) == 1 else _together(split, errors)
-    finish_set(partial, records, card, destination)
-
-
-def _made_by(destination: Path, card: Mapping[str, Any]) -> bool:
-    """Whether this command made a set, from the same sources with the same settings."""
-    existing = read_card(destination)
-    same = all(existing.get(key) == value for key, value in card.items() if key not in ("versions", "hashes"))
-    return same and existing.get("hashes", {}).get("sources") == card["hashes"]["sources"]
+        raise errors[0]
+    finish_set(partial, records, card, output)
 
 
 def _png_records(split: Split) -> list[ImageRecord]:
     """Records of the images to write."""
     names = [PurePosixPath(record.file_name).with_suffix(".png").as_posix() for record in split.records]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         found = f"{len(twice)} names that differ only in their ending, such as {twice[0]!r}"
         expected = "one image of each name, since all become PNG"
         raise InputError(split.folder, found, expected, "Rename or remove the others")
-    return [
-        ImageRecord(name, record.label, readable_name(record.label), extra=record.extra)
-        for record, name in zip(split.records, names, strict=True)
-    ]
-
-
-def _together(split: Split, errors: Sequence[InputError]) -> InputError:
-    """One error that lists several."""
-    lines = "".join(f"\n  {where}: {found}" for where, found, _, _ in (error.parts for error in errors[:20]))
-    remedy = f"Replace or remove them:{lines}" + ("\n  ..." if len(errors) > 20 else "")
-    return InputError(split.folder, f"{len(errors)} images at fault", "images that can be used", remedy)
+    pairs = zip(names, split.records, strict=True)
+    return [ImageRecord(name, each.label, readable_name(each.label), extra=each.extra) for name, each in pairs]
 
 
 def _summary(data: str, output: str, splits: Sequence[Split], labels: Sequence[str], size: int, channels: int) -> str:
     """The images read and written, in a few lines."""
     pixels = f"{size} x {size} pixels, {'grey' if channels == 1 else 'RGB'}, centre crop"
-    names = ", ".join(labels[:10]) + (" ..." if len(labels) > 10 else "")
-    lines = [f"{data}: {len(labels)} classes ({names}); {pixels}"]
+    lines = [f"{data}: {len(labels)} classes ({listed(labels, 10)}); {pixels}"]
     for split in splits:
-        counts = Counter(record.label for record in split.records).values()
-        lines.append(
-            f"{Path(output) / split.name}: {len(split.records)} images, {min(counts)} to {max(counts)} of a class"
-        )
+        least, most = min(split.counts.values()), max(split.counts.values())
+        lines.append(f"{Path(output) / split.name}: {len(split.records)} images, {least} to {most} of a class")
     return "\n".join(lines)

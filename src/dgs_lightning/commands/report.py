@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
@@ -12,10 +12,9 @@ from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import figures_of
 from dgs_lightning.reporting.folder import RunFolder, read_record, read_run
 from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
-from dgs_lightning.reporting.overview import overview, results_grid, to_terminal
-from dgs_lightning.reporting.overview import to_markdown as overview_markdown
+from dgs_lightning.reporting.overview import overview, overview_markdown, results_grid, to_terminal
 from dgs_lightning.reporting.page import RunReport, build_page
-from dgs_lightning.reporting.published import Score, Setting
+from dgs_lightning.reporting.published import Accuracy, Score, Setting
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import row_score, summarize
 from dgs_lightning.reporting.tables import FORMS, build_tables
@@ -26,10 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def report(
-    runs: list[str],
-    output: str | None = None,
-    tables: list[int] | None = None,
-    accuracy: Literal["best", "last"] = "best",
+    runs: list[str], output: str | None = None, tables: list[int] | None = None, accuracy: Accuracy = "best"
 ) -> Path:
     """Write tables, figures and one HTML page from the folders of runs, finished or not.
 
@@ -39,88 +35,76 @@ def report(
 
     Args:
         runs: Folders that ``dgs run`` wrote.
-        output: Folder of the report. By default, one run's report is written to its own folder, and that of several
-            runs to ``report`` beside the first. Each of several runs has a folder with its name there.
+        output: Folder of the report, whose page is returned. By default the folder of a single run, or ``report``
+            beside the first of several runs. Each of several runs has a folder with its name there.
         tables: Numbers of the paper's tables to write. By default Table 1, and each other table that has published
             numbers for the runs or varies the same field as the runs.
         accuracy: Accuracy in the tables: the best during a training, as the paper publishes it, or the last.
 
-    Returns:
-        The page.
-
     Raises:
-        InputError: If a folder is not a run, a result or manifest in it is broken, two runs have the same name, or the
-            paper has no table with a given number.
+        InputError: If a folder is no run or has a broken file, two runs have one name, or the paper has no such table.
     """
-    check_settings({"tables": tables})
+    check_combination({"tables": tables})
     opened = [read_run(folder) for folder in runs]
-    folder, parts = _destinations(opened, output)
+    folder = _folder(opened, output)
     reports = []
-    for run, part in zip(opened, parts, strict=True):
-        if run.unfinished:
-            _log.warning(
-                "%s: not finished: %s; the report shows the other stages", run.folder, ", ".join(run.unfinished)
-            )
+    for run in opened:
+        part = folder if len(opened) == 1 else folder / run.name
+        if missing := ", ".join(run.unfinished):
+            _log.warning("%s: not finished: %s; the report shows the other stages", run.folder, missing)
         summary = summarize(run)
         write_json(part / layout.SUMMARY, summary)
         write_text(part / layout.SUMMARY_TEXT, overview_markdown(overview(run, summary)))
-        figures = [(each.caption, save(each.draw(), part / layout.FIGURES / each.slug)[0]) for each in figures_of(run)]
+        figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in figures_of(run)]
         reports.append(RunReport(run, summary, figures))
     scores, repeats = _scores(reports, accuracy)
-    differences = [part.run.difference_from_paper for part in reports]
-    built = build_tables(scores, tables, accuracy, repeats, "; ".join(filter(None, differences)))
+    differences = "; ".join(filter(None, (run.difference_from_paper for run in opened)))
+    built = build_tables(scores, tables, accuracy, repeats, differences)
     for table in built:
-        for ending, text in {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table)}.items():
-            write_text(folder / layout.TABLES / f"{table.slug}.{ending}", text)
+        for ending, write in {"md": to_markdown, "csv": to_csv, "tex": to_latex}.items():
+            write_text(folder / layout.TABLES / f"{table.slug}.{ending}", write(table))
     write_text(folder / layout.PAGE, build_page(reports, built))
     return folder / layout.PAGE
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
+def check_combination(settings: Mapping[str, Any]) -> None:
     """Check that the paper has the tables of the given numbers."""
     if unknown := sorted(set(settings["tables"] or []) - set(FORMS)):
         raise InputError.setting("tables", unknown, f"numbers from {list(FORMS)}")
 
 
-def _destinations(runs: Sequence[RunFolder], output: str | None) -> tuple[Path, list[Path]]:
-    """The folder of the report, and the folder of each run's part of it."""
+def _folder(runs: Sequence[RunFolder], output: str | None) -> Path:
+    """The folder of the report."""
     if not runs:
         raise InputError.unset("runs", "at least one folder of a run", "[runs/NAME]")
-    if len(runs) == 1:
-        folder = Path(output) if output else runs[0].folder
-        return folder, [folder]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise InputError.setting("runs", f"names {', '.join(names)}", "names that differ", "Rename a run's folder")
-    folder = Path(output) if output else runs[0].folder.parent / "report"
-    return folder, [folder / name for name in names]
+    return Path(output or (runs[0].folder if len(runs) == 1 else runs[0].folder.parent / layout.REPORT))
 
 
-def _scores(reports: Sequence[RunReport], which: Literal["best", "last"]) -> tuple[dict[Setting, Score], str]:
+def _scores(reports: Sequence[RunReport], which: Accuracy) -> tuple[dict[Setting, Score], str]:
     """Accuracies of all runs in percent, keyed like the paper's tables, and their numbers of repeats as text."""
     scores: dict[Setting, Score] = {}
     repeats = set()
-    for part in reports:
-        rows = [row for row in part.summary["rows"] if row["repeats"]]
-        ipcs = sorted({row["ipc"] for row in rows if row["ipc"] is not None})
-        for row in rows:
+    for run, summary, _ in reports:
+        rows = [(row, score) for row in summary["rows"] if (score := row_score(row, which))]
+        ipcs = sorted({row["ipc"] for row, _ in rows} - {None})
+        for row, score in rows:
             repeats.add(row["repeats"])
-            for ipc in [row["ipc"]] if row["ipc"] is not None else ipcs:  # the full data set has a cell at every IPC
-                setting = part.run.setting(row["method"], ipc, row["network"])
+            for ipc in ipcs if row["ipc"] is None else [row["ipc"]]:  # the full data set has a cell at every IPC
+                setting = run.setting(row["method"], ipc, row["network"])
                 if setting in scores:
-                    _log.warning("%s: an earlier run has %s, too; the tables show this run's", part.run.name, setting)
-                if score := row_score(row, which):
-                    scores[setting] = score
+                    _log.warning("%s: an earlier run has %s, too; the tables show this run's", run.name, setting)
+                scores[setting] = score
     return scores, " or ".join(map(str, sorted(repeats)))
 
 
 def print_summary(folder: str | Path) -> None:
     """Print a run's table of results, and the paths of its files."""
     run = read_run(folder)
-    written = run.folder / layout.SUMMARY
-    summary = read_record(written) if written.is_file() else summarize(run)
+    summary = read_record(run.folder / layout.SUMMARY, default={}) or summarize(run)
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(to_terminal(results_grid(summary, run)))
-    for path in (run.folder / name for name in _FILES):
-        if path.exists():
-            console.print(str(path), soft_wrap=True)
+    for path in filter(Path.exists, (run.folder / name for name in _FILES)):
+        console.print(str(path), soft_wrap=True)

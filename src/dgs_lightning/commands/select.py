@@ -20,15 +20,12 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     """Select a distilled set from an image pool.
 
     Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the report
-    ``selection.json``: for each class the histograms of Fig. 7, the target, the taken and filled images, the
+    ``selection.json``: for each class the histograms of Fig. 7, the target, the selected and filled images, the
     thresholds, and the distances from the target.
 
     Args:
-        output: Folder of the distilled set. An earlier set there is replaced.
+        output: Folder of the distilled set, which is returned. An earlier set there is replaced.
         selection: Settings of :class:`~dgs_lightning.distil.selection.Selection`.
-
-    Returns:
-        The folder.
 
     Raises:
         InputError: If a setting, the pool or its scores cannot be used, or a selected image is unreadable.
@@ -38,20 +35,18 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     pool = Path(settings.pool)
     for record in selected.records:
         record.class_name = record.class_name or readable_name(record.label)
-        load_image(pool / record.file_name)  # raises an error before an unreadable image is written
+        load_image(pool / record.file_name)  # an unreadable image is an error before anything is written
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
-    cards = {role: read_card(folder) for role, folder in sources.items()}
     labels = {record.label: record.class_name for record in selected.records}
+    paths = (*SOURCES, "features_weights")
     card = {
         "name": Path(output).name,
         "kind": "distilled",
         "labels": labels,
-        "settings": {
-            name: value for name, value in asdict(settings).items() if name not in (*SOURCES, "features_weights")
-        },
+        "settings": {name: value for name, value in asdict(settings).items() if name not in paths},
         "versions": versions(),
         "hashes": {"selection": hash_json(selected.report)},
-        "provenance": [{"role": role, "folder": sources[role].name, "card": card} for role, card in cards.items()],
+        "provenance": [{"role": role, "folder": f.name, "card": read_card(f)} for role, f in sources.items()],
         "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
     }
     write_set(pool, selected.records, Path(output), card)
@@ -60,9 +55,5 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
 
 
 def check_combination(settings: Mapping[str, Any]) -> None:
-    """Check the settings of the selection before a pool is read.
-
-    Raises:
-        InputError: If no pool could satisfy them.
-    """
+    """Check the settings of the selection before a pool is read."""
     Selection(**{name: value for name, value in settings.items() if name != "output"})

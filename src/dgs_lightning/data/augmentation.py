@@ -1,8 +1,8 @@
 """The downstream protocol's augmentation of whole batches.
 
-First the parameters of each image are drawn from an explicit generator; then they are applied to the batch by pure
-functions. All colour changes (brightness, contrast, saturation, lighting, normalisation) are affine in the colour, so
-that they are combined into one matrix for each image, its colour map.
+A generator draws the parameters of each image, and pure functions apply them to the batch. All colour changes
+(brightness, contrast, saturation, lighting, normalisation) are affine in the colour. They are therefore combined into
+one matrix for each image, its colour map.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,7 @@ CROP_RATIO = (3 / 4, 4 / 3)  # least and largest width to height, as in torchvis
 CROP_ATTEMPTS = 10
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
-# Principal components of ImageNet's colours (Krizhevsky et al., NIPS 2012): the standard deviation of each component,
-# and its direction, one column for each component.
+# Principal components of ImageNet's colours (Krizhevsky et al., NIPS 2012): standard deviations; directions as columns.
 LIGHTING_VALUES = (0.2175, 0.0188, 0.0045)
 LIGHTING_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
@@ -43,7 +42,7 @@ class Draws(NamedTuple):
     """Weights of the principal components of colour ``(B, 3)``."""
 
     def to(self, device: torch.device) -> "Draws":
-        """The same on a device."""
+        """Move all parameters to a device."""
         return Draws(*(values.to(device, non_blocking=True) for values in self))
 
 
@@ -79,19 +78,10 @@ class Augmentation(Group):
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Check that the smallest crop is not above the largest.
-
-        Raises:
-            InputError: If it is.
-        """
+        """Raise an InputError if the smallest crop is above the largest."""
         smallest, largest = settings["crop_scale"]
         if smallest > largest:
-            raise InputError(
-                "crop_scale",
-                found=f"{smallest}, {largest}",
-                expected="the smaller share first, such as 0.5, 1",
-                remedy="Correct the setting",
-            )
+            raise InputError.setting("crop_scale", f"{smallest}, {largest}", "the smaller share first, such as 0.5, 1")
 
     def draw(self, count: int, size: int, generator: Generator) -> Draws:
         """Draw the parameters of ``count`` square images of side ``size``."""
@@ -105,16 +95,13 @@ class Augmentation(Group):
 
 
 def augment(images: Tensor, draws: Draws, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Crop, flip, jitter the colours, add lighting and normalise, in this order.
+    """Crop, flip, jitter the colours, add lighting and normalise, in this order. The shape stays the same.
 
     Args:
         images: Images ``(B, C, S, S)`` in ``[0, 1]``.
         draws: The parameters of each image.
-        mean: Mean of each channel, which is subtracted at the end.
-        std: Standard deviation of each channel, by which the images are divided at the end.
-
-    Returns:
-        Images of the same shape.
+        mean: Mean of each channel, for the normalisation.
+        std: Standard deviation of each channel, for the normalisation.
     """
     images = crop_and_flip(images, draws.boxes, draws.flips)
     colours = jitter_map(images.mean(dim=(2, 3)), draws.order, draws.strengths)
@@ -143,19 +130,15 @@ def draw_boxes(count: int, size: int, scale: tuple[float, float], generator: Gen
 
 
 def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
-    """Enlarge each image's box to the full size, bilinearly, and flip it, in one resampling.
+    """Resize crops of images ``(B, C, S, S)`` to the full size, bilinearly, and flip some, all in one resampling.
 
-    The result equals torchvision's ``resized_crop``. Antialiasing makes no difference, since no crop is made smaller.
-
-    Args:
-        images: Images ``(B, C, S, S)``.
-        boxes: Top, left, height, width of each crop ``(B, 4)``.
-        flips: Which crops are flipped ``(B,)``.
+    ``boxes`` and ``flips`` are those of :class:`Draws`. The result equals torchvision's ``resized_crop``. Antialiasing
+    makes no difference, since no crop is made smaller.
     """
     size = images.shape[-1]
     top_left, sides = boxes[:, :2, None].to(images), boxes[:, 2:, None].to(images)
     centres = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size
-    # Source pixel of each row and column (B, 2, S), kept within the box so that nothing outside it is mixed in.
+    # Source pixel of each row and column (B, 2, S). The limits keep pixels outside the box out of the mix.
     source = (centres * sides - 0.5).clamp_min(0).minimum(sides - 1) + top_left
     rows, columns = ((source * 2 + 1) / size - 1).unbind(dim=1)
     columns = torch.where(flips[:, None], columns.flip(1), columns)
@@ -167,15 +150,10 @@ def jitter_map(means: Tensor, order: Tensor, strengths: Tensor) -> Tensor:
     """Colour map of brightness, contrast and saturation, each ``image.lerp(reference, weight)``, in each image's order.
 
     The reference of brightness is black, that of contrast is the image's mean grey, and that of saturation is the image
-    in grey. An image of one channel equals its grey, so that saturation does not change it.
+    in grey. An image of one channel equals its grey, so saturation does not change it.
 
-    Args:
-        means: Mean of each channel of each image ``(B, C)``.
-        order: Order of the three changes ``(B, 3)``.
-        strengths: Weights of the three references ``(B, 3)``.
-
-    Returns:
-        Affine map of each image's colours ``(B, C, C + 1)``: a matrix and, as last column, an offset.
+    ``means`` are the means of each image's channels ``(B, C)``; ``order`` and ``strengths`` are those of
+    :class:`Draws`. The maps have shape ``(B, C, C + 1)``: for each image a matrix and, as last column, an offset.
     """
     count, channels = means.shape
     grey = means.new_tensor(GREY) if channels == 3 else means.new_full((channels,), 1 / channels)
@@ -193,13 +171,9 @@ def jitter_map(means: Tensor, order: Tensor, strengths: Tensor) -> Tensor:
 
 
 def add_lighting(colours: Tensor, lighting: Tensor) -> Tensor:
-    """Add PCA lighting to colour maps ``(B, C, C + 1)``; only maps of three channels change.
+    """Add PCA lighting of weights ``(B, 3)`` to colour maps ``(B, C, C + 1)``. Only maps of three channels change.
 
     Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012, Section 4.1.
-
-    Args:
-        colours: Affine map of each image's colours ``(B, C, C + 1)``.
-        lighting: Weights of the principal components ``(B, 3)``.
     """
     if colours.shape[1] != 3:
         return colours
@@ -219,9 +193,9 @@ def recolour(images: Tensor, colours: Tensor) -> Tensor:
 
 
 def draw_cutmix(count: int, size: int, beta: float, generator: Generator) -> CutMixDraw:
-    """Draw a CutMix of ``count`` images of side ``size``; the share kept is Beta(beta, beta) before the box is clipped.
+    """Draw a CutMix of ``count`` images of side ``size`` (Yun et al., "CutMix", ICCV 2019, Section 3).
 
-    Yun et al., "CutMix", ICCV 2019, Section 3.
+    The share that an image keeps follows Beta(beta, beta) before the box is clipped at the border.
     """
     kept = float(betaincinv(beta, beta, torch.rand((), generator=generator, dtype=torch.float64).item()))
     side = int(size * (1 - kept) ** 0.5)
@@ -231,15 +205,7 @@ def draw_cutmix(count: int, size: int, beta: float, generator: Generator) -> Cut
 
 
 def cutmix(images: Tensor, draw: CutMixDraw) -> tuple[Tensor, float]:
-    """Paste the box of each image's partner into the image.
-
-    Args:
-        images: Images ``(B, C, H, W)``.
-        draw: Partners and box.
-
-    Returns:
-        The mixed images, and the share of each image that remains.
-    """
+    """Paste the box of its partner into each image ``(B, C, H, W)``; also return the share of an image that remains."""
     top, left, bottom, right = draw.box
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = images[draw.partners.to(images.device), :, top:bottom, left:right]

@@ -33,20 +33,18 @@ LIBRARIES = (
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The folder's ``dataset.json``; empty where there is none.
+    """The folder's ``dataset.json``; empty if there is none.
 
     Raises:
-        InputError: If it is no JSON object, or a part of it has another type than its readers expect.
+        InputError: If it is no JSON object, or a part of it has the wrong type.
     """
     path, expected, remedy = folder / CARD, "the card of an image set", "Make the set again, or delete the card"
     card = read_json(path, expected, remedy, default={})
-    for kind, names in ((dict, ("labels", "settings", "hashes", "scoring")), (list, ("provenance", "licences"))):
-        for name in names:
-            if not isinstance(card.get(name, kind()), kind):
-                problem = f"{name} that are no {'object' if kind is dict else 'list'}"
-                raise InputError.broken(path, problem, expected, remedy)
-    if not all(isinstance(text, str) for text in card.get("licences", [])):
-        raise InputError.broken(path, "licences that are no texts", expected, remedy)
+    objects, lists = ("labels", "settings", "hashes", "scoring"), ("provenance", "licences")
+    wrong = [name for name in objects if not isinstance(card.get(name, {}), dict)]
+    wrong += [name for name in lists if not isinstance(card.get(name, []), list)]
+    if wrong or not all(isinstance(text, str) for text in card.get("licences", [])):
+        raise InputError.broken(path, f"{', '.join(wrong) or 'licences'} of a wrong type", expected, remedy)
     return card
 
 
@@ -87,13 +85,9 @@ def hash_json(content: object) -> str:
 
 
 def licences_of(folder: Path, labels: Iterable[str]) -> list[str]:
-    """Licences on a set's card.
+    """Licences on the card of an image set with these labels.
 
-    A set without a card has ImageNet's terms if all its labels are WordNet ids of ImageNet.
-
-    Args:
-        folder: The image set.
-        labels: Labels of its images.
+    A set without licences on a card has ImageNet's terms if all its labels are WordNet ids of ImageNet.
     """
     of_imagenet = all(imagenet_index(label) is not None for label in labels)
     found: list[str] = read_card(folder).get("licences", [IMAGENET if of_imagenet else UNKNOWN])

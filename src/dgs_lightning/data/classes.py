@@ -1,13 +1,13 @@
 """Labels of classes: the published class lists, ImageNet's order, readable names, comparison with a list."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dgs_lightning.data.folders import scan_images
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, listed
 
 _LISTS = Path(__file__).parent / "class_lists"
 WORDNET_ID = re.compile(r"n\d{8}")
@@ -17,11 +17,8 @@ CLASS_LISTS = ("imagewoof", "imagenette", "imageidc", "imagenet100", "imagenet1k
 def class_list(name: str) -> tuple[str, ...]:
     """WordNet ids of a published subset of ImageNet, in the published order.
 
-    Args:
-        name: ``imagewoof``, ``imagenette``, ``imageidc``, ``imagenet100`` or ``imagenet1k``.
-
     Raises:
-        InputError: If there is no such list.
+        InputError: If the name is not in ``CLASS_LISTS``.
     """
     if name == "imageidc":
         return class_list("imagenet100")[:10]
@@ -45,7 +42,7 @@ def _imagenet_ranks() -> dict[str, int]:
 
 
 def imagenet_index(label: str) -> int | None:
-    """Rank of a WordNet id among all 1,000 of ImageNet-1K; none for other labels."""
+    """Rank of a WordNet id among the 1,000 of ImageNet-1K; none for other labels."""
     return _imagenet_ranks().get(label) if WORDNET_ID.fullmatch(label) else None
 
 
@@ -69,15 +66,12 @@ def labels_of(source: str | Path) -> tuple[str, ...]:
 
 
 def check_labels(found: set[str], expected: str | Sequence[str] | None, where: object) -> tuple[str, ...]:
-    """Check the labels of an image set against a list.
+    """Check the labels of an image set against a list, and return them in its order; without a list, sorted.
 
     Args:
         found: Labels of an image set.
-        expected: The labels that it must have, or the name of a class list; none where any labels will do.
+        expected: The labels that it must have, or the name of a class list; none if all labels are allowed.
         where: The set, for the message.
-
-    Returns:
-        The labels in the order of the list; sorted where there is no list.
 
     Raises:
         InputError: If the labels differ from those of the list; the message names the differences.
@@ -88,6 +82,68 @@ def check_labels(found: set[str], expected: str | Sequence[str] | None, where: o
     missing, unknown = [label for label in labels if label not in found], sorted(found - set(labels))
     if missing or unknown:
         wanted = f"the {len(labels)} classes of {expected if isinstance(expected, str) else 'the list'}"
-        remedy = "Name the list that fits, or add and remove class folders"
-        raise InputError.labels(where, wanted, remedy, missing=missing, unknown=unknown)
+        other = list_with(found) if isinstance(expected, str) else None
+        remedy = f"These are the classes of {other}: name that list, or another folder" if other else ""
+        remedy = remedy or _how_to_match(missing, unknown)
+        raise InputError.labels(where, wanted, remedy, missing=[*map(with_name, missing)], unknown=unknown)
     return labels
+
+
+def check_known(labels: Collection[str], known: Collection[str], where: object, remedy: str) -> None:
+    """Check that a model knows all labels of an image set.
+
+    Args:
+        labels: Labels of the set.
+        known: Labels that the model knows.
+        where: The model, for the message.
+        remedy: What to do if the unknown labels are not readable names of known ones.
+
+    Raises:
+        InputError: If it does not know some labels.
+    """
+    if unknown := sorted(set(labels) - set(known)):
+        if names := renamings(unknown, known):
+            remedy = f"Rename the folders from names to labels: {listed(names, 10)}"
+        raise InputError.labels(where, f"labels of the model, for {len(labels)} classes", remedy, unknown=unknown)
+
+
+def list_with(labels: set[str]) -> str | None:
+    """Name of the published list that has exactly these classes; ``None`` if no list has."""
+    sizes = {10: CLASS_LISTS[:3], 100: CLASS_LISTS[3:4], 1000: CLASS_LISTS[4:]}
+    return next((name for name in sizes.get(len(labels), ()) if set(class_list(name)) == labels), None)
+
+
+def renamings(folders: Collection[str], labels: Collection[str]) -> list[str]:
+    """Class folders that have the readable name of a label, such as ``Tench -> n01440764``.
+
+    A readable name that several labels have comes with all of them: ``crane -> n02012849 or n03126707``.
+    """
+    ids: dict[str, list[str]] = {}
+    for label in labels:
+        ids.setdefault(_letters(readable_name(label)), []).append(label)
+    return [f"{folder} -> {' or '.join(ids[_letters(folder)])}" for folder in folders if _letters(folder) in ids]
+
+
+def with_name(label: str) -> str:
+    """A WordNet id with its readable name, ``n02086240 (Shih-Tzu)``; other labels unchanged."""
+    name = readable_name(label)
+    return label if name == label else f"{label} ({name})"
+
+
+def _letters(name: str) -> str:
+    """Letters and digits of a name in lower case, since people write the rest in different ways."""
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def _how_to_match(missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """How to change class folders, by the likeliest reason why their names differ from the labels expected."""
+    if names := renamings(unknown, missing):
+        return f"Rename the folders from names to WordNet ids: {listed(names, 10)}"
+    if missing and imagenet_index(missing[0]) is not None and unknown and all(name.isdigit() for name in unknown):
+        return (
+            "Rename the folders from positions to WordNet ids. They may be numbered in the published or the sorted "
+            f"order: compare some images, sorted begins {with_name(min(missing))}, published {with_name(missing[0])}"
+        )
+    added = f"Add the folders {listed(map(with_name, missing), 10)}" if missing else ""
+    removed = f"Copy the listed class folders to a place without {listed(unknown, 3)}" if unknown else ""
+    return "; ".join(filter(None, (added, removed))) + "; or name the list that fits"

@@ -1,4 +1,4 @@
-"""Reading of image sets: the image files of a folder, and their records, with scores where there are any."""
+"""Reading of image sets: the image files of a folder, and their records with or without scores."""
 
 import os
 from collections.abc import Iterator
@@ -28,33 +28,32 @@ def image_files(folder: Path) -> Iterator[str]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_symlink():
-                    _refuse_link_out(entry, root)
-                elif entry.is_dir():
+                if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{below}{entry.name}/")
                     continue
+                if entry.is_symlink():
+                    _check_link(entry, root)
                 if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                    if not entry.is_file():
-                        raise InputError(entry.path, "a pipe, a socket or a device", "an image file", "Remove it")
-                    yield _checked_name(folder, below + entry.name)
+                    _check_image(entry, below + entry.name)
+                    yield below + entry.name
 
 
-def _refuse_link_out(link: os.DirEntry[str], root: str) -> None:
-    """Raise an error for a broken link, a link out of the tree, or a link to a folder, which may lead in circles."""
+def _check_link(link: os.DirEntry[str], root: str) -> None:
+    """Raise an error for a link that is broken, leads out of the tree, or leads to a folder, perhaps in circles."""
     target = os.path.realpath(link.path)
     if not os.path.isfile(target) or not Path(target).is_relative_to(root):
         expected = "images in the folder itself, or links to them"
         raise InputError(link.path, f"a link to {target}", expected, "Copy the files there instead")
 
 
-def _checked_name(folder: Path, name: str) -> str:
-    """The name, checked to be UTF-8 as a manifest is."""
+def _check_image(entry: os.DirEntry[str], name: str) -> None:
+    """Raise an error for an image that is no file, or has a name that a manifest, in UTF-8, cannot hold."""
+    if not entry.is_file():
+        raise InputError(entry.path, "a pipe, a socket or a device", "an image file", "Remove it")
     try:
         name.encode()
     except UnicodeEncodeError:
-        found = f"a file name that is not UTF-8, {os.fsencode(name)!r}"
-        raise InputError(folder, found, "names in UTF-8", "Rename the file") from None
-    return name
+        raise InputError(entry.path, "a name that is not UTF-8", "names in UTF-8", "Rename the file") from None
 
 
 def scan_images(folder: Path) -> list[ImageRecord]:
@@ -72,25 +71,25 @@ def scan_images(folder: Path) -> list[ImageRecord]:
 
 
 def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
-    """Records of an image set, sorted by file name: its manifest where there is one, else its class folders.
+    """Records of an image set, sorted by file name, from its manifest or, if it has none, from its class folders.
 
     Args:
         folder: The image set.
-        scores: A folder with scores of the set, which then replace those of its manifest.
+        scores: A folder with scores of the set, which replace those of its manifest.
 
     Raises:
         InputError: If manifest and files differ, or the scores are those of another set.
     """
-    if not (folder / MANIFEST).is_file():
-        records = scan_images(folder)
-    else:
+    if (folder / MANIFEST).is_file():
         records = sorted(read_manifest(folder), key=lambda record: record.file_name)
         _check_files(folder, {record.file_name for record in records})
+    else:
+        records = scan_images(folder)
     return records if scores is None else _with_scores(folder, records, scores)
 
 
 def _check_files(folder: Path, listed: set[str]) -> None:
-    """Compare a manifest with the images that are there."""
+    """Raise an error if a manifest and the images of its folder differ."""
     found = set(image_files(folder))
     for problem, names in (("missing images", listed - found), ("images that the manifest lacks", found - listed)):
         if names:
@@ -108,9 +107,8 @@ def _with_scores(folder: Path, records: list[ImageRecord], scores: Path) -> list
         if score.label != record.label:
             found, expected = f"label {score.label!r} of {record.file_name!r}", f"{record.label!r}, as in {folder}"
             raise InputError(scores / MANIFEST, found, expected, "Score this set again")
-        merged.append(
-            replace(record, difficulty=score.difficulty, estimator=score.estimator, predicted=score.predicted)
-        )
+        scored = {name: getattr(score, name) for name in ("difficulty", "estimator", "predicted")}
+        merged.append(replace(record, **scored))
     if by_name:
         found = f"scores of {len(by_name)} images that {folder} lacks, such as {min(by_name)!r}"
         raise InputError(scores / MANIFEST, found, "scores of this set", "Name this set's scores, or score it again")

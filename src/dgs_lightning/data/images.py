@@ -13,14 +13,10 @@ from dgs_lightning.errors import InputError
 
 
 def load_image(path: Path, channels: int = 3) -> Image.Image:
-    """Read an image file as 8-bit grey or RGB.
+    """Read an image file as 8-bit grey (1 channel) or RGB (3 channels).
 
-    The image is turned as its EXIF data say. Transparent parts become white, 16-bit grey is scaled to 8 bits, and of
-    an animation the first frame is taken.
-
-    Args:
-        path: An image file that Pillow knows.
-        channels: 1 for grey, 3 for RGB.
+    The image is turned as its EXIF data say. Transparent parts become white, 16-bit grey is scaled to 8 bits, and the
+    first frame of an animation is taken.
 
     Raises:
         InputError: If the file is unreadable or truncated, or has floating-point pixels.
@@ -42,9 +38,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         pixels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image)
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image
 
 
@@ -55,7 +49,7 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def channels_of(images: Iterable[Image.Image]) -> int:
-    """1 where all of the RGB images are grey, else 3. No image after the first in colour is read."""
+    """1 if all RGB images are grey, else 3. No image after the first one in colour is read."""
     return 1 if all(is_grey(image) for image in images) else 3
 
 
@@ -66,7 +60,7 @@ class ImageSet(Dataset[tuple[Any, int]]):
         folder: Folder that the records' file names are relative to.
         records: The images.
         labels: All labels; the position of a label is its index in this list.
-        transform: Function from the image to what the dataset returns.
+        transform: Function from an image to the input of the model.
         channels: 1 for grey, 3 for RGB.
     """
 
@@ -78,21 +72,14 @@ class ImageSet(Dataset[tuple[Any, int]]):
         transform: Callable[[Image.Image], Any],
         channels: int = 3,
     ) -> None:
-        self.folder = folder
-        self.records = records
+        self.folder, self.records, self.transform, self.channels = folder, records, transform, channels
         self.positions = {label: position for position, label in enumerate(labels)}
-        self.transform = transform
-        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """The transformed image and its label's position.
-
-        Raises:
-            InputError: If the file cannot be read.
-        """
+        """The transformed image and its label's position. A file that cannot be read raises an InputError."""
         record = self.records[index]
         image = load_image(self.folder / record.file_name, self.channels)
         return self.transform(image), self.positions[record.label]

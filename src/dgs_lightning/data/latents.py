@@ -1,10 +1,11 @@
 """The latent cache: latents of an image set, in memory-mapped shards. A hash ties them to images and settings."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +19,7 @@ from dgs_lightning.files import read_json, write_json, write_tensors
 
 CARD = "latents.json"
 FORMAT = "dgs-lightning/latents"
-_ITS_CARD = ("a latent cache's card", "Encode the images again")  # expected and remedy of an error
+_REMEDY = "Delete it, and encode the images again"
 
 
 class Posterior(NamedTuple):
@@ -26,14 +27,14 @@ class Posterior(NamedTuple):
 
     Attributes:
         mean: Scaled latents, shape ``(B, C, h, w)``.
-        logvar: Their log variances, or none where the encoder is deterministic.
+        logvar: Their log variances; none if the encoder is deterministic.
     """
 
     mean: Tensor
     logvar: Tensor | None
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Latents at standard normal ``noise``; the mean where there is no variance."""
+        """Latents at standard normal ``noise``; the mean if there are no variances."""
         return self.mean if self.logvar is None else self.mean + (self.logvar / 2).exp() * noise
 
 
@@ -58,22 +59,17 @@ class CacheSettings:
     dtype: str
 
     def key(self, images: str) -> str:
-        """Key of the cache: the hash of these settings and of the hash of the images."""
+        """Key of the cache: a hash of these settings and of the hash of the images."""
         return hash_json({**asdict(self), "images": images})
 
     def bytes_for(self, images: int) -> int:
-        """Size in bytes of the cache of so many images."""
+        """Size in bytes of a cache of this number of images."""
         element = 2 if self.dtype == "float16" else 4
-        values = self.shape[0] * self.shape[1] * self.shape[2]
-        return images * self.flips * (2 if self.posterior else 1) * values * element
+        return images * self.flips * (2 if self.posterior else 1) * math.prod(self.shape) * element
 
 
 def check_space(folder: Path, size: int) -> None:
-    """Check that so many bytes fit on the disk of a folder.
-
-    Raises:
-        InputError: If they do not fit.
-    """
+    """Raise an InputError if ``size`` bytes do not fit on the disk of a folder."""
     free = shutil.disk_usage(folder).free
     if size > free:
         expected = f"{size / 1e9:.1f} GB for the latent cache"
@@ -81,30 +77,23 @@ def check_space(folder: Path, size: int) -> None:
         raise InputError(folder, f"{free / 1e9:.1f} GB free", expected, remedy)
 
 
-# ---- writing -----------------------------------------------------------------------------------------------------
-
-
 def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: Tensor | None) -> None:
-    """Write the latents of some images, whole or not at all.
+    """Write the latents of some images to a cache with this key, whole or not at all.
 
-    Args:
-        folder: The cache.
-        key: Its key.
-        images: Positions of the images in the cache's manifest, shape ``(n,)``.
-        means: Their latents, shape ``(n, flips, C, h, w)``.
-        logvars: Their log variances, if the codec has them.
+    ``images`` are the positions of the images in the manifest, shape ``(n,)``. ``means`` are their latents, shape
+    ``(n, flips, C, h, w)``, and ``logvars`` the log variances of these, if the codec has them.
     """
     tensors = {"images": images, "means": means} | ({} if logvars is None else {"logvars": logvars})
     write_tensors(folder / f"{int(images[0]):08d}.safetensors", tensors, {"key": key})
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The shards of a cache, finished or not."""
+    """The shards in a folder, also in that of an unfinished cache."""
     return sorted(folder.glob("[0-9]*.safetensors"))
 
 
 def read_shard(path: Path, key: str) -> dict[str, Tensor]:
-    """Tensors of a shard, mapped into memory: they are read from the disk when they are used.
+    """Tensors of a shard. They are mapped into memory, that is, read from the disk when they are used.
 
     Raises:
         InputError: If the shard is broken, or has another key.
@@ -116,7 +105,7 @@ def read_shard(path: Path, key: str) -> dict[str, Tensor]:
         if not {"images", "means"} <= tensors.keys() or tensors["images"].ndim != 1:
             raise ValueError("no latents in it")
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError.broken(path, error, "latents", "Delete it and encode the images again") from None
+        raise InputError.broken(path, error, "latents", _REMEDY) from None
     if found != key:
         found = "latents of other images, or made with another codec or transform"
         remedy = f"Delete {path.parent}, or choose another output"
@@ -125,11 +114,7 @@ def read_shard(path: Path, key: str) -> dict[str, Tensor]:
 
 
 def encoded_images(folder: Path, key: str) -> Tensor:
-    """Positions of the images whose latents are on disk, shape ``(n,)``.
-
-    Raises:
-        InputError: If the folder holds latents with another key, or a broken shard.
-    """
+    """Positions of the images whose latents are on disk, shape ``(n,)``. Raises as :func:`read_shard` does."""
     nothing = torch.empty(0, dtype=torch.long)
     return torch.cat([nothing, *(read_shard(path, key)["images"] for path in shard_paths(folder))])
 
@@ -141,10 +126,10 @@ def finish_cache(
 
     Args:
         folder: The cache.
-        settings: The settings that it was made with.
+        settings: The settings that the latents were made with.
         records: The images, sorted by file name; the shards refer to them by their position here.
-        images: Their hash.
-        licences: Their terms.
+        images: Hash of the images.
+        licences: Terms of the images.
 
     Raises:
         InputError: If latents are missing.
@@ -163,28 +148,11 @@ def _missing(folder: Path, missing: int, images: int) -> InputError:
     return InputError(folder, f"{missing} of {images} images without latents", "latents of all", remedy)
 
 
-def read_cache_card(folder: Path) -> dict[str, Any] | None:
-    """Card of a finished cache; none where the cache is not finished.
-
-    Raises:
-        InputError: If it is broken, or the card of something else.
-    """
-    if not (folder / CARD).exists():
-        return None
-    card = read_json(folder / CARD, *_ITS_CARD)
-    if card.get("format") != FORMAT or not isinstance(card.get("settings"), dict):
-        raise InputError.broken(folder / CARD, "of something else", *_ITS_CARD)
-    return card
-
-
-# ---- reading -----------------------------------------------------------------------------------------------------
-
-
 class LatentCache:
     """Latents of an image set, which are read from the disk when they are needed.
 
     Args:
-        folder: Folder that ``dgs predict`` of ``EncodingTask`` wrote.
+        folder: Folder that ``dgs predict`` wrote with ``EncodingTask``.
 
     Attributes:
         records: The images, in the order of their positions.
@@ -199,18 +167,19 @@ class LatentCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        card = read_cache_card(folder)
-        if card is None:
+        if not (folder / CARD).exists():
             remedy = "Make it with 'dgs predict --config minimax/encode.yaml'"
             raise InputError(folder, "no finished latent cache", f"a folder with {CARD}", remedy)
-        self.folder = folder
-        self.key = str(card.get("key"))
+        card = read_json(folder / CARD, "a latent cache's card", _REMEDY)
         try:
+            if card["format"] != FORMAT:
+                raise ValueError(f"no format {FORMAT!r}")
             self.settings = CacheSettings(**{**card["settings"], "shape": tuple(card["settings"]["shape"])})
-        except (KeyError, TypeError) as error:
-            raise InputError.broken(folder / CARD, error, *_ITS_CARD) from None
-        self.licences = tuple(card.get("licences", ()))
-        self._images = str(card.get("images"))
+            self.licences = tuple(card.get("licences", ()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError.broken(folder / CARD, error, "a latent cache's card", _REMEDY) from None
+        self.folder = folder
+        self.key, self._images = str(card.get("key")), str(card.get("images"))
         self.records = read_manifest(folder)
         self.labels = tuple(sorted({record.label for record in self.records}))
         position = {label: index for index, label in enumerate(self.labels)}
@@ -221,31 +190,27 @@ class LatentCache:
         for number, shard in enumerate(self._shards):
             self._shard_of[shard["images"]] = number
             self._row_of[shard["images"]] = torch.arange(len(shard["images"]))
-        missing = int((self._shard_of < 0).sum())
-        if missing:
+        if missing := int((self._shard_of < 0).sum()):
             raise _missing(folder, missing, len(self.records))
 
     def _shard(self, path: Path) -> dict[str, Tensor]:
-        """A shard, checked to have latents of this cache's images and shape."""
+        """Read a shard and check that it has latents of this cache's images and shape."""
         shard = read_shard(path, self.key)
         images = shard["images"]
-        form = (len(images), self.settings.flips, *self.settings.shape)
-        latents = [shard["means"]] + ([shard["logvars"]] if self.settings.posterior else [])
+        shape = (len(images), self.settings.flips, *self.settings.shape)
         known = images.dtype == torch.long and bool(((images >= 0) & (images < len(self.records))).all())
-        if not known or any(tensor.shape != form for tensor in latents):
-            found, remedy = "latents of other images, or of another shape", "Delete it and encode the images again"
-            raise InputError(path, found, f"shape {form}", remedy)
+        names = ["means", "logvars"] if self.settings.posterior else ["means"]
+        if not known or any(name not in shard or shard[name].shape != shape for name in names):
+            raise InputError(path, "latents of other images, or of another shape", f"shape {shape}", _REMEDY)
         return shard
 
     def __len__(self) -> int:
         return len(self.records)
 
     def read(self, images: Tensor, flipped: Tensor | None = None) -> Posterior:
-        """Read the posteriors of some images, in float32.
+        """Posteriors, in float32, of the images at positions ``(B,)``.
 
-        Args:
-            images: Positions of the images, shape ``(B,)``.
-            flipped: Which of them to read flipped, booleans of shape ``(B,)``; none by default.
+        ``flipped`` says which of them to read flipped, booleans of shape ``(B,)``; by default, none.
         """
         orientation = torch.zeros_like(images) if flipped is None else flipped.long()
         means = torch.empty(len(images), *self.settings.shape)
@@ -260,11 +225,7 @@ class LatentCache:
         return Posterior(means, logvars)
 
     def check_images(self, folder: Path) -> None:
-        """Check that the latents are those of the images in a folder.
-
-        Raises:
-            InputError: If images were changed, added or removed since.
-        """
+        """Raise an InputError if images of a folder were changed, added or removed since they were encoded."""
         if hash_files(folder, read_set(folder)) != self._images:
             found = f"latents of other images than {folder} has now"
             raise InputError(self.folder, found, "latents of the same images", "Encode the images again")

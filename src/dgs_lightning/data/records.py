@@ -1,4 +1,4 @@
-"""The records of an image set, one for each image, and the manifest that holds them."""
+"""The records of an image set, one for each image, and the manifest that contains them."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -47,9 +47,6 @@ _TEXTS = ("class_name", "estimator", "predicted")
 _COUNTS = ("index", "seed", "interval")
 
 
-# ---- the manifest ------------------------------------------------------------------------------------------------
-
-
 def read_manifest(folder: Path) -> list[ImageRecord]:
     """Records of a folder's ``metadata.jsonl``, in the order of its lines.
 
@@ -80,7 +77,7 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
 
 
 def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
-    """Record of one line. A ValueError says what is wrong with the line."""
+    """Record of one line. A ValueError describes the fault of a line that cannot be used."""
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
@@ -91,42 +88,38 @@ def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
         raise ValueError(f"{type(entry).__name__} instead of an object")
     if "\\ud" in line.lower():
         json.dumps(entry, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written
-    known = {name: entry.pop(name) for name in _NAMES if entry.get(name) is not None}
-    entry = {name: value for name, value in entry.items() if name not in _NAMES}
-    if entry:
-        json.dumps(entry, allow_nan=False)  # infinity and NaN cannot be written
-    record = ImageRecord(**{"file_name": "", "label": "", **known}, extra=entry)
-    record.file_name = _inside(record.file_name)
-    check_label(record.label)
-    _check_values(record)
+    known = {name: value for name, value in entry.items() if name in _NAMES and value is not None}
+    extra = {name: value for name, value in entry.items() if name not in _NAMES}
+    if extra:
+        json.dumps(extra, allow_nan=False)  # infinity and NaN cannot be written
+    known["file_name"] = _relative_path(known.get("file_name"))
+    check_label(known.get("label"))
+    _check_values(known)
     for name in ("label", *_TEXTS):
-        text = getattr(record, name)
-        if text is not None:
-            setattr(record, name, shared.setdefault(text, text))
-    return record
+        if name in known:
+            known[name] = shared.setdefault(known[name], known[name])
+    return ImageRecord(**known, extra=extra)
 
 
-def _check_values(record: ImageRecord) -> None:
+def _check_values(known: dict[str, Any]) -> None:
     """Check the types and ranges of texts, counts and difficulty; a ValueError names the first wrong one."""
-    for name in _TEXTS:
-        if not isinstance(getattr(record, name), str | None):
-            raise ValueError(f"{name} {getattr(record, name)!r} instead of text")
-    for name in _COUNTS:
-        value = getattr(record, name)
-        if value is not None and (type(value) is not int or value < 0):
+    for name, value in known.items():
+        if name in _TEXTS and not isinstance(value, str):
+            raise ValueError(f"{name} {value!r} instead of text")
+        if name in _COUNTS and (type(value) is not int or value < 0):
             raise ValueError(f"{name} {value!r} instead of a whole number")
-    if (value := record.difficulty) is not None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise ValueError(f"difficulty {value!r} instead of a number in [0, 1]")
-        record.difficulty = float(value)
+        if name == "difficulty":
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ValueError(f"difficulty {value!r} instead of a number in [0, 1]")
+            known[name] = float(value)
 
 
-def _inside(name: object) -> str:
-    """A relative path in its shortest form, checked to stay below the folder."""
+def _relative_path(name: object) -> str:
+    """A relative path in its shortest form. A ValueError names a path that leaves the folder."""
     if not isinstance(name, str) or not name or "\0" in name or len(name) > LONGEST_PATH:
         raise ValueError(f"file_name {repr(name)[:100]}")
     if "/." not in name and "//" not in name and name[0] not in "./" and name[-1] != "/":
-        return name  # nearly all names need no more, and a set may have a million
+        return name  # the quick way for nearly all names, since a set may have a million
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError(f"file_name {name!r}, which leaves the folder")
@@ -134,21 +127,13 @@ def _inside(name: object) -> str:
 
 
 def check_label(label: object) -> None:
-    """Check that a label can be the name of a class folder.
-
-    Raises:
-        ValueError: If it cannot.
-    """
+    """Raise a ValueError if a label cannot be the name of a class folder."""
     if not isinstance(label, str) or label in ("", ".", "..") or {"/", "\0"} & set(label) or len(label) > LONGEST_NAME:
         raise ValueError(f"label {repr(label)[:100]}, which is no name of a class folder")
 
 
 def write_manifest(folder: Path, records: Iterable[ImageRecord]) -> None:
-    """Write ``metadata.jsonl`` atomically, sorted by file name. Numbers keep all their digits.
-
-    Raises:
-        ValueError: If a number is not finite.
-    """
+    """Write ``metadata.jsonl`` atomically, sorted by file name. A number that is not finite raises a ValueError."""
     with replacing(folder / MANIFEST) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(manifest_line(record) for record in sorted(records, key=lambda r: r.file_name))
 
@@ -156,23 +141,18 @@ def write_manifest(folder: Path, records: Iterable[ImageRecord]) -> None:
 def manifest_line(record: ImageRecord) -> str:
     """One line of a manifest: the fields of the record that have a value, then the extra keys in sorted order.
 
-    Raises:
-        ValueError: If a number is not finite.
+    Numbers keep all their digits. One that is not finite raises a ValueError.
     """
     entry = {name: value for name in _NAMES if (value := getattr(record, name)) is not None}
     entry |= {name: record.extra[name] for name in sorted(record.extra)}
     try:
         return json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError:
-        raise ValueError(f"{record.file_name}: a number that is not finite; manifests hold finite ones") from None
+        raise ValueError(f"{record.file_name}: a number that is not finite; manifests contain finite ones") from None
 
 
 def require_scores(records: Sequence[ImageRecord], folder: Path) -> str:
-    """Identity of the one estimator that scored all records.
-
-    Args:
-        records: Records of an image set.
-        folder: The set, for the message.
+    """Identity of the one estimator that scored all records of the image set in ``folder``.
 
     Raises:
         InputError: If a record has no difficulty, or the difficulties are from several estimators.

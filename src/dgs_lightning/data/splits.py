@@ -1,4 +1,4 @@
-"""Folds and validation parts of a set. They depend on file names alone: equal for any order and any machine."""
+"""Folds and validation parts of a set. They depend on file names alone, not on the order or the machine."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,12 +8,7 @@ from dgs_lightning.seeding import named_seed
 
 
 def ranks_in_class(records: Sequence[ImageRecord], *names: int | str) -> list[tuple[int, int]]:
-    """Rank of each image within its class, by a hash of its file name, and the size of the class.
-
-    Args:
-        records: The images.
-        names: Names of the purpose; each purpose has an order of its own.
-    """
+    """Rank of each image within its class, by a hash of its file name and ``names``, and the size of the class."""
     classes: dict[str, list[int]] = defaultdict(list)
     for position, record in enumerate(records):
         classes[record.label].append(position)
@@ -39,12 +34,22 @@ def folds_of(records: Sequence[ImageRecord], folds: int) -> list[int]:
 
 
 def validation_part(records: Sequence[ImageRecord], fraction: float, seed: int) -> list[bool]:
-    """Whether each image is for validation: the given fraction of every class, at least one image and never all.
+    """Whether each image is for validation: a fraction of every class, at least one image but never all.
 
-    Raises:
-        ValueError: If the fraction is not between 0 and 1.
+    A fraction that is not between 0 and 1 raises a ValueError.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"a validation fraction lies between 0 and 1, got {fraction}; set 0.2")
     ranks = ranks_in_class(records, "split", seed)
-    return [rank < min(max(1, round(fraction * size)), size - 1) for rank, size in ranks]
+    return [rank < min(validation_count(size, fraction), size - 1) for rank, size in ranks]
+
+
+def validation_count(size: int, fraction: float) -> int:
+    """Number of images for validation in a class of so many images: at least one, and not all of several."""
+    return max(1, min(round(fraction * size), size - 1))
+
+
+def split_sizes(classes: Sequence[int], fraction: float) -> tuple[int, int]:
+    """Numbers of images for training and for validation, from the number of images in each class."""
+    val = sum(validation_count(size, fraction) for size in classes)
+    return sum(classes) - val, val

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from torchvision.transforms import functional as F
 
 
 def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Centre square at ``size`` pixels; the DiT and its fine-tuning were trained on such images.
+    """Centre square of ``size`` pixels, cut as for the training of the published DiT.
 
     The image is halved by box averages while it is at least twice too large, then resized bicubically, then cropped.
-    The rule is that of ADM: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021.
+    This is ADM's rule: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -27,7 +26,7 @@ def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the short side to ``size`` pixels, bilinearly, and take the centre square, as the downstream protocol."""
+    """Resize the short side to ``size`` pixels, bilinearly, and take the centre square (the downstream protocol)."""
     if image.size == (size, size):
         return image
     resized = F.resize(image, size, InterpolationMode.BILINEAR)
@@ -35,10 +34,8 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return cropped
 
 
-CROPS: Mapping[str, Callable[[Image.Image, int], Image.Image]] = MappingProxyType(
-    {"plain": resize_and_crop, "adm": adm_center_crop}
-)
-"""The crops by the name a setting gives them."""
+CROPS: Mapping[str, Callable[[Image.Image, int], Image.Image]] = {"plain": resize_and_crop, "adm": adm_center_crop}
+"""The crops by the names that settings use."""
 
 
 def to_bytes(image: Image.Image) -> Tensor:
@@ -54,12 +51,7 @@ def to_unit(image: Image.Image) -> Tensor:
 
 @dataclass(frozen=True)
 class CropToBytes:
-    """Crop an image and return its pixels as uint8, shape ``(C, size, size)``.
-
-    Args:
-        size: Side in pixels.
-        crop: ``plain`` or ``adm``.
-    """
+    """Crop an image by one of ``CROPS`` and return its pixels as uint8, shape ``(C, size, size)``."""
 
     size: int
     crop: str = "plain"

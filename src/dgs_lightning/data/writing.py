@@ -17,25 +17,23 @@ from dgs_lightning.files import replacing
 def write_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:
     """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
 
-    A destination that already has this content is left unchanged. An earlier set of the same kind is replaced.
+    An earlier set of the same kind at the destination is replaced.
 
     Args:
         source: Folder that the records' file names are relative to.
         records: Images to copy.
         destination: Folder of the new set.
-        card: Its card. The number of images and their hash are added as ``images`` and ``hashes.images``.
+        card: Card of the new set, which :func:`finish_set` completes.
 
     Raises:
         InputError: If two images would get the same name, or the destination holds something else.
     """
     destination = destination.absolute()
-    written = [
-        replace(record, file_name=f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}")
-        for record in records
-    ]
-    if len({record.file_name for record in written}) < len(written):
+    names = [f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}" for record in records]
+    if len(set(names)) < len(names):
         found = "images whose names in one class folder would be equal"
         raise InputError(source, found, "names that differ", "Rename the images")
+    written = [replace(record, file_name=name) for record, name in zip(records, names, strict=True)]
     _check_destination(source, destination, card)
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -46,7 +44,7 @@ def write_set(source: Path, records: Sequence[ImageRecord], destination: Path, c
 
 
 def _check_destination(source: Path, destination: Path, card: Mapping[str, Any]) -> None:
-    """Raise an error unless the destination is free or an earlier set of the same kind, and apart from the source."""
+    """Raise an error unless the destination is apart from the source, and free or an earlier set of the same kind."""
     here, there = source.resolve(), destination.resolve()
     overlaps = here.is_relative_to(there) or there.is_relative_to(here)
     occupied = destination.exists() and (not destination.is_dir() or any(destination.iterdir()))
@@ -56,21 +54,16 @@ def _check_destination(source: Path, destination: Path, card: Mapping[str, Any])
 
 
 def finish_set(partial: Path, records: Sequence[ImageRecord], card: Mapping[str, Any], destination: Path) -> None:
-    """Add manifest and card to a folder of images, and move it to ``destination`` in one step.
+    """Add manifest and card to a folder of images, and move it to ``destination``, beside it, in one step.
 
     The number of images and their hash are added to the card as ``images`` and ``hashes.images``. An intact destination
     with the same content is left unchanged.
-
-    Args:
-        partial: Folder of the images, beside the destination.
-        records: The images.
-        card: The card.
-        destination: Folder of the set.
     """
     hashes = {**card.get("hashes", {}), "images": hash_files(partial, records)}
     write_manifest(partial, records)
     write_card(partial, {**card, "images": len(records), "hashes": hashes})
-    same = all(_same_file(partial / name, destination / name) for name in (MANIFEST, CARD))
+    files = [(partial / name, destination / name) for name in (MANIFEST, CARD)]
+    same = all(there.is_file() and here.read_bytes() == there.read_bytes() for here, there in files)
     if same and is_intact(destination):
         shutil.rmtree(partial)
         return
@@ -82,15 +75,9 @@ def finish_set(partial: Path, records: Sequence[ImageRecord], card: Mapping[str,
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _same_file(first: Path, second: Path) -> bool:
-    return second.is_file() and first.read_bytes() == second.read_bytes()
-
-
 def is_intact(folder: Path) -> bool:
     """Whether the images of a set are still those whose hash is on its card."""
     expected = read_card(folder).get("hashes", {}).get("images")
-    if expected is None:
-        return False
     with suppress(InputError, FileNotFoundError):
-        return bool(hash_files(folder, read_manifest(folder)) == expected)
+        return expected is not None and bool(hash_files(folder, read_manifest(folder)) == expected)
     return False

@@ -81,3 +81,8 @@ class Memory:
             raise ValueError(f"a memory of shape {found} in place of {expected}; {remedy}")
         self.directions.copy_(state["directions"])
         self.pushed.copy_(state["pushed"])
+
+
+def memory_bytes(classes: int, size: int, dimensions: int, dtype: torch.dtype) -> int:
+    """Bytes of the directions of a :class:`Memory` with these arguments."""
+    return classes * size * dimensions * dtype.itemsize

@@ -1,19 +1,15 @@
-"""``dgs doctor``: what would go wrong with an experiment, said before hours are spent on it. It writes nothing."""
+"""The command ``dgs doctor``: what would go wrong with an experiment, before it runs for hours. It writes nothing."""
 
 from dgs_lightning.commands.arguments import experiment_parser
 from dgs_lightning.errors import InputError
 
 
 def main(args: list[str]) -> int:
-    """Examine the experiment that the command line names, and print the findings.
-
-    Returns:
-        Exit status: 1 where there is a problem, else 0.
-    """
+    """Examine the experiment that the command line names, print the findings, and return 1 if there is a problem."""
     description = "Say what would go wrong with an experiment, before hours are spent on it. Nothing is written."
     options = experiment_parser("doctor", description).parse_args(args)
 
-    # Only here: these take seconds to import.
+    # These take seconds to import.
     from dgs_lightning.doctor.examination import examine
     from dgs_lightning.doctor.finding import of_error, show
     from dgs_lightning.experiment.settings import load_experiment

@@ -1,40 +1,38 @@
-"""All that the doctor looks at, in order."""
+"""All checks of the doctor, in order."""
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dgs_lightning.doctor.devices import check_devices
-from dgs_lightning.doctor.finding import Finding, of_error
+import yaml
+
+from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok
 from dgs_lightning.doctor.images import Trees, check_classes, check_counts, check_edition, check_files, open_trees
-from dgs_lightning.doctor.labels import check_labels_of_models
-from dgs_lightning.doctor.networks import check_networks
-from dgs_lightning.doctor.settings import check_settings
-from dgs_lightning.doctor.storage import check_disk, check_memory
-from dgs_lightning.doctor.timing import check_time
-from dgs_lightning.doctor.weights import check_weights
-from dgs_lightning.doctor.work import dit_of, scale_of, works_of
+from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory
+from dgs_lightning.doctor.models import check_labels_of_models, check_weights
+from dgs_lightning.doctor.networks import check_networks, check_time
+from dgs_lightning.doctor.work import inputs_of, works_of
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.experiment.stage import Stage, one_of_each_kind
 
 
 def examine(experiment: Experiment) -> list[Finding]:
-    """What would go wrong with an experiment, and what it takes.
+    """What would go wrong with an experiment, and the work, space and time that it takes.
 
-    What cannot be known for an earlier problem is left out: estimates need valid settings and images.
+    Estimates need valid settings and images, and are left out without them.
     """
-    plan = Plan(experiment)
-    stages: Sequence[Stage] = ()
+    planned: Sequence[Stage] = ()
     findings: list[Finding] = []
     try:
-        stages = plan.everything()
+        planned = Plan(experiment).everything()
     except InputError as error:
         findings.append(of_error(error))
-    output = Path(experiment.output or "runs")
-    findings += check_settings(stages, output)
-    stages = [replace(stage, config=stage.settings(output)) for stage in stages]
+    stages = resolved(planned, experiment)
+    kinds = {stage.name for stage in one_of_each_kind(planned)}
+    findings += check_settings(stages, kinds)
     valid = all(finding.level == "ok" for finding in findings)
     trees, unreadable = open_trees(experiment)
     findings += unreadable
@@ -49,25 +47,46 @@ def examine(experiment: Experiment) -> list[Finding]:
         _estimates(experiment, stages if valid else (), trees),
     )
     for check in checks:
-        findings += _collected(check)
+        findings += _until_error(check)
     return list(dict.fromkeys(findings))
 
 
+def resolved(stages: Sequence[Stage], experiment: Experiment) -> list[Stage]:
+    """Stages with the paths that their settings have in the run's folder."""
+    output = Path(experiment.output or "runs")
+    return [replace(stage, config=stage.settings(output)) for stage in stages]
+
+
+def check_settings(stages: Sequence[Stage], checked: set[str]) -> Iterator[Finding]:
+    """Parse the settings of the stages to check as their commands would."""
+    from dgs_lightning.commands.cli import check
+
+    valid = True
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "config.yaml")
+        for stage in (stage for stage in stages if stage.name in checked):
+            config.write_text(yaml.safe_dump(stage.config, allow_unicode=True), encoding="utf-8")
+            if error := error_of(check, stage.command, ["--config", str(config)]):
+                valid = False
+                yield of_error(error, f"stage {stage.name}: ")
+    if valid and stages:
+        yield ok(f"settings of all {len(stages)} stages are valid")
+
+
 def _estimates(experiment: Experiment, stages: Sequence[Stage], trees: Trees) -> Iterator[Finding]:
-    """What the experiment takes."""
-    scale = scale_of(experiment, trees)
-    if scale is None or not stages:
+    """The work, space and time that the experiment takes."""
+    inputs = inputs_of(experiment, trees)
+    if inputs is None or not stages:
         return
-    dit = dit_of(experiment, stages, scale)
-    works = list(works_of(stages, scale, dit))
-    yield from check_networks(works, scale)
-    yield from check_disk(experiment, stages, scale, dit)
-    yield from check_memory(stages, scale, dit)
-    yield from check_time(experiment, works, scale)
+    works = works_of(experiment, stages, inputs)
+    yield from check_networks(works)
+    yield from check_disk(experiment, works)
+    yield from check_memory(works)
+    yield from check_time(experiment, works)
 
 
-def _collected(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Findings up to the first error that keeps a check from going on, and that error."""
+def _until_error(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings up to the first error that ends a check, and that error."""
     try:
         yield from findings
     except InputError as error:

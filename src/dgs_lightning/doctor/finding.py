@@ -1,9 +1,10 @@
-"""What the doctor says: findings, each with what to do about it."""
+"""Findings of the doctor, each with what to do about it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -11,58 +12,49 @@ from rich.text import Text
 
 from dgs_lightning.errors import InputError
 
-Level = Literal["ok", "warning", "problem"]
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        level: ``ok``, ``warning`` (the run goes on, but its result or duration may surprise), or ``problem`` (the run
-            will fail).
+        level: ``ok``; ``warning``: the run goes on, but its result or duration may surprise; ``problem``: it will fail.
         what: What was found.
-        remedy: What to do; nothing where all is well.
+        remedy: What to do; empty if all is well.
     """
 
-    level: Level
+    level: Literal["ok", "warning", "problem"]
     what: str
     remedy: str = ""
 
 
-def ok(what: str) -> Finding:
-    """A finding that all is well, or a fact to know."""
-    return Finding("ok", what)
+ok, warning, problem = partial(Finding, "ok"), partial(Finding, "warning"), partial(Finding, "problem")
 
 
-def warning(what: str, remedy: str) -> Finding:
-    """A finding that the run survives."""
-    return Finding("warning", what, remedy)
-
-
-def problem(what: str, remedy: str) -> Finding:
-    """A finding that the run does not survive."""
-    return Finding("problem", what, remedy)
-
-
-def of_error(error: InputError) -> Finding:
+def of_error(error: InputError, prefix: str = "") -> Finding:
     """The problem that a run would stop with."""
     where, found, expected, remedy = error.parts
-    return problem(f"{where}: found {found}, expected {expected}", remedy)
+    return problem(f"{prefix}{where}: found {found}, expected {expected}", remedy)
+
+
+def error_of(check: Callable[..., Any], *arguments: object) -> InputError | None:
+    """The error that a function raises about its arguments, if it raises one."""
+    try:
+        check(*arguments)
+    except InputError as error:
+        return error
+    return None
 
 
 def show(findings: Sequence[Finding]) -> int:
-    """Print findings as a table.
-
-    Returns:
-        Exit status: 1 where there is a problem, else 0.
-    """
+    """Print findings as a table, and return the exit status: 1 if there is a problem, else 0."""
     table = Table("", "found", "what to do", box=None, padding=(0, 2, 0, 0))
     for finding in findings:
         table.add_row(Text(finding.level, COLOURS[finding.level]), Text(finding.what), Text(finding.remedy))
     console = Console(highlight=False)
     console.print(table)
     counts = Counter(finding.level for finding in findings)
-    console.print(", ".join(f"{counts[level]} {level}" for level in get_args(Level)))
+    console.print(", ".join(f"{counts[level]} {level}" for level in COLOURS))  # type: ignore[index]
     return int("problem" in counts)

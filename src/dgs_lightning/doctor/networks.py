@@ -1,44 +1,61 @@
-"""The networks that an experiment trains or samples, as far as they can be tried before they are trained."""
+"""The networks: whether they take the images, and how long the experiment takes with them."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
 
-from dgs_lightning.doctor.finding import Finding, of_error, ok, problem
-from dgs_lightning.doctor.work import Classifier, Scale, Work
-from dgs_lightning.errors import InputError
-from dgs_lightning.models.dit.network import DiT, DiTConfig
-from dgs_lightning.models.registry import build_network
+from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, warning
+from dgs_lightning.doctor.machine import CORES
+from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.models.trial import Classifier, Network, build, seconds_per_image
+from dgs_lightning.tasks.work import Work
+
+A_DAY = 86_400  # seconds
+FASTER = "Run it where there are GPUs, or set fewer steps, networks or repeats"
 
 
-def check_networks(works: Sequence[Work], scale: Scale) -> Iterator[Finding]:
-    """Whether each downstream network exists and takes images of its size."""
-    stages = {work.network: work.stage for work in works if isinstance(work.network, Classifier)}
+def check_networks(works: Mapping[str, Work]) -> Iterator[Finding]:
+    """Whether each classifier exists and takes images of its size."""
+    stages = {work.network: stage for stage, work in works.items() if isinstance(work.network, Classifier)}
     for network, stage in stages.items():
-        try:
-            with torch.device("meta"):
-                build(network, scale)
-            yield ok(f"network {network.name}: takes images of {network.side} pixels")
-        except InputError as error:
-            found = of_error(error)
-            yield problem(f"stage {stage}: {found.what}", found.remedy)
+        with torch.device("meta"):
+            error = error_of(build, network)
+        fits = ok(f"network {network.name}: takes images of {network.side} pixels")
+        yield of_error(error, f"stage {stage}: ") if error else fits
 
 
-def build(network: Classifier | DiTConfig, scale: Scale) -> nn.Module:
-    """A network with random weights.
+def check_time(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Finding]:
+    """The work in numbers, and in time if a trial of all networks takes no more than seconds."""
+    counts: Counter[str] = Counter()
+    passes: Counter[Network | None] = Counter()
+    for work in works.values():
+        counts[work.what] += work.count
+        passes[work.network] += work.passes
+    yield ok("to do: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if what))
+    if not passes.total():
+        return
+    torch.set_num_threads(experiment.threads)
+    seconds, places = 0.0, torch.cuda.device_count() or max(1, CORES // experiment.threads)
+    side_by_side = min(experiment.jobs, places)
+    for network, images in passes.items():
+        if not images:
+            continue
+        each = None if network is None else seconds_per_image(network)
+        if each is None:
+            what = "time: no estimate, since a network is unknown, or too large to be tried within seconds"
+            yield ok(what) if torch.cuda.is_available() else warning(f"{what}, and there is no GPU", FASTER)
+            return
+        # Only classifiers are trained side by side.
+        seconds += images * each / (side_by_side if isinstance(network, Classifier) else 1)
+    what = f"time: roughly {in_words(seconds)} on this machine, by forward passes of each network timed now; "
+    what += "encoding, scoring and reading come on top"
+    yield ok(what) if seconds < A_DAY else warning(what, FASTER)
 
-    Raises:
-        InputError: If there is no such network, or the images are too small for it.
-    """
-    if isinstance(network, DiTConfig):
-        return DiT(network)
-    return build_network(network.name, scale.classes, network.side, scale.channels, width=network.width)
 
-
-def random_inputs(network: Classifier | DiTConfig, batch: int, scale: Scale) -> tuple[Tensor, ...]:
-    """What a network takes."""
-    if isinstance(network, DiTConfig):
-        zeros = torch.zeros(batch, dtype=torch.long)
-        return torch.randn(batch, network.in_channels, network.input_size, network.input_size), zeros, zeros
-    return (torch.rand(batch, scale.channels, network.side, network.side),)
+def in_words(seconds: float) -> str:
+    """A duration in a readable unit."""
+    for unit, size in (("days", A_DAY), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

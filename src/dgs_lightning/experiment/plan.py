@@ -215,7 +215,7 @@ class Plan:
             if experiment.pool is None:
                 raise InputError.unset("pool", "a folder of images", "FOLDER")
             pool = given(experiment.pool)
-            return {"pool": pool, "pool_scores": self.scores("pool", pool)}
+            return {"pool": pool, "pool_scores": self.scores(layout.GIVEN_POOL, pool)}
         folder = InRun()
         self._check_own_settings(method, experiment)
         for stage in method.made_by:

@@ -16,18 +16,21 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class ClassifierConfig:
-    """The settings that a classifier is built from, and those that its input is normalised with.
+    """The settings of a classifier, and the normalisation of its input.
 
     Args:
         network: Name for :func:`~dgs_lightning.models.registry.build_network`.
-        labels: Its classes, in the order of its logits.
+        labels: The classes, in the order of the logits.
         image_size: Side of the square input in pixels.
         channels: Channels of the input.
         mean: Mean of each channel, subtracted from images in ``[0, 1]``.
         std: Standard deviation of each channel, by which images are then divided.
         width: Channels of a ConvNet.
-        folds: Number of folds of the images that it was trained on; none where it was trained on all images.
-        fold: The fold that was left out of its training.
+        folds: Number of folds of the training images; none if it was trained on all images.
+        fold: The fold that was left out of the training.
+
+    Raises:
+        ValueError: If a setting has another type or length.
     """
 
     network: str
@@ -41,11 +44,7 @@ class ClassifierConfig:
     fold: int | None = None
 
     def __post_init__(self) -> None:
-        """Check types and lengths.
-
-        Raises:
-            ValueError: If a setting is of another type or length.
-        """
+        """Check types and lengths."""
         if not all(isinstance(text, str) for text in (self.network, *self.labels)) or not self.labels:
             raise ValueError("a network or labels that are no texts")
         if any(type(size) is not int or size < 1 for size in (self.image_size, self.channels, self.width)):
@@ -55,12 +54,12 @@ class ClassifierConfig:
             raise ValueError("a mean or std that is not one number for each channel")
 
     def build(self, pretrained: bool | str = False) -> nn.Module:
-        """The network, with the initial weights of :func:`~dgs_lightning.models.registry.build_network`."""
+        """Build the network as :func:`~dgs_lightning.models.registry.build_network` does."""
         return build_network(self.network, len(self.labels), self.image_size, self.channels, pretrained, self.width)
 
 
 def save_classifier(network: nn.Module, config: ClassifierConfig, folder: Path) -> None:
-    """Write a classifier's folder; each file is replaced as a whole."""
+    """Write a classifier's folder, each file atomically."""
     write_tensors(folder / WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, {"format": FORMAT, **asdict(config)})
 
@@ -71,17 +70,16 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
     Raises:
         InputError: If the folder holds none, or its files do not belong together.
     """
-    path = folder / CONFIG
+    path, remedy = folder / CONFIG, "Name its folder of weights, or train it again"
     expected = "the config.json that ResultWriter writes with save_weights: true"
-    remedy = "Name its folder of weights, or train it again"
     settings = read_json(path, expected, remedy)
     try:
         if settings.pop("format", None) != FORMAT:
             raise ValueError(f"no format {FORMAT!r}")
-        if not all(isinstance(settings[key], list) for key in ("labels", "mean", "std")):
+        lists = {key: settings[key] for key in ("labels", "mean", "std")}
+        if not all(isinstance(values, list) for values in lists.values()):
             raise ValueError("labels, mean or std that are no lists")
-        lists = {key: tuple(settings[key]) for key in ("labels", "mean", "std")}
-        config = ClassifierConfig(**{**settings, **lists})
+        config = ClassifierConfig(**settings | {key: tuple(values) for key, values in lists.items()})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(path, f"no classifier's settings ({error})", expected, remedy) from None
     network = config.build()

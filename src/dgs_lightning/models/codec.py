@@ -1,7 +1,7 @@
-"""Conversion between images and the latents that a DiT works on: an autoencoder, or none.
+"""Conversion between images and the latents of a DiT: by an autoencoder, or none.
 
-Images are in [-1, 1], shape ``(B, C, H, W)``. The identity of a codec names all that its latents depend on. It is equal
-for equal architecture and weights, also if they come from different places.
+Images are in [-1, 1], shape ``(B, C, H, W)``. Codecs of equal architecture and weights have the same identity, also if
+they come from different places.
 """
 
 import hashlib
@@ -21,11 +21,7 @@ PIXELS = "pixels"
 
 
 class PixelCodec(nn.Module):
-    """No autoencoder: images are their own latents.
-
-    Args:
-        channels: Channels of the images.
-    """
+    """No autoencoder: images, with this number of channels, are their own latents."""
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
@@ -44,17 +40,14 @@ class PixelCodec(nn.Module):
         return self.channels, image_size, image_size
 
     def identity(self) -> str:
-        """Its name."""
+        """The name ``pixels``."""
         return PIXELS
 
 
 class AutoencoderCodec(nn.Module):
-    """A frozen ``AutoencoderKL`` or ``AutoencoderTiny`` of diffusers.
+    """A frozen ``AutoencoderKL`` or ``AutoencoderTiny`` of diffusers, in evaluation mode.
 
     The autoencoder's config gives the scale of the latents: ``(latent - shift_factor) * scaling_factor``.
-
-    Args:
-        autoencoder: The autoencoder; it is put in evaluation mode.
     """
 
     def __init__(self, autoencoder: Any) -> None:  # noqa: ANN401  (diffusers' models are not typed)
@@ -71,20 +64,14 @@ class AutoencoderCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Posterior:
-        """Posterior of the scaled latents of images.
-
-        Raises:
-            InputError: If the size of the images is no multiple of the autoencoder's factor.
-        """
+        """Posterior of the scaled latents of images. Raises as :meth:`latent_shape` does."""
         self.latent_shape(images.shape[-1])
         encoded = self.autoencoder.encode(images)
         if hasattr(encoded, "latents"):
-            return Posterior(self._scaled(encoded.latents), None)
-        posterior = encoded.latent_dist
-        return Posterior(self._scaled(posterior.mean), posterior.logvar + 2 * math.log(self._scale))
-
-    def _scaled(self, latents: Tensor) -> Tensor:
-        return (latents - self._shift) * self._scale
+            mean, logvar = encoded.latents, None
+        else:
+            mean, logvar = encoded.latent_dist.mean, encoded.latent_dist.logvar + 2 * math.log(self._scale)
+        return Posterior((mean - self._shift) * self._scale, logvar)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -100,19 +87,18 @@ class AutoencoderCodec(nn.Module):
         """
         channels, factor = _latent_form(self._settings)
         if image_size % factor:
+            expected = f"a multiple of the autoencoder's factor {factor}"
             remedy = f"Resize to {max(factor, round(image_size / factor) * factor)}"
-            raise InputError.setting(
-                "image size", image_size, f"a multiple of the autoencoder's factor {factor}", remedy
-            )
+            raise InputError.setting("image size", image_size, expected, remedy)
         return channels, image_size // factor, image_size // factor
 
     def identity(self) -> str:
-        """Class, and hash of config and weights."""
+        """Class and hash of the config and weights."""
         return self._identity
 
 
 def _identity_of(autoencoder: nn.Module, settings: dict[str, Any]) -> str:
-    """Class, and hash of the settings and weights as loaded, before any change of precision."""
+    """Class and hash of the settings and weights as loaded, before any change of precision."""
     public = {name: value for name, value in settings.items() if not name.startswith("_")}
     digest = hashlib.sha256(json.dumps(public, sort_keys=True, default=str).encode())
     for name, tensor in sorted(autoencoder.state_dict().items()):
@@ -131,7 +117,7 @@ def build_codec(source: str, channels: int = 3) -> Codec:
 
     Args:
         source: ``pixels``, or folder or hub id of a diffusers ``AutoencoderKL`` or ``AutoencoderTiny``.
-        channels: Channels of the images of the pixel codec.
+        channels: Channels of the images, for the pixel codec.
 
     Raises:
         InputError: If there is no such autoencoder with safetensors weights, or the hub cannot be reached.
@@ -155,34 +141,23 @@ def build_codec(source: str, channels: int = 3) -> Codec:
     return AutoencoderCodec(autoencoder)
 
 
-# ---- without weights ---------------------------------------------------------------------------------------------
-
-
 def latent_shape(source: str, image_size: int, channels: int) -> tuple[int, int, int]:
-    """Shape ``(C, h, w)`` of a codec's latents without its weights, without network access.
+    """Shape ``(C, h, w)`` of the latents of :func:`build_codec`, without weights and network access.
 
-    An autoencoder that is not on this machine is taken to have the form of Stable Diffusion's.
-
-    Args:
-        source: As for :func:`build_codec`.
-        image_size: Side of the images in pixels.
-        channels: Channels of the images, for the pixel codec.
+    ``image_size`` is the side of the images in pixels. An autoencoder that is not on this machine is assumed to have
+    the shapes of Stable Diffusion's.
     """
     if source == PIXELS:
         return channels, image_size, image_size
-    latent_channels, factor = _latent_form(_config_of_codec(source))
+    latent_channels, factor = _latent_form(read_config(find_model(source, AUTOENCODER)))
     return latent_channels, image_size // factor, image_size // factor
 
 
 def keeps_variances(source: str) -> bool:
-    """Whether a codec's latents have variances: not those of pixels or of an ``AutoencoderTiny`` on this machine."""
-    return source != PIXELS and _config_of_codec(source).get("_class_name") != "AutoencoderTiny"
-
-
-def _config_of_codec(source: str) -> dict[str, Any]:
-    """Config of an autoencoder; empty where it is not on this machine."""
-    path = find_model(source, AUTOENCODER)
-    return {} if path is None else read_config(path / "config.json")
+    """Whether a codec's latents have variances. Those of pixels and of an ``AutoencoderTiny`` have none."""
+    if source == PIXELS:
+        return False
+    return read_config(find_model(source, AUTOENCODER)).get("_class_name") != "AutoencoderTiny"
 
 
 def _latent_form(config: Mapping[str, Any]) -> tuple[int, int]:

@@ -1,7 +1,5 @@
 """ConvNet-d, the plain convolutional network of dataset distillation."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,9 +21,8 @@ class AveragePool(nn.Module):
         """Averages ``(B, C, H // size, W // size)`` of images ``(B, C, H, W)``."""
         if x.device.type != "cpu":
             return F.avg_pool2d(x, self.size)
-        channels = x.shape[1]
-        weight = x.new_full((channels, 1, self.size, self.size), 1 / self.size**2)
-        return F.conv2d(x, weight, stride=self.size, groups=channels)
+        weight = x.new_full((x.shape[1], 1, self.size, self.size), 1 / self.size**2)
+        return F.conv2d(x, weight, stride=self.size, groups=x.shape[1])
 
 
 class ConvNet(nn.Module):
@@ -34,15 +31,8 @@ class ConvNet(nn.Module):
     Gidaris and Komodakis, CVPR 2018; the form used by Zhao et al., "Dataset Condensation with Gradient Matching",
     ICLR 2021. Published: depth 6 and width 128 at 224 px; depth 3 is usual at 32 px.
 
-    Args:
-        num_classes: Number of classes.
-        image_size: Side of the square input in pixels, at least ``2**depth``.
-        channels: Channels of the input.
-        depth: Number of blocks.
-        width: Channels of every block.
-
-    Raises:
-        ValueError: If the poolings leave less than one pixel of the input.
+    ``depth`` is the number of blocks, ``width`` the channels of each. Square images of less than ``2**depth`` px, of
+    which the poolings leave less than one pixel, raise a ValueError.
     """
 
     def __init__(
@@ -54,13 +44,10 @@ class ConvNet(nn.Module):
                 f"ConvNet-{depth} halves its input {depth} times, so it needs images of at least {2**depth} px, "
                 f"not {image_size}. Take fewer layers or larger images."
             )
-        inputs: Sequence[int] = (channels, *[width] * (depth - 1))
-        self.layers = nn.ModuleDict(
-            {
-                "conv": nn.ModuleList(nn.Conv2d(before, width, 3, padding=1) for before in inputs),
-                "norm": nn.ModuleList(instance_norm(width) for _ in inputs),
-            }
-        )
+        inputs = (channels, *[width] * (depth - 1))
+        convolutions = nn.ModuleList(nn.Conv2d(before, width, 3, padding=1) for before in inputs)
+        norms = nn.ModuleList(instance_norm(width) for _ in inputs)
+        self.layers = nn.ModuleDict({"conv": convolutions, "norm": norms})
         self.pool = AveragePool(2)
         self.classifier = nn.Linear(width * (image_size // 2**depth) ** 2, num_classes)
 

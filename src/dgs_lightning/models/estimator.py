@@ -1,4 +1,4 @@
-"""Trained classifiers with their own labels and preprocessing: difficulty estimators, and teachers of soft labels."""
+"""Trained classifiers with their own labels and preprocessing: difficulty estimators and teachers of soft labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.transforms import resize_and_crop, to_unit
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.classifier import CONFIG, ClassifierConfig, load_classifier
+from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
 from dgs_lightning.models.hub import find_model, read_config
 from dgs_lightning.models.registry import HUB_WEIGHTS, Preprocess, build_network, pretrained_timm, timm_classes
 from dgs_lightning.models.weights import hash_state
 
 IMAGENET_CLASSES = 1000
 TORCHVISION_WEIGHTS = "IMAGENET1K_V1"  # the paper's, of its ResNet-50
-PIXELS_AT_ONCE = 2**20  # in a CPU's forward pass: its activations then stay in the cache
+PIXELS_AT_ONCE = 2**20  # of a CPU's forward pass, so that its activations stay in the cache
 
 
 class Estimator(nn.Module):
@@ -27,13 +27,13 @@ class Estimator(nn.Module):
 
     Args:
         network: From preprocessed images ``(B, C, H, W)`` to logits ``(B, len(labels))``.
-        labels: Its classes, in the order of its logits.
-        preprocess: From an RGB picture to its input ``(C, H, W)``.
-        name: The name that its identity begins with.
-        left_out: The fold that its training images lack, and the number of folds; none where it was trained on all.
+        labels: The classes, in the order of the logits.
+        preprocess: From an RGB picture to the network's input ``(C, H, W)``.
+        name: Beginning of the identity.
+        left_out: The fold that was left out of the training, and the number of folds; none if it saw all images.
 
     Attributes:
-        identity: Its name and a hash of its weights.
+        identity: The name and a hash of the weights.
     """
 
     def __init__(
@@ -46,9 +46,7 @@ class Estimator(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
-        self.labels = labels
-        self.preprocess = preprocess
-        self.left_out = left_out
+        self.labels, self.preprocess, self.left_out = labels, preprocess, left_out
         self.identity = f"{name}@{hash_state(network.state_dict())[:12]}"
 
     def train(self, mode: bool = True) -> "Estimator":
@@ -65,13 +63,10 @@ class Estimator(nn.Module):
 class Teacher(nn.Module):
     """Soft labels of a trained classifier, in the classes and normalisation of the student.
 
-    Args:
-        name: Folder of a classifier of this project, or ``torchvision:NAME`` or ``timm:NAME`` of ImageNet-1K.
-        weights: Local file of a named network's weights; by default they come from its hub.
-        student: The student's classes, image size and normalisation.
+    ``name`` and ``weights`` are those of :func:`load_estimator`; ``student`` gives classes, image size, normalisation.
 
     Raises:
-        InputError: If the teacher does not know a class of the student's, or takes other images.
+        InputError: If the teacher does not know a class of the student, or takes images of another form.
     """
 
     def __init__(self, name: str, weights: str | None, student: ClassifierConfig) -> None:
@@ -85,33 +80,27 @@ class Teacher(nn.Module):
         if (size, len(mean)) != (student.image_size, student.channels):
             expected = f"{student.channels} channels and {student.image_size} px, as the images have"
             raise InputError.weights(where, f"{len(mean)} channels and {size} px", expected, "Train it on such images")
-        missing = sorted(set(student.labels) - set(self.network.labels))
-        if missing:
+        if missing := sorted(set(student.labels) - set(self.network.labels)):
             remedy = "Name a teacher that was trained on all classes"
             raise InputError.labels(where, "all classes that are to be labelled", remedy, missing=missing)
         self.columns = [self.network.labels.index(label) for label in student.labels]
-        student_mean, student_std = torch.tensor(student.mean), torch.tensor(student.std)
         self.scale: Tensor
         self.shift: Tensor
-        self.register_buffer("scale", (student_std / std)[:, None, None])
-        self.register_buffer("shift", ((student_mean - mean) / std)[:, None, None])
+        self.register_buffer("scale", (torch.tensor(student.std) / std)[:, None, None])
+        self.register_buffer("shift", ((torch.tensor(student.mean) - mean) / std)[:, None, None])
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` in the student's order, of images ``(B, C, S, S)`` in its normalisation."""
+        """Logits ``(B, classes)`` in the student's order, from images ``(B, C, S, S)`` in its normalisation."""
         logits: Tensor = self.network(images * self.scale + self.shift)
         return logits[:, self.columns]
 
 
 @dataclass(frozen=True)
 class ClassifierInput:
-    """Preprocessing of this project's own classifiers: that of the downstream protocol, without augmentation.
+    """Preprocessing of this project's own classifiers, as in the downstream protocol without augmentation.
 
-    Args:
-        size: Side in pixels.
-        channels: 1 or 3.
-        mean: Mean of each channel.
-        std: Standard deviation of each channel.
+    ``size`` is the side in pixels. ``channels`` is 1 or 3; ``mean`` and ``std`` hold a number for each.
     """
 
     size: int
@@ -128,42 +117,38 @@ class ClassifierInput:
 
 @dataclass(frozen=True)
 class EstimatorSource:
-    """Where an estimator comes from, known without loading it.
-
-    Args:
-        library: ``torchvision`` or ``timm``; empty for a folder of trained weights.
-        network: Name of the network, or the folder.
-        weights: torchvision's name of the weights; empty for local weights.
-        local: Path of local weights; none where they come from the library's hub.
-    """
+    """Origin of an estimator, known without loading it."""
 
     library: str
+    """``torchvision`` or ``timm``; empty for a folder of trained weights."""
     network: str
-    weights: str
+    """Name of the network, or the folder."""
     local: str | None
+    """Path of local weights; none if they come from the library's hub."""
+    weights: str = TORCHVISION_WEIGHTS
+    """torchvision's name of the weights from its hub."""
 
     @classmethod
     def of(cls, name: str, weights: str | None = None) -> "EstimatorSource":
-        """The meaning of the two arguments of :func:`load_estimator`; any other name is taken for a folder."""
+        """The origin that the two arguments of :func:`load_estimator` describe. A name of no library is a folder."""
         library, _, network = name.rpartition(":")
         if Path(name).is_dir() or library not in ("torchvision", "timm"):
-            return cls("", name, "", name)
-        if weights is None or HUB_WEIGHTS.fullmatch(weights):
-            return cls(library, network, weights or TORCHVISION_WEIGHTS, None)
-        return cls(library, network, "", weights)
+            return cls("", name, name)
+        if weights is not None and not HUB_WEIGHTS.fullmatch(weights):
+            return cls(library, network, weights)
+        return cls(library, network, None, weights or TORCHVISION_WEIGHTS)
 
     def labels(self) -> Sequence[str] | None:
-        """Its classes; none where no config names them."""
+        """The classes; none if no config names them."""
         if self.library:
             return class_list("imagenet1k")
-        labels = read_config(Path(self.network, CONFIG)).get("labels")
+        labels = read_config(Path(self.network)).get("labels")
         return None if labels is None else [str(label) for label in labels]
 
     def in_cache(self) -> tuple[bool, str]:
         """Whether the library's weights are in this machine's cache, and a command that fetches them.
 
-        Raises:
-            ValueError: If the library has no such network with weights of ImageNet-1K.
+        A library without such a network, or without its weights of ImageNet-1K, raises a ValueError.
         """
         if self.library == "torchvision":
             from torch import hub
@@ -184,34 +169,30 @@ class EstimatorSource:
 
 
 def load_estimator(name: str, weights: str | None = None) -> Estimator:
-    """A classifier by name, with the preprocessing it was trained with.
+    """A classifier by name, with the preprocessing of its training.
 
     Args:
         name: ``torchvision:NAME`` or ``timm:NAME``, an ImageNet-1K classifier; or a weights folder that
             ``ResultWriter`` wrote.
-        weights: Local file of a named network's weights, or torchvision's name of weights; by default
-            ``IMAGENET1K_V1`` for torchvision's networks and timm's own, both fetched from their hubs once.
+        weights: Local file of a named network's weights, or torchvision's name of weights. By default the weights
+            come from the library's hub, once: ``IMAGENET1K_V1`` for torchvision, the default weights for timm.
 
     Raises:
         InputError: If there is no such classifier, its weights cannot be fetched, or it has other classes than
             ImageNet-1K.
     """
     if Path(name).is_dir():
-        return _own(Path(name))
+        own, config = load_classifier(Path(name))
+        inputs = ClassifierInput(config.image_size, config.channels, config.mean, config.std)
+        left_out = None if config.folds is None or config.fold is None else (config.fold, config.folds)
+        return Estimator(own, config.labels, inputs, config.network, left_out)
     source = EstimatorSource.of(name, weights)
     if not source.library or not source.network or "/" in source.network:
         expected = "torchvision:NAME, timm:NAME, or a folder of trained weights"
         raise InputError.setting("estimator", repr(name), expected, "Correct the name, or train the classifier first")
     network, preprocess = (_torchvision if source.library == "torchvision" else _timm)(source.network, weights)
-    network = network.to(memory_format=torch.channels_last)  # convolutions of many channels are then fastest
+    network = network.to(memory_format=torch.channels_last)  # the fastest for convolutions of many channels
     return Estimator(network, class_list("imagenet1k"), preprocess, name)
-
-
-def _own(folder: Path) -> Estimator:
-    network, config = load_classifier(folder)
-    preprocess = ClassifierInput(config.image_size, config.channels, config.mean, config.std)
-    left_out = None if config.folds is None or config.fold is None else (config.fold, config.folds)
-    return Estimator(network, config.labels, preprocess, config.network, left_out)
 
 
 def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:

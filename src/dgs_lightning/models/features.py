@@ -14,36 +14,31 @@ from dgs_lightning.models.registry import pretrained_timm, timm_classes
 
 Features = Callable[[Sequence[Path]], NDArray[np.float32]]
 THUMBNAIL = 32
-BATCH = 16  # so few images that their activations stay in a CPU's cache
+BATCH = 16  # few images, so that their activations stay in a CPU's cache
 
 
 def build_features(name: str, weights: str | None = None) -> Features:
-    """A function that turns image files into features, one row for each.
+    """A function from N image files to their features, shape ``(N, D)``.
 
-    Args:
-        name: ``pixels`` for colours of the image resized to 32 x 32, or a timm network for its pooled features.
-        weights: Local file of the network's weights; by default they come from timm's hub.
-
-    Returns:
-        A function of N paths whose result has shape ``(N, D)``.
+    The name ``pixels`` stands for :func:`pixel_features`, that of a timm network for its pooled features. The weights
+    of the network come from a local file, or by default from timm's hub.
 
     Raises:
-        InputError: If timm has no such network, or its weights cannot be had.
+        InputError: If timm has no such network, or its weights cannot be fetched or do not fit.
     """
     return pixel_features if name == "pixels" else _network_features(name, weights)
 
 
 def pixel_features(paths: Sequence[Path]) -> NDArray[np.float32]:
     """Colours in [0, 1] of images resized to 32 x 32, shape ``(N, 3072)``."""
-    size = (THUMBNAIL, THUMBNAIL)
-    pictures = [load_image(path).resize(size, Image.Resampling.BILINEAR) for path in paths]
+    pictures = [load_image(path).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR) for path in paths]
     return np.stack([np.asarray(picture, dtype=np.float32).ravel() / 255 for picture in pictures])
 
 
 def _network_features(name: str, weights: str | None) -> Features:
     bare = name.removeprefix("timm:")
     if timm_classes(bare) is None:
-        raise InputError.setting("features", repr(name), "'pixels' or the name of a timm network", "Correct the name")
+        raise InputError.setting("features", repr(name), "'pixels' or the name of a timm network")
     network, preprocess = pretrained_timm(bare, weights)
     network.reset_classifier(0)  # type: ignore[operator]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""Models that a setting names by a path, or by an id of the Hugging Face hub, and what they say about themselves."""
+"""Models that a setting names by a path or by an id of the Hugging Face hub: their place, licence and settings."""
 
 import re
 from collections.abc import Sequence
@@ -9,28 +9,21 @@ from typing import Any
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import read_json
 
-TRANSFORMER, AUTOENCODER = ("transformer/*",), ("*.json", "*.safetensors")  # files needed of a model on the hub
+TRANSFORMER, AUTOENCODER = ("transformer/*",), ("*.json", "*.safetensors")  # the files needed of a model on the hub
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-LICENCES = {
-    "facebook/DiT": "CC BY-NC 4.0: not for commercial use",
-    "stabilityai/sd-vae": "MIT",
-    "madebyollin/": "MIT",
-}
-"""Licences of the published models, by the beginning of their hub id."""
+_LICENCES = {"facebook/DiT": "CC BY-NC 4.0: not for commercial use", "stabilityai/sd-vae": "MIT", "madebyollin/": "MIT"}
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form ``OWNER/MODEL``, and its first part is no folder here."""
+    """Whether a name has the form ``OWNER/MODEL``, and no folder here is called ``OWNER``."""
     return _HUB_ID.fullmatch(name) is not None and not Path(name).parent.is_dir()
 
 
 def find_model(name: str, patterns: Sequence[str]) -> Path | None:
     """File or folder of a model on this machine, without network access; none if it is not here.
 
-    Args:
-        name: A path, or a hub id whose copy is looked for in the local cache of the hub.
-        patterns: The files needed of a model on the hub.
+    ``name`` is a path, or a hub id, which is looked up in the local cache of the hub for files of these patterns.
     """
     if Path(name).exists():
         return Path(name)
@@ -39,30 +32,13 @@ def find_model(name: str, patterns: Sequence[str]) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
+    with suppress(LocalEntryNotFoundError):
         return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-
-
-def has_weights(path: Path) -> bool:
-    """Whether a model's file or folder contains a file of weights that is not empty."""
-    files = (file for file in (path, *path.rglob("*")) if file.is_file())
-    return any(file.suffix in WEIGHT_SUFFIXES and file.stat().st_size for file in files)
-
-
-def licence_of(name: str) -> str | None:
-    """Licence of a published model by its hub id; none for other models."""
-    return next((licence for start, licence in LICENCES.items() if name.startswith(start)), None)
+    return None
 
 
 def download(name: str, patterns: Sequence[str], where: str) -> Path:
-    """Local copy of a model on the hub, which is fetched if it is not in the cache.
-
-    Args:
-        name: Hub id.
-        patterns: The files needed.
-        where: What the model is for, for the message.
+    """Local copy of a model on the hub, fetched if it is not in the cache. ``where`` names the setting in errors.
 
     Raises:
         InputError: If the name is no hub id, or the hub does not give the model.
@@ -80,8 +56,19 @@ def download(name: str, patterns: Sequence[str], where: str) -> Path:
         raise InputError.weights(where, found, "weights", remedy) from None
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A model's JSON file; empty if it is missing or broken. Loading the model will raise the error."""
+def has_weights(path: Path) -> bool:
+    """Whether a model's file or folder contains a file of weights that is not empty."""
+    files = (file for file in (path, *path.rglob("*")) if file.is_file())
+    return any(file.suffix in WEIGHT_SUFFIXES and file.stat().st_size for file in files)
+
+
+def licence_of(name: str) -> str | None:
+    """Licence of a published model by its hub id; none for other models."""
+    return next((licence for start, licence in _LICENCES.items() if name.startswith(start)), None)
+
+
+def read_config(folder: Path | None) -> dict[str, Any]:
+    """The config.json of a model; empty if it is missing or broken. Loading the model will raise the error."""
     with suppress(InputError):
-        return read_json(path, "the settings of a model", default={})
+        return read_json(folder / "config.json", "the settings of a model") if folder else {}
     return {}

@@ -1,4 +1,4 @@
-"""One name for every classifier: the published networks, and any of timm's and torchvision's."""
+"""All classifiers by name: the published networks, and those of timm and torchvision."""
 
 import re
 from collections.abc import Callable
@@ -20,12 +20,7 @@ HUB_WEIGHTS = re.compile(r"IMAGENET1K_\w+")  # torchvision's names of weights
 
 
 def build_network(
-    name: str,
-    num_classes: int,
-    image_size: int,
-    channels: int = 3,
-    pretrained: bool | str = False,
-    width: int = 128,
+    name: str, num_classes: int, image_size: int, channels: int = 3, pretrained: bool | str = False, width: int = 128
 ) -> nn.Module:
     """Build a classifier by name.
 
@@ -33,14 +28,14 @@ def build_network(
 
     Args:
         name: ``convnetD`` of depth D from 1 to 16, ``resnet18`` or ``resnet_ap10``, all as published with instance norm
-            (hyphens, underscores and capitals do not matter); ``timm:NAME``; ``torchvision:NAME``; or a bare name,
-            which is looked up in timm first.
+            (hyphens, underscores and capitals make no difference); ``timm:NAME``; ``torchvision:NAME``; or a name
+            without library, which is looked up in timm first.
         num_classes: Number of classes.
         image_size: Side of the square input in pixels.
         channels: Channels of the input.
         pretrained: A local file for :func:`~dgs_lightning.models.weights.read_weights`; true for the weights of timm
-            or torchvision, from their hub; or a name that torchvision gives weights, such as ``IMAGENET1K_V1``. A
-            head for another number of classes keeps its initial weights.
+            or torchvision, from their hub; or torchvision's name of weights, such as ``IMAGENET1K_V1``. A head for
+            another number of classes keeps its initial weights.
         width: Channels of a ConvNet, published 128; other networks ignore it.
 
     Raises:
@@ -57,31 +52,24 @@ def build_network(
             network = build(bare, num_classes, image_size, channels, hub)
     except (ValueError, RuntimeError, OSError) as error:
         found = f"{error} (images of {image_size} px, {channels} channels, pretrained: {pretrained})"
+        expected = f"{NAMES}, with settings that it can have"
         remedy = "Correct the setting; if weights could not be fetched, set pretrained to a local file"
-        raise InputError.setting(
-            f"network '{name}'", found, f"{NAMES}, with settings that it can have", remedy
-        ) from error
+        raise InputError.setting(f"network '{name}'", found, expected, remedy) from error
     if local:
         fill(network, read_weights(Path(str(pretrained))), str(pretrained))
     return network
 
 
 def check_name(name: str) -> None:
-    """Check that a network has this name, without building it.
-
-    Raises:
-        InputError: If none has.
-    """
+    """Raise an InputError if no network has this name."""
     try:
-        source, bare = _resolve(name)
-        if source != "published" and not _exists(source, bare):
-            raise ValueError("no such network")
+        _resolve(name)
     except ValueError as error:
         raise InputError.setting(f"network {name!r}", error, NAMES, "Correct the name") from None
 
 
 def timm_classes(name: str) -> int | None:
-    """Number of classes of timm's weights of a network; none where timm has no such weights."""
+    """Number of classes of timm's weights of a network; none if timm has no such weights."""
     import timm  # slow, and often not needed
 
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
@@ -89,11 +77,9 @@ def timm_classes(name: str) -> int | None:
 
 
 def pretrained_timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
-    """A timm network with the head and the preprocessing that it was trained with.
+    """A timm network for which :func:`timm_classes` finds weights, with the head and preprocessing of its training.
 
-    Args:
-        name: timm's name of a network for which :func:`timm_classes` finds weights.
-        weights: Local file of its weights; by default they come from timm's hub.
+    The weights come from a local file, or by default from timm's hub.
 
     Raises:
         InputError: If the weights cannot be fetched, or do not fit.
@@ -107,40 +93,33 @@ def pretrained_timm(name: str, weights: str | None) -> tuple[nn.Module, Preproce
     return network, create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
 
 
-def _exists(source: str, name: str) -> bool:
-    if source == "timm":
-        import timm
-
-        return bool(timm.is_model(name))
-    from torchvision.models import list_models
-
-    return name in list_models()
-
-
 def _resolve(name: str) -> tuple[str, str]:
-    """Source (``published``, ``timm`` or ``torchvision``) and the name within it."""
+    """Source of a network (``published``, ``timm`` or ``torchvision``) and its name there; a ValueError for none."""
     source, _, bare = name.rpartition(":")
     plain = re.sub(r"[-_]", "", bare.lower())
     if not source and (published := re.fullmatch(r"convnet(\d+)|resnet18|resnetap10", plain)):
         if (depth := published[1]) is not None and not 1 <= int(depth) <= MAX_CONVNET_DEPTH:
             raise ValueError(f"{depth} layers, where a ConvNet has 1 to {MAX_CONVNET_DEPTH}")
         return "published", plain
-    if source in ("timm", "torchvision"):
-        return source, bare
-    if source:
+    if source not in ("", "timm", "torchvision"):
         raise ValueError(f"an unknown source '{source}'")
-    import timm  # slow, and often not needed
+    if source != "torchvision":
+        import timm  # slow, and often not needed
 
-    return "timm" if timm.is_model(bare) else "torchvision", bare
+        if timm.is_model(bare):
+            return "timm", bare
+    from torchvision.models import list_models
+
+    if source != "timm" and bare.lower() in list_models():
+        return "torchvision", bare
+    raise ValueError("no such network")
 
 
 def _published(plain: str, num_classes: int, image_size: int, channels: int, hub: bool | str, width: int) -> nn.Module:
     if hub:
         raise ValueError("the published networks have no weights on a hub")
-    if plain == "resnet18":
-        return ResNet18(num_classes, image_size, channels)
-    if plain == "resnetap10":
-        return ResNetAP10(num_classes, image_size, channels)
+    if plain in ("resnet18", "resnetap10"):
+        return (ResNet18 if plain == "resnet18" else ResNetAP10)(num_classes, image_size, channels)
     return ConvNet(num_classes, image_size, channels, int(plain.removeprefix("convnet")), width)
 
 

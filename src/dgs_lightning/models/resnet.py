@@ -10,22 +10,14 @@ from torch import Tensor, nn
 from dgs_lightning.models.convnet import AveragePool, instance_norm
 
 WIDTHS = (64, 128, 256, 512)
-Block = Callable[[int, int, int], nn.Module]
-"""Makes a residual block from its input channels, output channels and stride."""
+Block = Callable[[int, int, int], nn.Module]  # from input channels, output channels and stride
 
 
 def stem_reduction(name: str, image_size: int, smallest: Mapping[int, int]) -> int:
     """Factor by which the stem shrinks the image: the published 4, or less for images that are too small for it.
 
-    Instance norm of a single pixel is constant, so the last stage needs at least 2x2 pixels.
-
-    Args:
-        name: The network, for the error.
-        image_size: Side of the input in pixels.
-        smallest: For each reduction, largest first, the smallest input that leaves the last stage 2x2 pixels.
-
-    Raises:
-        ValueError: If even the smallest factor leaves a single pixel for the last stage.
+    Instance norm of a single pixel is constant, so the last stage needs at least 2x2 pixels. ``smallest`` gives for
+    each factor, largest first, the smallest input that leaves them. Even smaller images raise a ValueError.
     """
     for reduction, pixels in smallest.items():
         if image_size >= pixels:
@@ -39,11 +31,8 @@ def stem_reduction(name: str, image_size: int, smallest: Mapping[int, int]) -> i
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with instance norm beside a shortcut (He et al., CVPR 2016).
 
-    Args:
-        inputs: Channels of the input.
-        outputs: Channels of the output.
-        stride: Factor by which the block shrinks the image.
-        pooled: Shrink by average pools after the first convolution and the shortcut's instead of by their strides.
+    The block shrinks the image by ``stride``: by the strides of the first convolution and of the shortcut's, or, if
+    ``pooled``, by average pools after them.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, pooled: bool = False) -> None:
@@ -59,22 +48,16 @@ class BasicBlock(nn.Module):
             self.downsample.extend([nn.Conv2d(inputs, outputs, 1, step, bias=False), *shrink, instance_norm(outputs)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``(B, outputs, H / stride, W / stride)``, rounded down by pools and up by strides."""
+        """Features ``(B, outputs, H / stride, W / stride)``, rounded down after pools and up after strides."""
         out = self.shrink(torch.relu(self.bn1(self.conv1(x))))
         return torch.relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
 class ResidualNetwork(nn.Module):
-    """Stem, four stages of residual blocks, global average pool, linear layer.
+    """Stem, four stages of ``depths`` residual blocks, global average pool, linear layer.
 
-    Convolutions have Kaiming normal initial weights (fan-out).
-
-    Args:
-        stem: Convolution of the stem, to 64 channels.
-        pool: Pooling at the end of the stem.
-        block: Makes a block.
-        depths: Blocks of each of the four stages.
-        num_classes: Number of classes.
+    The stem is a convolution to 64 channels with a pooling at its end. Initial weights of convolutions are Kaiming
+    normal (fan-out).
     """
 
     def __init__(self, stem: nn.Conv2d, pool: nn.Module, block: Block, depths: Sequence[int], num_classes: int) -> None:
@@ -103,14 +86,7 @@ class ResNet18(ResidualNetwork):
     """ResNet-18 with instance norm: a 7x7 stride-2 stem and a max pool, blocks 2, 2, 2, 2.
 
     The stem has no max pool below 33 px and no stride below 17 px, so that the last stage sees at least 2x2 pixels.
-
-    Args:
-        num_classes: Number of classes.
-        image_size: Side of the square input in pixels, at least 9.
-        channels: Channels of the input.
-
-    Raises:
-        ValueError: If the images are too small.
+    Square images of less than 9 px raise a ValueError.
     """
 
     def __init__(self, num_classes: int, image_size: int = 224, channels: int = 3) -> None:
@@ -123,16 +99,9 @@ class ResNet18(ResidualNetwork):
 class ResNetAP10(ResidualNetwork):
     """ResNetAP-10 with instance norm: a 7x7 stride-1 stem and a 4x4 average pool, blocks 1, 1, 1, 1.
 
-    Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022. The stem
-    pools by 2 below 64 px and not at all below 32 px, so that the last stage sees at least 2x2 pixels.
-
-    Args:
-        num_classes: Number of classes.
-        image_size: Side of the square input in pixels, at least 16.
-        channels: Channels of the input.
-
-    Raises:
-        ValueError: If the images are too small.
+    Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022. The stem pools by 2
+    below 64 px and not at all below 32 px, so that the last stage sees at least 2x2 pixels. Square images of less than
+    16 px raise a ValueError.
     """
 
     def __init__(self, num_classes: int, image_size: int = 224, channels: int = 3) -> None:

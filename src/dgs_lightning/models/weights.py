@@ -36,7 +36,7 @@ def read_file(path: Path, also: Sequence[type] = (), *, mmap: bool = False) -> A
         expected = "only tensors, containers and plain values, since anything else could run code"
         remedy = "Give a file from its original publisher, or convert it to .safetensors if you trust it"
         raise InputError.weights(path, found, expected, remedy) from None
-    except Exception as error:  # unpickling raises all kinds on broken files
+    except Exception as error:  # unpickling a broken file raises errors of all kinds
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError.broken(path, first, "whole weights", "Copy or download it again") from None
 
@@ -45,31 +45,29 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name of a safetensors file, or of a checkpoint that contains nothing else.
 
     Raises:
-        InputError: If the file is missing, truncated or something else.
+        InputError: If the file is missing, broken, or contains other things.
     """
-    state = read_file(path)
-    if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-        return state
-    expected = "a safetensors file, or a checkpoint of tensors by name"
-    raise InputError.weights(path, f"a checkpoint of {type(state).__name__}", expected, "Give a file of weights alone")
+    return as_state(read_file(path), path)
+
+
+def as_state(content: object, path: Path) -> dict[str, Tensor]:
+    """The content of a file if it is tensors by name; otherwise an InputError."""
+    if isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values()):
+        return content
+    found, expected = f"a checkpoint of {type(content).__name__}", "tensors by name"
+    raise InputError.weights(path, found, expected, "Give a file of weights alone")
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load weights into a network. A head for another number of classes keeps the weights that the network has.
-
-    Args:
-        network: The network.
-        state: Tensors by name.
-        where: Their file, for the message.
+    """Load tensors by name into a network. A head for another number of classes keeps the network's weights.
 
     Raises:
-        InputError: If they are another network's.
+        InputError: If the tensors are those of another network. ``where`` names their file.
     """
     own = network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     head = {key for key in state.keys() & own.keys() if state[key].shape[1:] == own[key].shape[1:]}
-    wrong = sorted((own.keys() ^ state.keys()) | (own.keys() - fitting.keys() - head))
-    if wrong:
+    if wrong := sorted((own.keys() ^ state.keys()) | (own.keys() - fitting.keys() - head)):
         found = f"{len(wrong)} tensors missing, unknown or of another shape ({', '.join(wrong[:3])} ...)"
         remedy = "Name the network, image size and channels that they were made for"
         raise InputError.weights(where, found, f"the weights of this {type(network).__name__}", remedy)
@@ -77,7 +75,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
 
 
 def hash_state(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors; it does not depend on the file that they came from."""
+    """SHA-256 of named tensors. It does not depend on their file."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

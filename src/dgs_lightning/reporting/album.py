@@ -2,9 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,28 +11,21 @@ from sklearn.decomposition import PCA
 
 from dgs_lightning.data.images import load_image
 from dgs_lightning.reporting import figures, pictures
-from dgs_lightning.reporting.folder import RunFolder
+from dgs_lightning.reporting.folder import Evaluation, RunFolder
 from dgs_lightning.reporting.names import show
 from dgs_lightning.reporting.pictures import ScoredImage
-from dgs_lightning.reporting.published import first_published
-from dgs_lightning.reporting.summary import Row, summary_rows
+from dgs_lightning.reporting.published import Setting, first_published
+from dgs_lightning.reporting.summary import trainings
 from dgs_lightning.reporting.trajectories import Trajectories, class_latents, read_trajectories
-from dgs_lightning.runs import layout
+from dgs_lightning.runs.layout import LATENTS, ORIGINAL, SetName
 from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.selection.distribution import Floats, histogram, largest_remainder
 
-CLASSES, IMAGES = 10, 50  # most classes in a figure of images, and most images of one class
+CLASSES, IMAGES, COLUMNS = 10, 50, 10  # most classes in a figure of images, images of one class, and images in a row
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFigure:
-    """A figure of a report.
-
-    Attributes:
-        slug: Name of its files, without an ending.
-        caption: Sentences that explain it.
-        draw: Makes the figure.
-    """
+class ReportFigure(NamedTuple):
+    """A figure of a report: name of its files without an ending, sentences that explain it, and what draws it."""
 
     slug: str
     caption: str
@@ -41,16 +33,13 @@ class ReportFigure:
 
 
 def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
-    """The figures that a run has data for.
+    """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order.
 
     Args:
         run: The run, finished or not.
-
-    Yields:
-        Figures of accuracies, difficulties, image pools and distilled sets, in this order.
     """
     yield from _accuracies(run)
-    if run.difficulties(layout.ORIGINAL):
+    if run.difficulties(ORIGINAL):
         yield from _difficulties(run)
     for pool in run.pools:
         yield from _of_pool(run, pool)
@@ -58,19 +47,21 @@ def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
     for name in run.distilled_by_ipc:
         method = METHODS.get(run.method(name.row))
         if method and method.pictured:
-            yield from _of_set(run, str(name), run.show(name.row, name.ipc))
+            yield from _of_set(run, name)
 
 
 # ---- of the whole run ------------------------------------------------------------------------------------------------
 
 
 def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
-    rows = [row for row in summary_rows(run) if row.network is not None]
+    groups = {key: group for key, group in trainings(run).items() if group}
     panels = {
         f"{show('network', network)}, IPC {ipc}": [
-            _bar(run, row, ipc) for row in rows if row.network == network and row.ipc in (ipc, None)
+            _bar(run, run.setting(row, ipc, network or ""), row, group)
+            for (row, own_ipc, own_network), group in groups.items()
+            if own_network == network and own_ipc in (ipc, None)
         ]
-        for ipc, network in dict.fromkeys((row.ipc, row.network) for row in rows)
+        for ipc, network in dict.fromkeys((ipc, network) for _, ipc, network in groups)
         if ipc is not None
     }
     if panels:
@@ -84,26 +75,21 @@ def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
         yield ReportFigure("accuracy", caption, lambda: figures.accuracy_bars(panels))
 
 
-def _bar(run: RunFolder, row: Row, ipc: int) -> figures.Bar:
-    setting = run.setting(row.method, ipc, row.network or "")
-    values = [
-        100 * e.accuracy_best
-        for e in run.evaluations
-        if (e.row, e.ipc, e.network) == (row.method, row.ipc, row.network)
-    ]
+def _bar(run: RunFolder, setting: Setting, row: str, evaluations: Sequence[Evaluation]) -> figures.Bar:
     paper = first_published(setting)
-    return figures.Bar(setting.method, run.show(row.method), values, paper.mean if paper else None)
+    values = [100 * evaluation.accuracy_best for evaluation in evaluations]
+    return figures.Bar(setting.method, run.show(row), values, paper.mean if paper else None)
 
 
 def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:
     """The difficulties of every set beside those of the original images, and the sampling distributions."""
-    original = _all_difficulties(run, layout.ORIGINAL)
-    ipcs = _rows_by_ipc(run)
-    for ipc, rows in ipcs.items():
+    original = _all_difficulties(run, ORIGINAL)
+    ipcs = _sets_by_ipc(run)
+    for ipc, names in ipcs.items():
         sets = {
-            run.show(row): (run.method(row), _all_difficulties(run, name))
-            for name, row in rows.items()
-            if run.difficulties(name)
+            run.show(name.row): (run.method(name.row), _all_difficulties(run, str(name)))
+            for name in names
+            if run.difficulties(str(name))
         }
         if sets:
             caption = (
@@ -113,7 +99,7 @@ def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:
             draw = partial(figures.difficulty_by_set, original, sets, run.intervals)
             yield ReportFigure(f"difficulty-ipc{ipc}", caption, draw)
     if ipcs:
-        counts = [histogram(scores, run.intervals) for scores in run.difficulties(layout.ORIGINAL).values()]
+        counts = [histogram(scores, run.intervals) for scores in run.difficulties(ORIGINAL).values()]
         scale = {ipc: np.mean([largest_remainder(count, ipc) for count in counts], axis=0) for ipc in ipcs}
         caption = (
             "The first panel shows the sampling distribution that is scaled from the original images without "
@@ -126,42 +112,37 @@ def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:
 def _guidance(run: RunFolder) -> Iterator[ReportFigure]:
     """Trajectories of guided images beside those of the same model without guidance."""
     unguided = str(run.settings.get("guided", "dit"))
-    for ipc, rows in _rows_by_ipc(run).items():
-        recorded = [
-            (row, read_trajectories(run.image_folder(name))) for name, row in ({unguided: unguided} | rows).items()
-        ]
+    for ipc, names in _sets_by_ipc(run).items():
+        sets = [(unguided, unguided), *((name.row, str(name)) for name in names)]
+        recorded = [(row, read_trajectories(run.image_folder(name))) for row, name in sets]
         found = {row: trajectories for row, trajectories in recorded if trajectories is not None}
         label = next((trajectories.label for trajectories in found.values() if trajectories.centers is not None), None)
-        originals = None if label is None else class_latents(run.folder / layout.LATENTS, label)
+        originals = None if label is None else class_latents(run.folder / LATENTS, label)
         if label is None or originals is None:
             continue
         plane = PCA(2).fit(originals)
-        sets = [_in_plane(plane, run, row, each) for row, each in found.items() if each.label == label]
+        paths = [_in_plane(plane, run, row, each) for row, each in found.items() if each.label == label]
         caption = (
             f"A line shows the predicted image of class {run.readable(label)} over the denoising steps, from circle to "
             "dot, in the plane of the two principal components of the original latents (grey). A cross is a cluster "
             "centre that guides an image."
         )
-        draw = partial(figures.guided_trajectories, plane.transform(originals), sets)
+        draw = partial(figures.guided_trajectories, plane.transform(originals), paths)
         yield ReportFigure(f"trajectories-ipc{ipc}", caption, draw)
 
 
 def _in_plane(plane: PCA, run: RunFolder, row: str, trajectories: Trajectories) -> figures.Paths:
-    return figures.Paths(
-        run.show(row),
-        run.method(row),
-        np.stack([plane.transform(path) for path in trajectories.predictions]),
-        None if trajectories.centers is None else plane.transform(trajectories.centers),
-    )
+    points = np.stack([plane.transform(path) for path in trajectories.predictions])
+    centers = None if trajectories.centers is None else plane.transform(trajectories.centers)
+    return figures.Paths(run.show(row), run.method(row), points, centers)
 
 
-def _rows_by_ipc(run: RunFolder) -> dict[int, dict[str, str]]:
-    """For each IPC, the rows of the distilled sets by the names of the sets."""
-    rows: dict[int, dict[str, str]] = defaultdict(dict)
+def _sets_by_ipc(run: RunFolder) -> Mapping[int, list[SetName]]:
+    sets: dict[int, list[SetName]] = defaultdict(list)
     for name in run.distilled_by_ipc:
         if name.ipc is not None:
-            rows[name.ipc][str(name)] = name.row
-    return rows
+            sets[name.ipc].append(name)
+    return sets
 
 
 def _all_difficulties(run: RunFolder, name: str) -> Floats:
@@ -172,7 +153,7 @@ def _all_difficulties(run: RunFolder, name: str) -> Floats:
 
 
 def _of_pool(run: RunFolder, pool: str) -> Iterator[ReportFigure]:
-    original, scores = run.difficulties(layout.ORIGINAL), run.difficulties(pool)
+    original, scores = run.difficulties(ORIGINAL), run.difficulties(pool)
     names = {label: run.readable(label) for label in scores}
     title = f"{show('method', pool)} pool"
     if original.keys() & scores.keys():
@@ -182,7 +163,7 @@ def _of_pool(run: RunFolder, pool: str) -> Iterator[ReportFigure]:
         )
         draw = partial(figures.difficulty_densities, original, scores, title, names)
         yield ReportFigure(f"density-{pool}", caption, draw)
-    for label, images in _images(run, pool, list(scores)[:1]).items():
+    for label, images in _images(run, pool, list(scores)[:1], IMAGES).items():
         caption = (
             f"Images of class {names[label]} from the {title}, from easy to hard. The number under an image is its "
             "difficulty."
@@ -191,15 +172,18 @@ def _of_pool(run: RunFolder, pool: str) -> Iterator[ReportFigure]:
         yield ReportFigure(f"grid-{pool}", caption, draw)
 
 
-def _of_set(run: RunFolder, name: str, title: str) -> Iterator[ReportFigure]:
+def _of_set(run: RunFolder, distilled_set: SetName) -> Iterator[ReportFigure]:
+    name, title = str(distilled_set), run.show(distilled_set.row, distilled_set.ipc)
     labels = list(run.difficulties(name))
-    samples = {run.readable(label): images for label, images in _images(run, name, labels[:CLASSES], 10).items()}
+    samples = {
+        run.readable(label): [scored.image for scored in images]
+        for label, images in _images(run, name, labels[:CLASSES]).items()
+    }
     if samples:
         caption = f"{title}: images of each class, from easy to hard (Fig. 6)."
-        only = {label: [scored.image for scored in images] for label, images in samples.items()}
-        yield ReportFigure(f"samples-{name}", caption, lambda: pictures.class_samples(only, title))
+        yield ReportFigure(f"samples-{name}", caption, lambda: pictures.class_samples(samples, title))
     examples = _examples(run, labels)
-    originals, distilled = _images(run, layout.ORIGINAL, examples, 10), _images(run, name, examples, 10)
+    originals, distilled = _images(run, ORIGINAL, examples), _images(run, name, examples)
     pairs = {run.readable(label): (originals[label], distilled[label]) for label in originals if label in distilled}
     if pairs:
         caption = (
@@ -207,8 +191,12 @@ def _of_set(run: RunFolder, name: str, title: str) -> Iterator[ReportFigure]:
             "The number under an image is its difficulty."
         )
         yield ReportFigure(f"scores-{name}", caption, lambda: pictures.original_against_distilled(pairs))
-    accounts = run.selection(name)
-    stages = {run.readable(label): _stages(accounts[label]) for label in examples if "raw" in accounts.get(label, {})}
+    accounts = run.selection(distilled_set).get("classes", {})
+    stages = {
+        run.readable(label): (_stages(accounts[label]["raw"]), _stages(accounts[label]["smoothed"]))
+        for label in examples
+        if "raw" in accounts.get(label, {})
+    }
     if stages:
         caption = (
             f"{title}: difficulties of the easiest and the hardest class at each stage of difficulty-guided sampling "
@@ -218,32 +206,27 @@ def _of_set(run: RunFolder, name: str, title: str) -> Iterator[ReportFigure]:
         yield ReportFigure(f"smoothing-{name}", caption, lambda: figures.sampling_histograms(stages))
 
 
-def _stages(account: Mapping[str, Any]) -> tuple[figures.SamplingStages, figures.SamplingStages]:
-    """Histograms of a class in ``selection.json``, before and after smoothing."""
-
-    def stages(when: Mapping[str, Any]) -> figures.SamplingStages:
-        target = np.array(when["target"])
-        centers = (np.arange(len(target)) + 0.5) / len(target)
-        histograms = {
-            name: figures.Histogram(np.array(when[name]["counts"]), when[name]["mean"])
-            for name in ("original", "pool", "distilled")
-        }
-        return figures.SamplingStages(
-            target=figures.Histogram(target, float(target @ centers / target.sum())), **histograms
-        )
-
-    return stages(account["raw"]), stages(account["smoothed"])
+def _stages(account: Mapping[str, Any]) -> figures.SamplingStages:
+    """Histograms of a class in ``selection.json``, before or after smoothing."""
+    target = np.array(account["target"])
+    centers = (np.arange(len(target)) + 0.5) / len(target)
+    histograms = {
+        name: figures.Histogram(np.array(account[name]["counts"]), account[name]["mean"])
+        for name in ("original", "pool", "distilled")
+    }
+    mean = float(target @ centers / target.sum())
+    return figures.SamplingStages(target=figures.Histogram(target, mean), **histograms)
 
 
 def _examples(run: RunFolder, labels: Sequence[str]) -> list[str]:
     """The classes whose original images are the easiest and the hardest on average; any two if none is scored."""
-    original = run.difficulties(layout.ORIGINAL)
+    original = run.difficulties(ORIGINAL)
     scored = sorted((label for label in labels if label in original), key=lambda label: original[label].mean())
     ordered = scored or list(labels)
     return list(dict.fromkeys([*ordered[:1], *ordered[-1:]]))
 
 
-def _images(run: RunFolder, name: str, labels: Sequence[str], count: int = IMAGES) -> dict[str, list[ScoredImage]]:
+def _images(run: RunFolder, name: str, labels: Sequence[str], count: int = COLUMNS) -> dict[str, list[ScoredImage]]:
     """At most ``count`` scored images of each label, evenly spaced from easy to hard."""
     by_label = run.images_by_label(name)
     found = {label: [(path, score) for path, score in by_label.get(label, []) if score is not None] for label in labels}

@@ -1,7 +1,6 @@
 """Charts of the paper and of a run, drawn from arrays. Nothing here reads a file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,10 +36,10 @@ class Histogram(NamedTuple):
 
 
 class SamplingStages(NamedTuple):
-    """Difficulties of one class at each stage of difficulty-guided sampling, either before or after smoothing.
+    """Difficulties of one class at each stage of difficulty-guided sampling, before or after smoothing (Fig. 7).
 
-    The fields are the columns of Fig. 7: the original images, the image pool, the sampling distribution and the
-    distilled set. The mean of the sampling distribution takes the centre of each interval.
+    The stages are original images, image pool, sampling distribution (its mean takes the centre of each interval) and
+    distilled set.
     """
 
     original: Histogram
@@ -51,14 +50,7 @@ class SamplingStages(NamedTuple):
 
 @styled
 def sampling_histograms(classes: Mapping[str, tuple[SamplingStages, SamplingStages]]) -> Figure:
-    """Histograms of :class:`SamplingStages`, before and after smoothing (Fig. 7).
-
-    Args:
-        classes: The stages before and after smoothing, by the class's name.
-
-    Returns:
-        The figure, with two rows for each class and four columns.
-    """
+    """Histograms of each class before and after smoothing: two rows for each class, four columns (Fig. 7)."""
     figure = new_figure(10.4, 3.5 * len(classes))
     parts = figure.subfigures(len(classes), 1, squeeze=False).flat
     for part, (name, stages) in zip(parts, classes.items(), strict=True):
@@ -135,10 +127,7 @@ def difficulty_densities(
         pool: Difficulties of the image pool by label.
         pool_name: Name of the pool in the legend.
         names: Readable names by label.
-        ridges: Number of classes that are shown one by one, at most.
-
-    Returns:
-        The figure.
+        ridges: Largest number of classes that are shown one by one.
     """
     labels = [label for label in original if label in pool]
     figure = new_figure(10, max(3.4, 0.32 * min(len(labels), ridges) + 1.3))
@@ -178,23 +167,19 @@ def predefined_distributions(
     """The predefined sampling distributions; those to the right have more easy images (Fig. 8).
 
     Args:
-        ipcs: Images per class; each value has a row.
+        ipcs: Images per class, one for each row.
         scale: For each IPC, the distribution scaled from the original images and averaged over the classes, shape
             ``(K,)``. If given, it is the first column.
         intervals: Number K of difficulty intervals.
-
-    Returns:
-        The figure.
     """
     names = [*(["scale"] if scale else []), *PUBLISHED]
     figure = new_figure(2.1 * len(names), 1.6 * len(ipcs) + 0.4)
     grid = np.asarray(figure.subplots(len(ipcs), len(names), sharey="row", squeeze=False))
     for row, ipc in zip(grid, ipcs, strict=True):
         for axes, name in zip(row, names, strict=True):
-            if name == "scale" and scale:
-                _interval_bars(axes, scale[ipc], ORIGINAL)
-            else:
-                _interval_bars(axes, published_distribution(name, ipc, intervals), TARGET)
+            scaled = scale if name == "scale" else None
+            counts = scaled[ipc] if scaled else published_distribution(name, ipc, intervals)
+            _interval_bars(axes, counts, ORIGINAL if scaled else TARGET)
         row[0].set_ylabel(f"IPC {ipc}", color=INK)
         row[0].set_ylim(0, 1.18 * max(bar.get_height() for axes in row for bar in axes.patches))
     for axes, name in zip(grid[0], names, strict=True):
@@ -212,9 +197,6 @@ def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], 
         original: Difficulties of the original images.
         sets: Method and difficulties of each set, by the set's name.
         intervals: Number K of difficulty intervals.
-
-    Returns:
-        The figure.
     """
     rows, columns = _arrange(len(sets), 4)
     figure = new_figure(max(2.5 * columns + 0.4, 4.2), 1.8 * rows + 0.7)
@@ -250,8 +232,7 @@ def _panels(figure: Figure, count: int, rows: int, columns: int, sharey: bool = 
     return grid
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
     """Accuracy of one method: its repeats, in percent, and the paper's mean if there is one."""
 
     method: str
@@ -264,11 +245,7 @@ class Bar:
 def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     """Mean accuracy of each method and its standard deviation; circles are repeats, a diamond is the paper's mean.
 
-    Args:
-        panels: Bars by the panel's title, such as ``ConvNet-6, IPC 10``.
-
-    Returns:
-        The figure.
+    Each panel has bars and a title, such as ``ConvNet-6, IPC 10``.
     """
     rows, columns = _arrange(len(panels), 2)
     tallest = max(map(len, panels.values()))
@@ -324,14 +301,11 @@ def guided_trajectories(originals: Floats, sets: Sequence[Paths]) -> Figure:
 
     Args:
         originals: The original images in the same plane, shape ``(N, 2)``.
-        sets: The trajectories of each set; each set has a panel.
-
-    Returns:
-        The figure.
+        sets: The trajectories of each set, which has a panel of its own.
     """
     figure = new_figure(3.3 * len(sets), 3.4)
-    panels = np.asarray(figure.subplots(1, len(sets), sharex=True, sharey=True, squeeze=False))[0]
-    for axes, (name, method, points, centers) in zip(panels, sets, strict=True):
+    panels = _panels(figure, len(sets), 1, len(sets), sharey=True)
+    for axes, (name, method, points, centers) in zip(panels.flat, sets, strict=True):
         color = method_color(method)
         axes.plot(*originals.T, "o", ms=2.5, color=CLOUD, zorder=1)
         for path in points:

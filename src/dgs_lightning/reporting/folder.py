@@ -1,6 +1,5 @@
 """Reads an experiment's folder: results, scores, images and costs, finished or not."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +21,10 @@ from dgs_lightning.reporting.names import show_row, split_variant, table_order
 from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import SetName, Training
+from dgs_lightning.runs.records import DONE
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
+Listing = Mapping[str, list[tuple[str, float | None]]]  # label -> file names and difficulties, from easy to hard
 _KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "repeats": int, "variants": dict}
 _PARTS = (layout.STAGES, layout.EVALUATION, layout.DISTILLED, layout.POOLS, layout.SCORES)
 _REMEDY = "Delete it, and run the experiment again"
@@ -46,7 +47,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Time of a finished stage, and the number of images that it wrote or scored, if any."""
+    """Time and device of a finished stage, and the number of images that it wrote or scored, if any."""
 
     stage: str
     seconds: float
@@ -65,7 +66,7 @@ class RunFolder:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = settings
-        self._listings: dict[str, Mapping[str, tuple[list[str], NDArray[np.float64]]]] = {}
+        self._listings: dict[str, Listing] = {}
 
     @property
     def name(self) -> str:
@@ -98,7 +99,7 @@ class RunFolder:
         return split_variant(row, self.variants)[0]
 
     def show(self, row: str, ipc: int | None = None) -> str:
-        """The name of a row in tables and figures; of its distilled set, if an IPC is given."""
+        """The name of a row in tables and figures, or of its distilled set if an IPC is given."""
         return show_row(row, self.variants) + ("" if ipc is None else f", IPC {ipc}")
 
     @cached_property
@@ -112,11 +113,11 @@ class RunFolder:
         found = [_evaluation(path, path.parent.relative_to(self.folder).as_posix()) for path in paths]
         networks, repeats = self.settings.get("networks"), self.settings.get("repeats")
         return [
-            evaluation
-            for evaluation in found
-            if self._has_row(evaluation.row, evaluation.ipc)
-            and (networks is None or evaluation.network in networks)
-            and (repeats is None or 0 <= evaluation.seed - self.seed < repeats)
+            e
+            for e in found
+            if self._has_row(e.row, e.ipc)
+            and (networks is None or e.network in networks)
+            and (repeats is None or 0 <= e.seed - self.seed < repeats)
         ]
 
     @property
@@ -140,13 +141,20 @@ class RunFolder:
     @property
     def pools(self) -> list[str]:
         """Names of the image pools, with a pool that was made outside of this run."""
-        return self._folders(layout.POOLS) + ["pool"] * (self.scores_folder("pool") is not None)
+        return self._folders(layout.POOLS) + [layout.GIVEN_POOL] * (self.scores_folder(layout.GIVEN_POOL) is not None)
 
     @cached_property
     def costs(self) -> list[Cost]:
         """Time of every finished stage, ordered by name."""
-        records = (read_record(path) for path in sorted(self.folder.glob(layout.stage_record("**/*"))))
-        return [self._cost(record) for record in records if record.get("status") == "done" and "name" in record]
+        costs = []
+        for path in sorted(self.folder.glob(layout.stage_record("**/*"))):
+            record = read_record(path)
+            if record.get("status") == DONE and "name" in record:
+                manifest = self.folder / str(record["name"]) / MANIFEST
+                images = len(manifest.read_bytes().splitlines()) if manifest.is_file() else None
+                seconds = float(record.get("seconds", 0))
+                costs.append(Cost(str(record["name"]), seconds, images, record.get("device")))
+        return costs
 
     @property
     def unfinished(self) -> list[str]:
@@ -156,7 +164,7 @@ class RunFolder:
         return sorted(planned - {cost.stage for cost in self.costs} - {layout.REPORT})
 
     def setting(self, row: str, ipc: int, network: str) -> Setting:
-        """The setting of a row, in the form of the keys of the paper's tables."""
+        """The setting of a row, as in the keys of the paper's tables."""
         method, variant = split_variant(row, self.variants)
         return Setting(self.dataset, network, method, ipc, variant)
 
@@ -170,43 +178,33 @@ class RunFolder:
         if config is None or self.dataset not in published:
             return ""
         differences = list(self._differences(load_yaml(config)))
-        theirs, ours = ([pair[side] for pair in differences if pair[side]] for side in (0, 1))
-        return f"the paper has {' and '.join(theirs)}, {self.name} has {' and '.join(ours)}" if ours else ""
+        theirs, ours = (" and ".join(pair[side] for pair in differences) for side in (0, 1))
+        return f"the paper has {theirs}, {self.name} has {ours}" if differences else ""
 
     def _differences(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Pairs of what the paper has and what this run has, given the config of one of its trainings."""
-        data = (config.get("data") or {}).get("init_args") or {}
-        side = data.get("image_size") or self.settings.get("image_size")
+        side = _init_args(config, "data").get("image_size") or self.settings.get("image_size")
         if side not in (None, SIDE):
             yield f"images of {SIDE} x {SIDE} pixels", f"images of {side} x {side} pixels"
         if (length := _length(config)) is not None:
             yield "epochs that follow from the IPC", length
-        theirs = "its own settings"
+        changed = []
         for name, published in SETTINGS.items():  # settings of variants are shown in rows of their own
             section, _, key = name.rpartition(".")
             own = (self.settings.get(section) or {}) if section else self.settings
             if own.get(key, published) != published:
-                yield theirs, f"{name} {own[key]}"
-                theirs = ""
+                changed.append(f"{name} {own[key]}")
+        if changed:
+            yield "its own settings", " and ".join(changed)
 
     def image_folder(self, name: str) -> Path | None:
-        """Folder of the images of the original data, a pool or a distilled set; None if it does not exist.
-
-        Args:
-            name: ``original``, or the name of a pool or distilled set.
-        """
+        """Folder of the images of ``original``, or of a pool or distilled set; None if it does not exist."""
         for inside in layout.image_folders(name):
             if (self.folder / inside).is_dir():
                 return self.folder / inside
         config = self.folder / layout.stage_settings(layout.scores(name))  # names the folder of images made elsewhere
-        if not config.is_file():
-            return None
-        settings = load_yaml(config)
-        try:
-            outside = Path(settings["data"]["init_args"]["predict"])
-        except (KeyError, TypeError):
-            return None
-        return outside if outside.is_dir() else None
+        outside = _init_args(load_yaml(config), "data").get("predict") if config.is_file() else None
+        return Path(outside) if isinstance(outside, str) and Path(outside).is_dir() else None
 
     def scores_folder(self, name: str) -> Path | None:
         """Folder of a set's scores; None if they are not stored apart from the set."""
@@ -214,52 +212,37 @@ class RunFolder:
         return folder if (folder / MANIFEST).is_file() else None
 
     def difficulties(self, name: str) -> Difficulties:
-        """Difficulties of a set's scored images by label, ascending; empty if the set is not scored.
-
-        Args:
-            name: ``original`` or ``full``, or the name of a pool or distilled set.
-        """
-        scored = {label: scores[~np.isnan(scores)] for label, (_, scores) in self._listing(name).items()}
-        return {label: scores for label, scores in scored.items() if len(scores)}
+        """Difficulties of the scored images of ``original``, ``full``, a pool or a set, by label, ascending."""
+        scored = {label: [d for _, d in images if d is not None] for label, images in self._listing(name).items()}
+        return {label: np.array(difficulties) for label, difficulties in scored.items() if difficulties}
 
     def images_by_label(self, name: str) -> dict[str, list[tuple[Path, float | None]]]:
-        """Paths and difficulties of a set's images by label, from easy to hard; images without difficulty come last.
+        """Paths and difficulties of the images of ``original``, a pool or a set by label, from easy to hard.
 
-        Args:
-            name: ``original``, or the name of a pool or distilled set. The result is empty if it does not exist.
+        Images without difficulty come last. The result is empty if there is no such set.
         """
         folder = self.image_folder(name)
         if folder is None:
             return {}
-        return {
-            label: [
-                (folder / file, None if math.isnan(score) else score)
-                for file, score in zip(files, scores.tolist(), strict=True)
-            ]
-            for label, (files, scores) in self._listing(name).items()
-        }
+        return {label: [(folder / file, d) for file, d in images] for label, images in self._listing(name).items()}
 
-    def _listing(self, name: str) -> Mapping[str, tuple[list[str], NDArray[np.float64]]]:
-        """File names and difficulties (NaN for none) by label, from easy to hard; each manifest is read once."""
+    def _listing(self, name: str) -> Listing:
+        """File names and difficulties of a set; each manifest is read once."""
         name = layout.ORIGINAL if name == layout.FULL else name
         if name not in self._listings:
             folder = self.scores_folder(name) or self.image_folder(name)
             self._listings[name] = {} if folder is None else _list_images(folder)
         return self._listings[name]
 
-    def selection(self, name: str) -> Mapping[str, Mapping[str, Any]]:
-        """How each class of a distilled set was selected, from ``selection.json``; empty without that file."""
-        accounts: Mapping[str, Mapping[str, Any]] = self._selection(name).get("classes", {})
-        return accounts
+    def selection(self, name: SetName) -> Mapping[str, Any]:
+        """The report ``selection.json`` of how a distilled set was selected; empty without that file."""
+        return read_record(self.folder / layout.distilled(name) / layout.SELECTION, default={})
 
     @cached_property
     def intervals(self) -> int:
         """Number of difficulty intervals in the run's first selection; 10 without a selection."""
-        selections = (self._selection(str(name)) for name in self.distilled)
+        selections = (self.selection(name) for name in self.distilled)
         return next((int(selection["intervals"]) for selection in selections if selection), 10)
-
-    def _selection(self, name: str) -> Mapping[str, Any]:
-        return read_record(self.folder / layout.DISTILLED / name / layout.SELECTION, default={})
 
     def readable(self, label: str) -> str:
         """Name of a class: from the original set's card, else ImageNet's name of a WordNet id, else the label."""
@@ -273,18 +256,13 @@ class RunFolder:
 
     def legible(self, pool: str) -> float | None:
         """Share of a pool's images whose label the judge predicts; None without a judge."""
-        folder = self.scores_folder(f"judge-{pool}")
+        folder = self.scores_folder(layout.judged(pool))
         if folder is None:
             return None
         return float(np.mean([record.predicted == record.label for record in read_manifest(folder)]))
 
     def _folders(self, part: str) -> list[str]:
         return sorted(path.name for path in (self.folder / part).glob("[!.]*") if path.is_dir())
-
-    def _cost(self, record: Mapping[str, Any]) -> Cost:
-        manifest = self.folder / str(record["name"]) / MANIFEST
-        images = len(manifest.read_bytes().splitlines()) if manifest.is_file() else None
-        return Cost(str(record["name"]), float(record.get("seconds", 0)), images, record.get("device"))
 
 
 def read_run(folder: str | Path) -> RunFolder:
@@ -310,25 +288,20 @@ def read_run(folder: str | Path) -> RunFolder:
 def _evaluation(path: Path, folder: str) -> Evaluation:
     result = read_record(path)
     try:
-        training = Training.parse(folder)
-        last, best = float(result["accuracy_last"]), float(result["accuracy_best"])
-        row, ipc, _ = training.trained_on
-        return Evaluation(row, ipc, training.network, training.seed, last, best)
+        (row, ipc, _), network, seed, _ = Training.parse(folder)
+        return Evaluation(row, ipc, network, seed, float(result["accuracy_last"]), float(result["accuracy_best"]))
     except (KeyError, TypeError, ValueError) as error:
         expected = "accuracy_last and accuracy_best as numbers, in a folder seedK"
         raise InputError.broken(path, f"no usable {error}", expected, _REMEDY) from None
 
 
-def _list_images(folder: Path) -> dict[str, tuple[list[str], NDArray[np.float64]]]:
-    by_label: dict[str, list[tuple[float, str]]] = defaultdict(list)
+def _list_images(folder: Path) -> Listing:
+    by_label: dict[str, list[tuple[str, float | None]]] = defaultdict(list)
     for record in read_manifest(folder) if (folder / MANIFEST).is_file() else scan_images(folder):
-        score = math.nan if record.difficulty is None else record.difficulty
-        by_label[record.label].append((score, record.file_name))
-    listing = {}
-    for label in sorted(by_label):
-        images = sorted(by_label[label], key=lambda image: (math.isnan(image[0]), *image))
-        listing[label] = [file for _, file in images], np.array([score for score, _ in images])
-    return listing
+        by_label[record.label].append((record.file_name, record.difficulty))
+    for images in by_label.values():
+        images.sort(key=lambda image: (image[1] is None, image[1] or 0, image[0]))
+    return dict(sorted(by_label.items()))
 
 
 def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -342,10 +315,16 @@ def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, 
 
 def _length(config: Mapping[str, Any]) -> str | None:
     """Length of a training that does not follow from the images per class, such as ``600 steps``."""
-    trainer, task = config.get("trainer") or {}, (config.get("model") or {}).get("init_args") or {}
+    trainer, task = config.get("trainer") or {}, _init_args(config, "model")
     callbacks = [callback for callback in trainer.get("callbacks") or [] if isinstance(callback, dict)]
     published = [c.get("init_args") or {} for c in callbacks if class_name(c) == "PublishedLength"]
     limits = {unit: trainer.get(f"max_{unit}") for unit in ("epochs", "steps")}
     # Runs of version 0.1.0 have their length among the settings of the task.
     lengths = ((settings.get(unit), unit) for settings in (limits, *published, task) for unit in limits)
     return next((f"{number} {unit}" for number, unit in lengths if number not in (None, -1)), None)
+
+
+def _init_args(config: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    """Settings of the class that a part of a stage's config names."""
+    section = config.get(part)
+    return (section.get("init_args") or {}) if isinstance(section, dict) else {}

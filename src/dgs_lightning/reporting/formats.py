@@ -11,20 +11,12 @@ from dgs_lightning.reporting.tables import Cell, Table
 
 
 class Grid(NamedTuple):
-    """A table of plain texts.
-
-    Attributes:
-        headings: A heading for each column.
-        rows: The rows, a text for each column.
-        labels: Number of label columns, which come first and are aligned left; the others are aligned right.
-        note: How to read the table, if that needs words.
-        title: Title of the table, if it has one.
-    """
+    """A table of plain texts."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
-    labels: int
-    note: str = ""
+    labels: int  # number of columns, from the first, that are aligned left; the others are aligned right
+    note: str = ""  # how to read the table
     title: str = ""
 
 
@@ -87,6 +79,6 @@ def to_latex(table: Table) -> str:
 
 def _escape(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
-    special = {character: f"\\{character}" for character in "%&_#${}"}
+    special: dict[str, str | int | None] = {character: f"\\{character}" for character in "%&_#${}"}
     special |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "±": r"$\pm$"}
-    return "".join(special.get(character, character) for character in text)
+    return text.translate(str.maketrans(special))

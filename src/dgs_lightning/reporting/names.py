@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dgs_lightning.runs.methods import METHODS
+from dgs_lightning.selection.distribution import PUBLISHED
 
+Variants = Mapping[str, Mapping[str, Any]]  # name of a variant -> its method and the settings that it changes
+
+DISTRIBUTIONS = (*PUBLISHED, "scale")  # sampling distributions that the paper compares
 _NAMES: Mapping[str, Mapping[str, str]] = {  # field of a setting -> key -> name shown, in the order of the tables
     "network": {"convnet6": "ConvNet-6", "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18"},
     "dataset": {
@@ -17,15 +21,8 @@ _NAMES: Mapping[str, Mapping[str, str]] = {  # field of a setting -> key -> name
         "imagenet1k": "ImageNet-1K",
     },
     "variant": {
-        "hill": "Hill",
-        "ground": "Ground",
-        "slope": "Slope",
-        "cliff": "Cliff",
-        "scale": "Scale",
-        "val_original": "Ori",
-        "val_random": "Random",
-        "val_easy": "Easy",
-        "val_scale": "Scale",
+        **{name: name.capitalize() for name in DISTRIBUTIONS},
+        **{"val_original": "Ori", "val_random": "Random", "val_easy": "Easy", "val_scale": "Scale"},
     },
 }
 _NUMBERED = {  # field of a setting -> key with a number -> name shown
@@ -34,7 +31,7 @@ _NUMBERED = {  # field of a setting -> key with a number -> name shown
 }
 
 
-def split_variant(row: str, variants: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+def split_variant(row: str, variants: Variants) -> tuple[str, str]:
     """Method and variant of a row of the experiment.
 
     Args:
@@ -52,7 +49,7 @@ def split_variant(row: str, variants: Mapping[str, Mapping[str, Any]]) -> tuple[
     changes = variants[row]
     method = str(changes["method"])
     distribution = changes.get("select", {}).get("distribution")
-    stop = {**changes.get("mgd3", {}), **changes.get("dag", {})}.get("stop_timestep")
+    stop = changes.get(method, {}).get("stop_timestep")
     if isinstance(distribution, str):
         return method, distribution
     if stop is not None:
@@ -80,7 +77,7 @@ def show(field: str, value: object) -> str:
     return _NAMES.get(field, {}).get(text, text)
 
 
-def show_row(row: str, variants: Mapping[str, Mapping[str, Any]]) -> str:
+def show_row(row: str, variants: Variants) -> str:
     """The name of a row in tables and figures: its method, and its variant in brackets."""
     method, variant = split_variant(row, variants)
     return show("method", method) + (f" ({show('variant', variant)})" if variant else "")

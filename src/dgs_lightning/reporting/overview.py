@@ -2,8 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
@@ -20,7 +19,6 @@ NOTE = (
     "interval is that of the mean of Last. Difficulty is the mean over the set. Distance is the Wasserstein-1 distance "
     "between the difficulties of the set and of the original images, averaged over the classes."
 )
-COMPARISON_TITLE = "With and without difficulty guidance"
 COMPARISON_NOTE = "Difference of the Last accuracies on the same seeds, in percentage points; p is of a paired t-test."
 INTERVAL = "95 % interval"
 HEADINGS = ("Method", "IPC", "Network", "Runs", "Best", "Last", INTERVAL, "Difficulty", "Distance")
@@ -29,36 +27,20 @@ COST_HEADINGS = ("Stage", "Seconds", "Images", "Images a second", "Device")
 _ADDED_UP = ("evaluation", "estimator")  # kinds of stages that a run repeats many times
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """The texts that ``summary.md`` and the page show of a run.
-
-    Attributes:
-        title: Title of the run.
-        unfinished: Names of the unfinished stages; empty if there are none.
-        results: The rows of the summary.
-        comparisons: Methods with difficulty guidance beside those without, if the run has any.
-        legible: A sentence on the judge's opinion of the pools; empty without a judge.
-        costs: Time of the finished stages.
-        versions: The run's seed, and the versions of the libraries.
-    """
+class Overview(NamedTuple):
+    """The texts that ``summary.md`` and the page show of a run; a part without content is empty."""
 
     title: str
-    unfinished: str
+    unfinished: str  # names of the unfinished stages
     results: Grid
-    comparisons: Grid
-    legible: str
+    comparisons: Grid  # methods with difficulty guidance beside those without
+    legible: str  # the judge's opinion of the pools
     costs: Grid
-    versions: str
+    versions: str  # the run's seed, and the versions of the libraries
 
 
 def overview(run: RunFolder, summary: Mapping[str, Any]) -> Overview:
-    """The texts of a run.
-
-    Args:
-        run: The run.
-        summary: The content of its ``summary.json``.
-    """
+    """The texts of a run, given the content of its ``summary.json``."""
     shares = ", ".join(f"{show('method', pool)} {share:.1%}" for pool, share in summary["pool_legible"].items())
     return Overview(
         run.title,
@@ -73,28 +55,22 @@ def overview(run: RunFolder, summary: Mapping[str, Any]) -> Overview:
 
 def results_grid(summary: Mapping[str, Any], run: RunFolder) -> Grid:
     """The rows of a summary."""
-
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.3f}"
-
-    def interval(row: Mapping[str, Any]) -> str:
+    rows = []
+    for row in summary["rows"]:
         ends = Repeats(row["repeats"], row["accuracy_last_mean"], row["accuracy_last_std"]).interval
-        return " to ".join(f"{100 * end:.1f}" for end in ends or ())
-
-    rows = [
-        (
-            run.show(row["method"]),
-            "all" if row["ipc"] is None else str(row["ipc"]),
-            show("network", row["network"] or ""),
-            str(row["repeats"]),
-            str(row_score(row, "best") or ""),
-            str(row_score(row, "last") or ""),
-            interval(row),
-            number(row["mean_difficulty"]),
-            number(row["distribution_distance"]),
+        numbers = (row["mean_difficulty"], row["distribution_distance"])
+        rows.append(
+            (
+                run.show(row["method"]),
+                "all" if row["ipc"] is None else str(row["ipc"]),
+                show("network", row["network"] or ""),
+                str(row["repeats"]),
+                str(row_score(row, "best") or ""),
+                str(row_score(row, "last") or ""),
+                " to ".join(f"{100 * end:.1f}" for end in ends or ()),
+                *("" if number is None else f"{number:.3f}" for number in numbers),
+            )
         )
-        for row in summary["rows"]
-    ]
     return Grid(HEADINGS, rows, 3, NOTE)
 
 
@@ -114,7 +90,7 @@ def _comparisons_grid(run: RunFolder) -> Grid:
                 "" if comparison.p_value is None else f"{comparison.p_value:.2f}",
             )
         )
-    return Grid(COMPARISON_HEADINGS, rows, 4, COMPARISON_NOTE, COMPARISON_TITLE)
+    return Grid(COMPARISON_HEADINGS, rows, 4, COMPARISON_NOTE, "With and without difficulty guidance")
 
 
 def costs_grid(costs: Iterable[Cost]) -> Grid:
@@ -131,7 +107,7 @@ def costs_grid(costs: Iterable[Cost]) -> Grid:
     return Grid(COST_HEADINGS, rows, 1)
 
 
-def to_markdown(shown: Overview) -> str:
+def overview_markdown(shown: Overview) -> str:
     """The texts of a run as Markdown."""
     parts = [f"# {shown.title}", ""]
     if shown.unfinished:
@@ -149,16 +125,13 @@ def to_markdown(shown: Overview) -> str:
 
 def to_terminal(grid: Grid) -> RichTable:
     """The results for a terminal of 80 columns: without intervals, and with values that all rows share in the title."""
-    shared = [
-        p for p, name in enumerate(HEADINGS) if name in ("Network", "Runs") and len({row[p] for row in grid.rows}) == 1
-    ]
+    columns = [HEADINGS.index(name) for name in ("Network", "Runs")]
+    shared = [p for p in columns if len({row[p] for row in grid.rows}) == 1]
     shown = [p for p, name in enumerate(HEADINGS) if name != INTERVAL and p not in shared]
     title = ", ".join(f"{HEADINGS[p]}: {grid.rows[0][p]}" for p in shared)
     table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for position in shown:
-        table.add_column(
-            HEADINGS[position], justify="left" if position < grid.labels else "right", no_wrap=position > 0
-        )
+    for p in shown:
+        table.add_column(HEADINGS[p], justify="left" if p < grid.labels else "right", no_wrap=p > 0)
     for row in grid.rows:
-        table.add_row(*(row[position] for position in shown))
+        table.add_row(*(row[p] for p in shown))
     return table

@@ -3,9 +3,8 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
@@ -23,15 +22,8 @@ WHOLE, THUMBNAIL = 64, 96  # pixels: images up to the first size stay as they ar
 LARGE = 400_000  # bytes: a larger figure becomes a JPEG
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """What a page shows of one run.
-
-    Attributes:
-        run: The run.
-        summary: The content of its ``summary.json``.
-        figures: Caption and PNG file of each figure.
-    """
+class RunReport(NamedTuple):
+    """A run, the content of its ``summary.json``, and the caption and PNG file of each figure."""
 
     run: RunFolder
     summary: Mapping[str, Any]
@@ -39,15 +31,7 @@ class RunReport:
 
 
 def build_page(reports: Sequence[RunReport], tables: Sequence[Table]) -> str:
-    """The page's HTML.
-
-    Args:
-        reports: The runs.
-        tables: Tables over all of them.
-
-    Returns:
-        A document without references to other files or hosts.
-    """
+    """HTML of a page on some runs, with tables over all of them, and without references to other files or hosts."""
     runs = [
         {
             "name": report.run.name,
@@ -65,14 +49,11 @@ def build_page(reports: Sequence[RunReport], tables: Sequence[Table]) -> str:
         "Gallery": bool(gallery["sets"]),
     }
     leads = dict.fromkeys(f"{show('dataset', report.run.dataset)}, seed {report.run.seed}." for report in reports)
-    environment = Environment(
-        loader=PackageLoader("dgs_lightning", "reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
+    loader = PackageLoader("dgs_lightning", "reporting")
+    page = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template("page.html")
+    return page.render(
         title=", ".join(report.run.title for report in reports),
         lead=" ".join(leads),
         sections=[name for name, filled in sections.items() if filled],
@@ -88,7 +69,7 @@ def _gallery(runs: Sequence[RunFolder]) -> dict[str, Any]:
     found = [run.images_by_label(str(name)) for run, name in sets]
     labels = spread(sorted({label for images in found for label in images}), CLASSES)
     each = max(1, GALLERY // max(1, len(sets) * len(labels)))
-    shown, images, sizes = [], [], []
+    shown, images, sizes = [], [], [0]
     for position, ((run, distilled), by_label) in enumerate(zip(sets, found, strict=True)):
         chosen = [(k, *image) for k, label in enumerate(labels) for image in spread(by_label.get(label, []), each)]
         for k, path, difficulty in chosen:
@@ -99,13 +80,8 @@ def _gallery(runs: Sequence[RunFolder]) -> dict[str, Any]:
         total = sum(map(len, by_label.values()))
         shown.append({"name": name, "shown": len(chosen), "total": total, "intervals": run.intervals})
     readable = [next((run.readable(label) for run in runs if run.readable(label) != label), label) for label in labels]
-    return {
-        "sets": shown,
-        "classes": readable,
-        "images": images,
-        "pixels": max(sizes, default=0) <= WHOLE,
-        "ramp": [list(color) for color in DIFFICULTY_RAMP],
-    }
+    pixels, ramp = max(sizes) <= WHOLE, [list(color) for color in DIFFICULTY_RAMP]
+    return {"sets": shown, "classes": readable, "images": images, "pixels": pixels, "ramp": ramp}
 
 
 def _figure_address(path: Path) -> str:

@@ -1,8 +1,7 @@
 """Figures of images: a class by difficulty, original beside distilled images, samples of every class."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +14,7 @@ from dgs_lightning.reporting.style import DIFFICULTY, GRID, INK, MUTED, picture,
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredImage:
+class ScoredImage(NamedTuple):
     """An image and its difficulty in [0, 1]."""
 
     image: Image.Image
@@ -25,16 +23,7 @@ class ScoredImage:
 
 @styled
 def difficulty_grid(images: Sequence[ScoredImage], title: str, columns: int = 10) -> Figure:
-    """The images of a class from easy to hard, each above its difficulty.
-
-    Args:
-        images: The images, in any order.
-        title: Title of the figure.
-        columns: Images in a row.
-
-    Returns:
-        The figure.
-    """
+    """The images of a class from easy to hard, each above its difficulty, with ``columns`` images in a row."""
     ordered = sorted(images, key=lambda scored: scored.difficulty)
     columns = min(columns, len(ordered))
     rows = -(-len(ordered) // columns)
@@ -57,14 +46,11 @@ def _scored_cell(axes: Axes, scored: ScoredImage, x: float, y: float) -> None:
 def original_against_distilled(
     classes: Mapping[str, tuple[Sequence[ScoredImage], Sequence[ScoredImage]]], columns: int = 10
 ) -> Figure:
-    """Original and distilled images from easy to hard, each above its difficulty (Fig. 5).
+    """Two rows for each class: original and distilled images from easy to hard, each above its difficulty (Fig. 5).
 
     Args:
         classes: Original and distilled images of each class, by the class's name.
-        columns: Images in a row, evenly spaced in the order of difficulty.
-
-    Returns:
-        The figure, with two rows for each class.
+        columns: Images in a row, evenly spaced in order of difficulty.
     """
     figure, axes = picture(0.95, 1.08 * columns - 0.08, 3.1 * len(classes) - 0.1, 0.9)
     for row, (name, sets) in enumerate(classes.items()):
@@ -85,16 +71,7 @@ def spread(ordered: Sequence[T], count: int) -> list[T]:
 
 @styled
 def class_samples(classes: Mapping[str, Sequence[Image.Image]], title: str, columns: int = 10) -> Figure:
-    """A row of images for each class (Fig. 6).
-
-    Args:
-        classes: Images by the class's name.
-        title: Title of the figure.
-        columns: Images in a row: the first ones of each class.
-
-    Returns:
-        The figure.
-    """
+    """A row for each class, given by name, with its first images, at most ``columns`` (Fig. 6)."""
     columns = min(columns, max(map(len, classes.values())))
     left = 0.25 + 0.1 * max(map(len, classes))
     figure, axes = picture(left, 1.06 * columns - 0.06, 1.06 * len(classes) - 0.06, 0.8, title)

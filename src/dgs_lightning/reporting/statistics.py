@@ -55,26 +55,20 @@ def summarize_repeats(values: Sequence[float]) -> Repeats:
         ValueError: If there are no values.
     """
     if not values:
-        raise ValueError("No repeats: a mean needs at least one. Leave out settings that were not run.")
+        raise ValueError("a mean needs at least one repeat; leave out settings that were not run")
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Repeats(len(values), float(np.mean(values)), std)
 
 
 def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison:
-    """Compare two methods on the seeds that both were run with.
-
-    Args:
-        first: Value of the first method for each seed.
-        second: Value of the second method for each seed.
+    """Compare the values of two methods, given by seed, on the seeds that both have.
 
     Raises:
         ValueError: If they have no seed in common.
     """
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
-        raise ValueError(
-            "No seed in common: a paired comparison needs the same seeds. Run both methods with the same list of seeds."
-        )
+        raise ValueError("a paired comparison needs the same seeds; run both methods with the same seeds")
     ours, theirs = np.array([first[seed] for seed in seeds]), np.array([second[seed] for seed in seeds])
     difference = ours - theirs
     varied = len(seeds) > 1 and bool(np.ptp(difference) > 0)

@@ -27,9 +27,7 @@ _RC: dict[Any, Any] = {
     "axes.labelcolor": MUTED,
     "axes.labelsize": 9,
     "axes.linewidth": 0.8,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
@@ -45,14 +43,8 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "text.color": INK,
-    "xtick.color": MUTED,
-    "xtick.labelcolor": MUTED,
-    "xtick.labelsize": 8,
-    "xtick.major.size": 3,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.labelsize": 8,
-    "ytick.major.size": 0,
+    **{f"{axis}tick.{part}": MUTED for axis in "xy" for part in ("color", "labelcolor")},
+    **{"xtick.labelsize": 8, "xtick.major.size": 3, "ytick.labelsize": 8, "ytick.major.size": 0},
 }
 _SMALL = 96  # images with a shorter side below this are enlarged by a whole factor, so that pixels stay sharp
 
@@ -99,25 +91,18 @@ def heading(figure: Figure | SubFigure, title: str) -> None:
 
 @styled
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF, atomically, without dates and program versions.
+    """Write a figure as PNG and PDF, atomically, without dates and program versions, and return both paths.
 
     Args:
         figure: The figure.
         path: Path of the files, without an ending.
-
-    Returns:
-        Both paths.
     """
     written = []
-    for ending, metadata in {
-        "png": {"Software": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    }.items():
-        target = path.with_name(f"{path.name}.{ending}")
-        with replacing(target) as partial:
-            figure.savefig(partial, format=ending, dpi=160, metadata=metadata)
+    for ending, names in {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}.items():
+        written.append(path.with_name(f"{path.name}.{ending}"))
+        with replacing(written[-1]) as partial:
+            figure.savefig(partial, format=ending, dpi=160, metadata=dict.fromkeys(names))
         figure.set_layout_engine("none")  # the layout is slow to compute: the second file uses that of the first
-        written.append(target)
     return written
 
 

@@ -3,14 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from dgs_lightning.reporting.names import show, table_order
-from dgs_lightning.reporting.published import PUBLISHED, Score, Setting, published
+from dgs_lightning.reporting.names import DISTRIBUTIONS, show, table_order
+from dgs_lightning.reporting.published import DEFAULT_VARIANTS, PUBLISHED, Accuracy, Score, Setting, published
+from dgs_lightning.runs.layout import FULL
 from dgs_lightning.runs.methods import METHODS
 
-_NOTE = "Top-1 accuracy in %{accuracy}: mean ± sample standard deviation over the repeats ({repeats})."
-_PAPER = " In brackets: the paper's mean, and our mean minus the paper's{difference}."
 _BEST = " In bold: the best score of each comparison."
 _ACCURACY = {"best": ", from the best evaluation of each training", "last": ", from the end of each training"}
 _HEADINGS = {"dataset": "Data set", "network": "Network", "method": "Method", "ipc": "IPC", "variant": "Variant"}
@@ -21,13 +20,11 @@ class Form:
     """The layout of one of the paper's tables, in fields of :class:`~dgs_lightning.reporting.published.Setting`.
 
     Attributes:
-        title: What the table compares.
+        title: Subject of the table.
         rows: Fields that make a row.
         column: Field that makes a column. All other fields have one value in the whole table.
-        contest: Cells that share the values of these fields compete for bold. ``family`` stands for the methods that
-            Table 1 compares with each other.
+        contest: Cells that share the values of these fields, or the ``family`` of the method, compete for bold.
         variants: Prefixes of the variants that the table shows; empty if it shows no variants.
-        default: Variant that a result without a variant counts as.
         methods: Methods that the table shows; empty for all.
     """
 
@@ -36,7 +33,6 @@ class Form:
     column: str
     contest: tuple[str, ...]
     variants: tuple[str, ...] = ()
-    default: str = ""
     methods: tuple[str, ...] = ()
 
     @property
@@ -46,29 +42,21 @@ class Form:
 
 
 _SAMPLED = tuple(method.key for method in METHODS.values() if method.rule == "dgs")
-_DISTRIBUTIONS = ("hill", "ground", "slope", "cliff", "scale")
 _BY_VARIANT = (("variant",), "ipc", ("ipc",))  # rows, column, contest
 FORMS: Mapping[int, Form] = {
     1: Form("Methods and networks", ("ipc", "network"), "method", ("ipc", "network", "family")),
     2: Form("Methods", ("method",), "ipc", ("ipc",)),
     3: Form("Data sets", ("dataset", "ipc"), "method", ("dataset", "ipc")),
-    4: Form("Sampling distributions", *_BY_VARIANT, _DISTRIBUTIONS, "scale", _SAMPLED),
-    5: Form("Size of the image pool", *_BY_VARIANT, ("pool",), "pool5", _SAMPLED),
-    6: Form("Validation sets", ("variant", "method"), "ipc", ("variant", "ipc"), ("val_",), "val_original"),
-    7: Form("Difficulty-aware guidance", ("method", "variant"), "ipc", ("ipc",), ("stop",), "stop25", ("mgd3", "dag")),
+    4: Form("Sampling distributions", *_BY_VARIANT, DISTRIBUTIONS, _SAMPLED),
+    5: Form("Size of the image pool", *_BY_VARIANT, ("pool",), _SAMPLED),
+    6: Form("Validation sets", ("variant", "method"), "ipc", ("variant", "ipc"), ("val_",)),
+    7: Form("Difficulty-aware guidance", ("method", "variant"), "ipc", ("ipc",), ("stop",), ("mgd3", "dag")),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One setting's accuracy: ours, the paper's, both or neither.
-
-    Attributes:
-        setting: The setting.
-        ours: Our score, if there is one.
-        paper: The published score, if there is one.
-        best: Whether our score is the highest of its comparison.
-    """
+    """One setting's accuracy: ours, the paper's, both or neither; ``best`` if ours is the highest of its contest."""
 
     setting: Setting
     ours: Score | None
@@ -100,7 +88,7 @@ class Table:
 
     Attributes:
         number: The number of the paper's table whose form it has.
-        title: What it compares, and the values that are the same in the whole table.
+        title: Subject of the table, and the values that are the same in the whole table.
         note: How to read a cell.
         headings: Headings of the label columns, then of the cell columns.
         rows: The labels and the cells of each row.
@@ -137,7 +125,7 @@ class Table:
 def build_tables(
     results: Mapping[Setting, Score],
     numbers: Iterable[int] | None = None,
-    accuracy: Literal["best", "last"] = "best",
+    accuracy: Accuracy = "best",
     repeats: str = "3",
     difference_from_paper: str = "",
 ) -> list[Table]:
@@ -152,15 +140,16 @@ def build_tables(
         difference_from_paper: How our trainings differ from the paper's; the note says it beside the paper's numbers.
 
     Returns:
-        One table for each combination of the form's fixed values that we have results for.
+        A table for each combination of the form's fixed values that we have results for.
     """
-    note = _NOTE.format(accuracy=_ACCURACY[accuracy], repeats=repeats)
-    paper = _PAPER.format(difference=f"; the settings differ: {difference_from_paper}" if difference_from_paper else "")
+    note = f"Top-1 accuracy in %{_ACCURACY[accuracy]}: mean ± sample standard deviation over the repeats ({repeats})."
+    difference = f"; the settings differ: {difference_from_paper}" if difference_from_paper else ""
+    paper = f" In brackets: the paper's mean, and our mean minus the paper's{difference}."
     tables = []
     for number in FORMS if numbers is None else numbers:
         form = FORMS[number]
         groups: dict[tuple[Any, ...], dict[Setting, Score]] = defaultdict(dict)
-        for setting, score in _results_for(form, results).items():
+        for setting, score in _results_for(number, results).items():
             groups[_values(setting, form.fixed)][setting] = score
         for _, group in sorted(groups.items()):
             if numbers is not None or number == 1 or _is_relevant(number, group):
@@ -168,24 +157,30 @@ def build_tables(
     return tables
 
 
-def _results_for(form: Form, results: Mapping[Setting, Score]) -> dict[Setting, Score]:
-    """The results that a form can show; those without a variant get the form's default variant."""
+def _results_for(number: int, results: Mapping[Setting, Score]) -> dict[Setting, Score]:
+    """The results that a table can show; those without a variant get the table's default variant."""
+    form, variant = FORMS[number], DEFAULT_VARIANTS.get(number, "")
     shown = {s: score for s, score in results.items() if not form.methods or s.method in form.methods}
-    default = {s._replace(variant=form.default): score for s, score in shown.items() if not s.variant}
+    default = {s._replace(variant=variant): score for s, score in shown.items() if not s.variant}
     return default | {s: score for s, score in shown.items() if form.variants and s.variant.startswith(form.variants)}
 
 
 def _is_relevant(number: int, group: Mapping[Setting, Score]) -> bool:
     """Whether our results vary what the table varies, or the table has published numbers for them."""
     if number in (4, 5, 6):
-        return any(setting.variant != FORMS[number].default for setting in group)
+        return any(setting.variant != DEFAULT_VARIANTS[number] for setting in group)
     return any(published(number, setting) for setting in group)
 
 
 def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) -> Table:
-    """The table of a group of results that share the form's fixed values."""
+    """The table of a group of results that share the form's fixed values.
+
+    It shows published methods and variants, too, on each data set, network and IPC that we have results for.
+    """
     form, first = FORMS[number], next(iter(group))
-    settings = [*group, *_published_beside(number, group)]
+    names = [name for name in Setting._fields if name in {"dataset", "network", "ipc", *form.fixed}]
+    ours = {_values(setting, names) for setting in group}
+    settings = [*group, *(setting for setting in PUBLISHED[number] if _values(setting, names) in ours)]
     rows, columns = _distinct(settings, form.rows), _distinct(settings, (form.column,))
     best = _best(form, group)
 
@@ -207,14 +202,6 @@ def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) ->
     )
 
 
-def _published_beside(number: int, group: Mapping[Setting, Score]) -> list[Setting]:
-    """Published settings of other methods and variants on a data set, network and IPC that we have results for."""
-    shared = {"dataset", "network", "ipc", *FORMS[number].fixed}
-    names = tuple(name for name in Setting._fields if name in shared)
-    ours = {_values(setting, names) for setting in group}
-    return [setting for setting in PUBLISHED[number] if _values(setting, names) in ours]
-
-
 def _values(setting: Setting, names: Iterable[str]) -> tuple[Any, ...]:
     """The values of some fields of a setting."""
     return tuple(getattr(setting, name) for name in names)
@@ -233,21 +220,9 @@ def _distinct(settings: Iterable[Setting], names: tuple[str, ...]) -> list[tuple
 
 def _best(form: Form, group: Mapping[Setting, Score]) -> set[Setting]:
     """Settings with the highest score, as shown, of each contest of two or more; the full data set does not compete."""
-    contests: dict[tuple[Any, ...], list[Setting]] = defaultdict(list)
-    for setting in group:
-        if setting.method != "full":
-            key = (_family(setting.method) if name == "family" else getattr(setting, name) for name in form.contest)
-            contests[tuple(key)].append(setting)
-    shown = {setting: round(score.mean, 1) for setting, score in group.items()}
-    return {
-        setting
-        for rivals in contests.values()
-        if len(rivals) > 1
-        for setting in rivals
-        if shown[setting] == max(shown[rival] for rival in rivals)
-    }
-
-
-def _family(method: str) -> str:
-    """What Table 1 compares a method with: the same images with and without DGS, or all selections from originals."""
-    return METHODS[method].family if method in METHODS else ""
+    contests: dict[tuple[Any, ...], dict[Setting, float]] = defaultdict(dict)
+    for setting, score in group.items():
+        if setting.method != FULL:
+            contests[_values(setting, form.contest)][setting] = round(score.mean, 1)
+    rivalries = [shown for shown in contests.values() if len(shown) > 1]
+    return {setting for shown in rivalries for setting in shown if shown[setting] == max(shown.values())}

@@ -1,7 +1,7 @@
 """Recorded trajectories of generated images through the denoising steps, and the latents of the original images."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,7 @@ from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.runs.layout import TRAJECTORIES
 
 
-@dataclass(frozen=True, slots=True)
-class Trajectories:
+class Trajectories(NamedTuple):
     """Trajectories of the images of one class through the denoising steps.
 
     Attributes:
@@ -39,12 +38,7 @@ def read_trajectories(folder: Path | None) -> Trajectories | None:
 
 
 def class_latents(cache: Path, label: str) -> NDArray[np.float32] | None:
-    """Latents of a class's original images, flattened, shape ``(N, D)``; None without a latent cache.
-
-    Args:
-        cache: Folder of the latent cache.
-        label: The class.
-    """
+    """Latents of a class's original images, flattened, shape ``(N, D)``; None without that cache."""
     if not cache.is_dir():
         return None
     latents = LatentCache(cache)

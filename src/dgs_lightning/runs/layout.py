@@ -38,6 +38,7 @@ ESTIMATOR, POOLS, GUIDED, SCORES, DISTILLED, VALIDATION = (
 EVALUATION, CENTERS, REPORT = "evaluation", "centers", "report"
 RESULT, SELECTION, TRAJECTORIES = "result.json", "selection.json", "trajectories.safetensors"
 ORIGINAL, FULL = "original", "full"
+GIVEN_POOL = "pool"  # an image pool that was made outside of the run, among the scores
 PROTOCOL = "hard"  # the protocol that paths do not name
 _SET = re.compile(r"(.+)-ipc(\d+)(?:-draw(\d+))?")
 

@@ -267,3 +267,4 @@ METHODS: dict[str, Method] = {
         Method("full", "Full dataset", "#22303c", source="all training images"),
     )
 }
+"""The methods by key, in the order of the tables."""

@@ -37,19 +37,12 @@ Batch = tuple[Tensor, Tensor]
 
 
 class LabelledImages(Protocol):
-    """What the task needs from a datamodule, besides loaders of ``(images, positions of their classes)``.
+    """The parts of a datamodule that the task needs, besides loaders of ``(images, positions of their classes)``."""
 
-    Attributes:
-        labels: All classes.
-        image_size: Side of the images in pixels.
-        channels: Channels of the images.
-        train_images: Number of training images.
-    """
-
-    labels: Sequence[str]
-    image_size: int
+    labels: Sequence[str]  # all classes
+    image_size: int  # side of the images in pixels
     channels: int
-    train_images: int
+    train_images: int  # number of training images
 
     def train_dataloader(self) -> Sized:
         """Batches of one epoch."""
@@ -64,19 +57,13 @@ class ClassificationTask(L.LightningModule):
     :class:`~dgs_lightning.callbacks.result_writer.ResultWriter` writes the result. The initial weights, the
     augmentation and CutMix depend on `seed` alone.
 
-    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
-    >>> from lightning import Trainer
-    >>> from PIL import Image
-    >>> from dgs_lightning import ClassificationTask, ImageDataModule
+    >>> from dgs_lightning import ImageDataModule
+    >>> from dgs_lightning.examples import SILENT, write_images
     >>> task = ClassificationTask("convnet1", width=4, optimizer=OptimizerSettings("adamw", lr=0.01))
-    >>> names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    >>> with TemporaryDirectory() as images:
-    ...     for label, colour in (("cat", "red"), ("dog", "blue")):
-    ...         Path(images, label).mkdir()
-    ...         Image.new("RGB", (8, 8), colour).save(f"{images}/{label}/0.png")
-    ...     trainer = Trainer(max_epochs=2, **dict.fromkeys(names, False))
-    ...     trainer.fit(task, ImageDataModule(train=images, val=images))
+    >>> with TemporaryDirectory() as folder:
+    ...     images = write_images(folder)
+    ...     L.Trainer(**SILENT, max_epochs=2).fit(task, ImageDataModule(train=images, val=images))
     >>> task.config.labels
     ('cat', 'dog')
 
@@ -127,17 +114,13 @@ class ClassificationTask(L.LightningModule):
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse settings that do not go together.
-
-        Raises:
-            InputError: If the labels of a teacher are to be smoothed, or no network has the name.
-        """
+        """Refuse unknown networks, and label smoothing beside a teacher."""
         check_name(settings["network"])
         if settings["teacher"] and settings["label_smoothing"]:
-            found, remedy = f"{settings['label_smoothing']} beside a teacher", "Set one of the two alone"
-            raise InputError("label_smoothing", found=found, expected="0 with soft labels", remedy=remedy)
+            found = f"{settings['label_smoothing']} beside a teacher"
+            raise InputError.setting("label_smoothing", found, "0 with soft labels", "Set only one of the two")
 
-    # ---- what is trained -------------------------------------------------------------------------------------
+    # ---- network and optimiser -------------------------------------------------------------------------------
 
     @property
     def data(self) -> LabelledImages:
@@ -149,16 +132,13 @@ class ClassificationTask(L.LightningModule):
         if hasattr(self, "network"):
             return
         data, settings, numbers = self.data, self.hparams, self.normalisation
-        images = self.trainer.datamodule.hparams.get("cross_fitting") or {}  # type: ignore[attr-defined]
+        folds = self.trainer.datamodule.hparams.get("cross_fitting") or {}  # type: ignore[attr-defined]
         mean, std = (numbers.mean, numbers.std) if numbers else channel_statistics(data.channels)
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != data.channels:
-                raise InputError(
-                    f"normalisation.{name}",
-                    found=f"{len(values)} numbers",
-                    expected=f"one for each channel, {data.channels}",
-                    remedy="Correct it, or leave normalisation to its default",
-                )
+                found, expected = f"{len(values)} numbers", f"one for each channel, {data.channels}"
+                remedy = "Correct it, or leave normalisation to its default"
+                raise InputError.setting(f"normalisation.{name}", found, expected, remedy)
         self.config = ClassifierConfig(
             network=settings["network"],
             labels=tuple(data.labels),
@@ -167,8 +147,8 @@ class ClassificationTask(L.LightningModule):
             mean=tuple(mean),
             std=tuple(std),
             width=settings["width"],
-            folds=images.get("folds"),
-            fold=images.get("fold"),
+            folds=folds.get("folds"),
+            fold=folds.get("fold"),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(named_seed("weights", settings["seed"]))
@@ -180,26 +160,20 @@ class ClassificationTask(L.LightningModule):
         self.metrics = classification_metrics(len(self.config.labels))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """SGD or AdamW, with a learning rate that changes by epoch.
-
-        Raises:
-            InputError: If the learning rate is to change over a training without end.
-        """
+        """SGD or AdamW, with a learning rate that changes by epoch."""
         settings, sgd = self.optimizer, self.optimizer.name == "sgd"
         lr, weight_decay = published_sgd(len(self.config.labels)) if sgd else ADAMW
-        options: dict[str, Any] = {
-            "lr": lr if settings.lr is None else settings.lr,
-            "weight_decay": weight_decay if settings.weight_decay is None else settings.weight_decay,
-        }
-        parameters = self.network.parameters()
-        optimizer = SGD(parameters, momentum=MOMENTUM, **options) if sgd else AdamW(parameters, **options)
+        options: dict[str, Any] = {"momentum": MOMENTUM} if sgd else {}
+        options["lr"] = lr if settings.lr is None else settings.lr
+        options["weight_decay"] = weight_decay if settings.weight_decay is None else settings.weight_decay
+        optimizer = (SGD if sgd else AdamW)(self.network.parameters(), **options)
         factor, epochs = SCHEDULES[settings.schedule], epochs_of(self.trainer, len(self.data.train_dataloader()))
         if epochs is None and settings.schedule != "constant":
-            raise InputError(
+            raise InputError.setting(
                 "optimizer.schedule",
-                found=f"{settings.schedule!r} in a training without end",
-                expected="a number of epochs or steps, or 'constant'",
-                remedy="Set trainer.max_epochs or trainer.max_steps, or name the callback PublishedLength",
+                f"{settings.schedule!r} in a training without end",
+                "a number of epochs or steps, or 'constant'",
+                "Set trainer.max_epochs or trainer.max_steps, or name the callback PublishedLength",
             )
         length = epochs or 1
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, lambda epoch: factor(epoch, length))}
@@ -233,70 +207,42 @@ class ClassificationTask(L.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean loss of the epoch.
-
-        Raises:
-            InputError: If the loss is no longer finite.
-        """
+        """Log the mean loss of the epoch, which must be finite."""
         loss = torch.stack(self.losses).mean()
         if not loss.isfinite():
-            raise InputError(
-                f"training of {self.hparams['network']}",
-                found=f"a loss of {loss.item()} in epoch {self.current_epoch + 1}",
-                expected="a finite one",
-                remedy="Lower optimizer.lr, or set optimizer.name to adamw",
-            )
+            where = f"loss of {self.hparams['network']} in epoch {self.current_epoch + 1}"
+            remedy = "Lower optimizer.lr, or set optimizer.name to adamw"
+            raise InputError.not_finite(where, loss.item(), remedy)
         self.log("train/loss", loss)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a training is resumed with the settings that it began with.
-
-        Raises:
-            InputError: If the checkpoint was made with other settings, or by version 0.1.0.
-        """
+        """Refuse a checkpoint that was made with other settings, or by version 0.1.0."""
         begun, own = (flat(settings) for settings in (checkpoint.get("hyper_parameters", {}), self.hparams))
         if "crop_scale" in begun:
-            raise InputError(
-                "checkpoint to resume",
-                found="one of version 0.1.0, whose settings have other names",
-                expected="one of this version",
-                remedy="Start in a new folder, or finish the run with version 0.1.0",
-            )
-        changed = [name for name in own | begun if begun.get(name) != own.get(name)]
+            found = "one of version 0.1.0, whose settings have other names"
+            remedy = "Start in a new folder, or finish the run with version 0.1.0"
+            raise InputError("checkpoint to resume", found, "one of this version", remedy)
+        changed = [f"{name}: {begun.get(name)}" for name in own | begun if begun.get(name) != own.get(name)]
         states = (checkpoint["state_dict"], self.state_dict())
         shapes = [{name: value.shape for name, value in state.items()} for state in states]
         if changed or shapes[0] != shapes[1]:
-            settings = ", ".join(f"{name}: {begun.get(name)}" for name in changed)
-            raise InputError(
-                "checkpoint to resume",
-                found=f"one made with {settings or 'other classes or images'}",
-                expected="the settings of this run",
-                remedy="Resume with the old settings, or start in a new folder",
-            )
+            raise InputError.resume(f"one made with {', '.join(changed) or 'other classes or images'}")
 
     # ---- evaluation ------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count the right and wrong answers of the network for a batch."""
+        """Count the right and wrong answers of the network for a batch of validation or test images."""
         images, classes = batch
         self.metrics.update(self.network(normalise(images, self.config.mean, self.config.std)), classes)
 
     def on_validation_epoch_end(self) -> None:
         """Log top-1 and top-5 accuracy."""
-        self._log_metrics("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count the same for test images."""
-        self.validation_step(batch, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """Log top-1 and top-5 accuracy."""
-        self._log_metrics("test")
-
-    def _log_metrics(self, stage: str) -> None:
+        stage = "test" if self.trainer.testing else "val"
         self.evaluation = self.metrics.compute()
         self.metrics.reset()
         self.log_dict({f"{stage}/{name}": self.evaluation[name] for name in ("accuracy", "top5")})
+
+    test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,17 +3,17 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import AdamW
 
 from dgs_lightning.bounds import save_settings
 from dgs_lightning.datamodules.latents import LatentBatch, LatentDataModule
 from dgs_lightning.diffusion.ema import MovingAverage, decay_of_horizon
-from dgs_lightning.diffusion.objective import TrainingTerms, add_noise, linear_alphas_cumprod, training_terms
+from dgs_lightning.diffusion.objective import add_noise, linear_alphas_cumprod, training_terms
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit.formats import load_dit, save_dit
@@ -29,14 +29,14 @@ class DiffusionTask(pl.LightningModule):
     With ``dit``, the task fine-tunes that model. Without it, the task trains a new model of the given ``size``.
     :class:`~dgs_lightning.callbacks.weights.WeightsWriter` writes the trained parameters and their moving average.
 
-    Noise, timesteps and label drops are seeded by the number of the batch. Restarts and the number of devices do not
-    change them.
+    Noise, timesteps and label drops are seeded by the number of the batch, so that they do not depend on restarts and
+    the number of devices.
 
     Args:
         dit: Model to fine-tune: a weights folder, a checkpoint file or the id of a model on the Hugging Face hub.
         train: Parameters of ``dit`` to train. ``half`` and ``all``: DiffFit, with scale vectors in the first half of
             the blocks or in all blocks. ``bias``: biases and label table. ``full``: all parameters.
-        label_table: What to do with the classes of ``dit``: ``keep`` them, ``extend`` them by those of the data, or
+        label_table: Change of the classes of ``dit``: ``keep`` them, ``extend`` them by those of the data, or
             ``replace`` them by those of the data.
         size: Size of a new model.
         variational: Whether to train the learned sigma with the variational bound. The released weights were trained
@@ -59,24 +59,13 @@ class DiffusionTask(pl.LightningModule):
     Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning import WeightsWriter
-        >>> from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
-        >>> from dgs_lightning.data.records import ImageRecord
-        >>> folder = TemporaryDirectory()
-        >>> cache = Path(folder.name, "latents")  # eight random latents of two classes
-        >>> settings = CacheSettings("pixels", "none", (1, 4, 4), posterior=False, flips=1, dtype="float32")
-        >>> records = [ImageRecord(f"{label}/{i}.png", label) for label in ("cat", "dog") for i in range(4)]
-        >>> write_shard(cache, settings.key(""), torch.arange(8), torch.randn(8, 1, 1, 4, 4), None)
-        >>> finish_cache(cache, settings, records, "")
-        >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        >>> trainer = pl.Trainer(
-        ...     max_steps=2, default_root_dir=folder.name, callbacks=[WeightsWriter()], accelerator="cpu",
-        ...     enable_checkpointing=False, **quiet
-        ... )
-        >>> task = DiffusionTask(size=ModelSize(hidden_size=16, depth=1, num_heads=2))
-        >>> trainer.fit(task, LatentDataModule(str(cache), batch_size=4))
-        >>> load_dit(str(Path(folder.name, "weights"))).labels
+        >>> from dgs_lightning.examples import SILENT, write_latents
+        >>> with TemporaryDirectory() as folder:
+        ...     data = LatentDataModule(write_latents(f"{folder}/latents"), batch_size=4)
+        ...     trainer = pl.Trainer(**SILENT, max_steps=2, default_root_dir=folder, callbacks=[WeightsWriter()])
+        ...     trainer.fit(DiffusionTask(size=ModelSize(hidden_size=16, depth=1, num_heads=2)), data)
+        ...     load_dit(f"{folder}/weights").labels
         ('cat', 'dog')
-        >>> folder.cleanup()
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"ema_decay": "average.decay", "ema_horizon": "average.horizon"}
@@ -107,34 +96,20 @@ class DiffusionTask(pl.LightningModule):
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Check the size of a new model.
-
-        Raises:
-            InputError: If there is no such model.
-        """
+        """Check the size of a new model."""
         if not settings["dit"]:
             ModelSize.of(settings["size"]).config((1, 0, 0), 1)  # every patch divides a side of 0
 
     # ---- the model -----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Load or make the model, for the classes and latents of the data.
-
-        Raises:
-            InputError: If model and data do not fit, or the precision is too low to train in.
-        """
+        """Load or make the model. Refuse data that do not fit it, and a precision that is too low for training."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, LatentDataModule):
-            raise InputError(
-                "data", found=type(data).__name__, expected="LatentDataModule", remedy="Encode the images and use it"
-            )
+            raise InputError.wrong_class("data", [data], "LatentDataModule", "Encode the images and use it")
         if self.trainer.precision in ("16-true", "bf16-true"):
-            raise InputError(
-                "precision",
-                found=str(self.trainer.precision),
-                expected="32-true, or bf16-mixed or 16-mixed: the small steps are lost in 16-bit parameters",
-                remedy="Set precision to bf16-mixed",
-            )
+            expected = "32-true, or bf16-mixed or 16-mixed: the small steps are lost in 16-bit parameters"
+            raise InputError.setting("precision", self.trainer.precision, expected, "Set precision to bf16-mixed")
         self.dit = self._load(data) if self.hparams["dit"] else self._build(data)
         self.base_hash = hash_state({name: p for name, p in self.dit.named_parameters() if not p.requires_grad})
         self._restored = None
@@ -162,9 +137,9 @@ class DiffusionTask(pl.LightningModule):
         if data.latent_shape != expected:
             raise InputError(
                 f"latents of {data.hparams['cache']}",
-                found=f"shape {data.latent_shape}",
-                expected=f"{expected}, as {self.hparams['dit']} takes them",
-                remedy="Encode with the codec and image size of this model",
+                f"shape {data.latent_shape}",
+                f"{expected}, as {self.hparams['dit']} takes them",
+                "Encode with the codec and image size of this model",
             )
         blocks = self.hparams["train"]
         if blocks in ("half", "all"):
@@ -172,14 +147,10 @@ class DiffusionTask(pl.LightningModule):
         mark_trainable(model, "difffit" if blocks in ("half", "all") else blocks)
         return model
 
-    def configure_optimizers(self) -> Optimizer:
+    def configure_optimizers(self) -> AdamW:
         """AdamW over the trained parameters."""
-        return torch.optim.AdamW(
-            self._trained().values(),
-            lr=self.optimizer.learning_rate,
-            weight_decay=self.optimizer.weight_decay,
-            fused=self.optimizer.fused,
-        )
+        parameters, settings = self._trained().values(), self.optimizer
+        return AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=settings.fused)
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         """The parameters that are trained, by name."""
@@ -189,7 +160,12 @@ class DiffusionTask(pl.LightningModule):
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
         """Loss of a batch: noise error, variational bound and the losses that a subclass adds."""
-        terms = self._terms(batch)
+        noise, t, drop = self._draw(batch)
+        noisy = add_noise(batch.latents, noise, self.alphas_cumprod[t])
+        output = self.dit(noisy, t, self.class_indices[batch.classes], drop)
+        if not self.hparams["variational"]:
+            output = output[:, : noise.shape[1]]
+        terms = training_terms(output, batch.latents, noise, t, self.alphas_cumprod)
         losses = {"noise": terms.mse.mean(), "bound": terms.bound.mean(), **self.added_losses(terms.pred_x0, batch)}
         loss = torch.stack(list(losses.values())).sum()
         self.last_loss = loss.detach()
@@ -201,18 +177,10 @@ class DiffusionTask(pl.LightningModule):
         """Weighted losses that a subclass adds to the diffusion loss, by name.
 
         Args:
-            pred_x0: Predicted clean latents of this device's share of the batch, shape ``(B, C, h, w)``.
-            batch: This device's share of the batch.
+            pred_x0: Predicted clean latents of the batch, shape ``(B, C, h, w)``.
+            batch: This device's share of the whole batch.
         """
         return {}
-
-    def _terms(self, batch: LatentBatch) -> TrainingTerms:
-        noise, t, drop = self._draw(batch)
-        noisy = add_noise(batch.latents, noise, self.alphas_cumprod[t])
-        output = self.dit(noisy, t, self.class_indices[batch.classes], drop)
-        if not self.hparams["variational"]:
-            output = output[:, : noise.shape[1]]
-        return training_terms(output, batch.latents, noise, t, self.alphas_cumprod)
 
     def _draw(self, batch: LatentBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Noise, timesteps and label drops. They are drawn for the whole batch; this device takes its share."""
@@ -232,12 +200,7 @@ class DiffusionTask(pl.LightningModule):
     # ---- logs and checks -----------------------------------------------------------------------------------------
 
     def log_progress(self, losses: dict[str, Tensor], share: int) -> None:
-        """Log the losses, the learning rate and the speed.
-
-        Args:
-            losses: Weighted losses of this device's share of the batch, by name.
-            share: Latents in this share.
-        """
+        """Log the weighted losses, the learning rate and the speed, for a batch of ``share`` latents on this device."""
         self._check_loss()
         self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
         self.log("loss", self.last_loss, prog_bar=True, sync_dist=True)
@@ -251,90 +214,53 @@ class DiffusionTask(pl.LightningModule):
 
     def _check_loss(self) -> None:
         if not torch.isfinite(self.last_loss):
-            raise InputError(
-                f"loss of step {self.global_step}",
-                found=str(self.last_loss.item()),
-                expected="a finite number",
-                remedy="Lower learning_rate, or use precision 32 or bf16-mixed, and start again in a new folder",
-            )
+            remedy = "Lower learning_rate, or use precision 32 or bf16-mixed, and start again in a new folder"
+            raise InputError.not_finite(f"loss of step {self.global_step}", self.last_loss.item(), remedy)
 
     # ---- start, resume and end -----------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Start the moving average, and move to the device what Lightning does not move.
+        """Start the moving average, and move the tensors that Lightning does not move.
 
-        The tensors moved here are no buffers, because precision plugins would round buffers and DDP would broadcast
-        them in each step.
+        They are no buffers, because precision plugins would round buffers and DDP would broadcast them in each step.
         """
         self.ema = MovingAverage(self._trained(), self._restored)
         self.alphas_cumprod = self.alphas_cumprod.to(self.device)
         self.class_indices = self.class_indices.to(self.device)
 
     def on_train_start(self) -> None:
-        """Settle the decay. Lightning counts the steps of the run here at the earliest: the loader is restored now.
-
-        Raises:
-            InputError: If there is a horizon and the run has no last step.
-        """
+        """Set the decay of the average. Lightning knows the steps of the run only now, after it restored the loader."""
         self.decay, horizon = self.average.decay, self.average.horizon
         if horizon is None:
             return
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
-            raise InputError(
-                "average.horizon",
-                found=f"{horizon} of a run without end",
-                expected="a run of a known number of steps or epochs",
-                remedy="Set max_steps or max_epochs, or use average.decay alone",
-            )
+            expected = "a run of a known number of steps or epochs"
+            remedy = "Set max_steps or max_epochs, or use average.decay alone"
+            raise InputError.setting("average.horizon", f"{horizon} of a run without end", expected, remedy)
         self.decay = decay_of_horizon(horizon, steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained parameters and their average. Keep only a hash of the frozen parameters.
-
-        Raises:
-            InputError: If the loss is no longer finite.
-        """
+        """Keep the trained parameters and their average, but only a hash of the frozen parameters."""
         self._check_loss()
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in sorted(self._trained())}
         checkpoint["base"] = self.base_hash
         checkpoint["average"] = dict(self.ema.averages)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the moving average.
-
-        Raises:
-            InputError: If the checkpoint was made with other settings.
-        """
+        """Take over the moving average. Refuse a checkpoint that was made with other settings."""
         trained = {name: parameter.shape for name, parameter in self._trained().items()}
         found = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
         if found != trained or checkpoint.get("base") != self.base_hash:
-            self.refuse_checkpoint("parameters of another model, or another way of training")
+            raise InputError.resume("parameters of another model, or another way of training")
         # Version 0.1.0 kept the average in a callback. Lightning would warn that this callback is missing.
         of_callback = checkpoint.get("callbacks", {}).pop("EMA", None)
         self._restored = checkpoint.get("average", of_callback)
         if self._restored is None or self._restored.keys() != trained.keys():
-            self.refuse_checkpoint("no moving average of its parameters")
-
-    @staticmethod
-    def refuse_checkpoint(found: str) -> NoReturn:
-        """Refuse to resume from a checkpoint.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(
-            "checkpoint to resume",
-            found=found,
-            expected="one made with these settings",
-            remedy="Resume with the old settings, or start in a new folder",
-        )
+            raise InputError.resume("no moving average of its parameters")
 
     def save_weights(self, folder: Path) -> None:
-        """Write the trained parameters and their moving average.
-
-        Args:
-            folder: Folder to write; :func:`~dgs_lightning.models.dit.formats.load_dit` reads it.
+        """Write the trained parameters and their moving average, for ``load_dit`` to read.
 
         Raises:
             InputError: If the loss is no longer finite.

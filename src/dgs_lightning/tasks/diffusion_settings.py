@@ -28,20 +28,16 @@ class ModelSize(Group):
     learn_sigma: bool = True
 
     def config(self, latent_shape: tuple[int, int, int], classes: int) -> DiTConfig:
-        """Architecture of a model of this size.
-
-        Args:
-            latent_shape: Shape ``(C, h, w)`` of a latent.
-            classes: Number of classes.
+        """Architecture of a model of this size for latents of a shape ``(C, h, w)`` and a number of classes.
 
         Raises:
             InputError: If there is no such model.
         """
         channels, side, _ = latent_shape
-        changes = {name: getattr(self, name) for name in ("hidden_size", "depth", "num_heads", "patch_size")}
         named = DiTConfig.named(
             self.name, input_size=0, num_classes=classes, in_channels=channels, learn_sigma=self.learn_sigma
         )
+        changes = {name: getattr(self, name) for name in ("hidden_size", "depth", "num_heads", "patch_size")}
         return replace(named, **{name: value for name, value in changes.items() if value is not None}, input_size=side)
 
 

@@ -18,7 +18,7 @@ class Encoded(NamedTuple):
     Attributes:
         images: Positions of the images among the records, shape ``(B,)``.
         means: Shape ``(B, flips, C, h, w)``: the image, then its mirror image.
-        logvars: Log variances of the same; ``None`` where the codec has no posterior.
+        logvars: Log variances of the same shape, or ``None`` if the codec has no posterior.
     """
 
     images: Tensor
@@ -32,10 +32,10 @@ class EncodingTask(pl.LightningModule):
     Args:
         codec: ``pixels``, or the folder or hub id of an autoencoder. The published one for fine-tuning is
             ``stabilityai/sd-vae-ft-ema``.
-        flips: Whether to encode the mirror image of each image, too, so that training can flip at random.
+        flips: Whether to encode also the mirror image of each image, so that training can flip at random.
         dtype: Type that the latents are stored in.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import QUIET, write_images
         >>> with TemporaryDirectory() as folder:

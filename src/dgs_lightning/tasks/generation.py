@@ -1,4 +1,4 @@
-"""Image generation: requests in, images out, through the denoising loop and a guidance, if there is one."""
+"""Image generation: from requests to images, through the denoising loop and a guidance, if there is one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -29,17 +29,17 @@ class GenerationTask(L.LightningModule):
     Args:
         dit: The model: a weights folder, a diffusers folder or hub id, or a checkpoint file.
         codec: Decoder of the latents: ``pixels`` for none, or the folder or hub id of an autoencoder.
-        weights: ``ema`` for the moving average of the weights, where the training kept one, or ``raw``.
+        weights: ``ema`` for the moving average of the weights, if the training kept one, or ``raw``.
         num_heads: Attention heads, for a checkpoint file that is not of a published size.
         sampler: ``ancestral`` (published), ``ddim`` or ``dpm++``.
         steps: Denoising steps.
         guidance_scale: Scale of classifier-free guidance; 1 for none.
-        guided_channels: Number of latent channels with classifier-free guidance. By default 3 of 4 as published, and
-            all channels of any other number.
+        guided_channels: Number of latent channels with classifier-free guidance. By default 3 of 4 as published, or
+            all if there are not 4.
         decode_batch: Latents decoded at a time.
         compile: Compile the network with ``torch.compile``.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning import RequestDataModule
         >>> from dgs_lightning.examples import QUIET, write_dit
@@ -70,12 +70,8 @@ class GenerationTask(L.LightningModule):
         channels = self.model.config.in_channels
         self.codec = build_codec(codec, channels=channels)
         if self.codec.latent_shape(256)[0] != channels:
-            raise InputError(
-                f"codec {codec!r}",
-                found=f"{self.codec.latent_shape(256)[0]} latent channels",
-                expected=f"{channels}, as the DiT has",
-                remedy="Give the codec that the DiT was trained with",
-            )
+            found, expected = f"{self.codec.latent_shape(256)[0]} latent channels", f"{channels}, as the DiT has"
+            raise InputError(f"codec {codec!r}", found, expected, "Give the codec that the DiT was trained with")
         self.guided_channels = published_channels(channels) if guided_channels is None else guided_channels
         self._release()
         architecture = [asdict(self.model.config), self.model.labels]  # the same weights differ by heads and labels
@@ -96,7 +92,7 @@ class GenerationTask(L.LightningModule):
 
     @property
     def on_cpu(self) -> bool:
-        """Whether the images are made on a CPU."""
+        """Whether the images are generated on a CPU."""
         return self.device.type == "cpu"
 
     def _release(self) -> None:
@@ -115,23 +111,15 @@ class GenerationTask(L.LightningModule):
         self._guidance_for, self._guidance_settings = guidance_for, dict(settings)
 
     def listen(self, on_step: OnStep | None) -> None:
-        """Call a function with each denoising step until another call, with ``None`` for no function, ends this."""
+        """Call a function after each denoising step, until the next call of this method; ``None`` for no function."""
         self._on_step = on_step
 
     def setup(self, stage: str) -> None:
-        """Check that centres have a guidance.
-
-        Raises:
-            InputError: If the datamodule has centres, but no callback guides towards them.
-        """
+        """Check that there is a guidance if the datamodule has centres."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, RequestDataModule) and data.centers is not None and self._guidance_for is None:
-            raise InputError(
-                "data.centers",
-                found="centres without a guidance",
-                expected="a guidance towards them",
-                remedy="Name CenterGuidance in trainer.callbacks, or remove data.centers",
-            )
+            remedy = "Name CenterGuidance in trainer.callbacks, or remove data.centers"
+            raise InputError.setting("data.centers", "centres without a guidance", "a guidance towards them", remedy)
 
     def teardown(self, stage: str) -> None:
         """Forget the guidance. The next run may have another one, or none."""
@@ -142,38 +130,26 @@ class GenerationTask(L.LightningModule):
         return {
             "dit": self._dit_hash,
             "codec": self.codec.identity(),
-            "sampler": self.hparams["sampler"],
-            "steps": self.hparams["steps"],
-            "guidance_scale": self.hparams["guidance_scale"],
+            **{name: self.hparams[name] for name in ("sampler", "steps", "guidance_scale")},
             "guided_channels": self.guided_channels,
             **({"guidance": self._guidance_settings} if self._guidance_settings else {}),
         }
 
     def predict_step(self, batch: RequestBatch, batch_idx: int) -> Tensor:
-        """Images of a batch of requests, 8-bit, shape ``(B, C, H, W)``.
-
-        Raises:
-            InputError: If the batch does not fit in memory, or the denoising diverged.
-        """
+        """8-bit images of a batch of requests, shape ``(B, C, H, W)``. They must fit in memory and be finite."""
         try:
             latents = self.generate(batch)
             if not latents.isfinite().all():
-                raise InputError(
-                    f"images of batch {batch.number}",
-                    found="latents that are not finite",
-                    expected="a denoising that converges",
-                    remedy="Lower the scale of the guidance, or check the model's weights",
-                )
+                remedy = "Lower the scale of the guidance, or check the model's weights"
+                found = "latents that are not finite"
+                raise InputError(f"images of batch {batch.number}", found, "a denoising that converges", remedy)
             return to_pixels(self.decode(latents))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise InputError(
-                f"batch_size {len(batch.records)}",
-                found=f"out of memory on {self.device}",
-                expected="a batch that fits",
-                remedy="Lower data.batch_size (or model.decode_batch, if decoding needs it) and write to a new folder",
-            ) from None
+            remedy = "Lower data.batch_size (or model.decode_batch, if decoding needs it) and write to a new folder"
+            found = f"out of memory on {self.device}"
+            raise InputError(f"batch_size {len(batch.records)}", found, "a batch that fits", remedy) from None
 
     @torch.inference_mode()
     def largest_batch(self, most: int = 1024) -> int:
@@ -182,11 +158,9 @@ class GenerationTask(L.LightningModule):
             return 64
         size = 1
         while size < most:
-            labels = [self.labels[0]] * (2 * size)
+            records = [ImageRecord("", self.labels[0], seed=0)] * (2 * size)
             try:
-                self.decode(
-                    self.generate(RequestBatch(0, [ImageRecord("", label, seed=0) for label in labels]), steps=2)
-                )
+                self.decode(self.generate(RequestBatch(0, records), steps=2))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -199,14 +173,15 @@ class GenerationTask(L.LightningModule):
         y = self.model.class_indices([record.label for record in batch.records]).to(self.device)
         each = [torch.Generator().manual_seed(record.seed or 0) for record in batch.records]
         precision = self.model.pos_embed.dtype
+        denoiser = classifier_free(
+            lambda x, t, y: self.model(x.to(precision), t, y),
+            y,
+            self.model.null_label,
+            self.hparams["guidance_scale"],
+            self.guided_channels,
+        )
         return sample(
-            classifier_free(
-                lambda x, t, y: self.model(x.to(precision), t, y),
-                y,
-                self.model.null_label,
-                self.hparams["guidance_scale"],
-                self.guided_channels,
-            ),
+            denoiser,
             draw_noise(each, self.latent_shape).to(self.device),
             each,
             sampler=self.hparams["sampler"],
@@ -222,5 +197,5 @@ class GenerationTask(L.LightningModule):
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """8-bit images of images in [-1, 1]. Values outside are clipped."""
+    """8-bit images from images in [-1, 1]. Values outside are clipped."""
     return (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,5 +1,6 @@
 """Minimax fine-tuning of a DiT."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from dgs_lightning.bounds import AtLeast, Between, Group
 from dgs_lightning.datamodules.latents import LatentBatch
-from dgs_lightning.diffusion.criteria import Criteria, Minimax
+from dgs_lightning.diffusion.criteria import Minimax
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.memory import is_out_of_memory
 from dgs_lightning.tasks.diffusion import DiffusionTask
@@ -49,11 +50,9 @@ class MinimaxTask(DiffusionTask):
         InputError: If a number is out of its range, or there is no model of this size.
 
     Examples:
-        >>> from dgs_lightning.tasks.diffusion_settings import AverageSettings
-        >>> criteria = CriteriaSettings(representativeness=0.004, memory_size=128)
-        >>> task = MinimaxTask(criteria, dit="pretrain/weights", average=AverageSettings(horizon=0.1))
-        >>> task.hparams["average"]
-        {'decay': 0.9999, 'horizon': 0.1}
+        >>> task = MinimaxTask(CriteriaSettings(representativeness=0.004, memory_size=128), dit="pretrain/weights")
+        >>> task.criteria.diversity
+        0.008
         >>> MinimaxTask(CriteriaSettings(diversity=-1))
         Traceback (most recent call last):
         dgs_lightning.errors.InputError: diversity: found -1, expected a finite number, at least 0. Correct the setting.
@@ -64,12 +63,7 @@ class MinimaxTask(DiffusionTask):
         self.criteria = CriteriaSettings.of(criteria)
 
     def setup(self, stage: str) -> None:
-        """Load or make the model, and make the memories.
-
-        Raises:
-            InputError: If model and data do not fit, the precision is too low to train in, or the memories are too
-                large.
-        """
+        """Load or make the model, and make the memories."""
         super().setup(stage)
         size, dtype = self.criteria.memory_size, getattr(torch, self.criteria.memory_dtype)
         shape = torch.Size(self.trainer.datamodule.latent_shape)  # type: ignore[attr-defined]
@@ -78,17 +72,11 @@ class MinimaxTask(DiffusionTask):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise InputError(
-                "criteria.memory_size", found=f"{size}, more than fits in memory", expected="less", remedy="Lower it"
-            ) from None
+            found = f"{size}, more than fits in memory"
+            raise InputError.setting("criteria.memory_size", found, "less", "Lower it") from None
 
     def added_losses(self, pred_x0: Tensor, batch: LatentBatch) -> dict[str, Tensor]:
-        """The weighted criteria, Eq. 3 and 4, over the batches of all devices.
-
-        Args:
-            pred_x0: Predicted clean latents of this device's share of the batch, shape ``(B, C, h, w)``.
-            batch: This device's share of the batch.
-        """
+        """The weighted criteria, Eq. 3 and 4, over the batches of all devices."""
         pred, latents = self._over_devices(pred_x0), self._gather(batch.latents)
         self._last_criteria = criteria = self.minimax(pred, latents, self._gather(batch.classes))
         return {
@@ -104,7 +92,7 @@ class MinimaxTask(DiffusionTask):
         return gathered.flatten(0, 1)
 
     def _over_devices(self, tensor: Tensor) -> Tensor:
-        """The same, with the gradient of this device's share.
+        """The tensors of all devices as one batch, with the gradient of this device's share.
 
         Distributed training averages gradients over the devices, but the gradient of a loss of the whole batch is
         their sum. So each device multiplies the gradient of its share by the number of devices.
@@ -117,22 +105,14 @@ class MinimaxTask(DiffusionTask):
         return torch.cat(parts)
 
     def log_progress(self, losses: dict[str, Tensor], share: int) -> None:
-        """Log also how full the memories are, and the criteria of each class where asked for.
-
-        Args:
-            losses: Weighted losses of this device's share of the batch, by name.
-            share: Latents in this share.
-        """
+        """Log also the filled share of the memories and, with ``log_classes``, the criteria of each class."""
         super().log_progress(losses, share)
         self.log("memory_fill", self.minimax.real.filled.float().mean())
         if self.criteria.log_classes:
-            self._log_classes(self._last_criteria)
-
-    def _log_classes(self, criteria: Criteria) -> None:
-        for name in ("representativeness", "diversity"):
-            values = getattr(criteria, f"{name}_by_class").tolist()
-            known = {label: value for label, value in zip(self.labels, values, strict=True) if value == value}
-            self.log_dict({f"{name}/{label}": value for label, value in known.items()})
+            for name in ("representativeness", "diversity"):
+                values = getattr(self._last_criteria, f"{name}_by_class").tolist()
+                by_label = zip(self.labels, values, strict=True)
+                self.log_dict({f"{name}/{label}": value for label, value in by_label if not math.isnan(value)})
 
     def on_fit_start(self) -> None:
         """Move the memories to the device, too."""
@@ -140,24 +120,16 @@ class MinimaxTask(DiffusionTask):
         self.minimax.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the memories, too.
-
-        Raises:
-            InputError: If the loss is no longer finite.
-        """
+        """Keep the memories, too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["memories"] = self.minimax.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the memories, too.
-
-        Raises:
-            InputError: If the checkpoint was made with other settings.
-        """
+        """Take over the memories, too."""
         super().on_load_checkpoint(checkpoint)
         if not checkpoint.get("memories"):
-            self.refuse_checkpoint("no memories")
+            raise InputError.resume("no memories")
         try:
             self.minimax.load_state_dict(checkpoint["memories"])
         except ValueError as error:
-            self.refuse_checkpoint(str(error))
+            raise InputError.resume(error) from None

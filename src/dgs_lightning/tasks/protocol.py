@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
@@ -13,6 +13,7 @@ from dgs_lightning.bounds import FINITE, Above, AtLeast, Group
 
 EPOCHS = {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500}  # largest images per class -> epochs
 EPOCHS_BEYOND = 300
+EVALUATIONS = 100  # about how many there are in a training
 MANY_CLASSES = 100
 MOMENTUM = 0.9
 ADAMW = (1e-3, 0.01)  # learning rate and weight decay; torch's own
@@ -26,13 +27,10 @@ class OptimizerSettings(Group):
 
     Args:
         name: ``sgd`` with momentum 0.9, or ``adamw``.
-        lr: Learning rate; by default the published one of SGD for as many classes, or 1e-3 of AdamW.
-        weight_decay: Weight decay; by default the published one of SGD for as many classes, or 0.01 of AdamW.
+        lr: Learning rate; by default the published one of SGD for this number of classes, or 1e-3 of AdamW.
+        weight_decay: Weight decay; by default the published one of SGD for this number of classes, or 0.01 of AdamW.
         schedule: Course of the learning rate: ``steps`` (x 0.2 at 2/3 and 5/6 of the epochs), ``cosine`` or
             ``constant``.
-
-    Raises:
-        InputError: If a number is out of its range.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -50,9 +48,6 @@ class TeacherSettings(Group):
             ImageNet-1K.
         weights: Local file of the weights of a named classifier; by default they come from its hub.
         temperature: Temperature of the soft labels.
-
-    Raises:
-        InputError: If the temperature is out of its range.
     """
 
     name: str
@@ -62,14 +57,11 @@ class TeacherSettings(Group):
 
 @dataclass(frozen=True)
 class Normalisation(Group):
-    """Numbers by which images are normalised, one for each channel.
+    """Numbers that normalise the images, one for each channel.
 
     Args:
         mean: Mean of each channel.
         std: Standard deviation of each channel.
-
-    Raises:
-        InputError: If a number is out of its range.
     """
 
     mean: Annotated[tuple[float, ...], FINITE]
@@ -77,17 +69,42 @@ class Normalisation(Group):
 
 
 def published_epochs(ipc: float, classes: int) -> int:
-    """Epochs of a training on `ipc` images per class; from 100 classes on two thirds, rounded down to hundreds."""
+    """Epochs for `ipc` images per class. From 100 classes on, they are two thirds of it, rounded down to hundreds."""
     epochs = next((count for most, count in EPOCHS.items() if ipc <= most), EPOCHS_BEYOND)
     return epochs if classes < MANY_CLASSES else epochs * 2 // 300 * 100
 
 
-def epochs_of(trainer: Trainer, batches: int) -> int | None:
-    """Epochs of a training, the last one perhaps incomplete, by its trainer's limits; ``None`` without any limit.
+def asked_epochs(epochs: int | None, steps: int | None, *, batches: int, ipc: float, classes: int) -> int:
+    """Epochs that the settings ``epochs`` and ``steps`` of ``PublishedLength`` ask for.
 
     Args:
-        trainer: Trainer with ``max_epochs`` or ``max_steps``.
+        epochs: Number of epochs.
+        steps: Number of batches instead, rounded up to whole epochs.
         batches: Training batches of an epoch.
+        ipc: Training images per class, for the published number if both settings are ``None``.
+        classes: Number of classes.
+    """
+    return math.ceil(steps / batches) if steps is not None else epochs or published_epochs(ipc, classes)
+
+
+def evaluation_interval(epochs: int, evaluations: int) -> int:
+    """Epochs between two evaluations, for about so many evaluations in a training."""
+    return max(1, epochs // evaluations)
+
+
+class Limits(Protocol):
+    """The limits of a training, as a trainer has them."""
+
+    limit_train_batches: Any
+    max_epochs: Any
+    max_steps: int
+    accumulate_grad_batches: int
+
+
+def epochs_of(trainer: Trainer | Limits, batches: int) -> int | None:
+    """Epochs of a training, the last one perhaps incomplete, by its trainer's limits; ``None`` without any limit.
+
+    An incomplete last epoch counts as one.
     """
     limit = trainer.limit_train_batches
     batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
@@ -134,7 +151,7 @@ def mixed_cross_entropy(logits: Tensor, own: Tensor, partners: Tensor, share: fl
         logits: Shape ``(B, classes)``.
         own: Positions of the classes of the images ``(B,)``.
         partners: Positions of the classes of their partners ``(B,)``.
-        share: Share in ``[0, 1]``; 1 if nothing was mixed.
+        share: Share in ``[0, 1]``; 1 for images that are not mixed.
         smoothing: Share of the target that is divided among all classes.
 
     Returns:

@@ -1,6 +1,7 @@
-"""Scoring: how hard each image is for one or several classifiers."""
+"""Scoring of the difficulty of images by one or several classifiers."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 import lightning as L
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.cards import hash_json
-from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.classes import check_known
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
@@ -36,14 +37,14 @@ class Scores(NamedTuple):
 class ScoringTask(L.LightningModule):
     """Scores the difficulty of images, by Eq. 6 or another definition; ``predict`` it with :class:`ImageDataModule`.
 
-    Each estimator gets the images as its own training prepared them. The labels of the images are matched with those of
-    the estimator: WordNet ids, or the labels that your own estimator was trained on. To define difficulty yourself,
-    write a subclass with another method ``difficulty``; the name of the class is then the name of the definition.
+    Each estimator gets the images as its own training prepared them, and must know their labels: WordNet ids, or the
+    labels that your own estimator was trained on. To define difficulty yourself, write a subclass with another method
+    ``difficulty``; the name of the class is then the name of the definition.
 
     Args:
         estimator: ``torchvision:NAME``, ``timm:NAME``, or a weights folder of ``ClassificationTask``. If it is a list,
             the difficulty is the mean over the estimators. The paper uses torchvision's ResNet-50.
-        weights: For named networks: a local file of weights for each, or torchvision's name of weights; by default
+        weights: A local file of weights for each named network, or torchvision's name of weights; by default
             torchvision's ``IMAGENET1K_V1``, and timm's own.
         definition: ``confidence`` (Eq. 6), ``margin``, ``entropy`` or ``loss``.
         cross_fit: Number of folds, if each estimator was trained on these images without one fold
@@ -56,17 +57,13 @@ class ScoringTask(L.LightningModule):
             compared if their identities are equal, with or without ``cross_fit``.
 
     Raises:
-        InputError: If settings do not go together, or an estimator cannot be read or has seen the images that it is to
-            score.
+        InputError: If settings do not go together, or an estimator cannot be read or has seen the images to score.
 
-    Example:
-        >>> from pathlib import Path
+    Examples:
         >>> from tempfile import TemporaryDirectory
-        >>> from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
-        >>> config = ClassifierConfig("convnet1", ("cat", "dog"), 8, 3, mean=(0.5,) * 3, std=(0.25,) * 3, width=4)
+        >>> from dgs_lightning.examples import write_classifier
         >>> with TemporaryDirectory() as folder:
-        ...     save_classifier(config.build(), config, Path(folder))
-        ...     task = ScoringTask(folder)
+        ...     task = ScoringTask(write_classifier(folder))
         >>> logits, labels = torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.tensor([1, 0])
         >>> task.difficulty(logits, labels)
         tensor([0.5000, 0.9999], dtype=torch.float64)
@@ -89,40 +86,35 @@ class ScoringTask(L.LightningModule):
         self.definition = definition if type(self) is ScoringTask else type(self).__qualname__
         self.identity = _identity([member.identity for member in self.members], self.definition)
         transforms = {repr(member.preprocess): member.preprocess for member in self.members}
-        self.preprocess = PreprocessAll(list(transforms.values()))
+        self.preprocess = partial(_prepare, list(transforms.values()))
         self._inputs = [list(transforms).index(repr(member.preprocess)) for member in self.members]
         self._labels = sorted({label for member in self.members for label in member.labels})
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Check that there are as many weights and folds as estimators.
-
-        Raises:
-            InputError: If there are not.
-        """
+        """Refuse numbers of weights or folds that differ from the number of estimators."""
         names, files = _estimators(settings)
-        _check_counts(len(names), len(files), settings["cross_fit"])
+        folds = settings["cross_fit"]
+        if not names:
+            raise InputError.setting("estimator", "none", "at least one", "Name one")
+        if len(files) != len(names):
+            found = f"{len(files)} files for {len(names)} estimators"
+            raise InputError.setting("weights", found, "one for each", "Correct the lists")
+        if folds not in (None, len(names)):
+            found, expected = f"{folds} folds and {len(names)} estimators", "one estimator for each fold"
+            remedy = "List the weights folders of all folds, in their order"
+            raise InputError.setting("cross_fit", found, expected, remedy)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the scores depend on, for their card."""
+        """Settings that the scores depend on, for their card."""
         return {"estimator": self.identity, "definition": self.definition, "cross_fit": self.hparams["cross_fit"]}
 
     def on_predict_start(self) -> None:
-        """Match the labels of the images with those of each estimator.
-
-        Raises:
-            InputError: If an estimator lacks one.
-        """
+        """Match the labels of the images with those of each estimator, which must know all of them."""
         data: ImageDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         for member in self.members:
-            unknown = sorted(set(data.labels) - set(member.labels))
-            if unknown:
-                raise InputError(
-                    data.predict_folder,
-                    found=f"{len(unknown)} labels that {member.identity} does not know ({', '.join(unknown[:10])})",
-                    expected=f"labels such as {', '.join(f'{x} ({readable_name(x)})' for x in member.labels[:3])}",
-                    remedy="Rename the class folders, or train an estimator on these labels",
-                )
+            remedy = f"Rename the class folders of {data.predict_folder}, or train an estimator on these labels"
+            check_known(data.labels, member.labels, member.identity, remedy)
         self._columns = [torch.tensor([m.labels.index(label) for label in data.labels]) for m in self.members]
         ranks = {label: rank for rank, label in enumerate(self._labels)}
         self._places = [torch.tensor([ranks[label] for label in member.labels]) for member in self.members]
@@ -159,29 +151,15 @@ class ScoringTask(L.LightningModule):
         try:
             difficulty = self.difficulty(logits, self._columns[member][labels])
         except ValueError as error:
-            raise InputError(
-                f"estimator {self.members[member].identity}",
-                found=str(error),
-                expected="finite logits of two or more classes",
-                remedy="Name another estimator",
-            ) from None
+            where, expected = f"estimator {self.members[member].identity}", "finite logits of two or more classes"
+            raise InputError(where, error, expected, "Name another estimator") from None
         probabilities = torch.zeros(len(labels), len(self._labels), dtype=torch.float64)
         return difficulty, probabilities.index_copy_(1, self._places[member], logits.double().softmax(dim=1))
 
 
-class PreprocessAll:
-    """Prepares a picture for each of several estimators.
-
-    Args:
-        functions: From an RGB picture to a tensor.
-    """
-
-    def __init__(self, functions: Sequence[Preprocess]) -> None:
-        self.functions = functions
-
-    def __call__(self, image: Image.Image) -> tuple[Tensor, ...]:
-        """The result of each function."""
-        return tuple(prepare(image) for prepare in self.functions)
+def _prepare(functions: Sequence[Preprocess], image: Image.Image) -> tuple[Tensor, ...]:
+    """An RGB picture as each of several estimators needs it."""
+    return tuple(prepare(image) for prepare in functions)
 
 
 def _estimators(settings: Mapping[str, Any]) -> tuple[list[str], Sequence[str | None]]:
@@ -191,44 +169,21 @@ def _estimators(settings: Mapping[str, Any]) -> tuple[list[str], Sequence[str | 
     return names, [weights] if isinstance(weights, str) else weights or [None] * len(names)
 
 
-def _check_counts(estimators: int, weights: int, cross_fit: int | None) -> None:
-    """Check that the numbers of estimators, weights and folds are equal."""
-    if not estimators:
-        raise InputError("estimator", found="none", expected="at least one", remedy="Name one")
-    if weights != estimators:
-        raise InputError(
-            "weights",
-            found=f"{weights} files for {estimators} estimators",
-            expected="one for each",
-            remedy="Correct the lists",
-        )
-    if cross_fit is not None and cross_fit != estimators:
-        raise InputError(
-            "cross_fit",
-            found=f"{cross_fit} folds and {estimators} estimators",
-            expected="one estimator for each of at least two folds",
-            remedy="List the weights folders of all folds, in their order",
-        )
-
-
 def _check_folds(names: Sequence[str], members: Sequence[Estimator]) -> None:
-    """Check that no estimator has seen the images that it is to score."""
+    """Check that no estimator has seen the images of its fold."""
     for fold, (name, member) in enumerate(zip(names, members, strict=True)):
         if member.left_out != (fold, len(members)):
             left_out = "{} of {}".format(*member.left_out) if member.left_out else "none"
-            raise InputError(
-                name,
-                found=f"a classifier that left out fold {left_out}",
-                expected=f"one that left out fold {fold} of {len(members)}",
-                remedy="List the estimators in the order of folds, each trained with data.cross_fitting",
-            )
+            found = f"a classifier that left out fold {left_out}"
+            expected = f"one that left out fold {fold} of {len(names)}"
+            remedy = "List the estimators in the order of folds, each trained with data.cross_fitting"
+            raise InputError(name, found, expected, remedy)
 
 
 def _identity(members: Sequence[str], definition: str) -> str:
     """Names of the estimators, one hash of all weights, and the definition if it is not Eq. 6."""
-    if len(members) == 1:
-        identity = members[0]
-    else:
+    identity = members[0]
+    if len(members) > 1:
         names = sorted({member.split("@")[0] for member in members})
         identity = f"{'+'.join(names)}[{len(members)}]@{hash_json(sorted(members))[:12]}"
     return identity if definition == "confidence" else f"{identity}:{definition}"

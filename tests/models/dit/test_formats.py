@@ -278,7 +278,7 @@ def test_a_changed_base_is_refused(tmp_path: Path) -> None:
     mark_trainable(model, "bias")
     save_dit(model, tmp_path / "tuned", base=tmp_path / "base")
     other = random_dit()
-    torch.nn.init.zeros_(other.blocks[0].mlp.fc1.weight)
+    torch.nn.init.zeros_(other.get_parameter("blocks.0.mlp.fc1.weight"))
     save_dit(other, tmp_path / "base")
     with pytest.raises(InputError, match=r"base \.\./base of .*tuned: found other weights"):
         load_dit(str(tmp_path / "tuned"))

@@ -154,11 +154,11 @@ def test_a_patch_that_does_not_divide_the_input_is_refused() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [
-        ("depth", 0, "at least 1"),
-        ("depth", 2.0, "at least 1"),
+        ("depth", 0, "a whole number, at least 1"),
+        ("depth", 2.0, "a whole number, at least 1"),
         ("hidden_size", 18, "a multiple of 4"),
         ("mlp_ratio", "4", "a number"),
-        ("frequencies", "other", "original or diffusers"),
+        ("frequencies", "other", "one of original, diffusers"),
     ],
 )
 def test_what_no_dit_is_built_of_is_refused(setting: str, value: Any, expected: str) -> None:  # noqa: ANN401

@@ -1,6 +1,6 @@
 """DiffFit: fine-tuning of a DiT by its biases, its label table and added scale vectors."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,15 +12,11 @@ FineTuning = Literal["difffit", "bias", "full"]
 
 
 def add_difffit(model: DiT, blocks: Literal["half", "all"] = "half") -> None:
-    """Add four scale vectors of ones to each of the first half of the blocks, or of all blocks.
+    """Add four scale vectors of ones to each of the first half of a model's blocks, or to all its blocks.
 
     They scale the output of the query-key-value map, of the attention's projection, of the attention branch and of
     the MLP branch (Xie et al., "DiffFit", ICCV 2023; places as in Gu et al., CVPR 2024). A block that already has
     scale vectors keeps them.
-
-    Args:
-        model: The DiT, which is changed.
-        blocks: ``half`` for the first half of the blocks, ``all`` for all blocks.
     """
     count = model.config.depth // 2 if blocks == "half" else model.config.depth
     for block in model.blocks[:count]:
@@ -34,7 +30,7 @@ def add_scales(block: Block) -> None:
             setattr(module, name, nn.Parameter(torch.ones_like(linear.bias)))
 
 
-def _places(block: Block) -> tuple[tuple[Attention | Block, str, nn.Linear], ...]:
+def _places(block: Block) -> tuple[tuple[Attention | Block, str, Any], ...]:
     """The four scale vectors of a block: the module and attribute of each, and the linear map that it scales."""
     return (
         (block.attn, "gamma1", block.attn.qkv),
@@ -45,12 +41,10 @@ def _places(block: Block) -> tuple[tuple[Attention | Block, str, nn.Linear], ...
 
 
 def mark_trainable(model: DiT, mode: FineTuning) -> None:
-    """Set which parameters are trained, by ``requires_grad``.
+    """Set by ``requires_grad`` which parameters are trained.
 
-    Args:
-        model: The DiT, which is changed.
-        mode: ``difffit``: biases, scale vectors and label table. ``bias``: biases and label table.
-            ``full``: all parameters except the position table.
+    Mode ``difffit`` trains biases, scale vectors and label table; ``bias`` trains biases and label table; ``full``
+    trains all parameters except the position table.
     """
     kinds = ("bias", "gamma1", "gamma2") if mode == "difffit" else ("bias",)
     for name, parameter in model.named_parameters():
@@ -62,15 +56,10 @@ def mark_trainable(model: DiT, mode: FineTuning) -> None:
 
 @torch.no_grad()
 def merge_difffit(model: DiT) -> None:
-    """Multiply the scale vectors into the linear maps before them, and remove them. The output stays the same.
-
-    Args:
-        model: The DiT, which is changed.
-    """
+    """Multiply a model's scale vectors into the linear maps before them, and remove them. The output stays the same."""
     for block in model.blocks:
         for module, name, linear in _places(block):
-            gamma = getattr(module, name)
-            if gamma is not None:
+            if (gamma := getattr(module, name)) is not None:
                 linear.weight.mul_(gamma[:, None])
                 linear.bias.mul_(gamma)
                 setattr(module, name, None)

@@ -1,4 +1,4 @@
-"""Conversion between the original naming of a DiT's weights and that of diffusers' ``DiTTransformer2DModel``."""
+"""Conversion between the original names of a DiT's weights and those of diffusers' ``DiTTransformer2DModel``."""
 
 import re
 from typing import Any
@@ -15,8 +15,8 @@ from dgs_lightning.seeding import generator
 State = dict[str, Tensor]
 TIMESTEPS = 1000
 
-# From the original naming to that of diffusers: within a block, in the embedders, and outside the blocks. Diffusers
-# keeps a copy of the embedders in each block. Queries, keys and values are one map in the original and three there.
+# From original names to those of diffusers: within a block, in the embedders, and outside the blocks. Diffusers keeps a
+# copy of the embedders in each block. Queries, keys and values are one map in the original and three in diffusers.
 _BLOCK = {
     "adaLN_modulation.1": "norm1.linear",
     "attn.proj": "attn1.to_out.0",
@@ -33,11 +33,19 @@ _OUTSIDE = {
     "final_layer.adaLN_modulation.1": "proj_out_1",
     "final_layer.linear": "proj_out_2",
 }
+_SETTINGS = {  # from fields of DiTConfig to diffusers' names of settings
+    "input_size": "sample_size",
+    "num_classes": "num_embeds_ada_norm",
+    "in_channels": "in_channels",
+    "patch_size": "patch_size",
+    "depth": "num_layers",
+    "num_heads": "num_attention_heads",
+}
 _QKV = ("attn1.to_q", "attn1.to_k", "attn1.to_v")
 
 
 def to_diffusers(state: State, config: DiTConfig) -> State:
-    """Convert a state dict without DiffFit's scales from the original naming to that of diffusers.
+    """Convert a state dict without DiffFit's scales from the original names to those of diffusers.
 
     Raises:
         InputError: If the MLPs are not four times as wide as the model, the only width that diffusers supports.
@@ -49,22 +57,21 @@ def to_diffusers(state: State, config: DiTConfig) -> State:
     for name, tensor in state.items():
         module, _, kind = name.rpartition(".")
         number, _, inside = module.removeprefix("blocks.").partition(".")
-        block = f"transformer_blocks.{number}"
         if module in _OUTSIDE:
             renamed[f"{_OUTSIDE[module]}.{kind}"] = tensor
         elif module in _EMBEDDERS:
             for index in range(config.depth):
                 renamed[f"transformer_blocks.{index}.{_EMBEDDERS[module]}.{kind}"] = tensor.clone()
         elif inside in _BLOCK:
-            renamed[f"{block}.{_BLOCK[inside]}.{kind}"] = tensor
+            renamed[f"transformer_blocks.{number}.{_BLOCK[inside]}.{kind}"] = tensor
         elif inside == "attn.qkv":
             for part, third in zip(_QKV, tensor.chunk(3), strict=True):
-                renamed[f"{block}.{part}.{kind}"] = third.clone()
+                renamed[f"transformer_blocks.{number}.{part}.{kind}"] = third.clone()
     return renamed
 
 
 def to_original(state: State, config: DiTConfig, where: object) -> State:
-    """Convert a state dict from the naming of diffusers to the original one. Unknown names stay as they are.
+    """Convert a state dict from the names of diffusers to the original ones. Unknown names stay as they are.
 
     Raises:
         InputError: If the copies of an embedder differ; the original has only one.
@@ -91,16 +98,12 @@ def to_original(state: State, config: DiTConfig, where: object) -> State:
 def with_diffusers_frequencies(original: TimestepEmbedder) -> TimestepEmbedder:
     """Timestep embedder with the frequencies of diffusers that gives the original embedding of each timestep.
 
-    Its first layer is random; its second layer solves the 1,000 linear equations, one for each timestep.
-
-    Raises:
-        ValueError: If the model is narrower than the 1,000 equations need.
+    The first layer is random; the second layer solves the 1,000 linear equations, one for each timestep. A model
+    narrower than 1,000 has too few unknowns for them.
     """
     t = torch.arange(TIMESTEPS)
     embeddings = original(t).double()
     width = embeddings.shape[1]
-    if width < TIMESTEPS:
-        raise ValueError(f"{TIMESTEPS} timesteps need a model at least as wide, not {width}; export it as it is")
     fitted = TimestepEmbedder(width, "diffusers")
     sinusoids = fitted.sinusoids(t)
     first = 0.4 * torch.randn(width, sinusoids.shape[1], generator=generator("frequencies"))  # well conditioned
@@ -116,33 +119,22 @@ def config_from_diffusers(settings: dict[str, Any]) -> DiTConfig:
     """Architecture of a ``DiTTransformer2DModel`` from its ``config.json``.
 
     The published DiT-XL/2 of 1,000 classes was converted from the original weights. It keeps the timestep frequencies
-    that they were trained with; stock diffusers runs it with slightly different ones.
+    of their training; stock diffusers runs it with slightly different ones.
     """
-    published = (settings["num_layers"], settings["num_embeds_ada_norm"]) == (28, 1000)
+    same = {field: settings[name] for field, name in _SETTINGS.items()}
     return DiTConfig(
-        input_size=settings["sample_size"],
-        num_classes=settings["num_embeds_ada_norm"],
-        in_channels=settings["in_channels"],
-        patch_size=settings["patch_size"],
+        **same,
         hidden_size=settings["num_attention_heads"] * settings["attention_head_dim"],
-        depth=settings["num_layers"],
-        num_heads=settings["num_attention_heads"],
         learn_sigma=settings["out_channels"] == 2 * settings["in_channels"],
-        frequencies="original" if published else "diffusers",
+        frequencies="original" if (same["depth"], same["num_classes"]) == (28, 1000) else "diffusers",
     )
 
 
 def diffusers_settings(config: DiTConfig) -> dict[str, Any]:
     """Content of the ``config.json`` of a ``DiTTransformer2DModel``."""
-    return {
+    return {name: getattr(config, field) for field, name in _SETTINGS.items()} | {
         "_class_name": "DiTTransformer2DModel",
-        "num_attention_heads": config.num_heads,
         "attention_head_dim": config.hidden_size // config.num_heads,
-        "in_channels": config.in_channels,
         "out_channels": config.out_channels,
-        "num_layers": config.depth,
-        "sample_size": config.input_size,
-        "patch_size": config.patch_size,
-        "num_embeds_ada_norm": config.num_classes,
         "norm_eps": 1e-6,
     }

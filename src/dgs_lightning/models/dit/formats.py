@@ -1,35 +1,29 @@
-"""Reading and writing DiT weights: diffusers folders, released checkpoints, and this project's own folders."""
+"""Reading and writing of DiT weights: diffusers folders, released checkpoints, and this project's own folders."""
 
 import argparse
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import read_json, write_json, write_tensors
+from dgs_lightning.models.dit import diffusers
 from dgs_lightning.models.dit.difffit import add_scales, merge_difffit
-from dgs_lightning.models.dit.diffusers import (
-    TIMESTEPS,
-    State,
-    config_from_diffusers,
-    diffusers_settings,
-    to_diffusers,
-    to_original,
-    with_diffusers_frequencies,
-)
+from dgs_lightning.models.dit.diffusers import State
 from dgs_lightning.models.dit.network import DiT, DiTConfig, default_labels, known_heads
-from dgs_lightning.models.hub import TRANSFORMER, download, find_model, read_config
-from dgs_lightning.models.weights import hash_state, read_file
+from dgs_lightning.models.hub import TRANSFORMER, download, find_model
+from dgs_lightning.models.weights import as_state, hash_state, read_file
 
 FORMAT = "dgs-lightning/dit"
 PUBLISHED_LICENCE = "DiT weights: CC BY-NC 4.0"
@@ -37,33 +31,39 @@ PUBLISHED = "facebook/DiT-XL-2-"  # hub id of the published weights, without the
 _CONFIG = "config.json"
 _BESIDE = "dgs.json"  # beside an exported transformer: the labels and frequencies, which diffusers' config lacks
 Weights = Literal["ema", "raw"]
+Saved = tuple[DiTConfig, Sequence[str], dict[str, Any]]  # architecture, labels (if known), settings of our own folders
 
 
 def load_dit(
     source: str, *, weights: Weights = "ema", labels: Sequence[str] | None = None, num_heads: int | None = None
 ) -> DiT:
-    """Load a DiT in float32 and evaluation mode. No pickled code is ever executed.
+    """Load a DiT in float32 and evaluation mode. Code in a pickle is never executed.
 
     Args:
         source: A folder that :func:`save_dit` or diffusers wrote, the hub id of a diffusers model, or a file: the
-            original DiT's ``.pt``, a released Minimax ``.pt``, or a state dict in the same naming as ``.safetensors``.
-        weights: The moving average of the training's weights where one was kept, or the raw weights.
-        labels: The classes wanted. Where the source does not name its classes, a list of the same length names them.
+            original DiT's ``.pt``, a released Minimax ``.pt``, or a ``.safetensors`` file with the original names.
+        weights: ``ema`` for the moving average of the weights, if the source has one; ``raw`` for the weights.
+        labels: The classes wanted. If the source does not name its classes, a list of the same length names them.
             Otherwise known labels keep their rows of the label table and new ones start as the null label's row.
-        num_heads: Attention heads, needed for a file that is not of a published size, since no file says.
+        num_heads: Attention heads, which no file contains: needed for a file of a DiT that has no published size.
 
     Raises:
         InputError: If there is no such source, it has another architecture, or it would run code.
     """
     path = Path(source)
+    names: Sequence[str] = ()
+    own: dict[str, Any] = {}
     if path.is_file():
-        model = _from_state(_select(read_file(path, [argparse.Namespace]), weights, path), path, labels, num_heads)
-    elif (path / _CONFIG).is_file() and _read_settings(path / _CONFIG).get("format") == FORMAT:
-        model = _from_own(path, weights)
+        state = _select(read_file(path, [argparse.Namespace]), weights, path)
+        config = _architecture(state, path, num_heads)
     else:
-        folder = path if path.is_dir() else download(source, TRANSFORMER, f"DiT {source!r}")
-        model = _from_diffusers(folder, labels)
-    model.licences = model.licences or published_licences(model.config)
+        path = path if path.is_dir() else download(source, TRANSFORMER, f"DiT {source!r}")
+        config, names, own = _read_settings(path)
+        state = _own_state(path, config, names, own, weights) if own else _diffusers_state(path, config)
+    if not names and labels is not None and len(labels) == config.num_classes != 1000:
+        names = labels
+    model = _filled(config, names or default_labels(config.num_classes), state, path)
+    model.licences = own.get("licences") or published_licences(config)
     if labels is not None and tuple(labels) != model.labels:
         model.relabel(labels)
     return model.eval()
@@ -76,15 +76,14 @@ def save_dit(
 
     Args:
         model: The DiT.
-        folder: The folder, which is made where it is missing.
+        folder: The folder, which is made if it is missing.
         ema: Moving averages of the parameters that are saved, by name.
-        base: Folder, file or hub id that the frozen parameters were loaded from. Only trainable parameters are saved
-            then; without it all are saved.
+        base: Folder, file or hub id that the frozen parameters were loaded from. With it, only the trainable
+            parameters are saved; without it, all parameters.
     """
-    own: State = {}
-    frozen: State = {}
-    for name, parameter in model.named_parameters():
-        (own if base is None or parameter.requires_grad else frozen)[name] = parameter.detach()
+    parameters = dict(model.named_parameters())
+    own = {name: parameter for name, parameter in parameters.items() if base is None or parameter.requires_grad}
+    frozen = {name: parameter for name, parameter in parameters.items() if name not in own}
     write_tensors(folder / "model.safetensors", own)
     if ema is not None:
         write_tensors(folder / "ema.safetensors", {name: ema[name] for name in own})
@@ -104,14 +103,11 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
 
     ``folder/transformer`` is a ``DiTTransformer2DModel``. With a VAE, ``folder`` is a whole ``DiTPipeline``.
 
-    A model that was fine-tuned from the published weights has the original timestep frequencies; its timestep embedder
-    is then fitted to the frequencies of diffusers. A model that is too narrow for that is exported with a warning that
-    its output in stock diffusers deviates; :func:`load_dit` reads it exactly.
+    The timestep embedder of a model with the original frequencies, such as one fine-tuned from the published weights,
+    is fitted to the frequencies of diffusers. A model that is too narrow for that is exported with a warning that its
+    output in stock diffusers deviates; :func:`load_dit` reads it exactly.
 
-    Args:
-        model: The DiT, which is not changed.
-        folder: The folder, which is made where it is missing.
-        vae: Folder or hub id of an ``AutoencoderKL``.
+    ``vae`` is the folder or hub id of an ``AutoencoderKL``. The model itself is not changed.
 
     Raises:
         InputError: If a VAE is given for a model without 1,000 classes, which stock diffusers cannot run.
@@ -124,18 +120,16 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     merged = _filled(config, model.labels, state, "model to export")
     merge_difffit(merged)
-    if config.frequencies == "original" and config.hidden_size >= TIMESTEPS:
-        merged.t_embedder = with_diffusers_frequencies(merged.t_embedder)
+    if config.frequencies == "original" and config.hidden_size >= diffusers.TIMESTEPS:
+        merged.t_embedder = diffusers.with_diffusers_frequencies(merged.t_embedder)
         config = replace(config, frequencies="diffusers")
     elif config.frequencies == "original":
-        warnings.warn(
-            "stock diffusers spaces the timestep frequencies by 1/127 of their range, but this model was trained with "
-            "the original 1/128, so that its output in stock diffusers deviates",
-            stacklevel=2,
-        )
+        spacings = "spaces the timestep frequencies by 1/127 of their range, not by 1/128 as this model's training did"
+        warnings.warn(f"stock diffusers {spacings}, so that the model's output deviates there", stacklevel=2)
     transformer = folder / "transformer"
-    write_tensors(transformer / "diffusion_pytorch_model.safetensors", to_diffusers(merged.state_dict(), config))
-    write_json(transformer / _CONFIG, diffusers_settings(config))
+    tensors = diffusers.to_diffusers(merged.state_dict(), config)
+    write_tensors(transformer / "diffusion_pytorch_model.safetensors", tensors)
+    write_json(transformer / _CONFIG, diffusers.diffusers_settings(config))
     write_json(folder / _BESIDE, {"labels": model.labels, "frequencies": config.frequencies})
     if vae is not None:
         _save_pipeline(folder, vae, model.labels)
@@ -143,9 +137,7 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
 
 def _save_pipeline(folder: Path, vae: str, labels: Sequence[str]) -> None:
     """Complete an exported transformer to a ``DiTPipeline``."""
-    import diffusers
-
-    stock: Any = diffusers
+    stock: Any = import_module("diffusers")  # only here: it takes seconds
     stock.DiTPipeline(
         transformer=stock.DiTTransformer2DModel.from_pretrained(folder / "transformer"),
         vae=stock.AutoencoderKL.from_pretrained(vae),
@@ -156,56 +148,38 @@ def _save_pipeline(folder: Path, vae: str, labels: Sequence[str]) -> None:
 
 
 def dit_config(source: str) -> DiTConfig | None:
-    """Architecture of a DiT without its weights, without network access; none where no config here says.
-
-    Args:
-        source: A weights folder, a diffusers folder or a hub id, as for :func:`load_dit`.
-    """
-    path = find_model(source, TRANSFORMER)
-    if path is None:
-        size = source.removeprefix(PUBLISHED)
-        published = size != source and size.isdigit()
-        return DiTConfig.named("DiT-XL/2", input_size=int(size) // 8, num_classes=1000) if published else None
-    own = read_config(path / _CONFIG)
-    if "labels" in own:
-        return DiTConfig(**own["config"])
-    transformer = own if "num_embeds_ada_norm" in own else read_config(path / "transformer" / _CONFIG)
-    return config_from_diffusers(transformer) if transformer else None
+    """Architecture of a DiT's folder or hub id, without network access; none if its settings are not here."""
+    if path := find_model(source, TRANSFORMER):
+        with suppress(InputError):  # loading the model will raise it
+            return _read_settings(path)[0]
+    size = source.removeprefix(PUBLISHED)
+    published = size != source and size.isdigit()
+    return DiTConfig.named("DiT-XL/2", input_size=int(size) // 8, num_classes=1000) if published else None
 
 
 def dit_labels(source: str) -> Sequence[str] | None:
-    """Classes of a DiT without its weights; none where neither a config nor their number says.
+    """Classes of a DiT that :func:`load_dit` would load, without network access; none if they are not known.
 
-    Args:
-        source: As for :func:`load_dit`. Of a safetensors file, only the number of its classes is read.
+    They are known from the settings in a folder. 1,000 classes, also those of a safetensors file, are ImageNet's.
     """
-    path = find_model(source, TRANSFORMER) or Path()
-    own = read_config(path / _CONFIG) | read_config(path / _BESIDE)
-    if "labels" in own:
-        return [str(label) for label in own["labels"]]
+    path = find_model(source, TRANSFORMER)
+    with suppress(InputError):
+        if path and (labels := _read_settings(path)[1]):
+            return labels
     config = dit_config(source)
-    return class_list("imagenet1k") if (config.num_classes if config else _label_rows(path)) == 1000 else None
+    count = config.num_classes if config else None
+    if path and path.suffix == ".safetensors":
+        table = "y_embedder.embedding_table.weight"
+        with suppress(SafetensorError, OSError), safe_open(path, "pt") as tensors:
+            count = tensors.get_slice(table).get_shape()[0] - 1 if table in tensors.keys() else None  # noqa: SIM118
+    return class_list("imagenet1k") if count == 1000 else None
 
 
-def _label_rows(path: Path) -> int | None:
-    """Classes in the label table of a safetensors file, of which nothing else is read."""
-    if path.suffix != ".safetensors":
-        return None
-    table = "y_embedder.embedding_table.weight"
-    with safe_open(path, "pt") as tensors:
-        return int(tensors.get_slice(table).get_shape()[0]) - 1 if table in tensors.keys() else None  # noqa: SIM118
-
-
-def _from_own(folder: Path, weights: Weights) -> DiT:
-    """DiT of one of this project's weights folders, and of the base it refers to."""
-    saved = _read_settings(folder / _CONFIG)
-    with _understood(folder / _CONFIG):
-        config, labels = DiTConfig(**saved["config"]), _texts(saved["labels"])
-        base = saved["base"] and {name: str(saved["base"][name]) for name in ("source", "hash")}
-        licences = tuple(_texts(saved.get("licences", [])))
+def _own_state(folder: Path, config: DiTConfig, labels: Sequence[str], own: dict[str, Any], weights: Weights) -> State:
+    """State dict of one of this project's weights folders and of its base."""
     averaged = weights == "ema" and (folder / "ema.safetensors").is_file()
-    state = read_file(folder / ("ema.safetensors" if averaged else "model.safetensors"))
-    if base:
+    state: State = read_file(folder / ("ema.safetensors" if averaged else "model.safetensors"))
+    if base := own["base"]:
         source = folder / base["source"]
         model = load_dit(str(source) if source.exists() else base["source"], labels=labels, num_heads=config.num_heads)
         frozen = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
@@ -213,26 +187,24 @@ def _from_own(folder: Path, weights: Weights) -> DiT:
             where, expected = f"base {base['source']} of {folder}", "those that the fine-tuning started from"
             raise InputError.weights(where, "other weights", expected, "Restore the base")
         state |= frozen
-    model = _filled(config, labels, state, folder)
-    model.licences = licences
-    return model
+    return state
 
 
 def published_licences(config: DiTConfig) -> tuple[str, ...]:
-    """Terms of the published weights, DiT-XL/2, which alone have this size and these frequencies; else none."""
+    """Terms of the published DiT-XL/2 weights, known by their size and frequencies; none for other weights."""
     published = (config.hidden_size, config.depth, config.frequencies) == (1152, 28, "original")
     return (PUBLISHED_LICENCE,) if published else ()
 
 
-def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_heads: int | None) -> DiT:
-    """DiT of a state dict in the original naming. The shapes of its tensors give the architecture."""
+def _architecture(state: State, where: Path, num_heads: int | None) -> DiTConfig:
+    """Architecture of a DiT from the shapes in its state dict with the original names."""
     try:
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         patches = state["pos_embed"].shape[1]
         classes = len(state["y_embedder.embedding_table.weight"]) - 1
         out = len(state["final_layer.linear.bias"]) // patch**2
         inner = len(state["blocks.0.mlp.fc1.bias"])
-    except (KeyError, ValueError, IndexError) as error:  # nothing of the name, or of another shape
+    except (KeyError, ValueError, IndexError) as error:  # a missing tensor, or one of another shape
         found = f"no {error.args[0]}" if isinstance(error, KeyError) else "tensors of other shapes"
         raise InputError.weights(where, found, "the state dict of a DiT", "Give a DiT's weights") from None
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
@@ -240,7 +212,7 @@ def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_hea
     if heads is None:
         found = f"a DiT of width {hidden} and depth {depth}"
         raise InputError.weights(where, found, "a published size, or the number of attention heads", "Set num_heads")
-    config = DiTConfig(
+    return DiTConfig(
         input_size=round(patches**0.5) * patch,
         num_classes=classes,
         in_channels=channels,
@@ -252,44 +224,20 @@ def _from_state(state: State, where: Path, labels: Sequence[str] | None, num_hea
         learn_sigma=out == 2 * channels,
         frequencies="original",
     )
-    return _filled(config, _names(classes, labels), state, where)
 
 
-def _from_diffusers(folder: Path, labels: Sequence[str] | None) -> DiT:
-    """DiT of a folder with diffusers' ``DiTTransformer2DModel`` or with a pipeline that contains one."""
-    transformer = folder / "transformer" if (folder / "transformer").is_dir() else folder
-    saved = _read_settings(transformer / _CONFIG)
-    if saved.get("_class_name") != "DiTTransformer2DModel":
-        found = f"a {saved.get('_class_name', 'config.json of no known format')}"
-        expected = "a DiTTransformer2DModel, a DiTPipeline, or a weights folder of dgs"
-        raise InputError.weights(folder, found, expected, "Give the folder of a DiT")
-    files = [f for f in sorted(transformer.iterdir()) if re.fullmatch(r"diffusion_pytorch_model(-.*)?\.\w+", f.name)]
-    files = [f for f in files if f.suffix == ".safetensors"] or [f for f in files if f.suffix == ".bin"]
+def _diffusers_state(folder: Path, config: DiTConfig) -> State:
+    """State dict, with the original names, of a ``DiTTransformer2DModel`` or of the one in a ``DiTPipeline``."""
+    files = sorted(_transformer(folder).iterdir())
+    files = [file for file in files if re.fullmatch(r"diffusion_pytorch_model(-.*)?\.\w+", file.name)]
     state: State = {}
-    for file in files:
+    for file in [f for f in files if f.suffix == ".safetensors"] or [f for f in files if f.suffix == ".bin"]:
         state |= read_file(file)
-    with _understood(transformer / _CONFIG):
-        config = config_from_diffusers(saved)
-    names: Sequence[str] = _names(config.num_classes, labels)
-    if (folder / _BESIDE).is_file():
-        beside = _read_settings(folder / _BESIDE)
-        with _understood(folder / _BESIDE):
-            config, names = replace(config, frequencies=beside["frequencies"]), _texts(beside["labels"])
-    return _filled(config, names, to_original(state, config, transformer), transformer)
-
-
-def _names(count: int, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Labels of classes that the source does not name: those asked for, where their number is the same.
-
-    A source of 1,000 classes always has the classes of ImageNet.
-    """
-    if labels is not None and len(labels) == count != 1000:
-        return tuple(labels)
-    return default_labels(count)
+    return diffusers.to_original(state, config, folder)
 
 
 def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: object) -> DiT:
-    """DiT of an architecture with the tensors of a state dict, in float32."""
+    """DiT of this architecture with the tensors of a state dict, in float32."""
     with torch.device("meta"):
         model = DiT(config, labels)
         for index, block in enumerate(model.blocks):
@@ -297,10 +245,9 @@ def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: objec
                 add_scales(block)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {name: tensor.shape for name, tensor in state.items()}
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    if wrong:
-        shapes = (f"{name} {tuple(found[name]) if name in found else 'missing'}" for name in wrong[:3])
-        needed = (f"{tuple(expected[name]) if name in expected else 'nothing'}" for name in wrong[:3])
+    if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))[:3]:
+        shapes = (f"{name} {tuple(found[name]) if name in found else 'missing'}" for name in wrong)
+        needed = (f"{tuple(expected[name]) if name in expected else 'nothing'}" for name in wrong)
         raise InputError.weights(where, ", ".join(shapes), ", ".join(needed))
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return model
@@ -309,31 +256,43 @@ def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: objec
 def _select(content: Any, weights: Weights, path: Path) -> State:  # noqa: ANN401
     """The state dict asked for, from a training checkpoint or from a file with nothing else."""
     if isinstance(content, dict) and ("ema" in content or "model" in content):
-        key = "ema" if weights == "ema" and "ema" in content else "model"
-        content = content.get(key)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError.weights(path, "no state dict", "a DiT's tensors by name", "Give the file of a DiT's weights")
-    return content
+        content = content.get("ema" if weights == "ema" and "ema" in content else "model")
+    return as_state(content, path)
 
 
-@contextmanager
-def _understood(path: Path) -> Iterator[None]:
-    """Turn an error of settings whose names, types or ranges are not a DiT's into one that names their file."""
+def _transformer(folder: Path) -> Path:
+    """Folder of the transformer in a pipeline's folder, or the folder itself."""
+    return folder / "transformer" if (folder / "transformer").is_dir() else folder
+
+
+def _read_settings(folder: Path) -> Saved:
+    """Settings of a weights folder of this project, of a ``DiTTransformer2DModel`` or of a ``DiTPipeline``."""
+    expected, remedy = "the settings of a DiT that this version knows", "Give a model's folder as it was written"
+    path, beside = folder / _CONFIG, read_json(folder / _BESIDE, expected, remedy, default={})
+    saved = read_json(path, expected, remedy, default={})
+    if saved.get("format") != FORMAT:
+        path = _transformer(folder) / _CONFIG
+        saved = read_json(path, expected, remedy)
     try:
-        yield
+        if saved.get("format") == FORMAT:
+            base = saved["base"] and {name: str(saved["base"][name]) for name in ("source", "hash")}
+            own = {"base": base, "licences": tuple(_texts(saved.get("licences", [])))}
+            return DiTConfig(**saved["config"]), _texts(saved["labels"]), own
+        if saved.get("_class_name") != "DiTTransformer2DModel":
+            raise ValueError(f"{saved.get('_class_name', 'no format')} instead of a DiTTransformer2DModel")
+        config = diffusers.config_from_diffusers(saved)
+        if not beside:
+            return config, (), {}
+        path = folder / _BESIDE
+        return replace(config, frequencies=beside["frequencies"]), _texts(beside["labels"]), {}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = " with ".join(error.parts[:2]) if isinstance(error, InputError) else str(error)
         found = f"no {found}" if isinstance(error, KeyError) else found
-        remedy = "Give a model's folder as it was written, or the version of dgs that wrote it"
-        raise InputError.weights(path, found, "the settings of a DiT that this version knows", remedy) from None
+        raise InputError.weights(path, found, expected, f"{remedy}, or the version of dgs that wrote it") from None
 
 
 def _texts(texts: object) -> list[str]:
-    """Labels or licences of a file, checked to be texts."""
+    """Labels or licences of a file. A TypeError says that they are no texts."""
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise TypeError("labels or licences that are no list of texts")
     return texts
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    return read_json(path, "the settings of a model", "Give a model's folder")

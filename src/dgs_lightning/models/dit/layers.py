@@ -1,6 +1,7 @@
 """The layers of a DiT, in the state-dict naming of its original release."""
 
 import math
+from collections import OrderedDict
 from typing import Literal
 
 import torch
@@ -19,8 +20,7 @@ class PatchEmbedder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Latents ``(B, C, H, W)`` to tokens ``(B, N, D)``."""
-        tokens: Tensor = self.proj(x)
-        return tokens.flatten(2).transpose(1, 2)
+        return torch.flatten(self.proj(x), 2).transpose(1, 2)
 
 
 class TimestepEmbedder(nn.Module):
@@ -79,21 +79,6 @@ class Attention(nn.Module):
         return _scaled(self.proj(mixed.transpose(1, 2).reshape(batch, length, width)), self.gamma2)
 
 
-class Mlp(nn.Module):
-    """Two linear layers with the tanh form of GELU between them."""
-
-    def __init__(self, hidden_size: int, mlp_ratio: float) -> None:
-        super().__init__()
-        inner = int(hidden_size * mlp_ratio)
-        self.fc1 = nn.Linear(hidden_size, inner)
-        self.fc2 = nn.Linear(inner, hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, N, D)`` to tokens."""
-        out: Tensor = self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
-        return out
-
-
 class Block(nn.Module):
     """Transformer block. The condition shifts and scales its norms and gates its branches (adaLN-Zero)."""
 
@@ -104,15 +89,16 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False)
         self.attn = Attention(hidden_size, num_heads)
-        self.mlp = Mlp(hidden_size, mlp_ratio)
+        inner = int(hidden_size * mlp_ratio)
+        layers = {"fc1": nn.Linear(hidden_size, inner), "act": nn.GELU("tanh"), "fc2": nn.Linear(inner, hidden_size)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
         self.register_parameter("gamma1", None)
         self.register_parameter("gamma2", None)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Tokens ``(B, N, D)`` and conditions ``(B, D)`` to tokens."""
-        modulation = self.adaLN_modulation(condition)[:, None].chunk(6, dim=2)
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.adaLN_modulation(condition)[:, None].chunk(6, dim=2)
         attended = self.attn(torch.addcmul(shift, self.norm(x), 1 + scale))
         x = torch.addcmul(x, _scaled(gate, self.gamma1), attended)
         processed = self.mlp(torch.addcmul(mlp_shift, self.norm(x), 1 + mlp_scale))
@@ -142,8 +128,8 @@ def _scaled(x: Tensor, gamma: Tensor | None) -> Tensor:
 def position_table(hidden_size: int, side: int) -> Tensor:
     """Fixed 2D sine-cosine position table of a square grid, shape ``(1, side * side, hidden_size)``.
 
-    The width is a multiple of 4. The first half of a row encodes the column, the second the row of the grid, each as
-    sines, then cosines.
+    ``hidden_size`` is a multiple of 4. The first half of each position's values encodes the column, the second half
+    the row, each as sines, then cosines.
     """
     quarter = hidden_size // 4
     rates = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)

@@ -1,8 +1,8 @@
-"""The class-conditional diffusion transformer (DiT): its architecture, its network, its initial values."""
+"""The class-conditional diffusion transformer (DiT): architecture, network and initial values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.errors import InputError, listed
-from dgs_lightning.models.dit.layers import (
-    Block,
-    FinalLayer,
-    LabelEmbedder,
-    PatchEmbedder,
-    TimestepEmbedder,
-    position_table,
-)
+from dgs_lightning.models.dit import layers
 from dgs_lightning.seeding import generator
 
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # width, depth, heads
@@ -27,9 +20,12 @@ _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (115
 class DiTConfig:
     """Architecture of a DiT; ``input_size`` is the side of the square latent, not of the image.
 
-    ``frequencies`` says how the sinusoids of the timestep are spaced: the original release divides their range by
-    128, stock diffusers by 127. Weights need the spacing that they were trained with. New models take that of
-    diffusers, so that stock diffusers runs them unchanged.
+    ``frequencies`` is the spacing of the timestep's sinusoids: the original release divides their range by 128, stock
+    diffusers by 127. Weights need the spacing that they were trained with. New models have that of diffusers, so that
+    stock diffusers runs them unchanged.
+
+    Raises:
+        InputError: If a setting has another type, is too small, or does not fit another one.
     """
 
     input_size: int
@@ -45,24 +41,18 @@ class DiTConfig:
     frequencies: Literal["original", "diffusers"] = "diffusers"
 
     def __post_init__(self) -> None:
-        """Check that a DiT can be built.
-
-        Raises:
-            InputError: If a setting is of another type, or too small, or two do not fit.
-        """
+        """Check that a DiT can be built."""
         for part in fields(self):
             value, least = getattr(self, part.name), 0 if part.name == "input_size" else 1
             if part.type is int and (type(value) is not int or value < least):
-                expected = f"at least {least}"
-            elif part.type is float and not isinstance(value, int | float):
-                expected = "a number"
-            elif part.name == "frequencies" and value not in ("original", "diffusers"):
-                expected = "original or diffusers"
-            elif part.name == "hidden_size" and value % 4:
-                expected = "a multiple of 4, for sines and cosines of column and row"
-            else:
-                continue
-            raise InputError.setting(f"DiT {part.name}", repr(value), expected)
+                raise InputError.setting(f"DiT {part.name}", repr(value), f"a whole number, at least {least}")
+            if part.type is float and not isinstance(value, int | float):
+                raise InputError.setting(f"DiT {part.name}", repr(value), "a number")
+        if self.frequencies not in ("original", "diffusers"):
+            raise InputError.choice("DiT frequencies", self.frequencies, ("original", "diffusers"))
+        if self.hidden_size % 4:
+            expected = "a multiple of 4, for sines and cosines of column and row"
+            raise InputError.setting("DiT hidden_size", self.hidden_size, expected)
         for size, divisor in (("input_size", "patch_size"), ("hidden_size", "num_heads")):
             length, by = getattr(self, size), getattr(self, divisor)
             if length % by:
@@ -75,34 +65,23 @@ class DiTConfig:
         return self.in_channels * (2 if self.learn_sigma else 1)
 
     @classmethod
-    def named(
-        cls, name: str, *, input_size: int, num_classes: int, in_channels: int = 4, learn_sigma: bool = True
-    ) -> "DiTConfig":
-        """Published sizes ``DiT-{S,B,L,XL}/PATCH`` (Peebles & Xie, ICCV 2023, Table 1).
+    def named(cls, name: str, **others: Any) -> "DiTConfig":  # noqa: ANN401  (the other fields of this class)
+        """Published sizes ``DiT-{S,B,L,XL}/PATCH`` (Peebles & Xie, ICCV 2023, Table 1), with the other fields given.
 
         Raises:
-            InputError: If the name is of another form.
+            InputError: If the name has another form.
         """
         size, _, patch = name.removeprefix("DiT-").partition("/")
         if size not in _SIZES or not patch.isdecimal() or int(patch) == 0:
             expected = f"DiT-SIZE/PATCH with SIZE one of {', '.join(_SIZES)}"
             raise InputError.setting(f"DiT {name!r}", "no such size", expected, "Write for example DiT-S/2")
         hidden_size, depth, num_heads = _SIZES[size]
-        return cls(
-            input_size=input_size,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            patch_size=int(patch),
-            hidden_size=hidden_size,
-            depth=depth,
-            num_heads=num_heads,
-            learn_sigma=learn_sigma,
-        )
+        return cls(patch_size=int(patch), hidden_size=hidden_size, depth=depth, num_heads=num_heads, **others)
 
 
 def known_heads(hidden_size: int, depth: int) -> int | None:
     """Number of attention heads of the published size with this width and depth, if there is one."""
-    return next((heads for width, layers, heads in _SIZES.values() if (width, layers) == (hidden_size, depth)), None)
+    return {(width, count): heads for width, count, heads in _SIZES.values()}.get((hidden_size, depth))
 
 
 class DiT(nn.Module):
@@ -113,8 +92,7 @@ class DiT(nn.Module):
 
     Args:
         config: Architecture.
-        labels: Name of each class, in the model's order. By default the 1,000 WordNet ids of ImageNet in rank order
-            where there are 1,000 classes, otherwise ``"0", "1", ...``.
+        labels: Name of each class, in the model's order; by default those of :func:`default_labels`.
 
     Attributes:
         labels: Name of each class, in the order of the label table.
@@ -129,24 +107,22 @@ class DiT(nn.Module):
         self.licences: tuple[str, ...] = ()
         self.checkpointing = False
         hidden = config.hidden_size
-        self.x_embedder = PatchEmbedder(config.in_channels, hidden, config.patch_size)
-        self.t_embedder = TimestepEmbedder(hidden, config.frequencies)
-        self.y_embedder = LabelEmbedder(config.num_classes, hidden)
-        self.pos_embed = nn.Parameter(position_table(hidden, config.input_size // config.patch_size), False)
-        blocks = [Block(hidden, config.num_heads, config.mlp_ratio) for _ in range(config.depth)]
-        self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
-        self.final_layer = FinalLayer(hidden, config.patch_size**2 * config.out_channels)
+        self.x_embedder = layers.PatchEmbedder(config.in_channels, hidden, config.patch_size)
+        self.t_embedder = layers.TimestepEmbedder(hidden, config.frequencies)
+        self.y_embedder = layers.LabelEmbedder(config.num_classes, hidden)
+        self.pos_embed = nn.Parameter(layers.position_table(hidden, config.input_size // config.patch_size), False)
+        blocks = [layers.Block(hidden, config.num_heads, config.mlp_ratio) for _ in range(config.depth)]
+        self.blocks: Sequence[layers.Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
+        self.final_layer = layers.FinalLayer(hidden, config.patch_size**2 * config.out_channels)
 
     @property
     def null_label(self) -> int:
-        """Class index that stands for no label."""
+        """Class index that means no class."""
         return self.config.num_classes
 
     @torch.no_grad()
     def relabel(self, labels: Sequence[str]) -> None:
         """Change the classes of the label table. Known labels keep their rows; new ones start as the null label's row.
-
-        A list that includes all old labels extends the table; a list of other labels replaces it.
 
         Raises:
             InputError: If a label is listed twice.
@@ -165,8 +141,7 @@ class DiT(nn.Module):
             InputError: If the model does not know one of them.
         """
         position = {label: index for index, label in enumerate(self.labels)}
-        unknown = sorted(set(labels) - position.keys())
-        if unknown:
+        if unknown := sorted(set(labels) - position.keys()):
             remedy = "Choose a model that was trained on them, or leave them out"
             raise InputError.labels("labels", f"labels of the model ({listed(self.labels)})", remedy, unknown=unknown)
         return torch.tensor([position[label] for label in labels])
@@ -198,7 +173,7 @@ class DiT(nn.Module):
         return self.unpatchify(self.final_layer(tokens, condition))
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
-        """Put patches ``(B, N, P*P*C)`` back in their places, ``(B, C, H, W)``."""
+        """Put patches ``(B, N, P*P*C)`` in their places, ``(B, C, H, W)``."""
         patch, side = self.config.patch_size, self.config.input_size // self.config.patch_size
         grid = tokens.reshape(-1, side, side, patch, patch, self.config.out_channels)
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, self.config.out_channels, side * patch, side * patch)
@@ -212,7 +187,7 @@ def _distinct(labels: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def default_labels(num_classes: int) -> tuple[str, ...]:
-    """Labels of classes that have no names: ImageNet's WordNet ids where there are 1,000, else their numbers."""
+    """Labels of classes without names: the WordNet ids of ImageNet in rank order for 1,000 classes, else numbers."""
     return class_list("imagenet1k") if num_classes == 1000 else tuple(str(index) for index in range(num_classes))
 
 

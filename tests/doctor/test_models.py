@@ -7,10 +7,10 @@ import pytest
 from huggingface_hub import constants
 
 from dgs_lightning.data.classes import class_list
+from dgs_lightning.doctor.examination import resolved
 from dgs_lightning.doctor.finding import Finding
 from dgs_lightning.doctor.images import open_trees
-from dgs_lightning.doctor.labels import check_labels_of_models
-from dgs_lightning.doctor.weights import check_weights
+from dgs_lightning.doctor.models import check_labels_of_models, check_weights
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
@@ -19,7 +19,7 @@ from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 
 
 def stages_of(experiment: Experiment) -> list[Stage]:
-    return [replace(stage, config=stage.settings(Path("run"))) for stage in Plan(experiment).everything()]
+    return resolved(Plan(experiment).everything(), experiment)
 
 
 def weights(experiment: Experiment) -> list[Finding]:
@@ -119,7 +119,7 @@ def test_classes_that_the_dit_does_not_know_are_a_problem_unless_fine_tuning_add
     experiment = replace(healthy, dit=str(tmp_path / "woof"))
     [found] = labels(experiment)
     assert found.level == "problem"
-    assert "10 of 10 classes" in found.what
+    assert "10 unknown labels" in found.what
     assert "label_table=replace and leave out" in found.remedy
     replacing = {"model": {"init_args": {"label_table": "replace"}}}
     assert labels(replace(experiment, finetune=replacing, methods=["minimax_dgs"]))[0].level == "ok"
@@ -146,5 +146,5 @@ def test_an_estimator_must_know_every_class(healthy: Experiment, tmp_path: Path)
     (tmp_path / "own" / "config.json").write_text(json.dumps(config))
     [found] = labels(replace(healthy, estimator=str(tmp_path / "own")))
     assert found.level == "problem"
-    assert "1 of 10 classes (n01440764)" in found.what
+    assert "1 unknown label (n01440764)" in found.what
     assert "leave 'estimator' out" in found.remedy

@@ -1,0 +1,38 @@
+"""Editions of ImageNet and its subsets: ImageNet's own images, or another split of them."""
+
+from collections.abc import Mapping
+
+from dgs_lightning.data.classes import imagenet_index, list_with
+
+FASTAI = {"imagewoof": (9_025, 3_929), "imagenette": (9_469, 3_925)}  # images for training and validation
+IMAGENET_TRAIN, IMAGENET_VAL = range(732, 1_301), 50  # images of one class
+
+
+def edition_of(train: Mapping[str, int], val: Mapping[str, int]) -> tuple[str, str] | None:
+    """Edition of an image set, told by its numbers of images; ``None`` if its classes are not all ImageNet's.
+
+    Args:
+        train: Number of training images of each class.
+        val: Number of validation images of each class.
+
+    Returns:
+        The edition in words, and advice, which is empty if accuracies can be compared with published ones.
+    """
+    if train.keys() != val.keys() or any(imagenet_index(label) is None for label in train):
+        return None
+    known, sizes = list_with(set(train)), (sum(train.values()), sum(val.values()))
+    name, fastai = known or "this part of ImageNet", FASTAI.get(known or "")
+    numbers = f"{sizes[0]:,} training and {sizes[1]:,} validation images"
+    if all(count in IMAGENET_TRAIN for count in train.values()) and set(val.values()) == {IMAGENET_VAL}:
+        return f"{name} with ImageNet's own images, as the published numbers: {numbers}", ""
+    if sizes == fastai:
+        return (
+            f"{name} as fastai split it ({numbers}); published numbers are on ImageNet's own, with {IMAGENET_VAL} "
+            "validation images a class",
+            "Do not compare accuracies with published ones; for that, take the class folders from ILSVRC 2012",
+        )
+    other = f" nor fastai's {fastai[0]:,} and {fastai[1]:,}" if fastai else ""
+    return (
+        f"{name}: {numbers}, neither ImageNet's about 1,300 and {IMAGENET_VAL} a class{other}",
+        "Check that all images were copied or unpacked; do not compare accuracies with published ones",
+    )

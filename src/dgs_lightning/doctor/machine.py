@@ -1,0 +1,69 @@
+"""Processors, disk and memory of this machine against those that an experiment takes."""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from rich.filesize import decimal
+
+from dgs_lightning.datamodules.images import MEMORY
+from dgs_lightning.doctor.finding import Finding, ok, problem, warning
+from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.tasks.work import Work
+
+CORES = len(os.sched_getaffinity(0))
+
+
+def check_devices(experiment: Experiment) -> Iterator[Finding]:
+    """GPUs and cores found, against ``trainer.devices``, ``trainer.accelerator``, ``jobs`` and ``threads``."""
+    gpus = torch.cuda.device_count()
+    names = ", ".join(sorted({torch.cuda.get_device_name(index) for index in range(gpus)}))
+    yield ok(f"this machine: {CORES} CPU cores, {gpus} GPUs{f' ({names})' if names else ''}")
+    accelerator, wanted = experiment.trainer.get("accelerator", "auto"), _wanted(experiment)
+    on_gpus = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus > 0)
+    if on_gpus and wanted > gpus:
+        remedy = f"Set trainer.devices={gpus}" if gpus else "Set trainer.accelerator=auto, or run where there is a GPU"
+        yield problem(f"trainer.devices={wanted} with accelerator {accelerator}: {gpus} GPUs found", remedy)
+    processes = max(experiment.jobs, 1 if on_gpus else wanted)
+    if processes * experiment.threads > CORES:
+        what = f"{processes} processes of {experiment.threads} threads on {CORES} cores get in each other's way"
+        jobs = max(1, CORES // experiment.threads)
+        yield warning(what, f"Set jobs={jobs}, or fewer threads (results depend on threads, too)")
+
+
+def _wanted(experiment: Experiment) -> int:
+    """Number of devices that the trainer is to use; 1 if it takes all that there are."""
+    devices = experiment.trainer.get("devices", 1)
+    named = devices if isinstance(devices, list) else str(devices).split(",")
+    counted = not isinstance(devices, list) and str(devices).isdigit()
+    return max(1, int(devices)) if counted else len(named)
+
+
+def check_disk(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Finding]:
+    """Images, latent cache and checkpoints, against the free space of the disk that the run writes to."""
+    sizes = Counter({"images": 0, "latent cache": 0, "DiT checkpoints": 0})
+    for work in works.values():
+        sizes[work.files] += work.disk
+    folder = Path(experiment.output or "runs").absolute()
+    while not folder.exists():
+        folder = folder.parent
+    total, free = sizes.total(), shutil.disk_usage(folder).free
+    parts = ", ".join(f"{name} {decimal(size)}" for name, size in sizes.items() if size)
+    what = f"disk: about {decimal(total)} ({parts}), {decimal(free)} free"
+    yield ok(what) if total < free else problem(what, "Free space, or give --output on another disk")
+
+
+def check_memory(works: Mapping[str, Work]) -> Iterator[Finding]:
+    """Parameters, optimiser and Minimax memories of the DiT's training, against the memory of the GPU or machine."""
+    size = max((work.memory for work in works.values()), default=0)
+    if not size:
+        return
+    gpu = torch.cuda.is_available()
+    there = torch.cuda.get_device_properties(0).total_memory if gpu else MEMORY
+    what = f"memory: about {decimal(size)} for training the DiT, activations aside; {decimal(there)} in this "
+    what += "GPU" if gpu else "machine"
+    smaller = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
+    yield ok(what) if size < there else problem(what, f"Keep smaller memories ({smaller}), or use a larger machine")

@@ -1,0 +1,214 @@
+"""Work and space that each task takes, from its settings and the size of its inputs. Nothing is built or run."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+import dgs_lightning
+from dgs_lightning.bounds import with_defaults
+from dgs_lightning.configs import class_name
+from dgs_lightning.data.latents import CacheSettings
+from dgs_lightning.diffusion.memory import memory_bytes
+from dgs_lightning.models.codec import keeps_variances, latent_shape
+from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
+from dgs_lightning.models.dit.formats import dit_config
+from dgs_lightning.models.dit.network import DiT, DiTConfig
+from dgs_lightning.models.trial import Classifier, Network
+from dgs_lightning.tasks.diffusion_settings import ModelSize
+from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
+
+Settings = Mapping[str, Any]
+TRAINING = 3  # forward passes that take as long as one forward and backward pass
+FLOAT = 4  # bytes of a parameter
+IN_TRAINING = 4  # further copies of a trained parameter: gradient, two of Adam, moving average
+ON_DISK = 6  # copies of it: itself, two of Adam and the average in a checkpoint; raw and averaged as weights
+UNLIMITED = {"max_epochs": None, "max_steps": -1, "limit_train_batches": 1.0, "accumulate_grad_batches": 1}
+LIGHTNING_EPOCHS = 1_000  # of a trainer without any limit
+
+
+@dataclass
+class Inputs:
+    """Sizes of the inputs of tasks.
+
+    Args:
+        classes: Number of classes.
+        side: Side of the images in pixels.
+        channels: Channels of the images.
+        latent_shape: Shape ``(C, h, w)`` of a latent.
+        images: Number of images or latents in each folder.
+        dits: Architectures of DiTs that are not trained yet, by their folder of weights.
+    """
+
+    classes: int
+    side: int
+    channels: int
+    latent_shape: tuple[int, int, int]
+    images: dict[str, int]
+    dits: dict[str, DiTConfig] = field(default_factory=dict)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of a decoded image. A PNG file rarely has more."""
+        return self.side**2 * self.channels
+
+    def count(self, folder: str | None) -> int:
+        """Number of images or latents in a folder; 0 for an unknown folder."""
+        return 0 if folder is None else self.images.get(Path(folder).as_posix(), 0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work and space that a stage takes.
+
+    Args:
+        what: What is counted; empty if it is too quick to count.
+        count: The number of these.
+        passes: Images that pass forward through the network; 0 for passes that are not counted.
+        network: The network; ``None`` if its architecture is not known.
+        images: Images or latents that it writes into its folder.
+        files: Kind of its large files.
+        disk: Bytes of its large files.
+        memory: Bytes in memory during a training, without activations.
+    """
+
+    what: str
+    count: int = 0
+    passes: int = 0
+    network: Network | None = None
+    images: int = 0
+    files: str = "images"
+    disk: int = 0
+    memory: int = 0
+
+
+def set_of(images: int, inputs: Inputs) -> Work:
+    """Work of a command that writes so many images, which is too quick to count."""
+    return Work("", images=images, disk=images * inputs.image_bytes)
+
+
+def work_of(config: Settings, inputs: Inputs) -> Work | None:
+    """Work of a ``dgs fit`` or ``dgs predict`` with these settings; ``None`` if its task is not one of this package."""
+    model, data = settings_of(config["model"]), settings_of(config["data"])
+    counted = _WORK.get(class_name(config["model"]) or "")
+    return counted(model, data, config["trainer"], inputs) if model and data and counted else None
+
+
+def settings_of(section: Settings) -> Settings | None:
+    """All settings of a task or datamodule, defaults included; ``None`` if its class is not one of this package.
+
+    Args:
+        section: The settings ``model`` or ``data`` of a command.
+    """
+    kind = getattr(dgs_lightning, class_name(section) or "", None)
+    return None if kind is None else with_defaults(kind, section.get("init_args") or {})
+
+
+def encoding(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of ``EncodingTask``: the latents of each image."""
+    images, codec = inputs.count(data["predict"]), model["codec"]
+    shape, flips = latent_shape(codec, inputs.side, inputs.channels), 2 if model["flips"] else 1
+    cache = CacheSettings("", "", shape, keeps_variances(codec), flips, model["dtype"])
+    return Work("images encoded", images, images=images, files="latent cache", disk=cache.bytes_for(images))
+
+
+def diffusion(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of ``DiffusionTask`` and ``MinimaxTask``: training steps, and the memories of the criteria."""
+    batch, steps, dit = data["batch_size"], trainer.get("max_steps", -1), _dit(model, inputs)
+    if steps < 0:
+        steps = (trainer.get("max_epochs") or LIGHTNING_EPOCHS) * max(1, inputs.count(data["cache"]) // batch)
+    work = Work(f"training steps of the DiT on {batch} images", steps, TRAINING * steps * batch, dit)
+    if dit is None:
+        return work
+    total, trained = parameters(dit, model["train"] if model["dit"] else "full")
+    memories = 0
+    if criteria := model.get("criteria"):
+        values = dit.in_channels * dit.input_size**2
+        dtype = getattr(torch, criteria["memory_dtype"])
+        memories = 2 * memory_bytes(inputs.classes, criteria["memory_size"], values, dtype)  # of real and generated
+    disk, memory = FLOAT * ON_DISK * trained + memories, FLOAT * (total + IN_TRAINING * trained) + memories
+    return replace(work, files="DiT checkpoints", disk=disk, memory=memory)
+
+
+def parameters(dit: DiTConfig, train: str) -> tuple[int, int]:
+    """Numbers of parameters of a DiT with the setting ``train`` of ``DiffusionTask``: all, and those that it trains."""
+    difffit = train in ("half", "all")
+    with torch.device("meta"):
+        model = DiT(dit)
+        if difffit:
+            add_difffit(model, train)  # type: ignore[arg-type]
+    mark_trainable(model, "difffit" if difffit else train)  # type: ignore[arg-type]
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def _dit(model: Settings, inputs: Inputs) -> DiTConfig | None:
+    """Architecture of the DiT that a task loads or makes; ``None`` if it is not known."""
+    if not model["dit"]:
+        return ModelSize.of(model["size"]).config(inputs.latent_shape, inputs.classes)
+    return inputs.dits.get(model["dit"]) or dit_config(model["dit"])
+
+
+def generation(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of ``GenerationTask``: denoising steps, each with two passes under classifier-free guidance."""
+    images, steps = inputs.classes * data["images_per_class"], model["steps"]
+    passes = images * steps * (1 if model["guidance_scale"] == 1 else 2)
+    disk = images * inputs.image_bytes
+    return Work(f"images generated in {steps} steps", images, passes, _dit(model, inputs), images, disk=disk)
+
+
+def scoring(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of ``ScoringTask``: the difficulty of each image."""
+    return Work("images scored", inputs.count(data["predict"]))
+
+
+def classification(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of ``ClassificationTask``: epochs on the training images, and evaluations on the validation images."""
+    images = inputs.count(data["train"])
+    if folds := data["cross_fitting"]["folds"]:
+        images = images * (folds - 1) // folds
+    epochs, evaluations = training_length(trainer, images, data["batch_size"], inputs.classes)
+    passes = TRAINING * epochs * images + evaluations * inputs.count(data["val"])
+    side = data["image_size"] or inputs.side
+    network = Classifier(model["network"], inputs.classes, side, inputs.channels, model["width"])
+    return Work("networks trained", 1, passes, network)
+
+
+def training_length(trainer: Settings, images: int, batch_size: int, classes: int) -> tuple[int, int]:
+    """Epochs of a classifier's training, and the number of evaluations in it.
+
+    Args:
+        trainer: Settings of the trainer, with its callbacks as in YAML.
+        images: Number of training images.
+        batch_size: Images in a batch.
+        classes: Number of classes.
+    """
+    given = {name: value for name, value in trainer.items() if value is not None}
+    batches, limits = max(1, math.ceil(images / batch_size)), SimpleNamespace(**{**UNLIMITED, **given})
+    callbacks = [callback for callback in given.get("callbacks", []) if class_name(callback) == "PublishedLength"]
+    published = None if not callbacks else (isinstance(callbacks[-1], dict) and callbacks[-1].get("init_args")) or {}
+    interval = trainer.get("check_val_every_n_epoch") or 1
+    if (limits.max_epochs, limits.max_steps) == (None, -1):
+        limits.max_epochs = LIGHTNING_EPOCHS
+    if published is not None and (limits.max_epochs, limits.max_steps) == (-1, -1):
+        asked = published.get("epochs"), published.get("steps")
+        limits.max_epochs = asked_epochs(*asked, batches=batches, ipc=images / classes, classes=classes)
+    epochs = epochs_of(limits, batches) or 0
+    if published is not None and interval == 1:
+        interval = evaluation_interval(epochs, published.get("evaluations", EVALUATIONS))
+    last = published is not None and epochs % interval > 0  # the callback evaluates after the last epoch, too
+    return epochs, epochs // interval + last
+
+
+_WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
+    "EncodingTask": encoding,
+    "DiffusionTask": diffusion,
+    "MinimaxTask": diffusion,
+    "GenerationTask": generation,
+    "ScoringTask": scoring,
+    "ClassificationTask": classification,
+}
