@@ -138,7 +138,7 @@ class LatentDataModule(pl.LightningDataModule):
     Raises:
         InputError: If a setting is outside its limits.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from dgs_lightning.examples import write_latents
         >>> with TemporaryDirectory() as folder:
