@@ -24,7 +24,7 @@ class Experiment:
 
     Args:
         title: One line on what the experiment shows.
-        methods: Rows of the table: keys of :data:`~dgs_lightning.runs.methods.METHODS`, and names of ``variants``.
+        methods: Rows of the table: keys of ``dgs_lightning.runs.methods.METHODS``, and names of ``variants``.
         ipc: Images per class, one number or several.
         name: Name of the experiment; that of its file by default.
         output: Folder of the run; ``runs/NAME`` by default.

@@ -4,7 +4,7 @@ The plan, the tables, the figures, the names and the documentation read these ro
 ``dgs select``: from the original images, from an image pool of the user's, or from images that stages make which the
 row declares. The example registers a method that takes the easiest images of a pool that a stage of its own makes.
 
-Example:
+Examples:
     >>> from dgs_lightning.runs.methods import METHODS, MadeBy, Method, Use, register
     >>> pool = MadeBy(
     ...     "pools/dreams",
