@@ -10,11 +10,10 @@ from dgs_lightning.errors import InputError, listed
 from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
-from dgs_lightning.models.availability import NotFetched, why_estimator_missing, why_missing
 from dgs_lightning.models.codec import PIXELS
 from dgs_lightning.models.dit.formats import dit_labels
-from dgs_lightning.models.estimator import EstimatorSource
-from dgs_lightning.models.hub import AUTOENCODER, TRANSFORMER, licence_of
+from dgs_lightning.models.estimator import EstimatorSource, why_estimator_missing
+from dgs_lightning.models.hub import AUTOENCODER, TRANSFORMER, NotFetched, licence_of, why_missing
 from dgs_lightning.runs import layout
 from dgs_lightning.tasks.work import settings_of
 

@@ -8,7 +8,7 @@ import torch
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, warning
 from dgs_lightning.doctor.machine import CORES
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.models.trial import Classifier, Network, build, seconds_per_image
+from dgs_lightning.models.trial import Classifier, Network, seconds_per_image
 from dgs_lightning.tasks.work import Work
 
 A_DAY = 86_400  # seconds
@@ -20,7 +20,7 @@ def check_networks(works: Mapping[str, Work]) -> Iterator[Finding]:
     stages = {work.network: stage for stage, work in works.items() if isinstance(work.network, Classifier)}
     for network, stage in stages.items():
         with torch.device("meta"):
-            error = error_of(build, network)
+            error = error_of(network.build)
         fits = ok(f"network {network.name}: takes images of {network.side} pixels")
         yield of_error(error, f"stage {stage}: ") if error else fits
 

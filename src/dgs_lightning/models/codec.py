@@ -1,8 +1,4 @@
-"""Conversion between images and the latents of a DiT: by an autoencoder, or none.
-
-Images are in [-1, 1], shape ``(B, C, H, W)``. Codecs of equal architecture and weights have the same identity, also if
-they come from different places.
-"""
+"""Conversion between images in [-1, 1], shape ``(B, C, H, W)``, and the latents of a DiT, by an autoencoder or none."""
 
 import hashlib
 import json
@@ -68,9 +64,8 @@ class AutoencoderCodec(nn.Module):
         self.latent_shape(images.shape[-1])
         encoded = self.autoencoder.encode(images)
         if hasattr(encoded, "latents"):
-            mean, logvar = encoded.latents, None
-        else:
-            mean, logvar = encoded.latent_dist.mean, encoded.latent_dist.logvar + 2 * math.log(self._scale)
+            return Posterior((encoded.latents - self._shift) * self._scale, None)
+        mean, logvar = encoded.latent_dist.mean, encoded.latent_dist.logvar + 2 * math.log(self._scale)
         return Posterior((mean - self._shift) * self._scale, logvar)
 
     @torch.no_grad()
@@ -93,7 +88,7 @@ class AutoencoderCodec(nn.Module):
         return channels, image_size // factor, image_size // factor
 
     def identity(self) -> str:
-        """Class and hash of the config and weights."""
+        """Class and hash of the config and weights. It does not depend on the place that they came from."""
         return self._identity
 
 
@@ -128,9 +123,8 @@ def build_codec(source: str, channels: int = 3) -> Codec:
     from diffusers import AutoencoderKL, AutoencoderTiny, AutoModel
 
     try:
-        autoencoder: Any = AutoModel.from_pretrained(  # type: ignore[no-untyped-call]
-            source, use_safetensors=True, low_cpu_mem_usage=False
-        )
+        load: Any = AutoModel.from_pretrained
+        autoencoder = load(source, use_safetensors=True, low_cpu_mem_usage=False)
     except (OSError, ValueError) as error:
         expected = "'pixels', or folder or hub id of an autoencoder with config.json and safetensors weights"
         remedy = "Give a folder, or go online once so that the hub's files can be fetched"
@@ -155,9 +149,8 @@ def latent_shape(source: str, image_size: int, channels: int) -> tuple[int, int,
 
 def keeps_variances(source: str) -> bool:
     """Whether a codec's latents have variances. Those of pixels and of an ``AutoencoderTiny`` have none."""
-    if source == PIXELS:
-        return False
-    return read_config(find_model(source, AUTOENCODER)).get("_class_name") != "AutoencoderTiny"
+    autoencoder = source != PIXELS
+    return autoencoder and read_config(find_model(source, AUTOENCODER)).get("_class_name") != "AutoencoderTiny"
 
 
 def _latent_form(config: Mapping[str, Any]) -> tuple[int, int]:

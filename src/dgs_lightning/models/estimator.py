@@ -13,12 +13,13 @@ from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.transforms import resize_and_crop, to_unit
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
-from dgs_lightning.models.hub import find_model, read_config
+from dgs_lightning.models.hub import NotFetched, find_model, read_config, why_missing
 from dgs_lightning.models.registry import HUB_WEIGHTS, Preprocess, build_network, pretrained_timm, timm_classes
 from dgs_lightning.models.weights import hash_state
 
 IMAGENET_CLASSES = 1000
 TORCHVISION_WEIGHTS = "IMAGENET1K_V1"  # the paper's, of its ResNet-50
+NAMES = "torchvision:NAME, timm:NAME, or a folder of trained weights"
 PIXELS_AT_ONCE = 2**20  # of a CPU's forward pass, so that its activations stay in the cache
 
 
@@ -168,6 +169,23 @@ class EstimatorSource:
         return find_model(config.hf_hub_id, ("*.safetensors",)) is not None, f"'hf download {config.hf_hub_id}'"
 
 
+def why_estimator_missing(name: str, weights: str | None) -> InputError | None:
+    """The error of a classifier that :func:`load_estimator` cannot load without network access; ``None`` if it can."""
+    source, where = EstimatorSource.of(name, weights), f"estimator {name}"
+    if source.local is None:
+        try:
+            here, fetch = source.in_cache()
+        except ValueError:
+            expected, remedy = f"a network of {source.library}", "Name another, such as torchvision:resnet50"
+            return InputError.setting(where, "no such network", expected, remedy)
+        return None if here else NotFetched.by(where, fetch, "set estimator_weights=FILE")
+    if Path(source.local).exists():
+        return why_missing("estimator", source.local, ())
+    if source.library:
+        return InputError.missing(source.local, f"weights of {where}", "Correct the path, or remove estimator_weights")
+    return InputError.setting(where, "no such folder", NAMES, "Correct the name")
+
+
 def load_estimator(name: str, weights: str | None = None) -> Estimator:
     """A classifier by name, with the preprocessing of its training.
 
@@ -188,8 +206,7 @@ def load_estimator(name: str, weights: str | None = None) -> Estimator:
         return Estimator(own, config.labels, inputs, config.network, left_out)
     source = EstimatorSource.of(name, weights)
     if not source.library or not source.network or "/" in source.network:
-        expected = "torchvision:NAME, timm:NAME, or a folder of trained weights"
-        raise InputError.setting("estimator", repr(name), expected, "Correct the name, or train the classifier first")
+        raise InputError.setting("estimator", repr(name), NAMES, "Correct the name, or train the classifier first")
     network, preprocess = (_torchvision if source.library == "torchvision" else _timm)(source.network, weights)
     network = network.to(memory_format=torch.channels_last)  # the fastest for convolutions of many channels
     return Estimator(network, class_list("imagenet1k"), preprocess, name)

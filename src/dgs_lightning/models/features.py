@@ -26,16 +26,8 @@ def build_features(name: str, weights: str | None = None) -> Features:
     Raises:
         InputError: If timm has no such network, or its weights cannot be fetched or do not fit.
     """
-    return pixel_features if name == "pixels" else _network_features(name, weights)
-
-
-def pixel_features(paths: Sequence[Path]) -> NDArray[np.float32]:
-    """Colours in [0, 1] of images resized to 32 x 32, shape ``(N, 3072)``."""
-    pictures = [load_image(path).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR) for path in paths]
-    return np.stack([np.asarray(picture, dtype=np.float32).ravel() / 255 for picture in pictures])
-
-
-def _network_features(name: str, weights: str | None) -> Features:
+    if name == "pixels":
+        return pixel_features
     bare = name.removeprefix("timm:")
     if timm_classes(bare) is None:
         raise InputError.setting("features", repr(name), "'pixels' or the name of a timm network")
@@ -54,3 +46,9 @@ def _network_features(name: str, weights: str | None) -> Features:
         return features
 
     return extract
+
+
+def pixel_features(paths: Sequence[Path]) -> NDArray[np.float32]:
+    """Colours in [0, 1] of images resized to 32 x 32, shape ``(N, 3072)``."""
+    pictures = [load_image(path).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR) for path in paths]
+    return np.stack([np.asarray(picture, dtype=np.float32).ravel() / 255 for picture in pictures])

@@ -56,6 +56,32 @@ def download(name: str, patterns: Sequence[str], where: str) -> Path:
         raise InputError.weights(where, found, "weights", remedy) from None
 
 
+class NotFetched(InputError):
+    """A model that is not on this machine. A run fetches it from its hub, if that is allowed."""
+
+    @classmethod
+    def by(cls, where: str, fetch: str, instead: str) -> "NotFetched":
+        """The error of a model that the command ``fetch`` would fetch, or that could be replaced by ``instead``."""
+        remedy = f"Fetch it once with {fetch}, or {instead}"
+        return cls(where, "neither a path nor a model in the cache", "a local copy", remedy)
+
+
+def why_missing(role: str, name: str, patterns: Sequence[str]) -> InputError | None:
+    """The error of a model that cannot be loaded from this machine; ``None`` if it can. No network is used.
+
+    ``role`` is the setting whose value is ``name``, a path or a hub id; ``patterns`` are those of :func:`find_model`.
+    """
+    found, where = find_model(name, patterns), f"{role} {name}"
+    if found is None and is_hub_id(name):
+        return NotFetched.by(where, f"'hf download {name}'", f"set {role} to the folder of a copy")
+    if found is None:
+        return InputError.missing(where, "a model", f"Correct the path, or set {role} to a hub id")
+    if not has_weights(found):
+        expected = f"a file ending in {', '.join(WEIGHT_SUFFIXES)}"
+        return InputError.weights(where, f"no weights in {found}", expected, "Fetch them again")
+    return None
+
+
 def has_weights(path: Path) -> bool:
     """Whether a model's file or folder contains a file of weights that is not empty."""
     files = (file for file in (path, *path.rglob("*")) if file.is_file())

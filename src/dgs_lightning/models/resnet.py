@@ -19,9 +19,8 @@ def stem_reduction(name: str, image_size: int, smallest: Mapping[int, int]) -> i
     Instance norm of a single pixel is constant, so the last stage needs at least 2x2 pixels. ``smallest`` gives for
     each factor, largest first, the smallest input that leaves them. Even smaller images raise a ValueError.
     """
-    for reduction, pixels in smallest.items():
-        if image_size >= pixels:
-            return reduction
+    if fitting := [reduction for reduction, pixels in smallest.items() if image_size >= pixels]:
+        return fitting[0]
     raise ValueError(
         f"{name} needs images of at least {min(smallest.values())} px, not {image_size}: its last instance norm "
         "would see one pixel and return a constant. Take a ConvNet of less depth or larger images."

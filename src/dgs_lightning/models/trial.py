@@ -2,9 +2,10 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.registry import build_network
@@ -24,42 +25,33 @@ class Classifier:
     channels: int
     width: int
 
+    def build(self) -> nn.Module:
+        """The network with random weights. An InputError says that there is none, or the images are too small."""
+        return build_network(self.name, self.classes, self.side, self.channels, width=self.width)
+
 
 Network = Classifier | DiTConfig
-
-
-def build(network: Network) -> nn.Module:
-    """A network with random weights.
-
-    Raises:
-        InputError: If there is no such network, or the images are too small for it.
-    """
-    if isinstance(network, DiTConfig):
-        return DiT(network)
-    return build_network(network.name, network.classes, network.side, network.channels, width=network.width)
 
 
 @torch.inference_mode()
 def seconds_per_image(network: Network) -> float | None:
     """Time of one image's share of a forward pass, in batches as large as can be tried; ``None`` for large networks."""
+    if isinstance(network, Classifier):
+        build, shape, indices = network.build, (network.channels, network.side, network.side), 0
+    else:  # the DiT takes timesteps and classes, too
+        build, shape, indices = partial(DiT, network), (network.in_channels, network.input_size, network.input_size), 2
     with torch.device("meta"):
-        if sum(parameter.numel() for parameter in build(network).parameters()) > MOST_PARAMETERS:
+        if sum(parameter.numel() for parameter in build().parameters()) > MOST_PARAMETERS:
             return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build(network).to(device).eval()
+    model = build().to(device).eval()
     batch = 1
     while True:
-        inputs = [tensor.to(device) for tensor in _random_inputs(network, batch)]
+        images = torch.randn(batch, *shape, device=device)
+        inputs = [images, *[torch.zeros(batch, dtype=torch.long, device=device)] * indices]
         start = time.perf_counter()
         model(*inputs).sum().item()
         seconds = time.perf_counter() - start
         if batch == LARGEST_BATCH or seconds > LONG_ENOUGH:
             return seconds / batch
         batch = min(8 * batch, LARGEST_BATCH)
-
-
-def _random_inputs(network: Network, batch: int) -> tuple[Tensor, ...]:
-    if isinstance(network, DiTConfig):
-        zeros = torch.zeros(batch, dtype=torch.long)
-        return torch.randn(batch, network.in_channels, network.input_size, network.input_size), zeros, zeros
-    return (torch.rand(batch, network.channels, network.side, network.side),)

@@ -31,7 +31,6 @@ PUBLISHED = "facebook/DiT-XL-2-"  # hub id of the published weights, without the
 _CONFIG = "config.json"
 _BESIDE = "dgs.json"  # beside an exported transformer: the labels and frequencies, which diffusers' config lacks
 Weights = Literal["ema", "raw"]
-Saved = tuple[DiTConfig, Sequence[str], dict[str, Any]]  # architecture, labels (if known), settings of our own folders
 
 
 def load_dit(
@@ -54,7 +53,10 @@ def load_dit(
     names: Sequence[str] = ()
     own: dict[str, Any] = {}
     if path.is_file():
-        state = _select(read_file(path, [argparse.Namespace]), weights, path)
+        content = read_file(path, [argparse.Namespace])
+        if isinstance(content, dict) and ("ema" in content or "model" in content):  # a checkpoint of a training
+            content = content.get("ema" if weights == "ema" and "ema" in content else "model")
+        state = as_state(content, path)
         config = _architecture(state, path, num_heads)
     else:
         path = path if path.is_dir() else download(source, TRANSFORMER, f"DiT {source!r}")
@@ -78,8 +80,7 @@ def save_dit(
         model: The DiT.
         folder: The folder, which is made if it is missing.
         ema: Moving averages of the parameters that are saved, by name.
-        base: Folder, file or hub id that the frozen parameters were loaded from. With it, only the trainable
-            parameters are saved; without it, all parameters.
+        base: Folder, file or hub id of the frozen parameters. With it, only the trainable parameters are saved.
     """
     parameters = dict(model.named_parameters())
     own = {name: parameter for name, parameter in parameters.items() if base is None or parameter.requires_grad}
@@ -88,26 +89,20 @@ def save_dit(
     if ema is not None:
         write_tensors(folder / "ema.safetensors", {name: ema[name] for name in own})
     source = None if base is None else os.path.relpath(base, folder) if os.path.exists(base) else str(base)
-    config = {
-        "format": FORMAT,
-        "config": asdict(model.config),
-        "labels": model.labels,
-        "licences": model.licences,
-        "base": source and {"source": source, "hash": hash_state(frozen)},
-    }
-    write_json(folder / _CONFIG, config)
+    start = source and {"source": source, "hash": hash_state(frozen)}
+    own_settings = {"labels": model.labels, "licences": model.licences, "base": start}
+    write_json(folder / _CONFIG, {"format": FORMAT, "config": asdict(model.config), **own_settings})
 
 
 def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
     """Write a folder that stock diffusers loads. DiffFit's scales are merged into the weights.
 
-    ``folder/transformer`` is a ``DiTTransformer2DModel``. With a VAE, ``folder`` is a whole ``DiTPipeline``.
+    ``folder/transformer`` is a ``DiTTransformer2DModel``. With ``vae``, the folder or hub id of an ``AutoencoderKL``,
+    ``folder`` is a whole ``DiTPipeline``. The model itself is not changed.
 
     The timestep embedder of a model with the original frequencies, such as one fine-tuned from the published weights,
     is fitted to the frequencies of diffusers. A model that is too narrow for that is exported with a warning that its
     output in stock diffusers deviates; :func:`load_dit` reads it exactly.
-
-    ``vae`` is the folder or hub id of an ``AutoencoderKL``. The model itself is not changed.
 
     Raises:
         InputError: If a VAE is given for a model without 1,000 classes, which stock diffusers cannot run.
@@ -118,8 +113,7 @@ def export_diffusers(model: DiT, folder: Path, vae: str | None = None) -> None:
         remedy = "Export without a VAE and use the transformer"
         raise InputError.setting("export of a DiTPipeline", found, expected, remedy)
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    merged = _filled(config, model.labels, state, "model to export")
-    merge_difffit(merged)
+    merge_difffit(merged := _filled(config, model.labels, state, "model to export"))
     if config.frequencies == "original" and config.hidden_size >= diffusers.TIMESTEPS:
         merged.t_embedder = diffusers.with_diffusers_frequencies(merged.t_embedder)
         config = replace(config, frequencies="diffusers")
@@ -253,20 +247,13 @@ def _filled(config: DiTConfig, labels: Sequence[str], state: State, where: objec
     return model
 
 
-def _select(content: Any, weights: Weights, path: Path) -> State:  # noqa: ANN401
-    """The state dict asked for, from a training checkpoint or from a file with nothing else."""
-    if isinstance(content, dict) and ("ema" in content or "model" in content):
-        content = content.get("ema" if weights == "ema" and "ema" in content else "model")
-    return as_state(content, path)
-
-
 def _transformer(folder: Path) -> Path:
     """Folder of the transformer in a pipeline's folder, or the folder itself."""
     return folder / "transformer" if (folder / "transformer").is_dir() else folder
 
 
-def _read_settings(folder: Path) -> Saved:
-    """Settings of a weights folder of this project, of a ``DiTTransformer2DModel`` or of a ``DiTPipeline``."""
+def _read_settings(folder: Path) -> tuple[DiTConfig, Sequence[str], dict[str, Any]]:
+    """Architecture and labels (if known) of a DiT's folder; base and licences if this project wrote the folder."""
     expected, remedy = "the settings of a DiT that this version knows", "Give a model's folder as it was written"
     path, beside = folder / _CONFIG, read_json(folder / _BESIDE, expected, remedy, default={})
     saved = read_json(path, expected, remedy, default={})

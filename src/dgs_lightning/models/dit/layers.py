@@ -11,18 +11,6 @@ from torch.nn import functional
 _SINUSOIDS = 256  # of a timestep: a cosine and a sine of each frequency
 
 
-class PatchEmbedder(nn.Module):
-    """Linear embedding of patches, computed as a convolution whose stride is the patch."""
-
-    def __init__(self, in_channels: int, hidden_size: int, patch_size: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Latents ``(B, C, H, W)`` to tokens ``(B, N, D)``."""
-        return torch.flatten(self.proj(x), 2).transpose(1, 2)
-
-
 class TimestepEmbedder(nn.Module):
     """Sinusoids of the timestep through a small MLP."""
 
@@ -43,32 +31,16 @@ class TimestepEmbedder(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], 1)
 
 
-class LabelEmbedder(nn.Module):
-    """Table of label embeddings; the last row belongs to the null label."""
-
-    def __init__(self, num_classes: int, hidden_size: int) -> None:
-        super().__init__()
-        self.embedding_table = nn.Embedding(num_classes + 1, hidden_size)
-
-    def forward(self, y: Tensor) -> Tensor:
-        """Class indices ``(B,)`` to embeddings ``(B, D)``."""
-        embedding: Tensor = self.embedding_table(y)
-        return embedding
-
-
 class Attention(nn.Module):
     """Multi-head self-attention. DiffFit may add scales after each of the two projections."""
-
-    gamma1: nn.Parameter | None
-    gamma2: nn.Parameter | None
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
-        self.register_parameter("gamma1", None)
-        self.register_parameter("gamma2", None)
+        self.gamma1: nn.Parameter | None = None
+        self.gamma2: nn.Parameter | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens ``(B, N, D)`` to tokens."""
@@ -82,9 +54,6 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Transformer block. The condition shifts and scales its norms and gates its branches (adaLN-Zero)."""
 
-    gamma1: nn.Parameter | None
-    gamma2: nn.Parameter | None
-
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size, eps=1e-6, elementwise_affine=False)
@@ -93,8 +62,8 @@ class Block(nn.Module):
         layers = {"fc1": nn.Linear(hidden_size, inner), "act": nn.GELU("tanh"), "fc2": nn.Linear(inner, hidden_size)}
         self.mlp = nn.Sequential(OrderedDict(layers))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
-        self.register_parameter("gamma1", None)
-        self.register_parameter("gamma2", None)
+        self.gamma1: nn.Parameter | None = None
+        self.gamma2: nn.Parameter | None = None
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Tokens ``(B, N, D)`` and conditions ``(B, D)`` to tokens."""

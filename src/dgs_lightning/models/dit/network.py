@@ -1,5 +1,6 @@
 """The class-conditional diffusion transformer (DiT): architecture, network and initial values."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -107,9 +108,11 @@ class DiT(nn.Module):
         self.licences: tuple[str, ...] = ()
         self.checkpointing = False
         hidden = config.hidden_size
-        self.x_embedder = layers.PatchEmbedder(config.in_channels, hidden, config.patch_size)
+        patches = nn.Conv2d(config.in_channels, hidden, config.patch_size, config.patch_size)
+        self.x_embedder: Any = nn.Sequential(OrderedDict(proj=patches))  # its child has a name in the state dict
         self.t_embedder = layers.TimestepEmbedder(hidden, config.frequencies)
-        self.y_embedder = layers.LabelEmbedder(config.num_classes, hidden)
+        table = nn.Embedding(config.num_classes + 1, hidden)  # the last row belongs to the null label
+        self.y_embedder: Any = nn.Sequential(OrderedDict(embedding_table=table))
         self.pos_embed = nn.Parameter(layers.position_table(hidden, config.input_size // config.patch_size), False)
         blocks = [layers.Block(hidden, config.num_heads, config.mlp_ratio) for _ in range(config.depth)]
         self.blocks: Sequence[layers.Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
@@ -164,7 +167,7 @@ class DiT(nn.Module):
         if drop is not None:
             y = torch.where(drop, self.null_label, y)
         condition = self.t_embedder(t) + self.y_embedder(y)
-        tokens = self.x_embedder(x) + self.pos_embed
+        tokens = self.x_embedder(x).flatten(2).transpose(1, 2) + self.pos_embed  # (B, N, D)
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, condition, use_reentrant=False)
