@@ -29,7 +29,7 @@ from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
 from dgs_lightning.models.dit.formats import save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 from dgs_lightning.tasks.classification import ClassificationTask
-from dgs_lightning.tasks.diffusion_settings import AverageSettings, ModelSize
+from dgs_lightning.tasks.diffusion import AverageSettings, ModelSize
 from dgs_lightning.tasks.encoding import EncodingTask
 from dgs_lightning.tasks.generation import GenerationTask
 from dgs_lightning.tasks.minimax import CriteriaSettings, MinimaxTask

@@ -11,8 +11,7 @@ from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.latents import LatentDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.tasks.diffusion import DiffusionTask
-from dgs_lightning.tasks.diffusion_settings import AverageSettings, ModelSize, OptimizerSettings
+from dgs_lightning.tasks.diffusion import AverageSettings, DiffusionTask, ModelSize, OptimizerSettings
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from torch import Tensor
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint
 from dgs_lightning.callbacks.weights import WeightsWriter
 from dgs_lightning.datamodules.latents import LatentDataModule
-from dgs_lightning.tasks.diffusion import DiffusionTask
-from dgs_lightning.tasks.diffusion_settings import ModelSize
+from dgs_lightning.tasks.diffusion import DiffusionTask, ModelSize
 
 LABELS = ("ape", "bee", "cow")
 Task = TypeVar("Task", bound=DiffusionTask)

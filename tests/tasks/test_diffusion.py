@@ -16,8 +16,7 @@ from dgs_lightning.datamodules.latents import LatentDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.formats import load_dit, save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
-from dgs_lightning.tasks.diffusion import DiffusionTask
-from dgs_lightning.tasks.diffusion_settings import AverageSettings, ModelSize, OptimizerSettings
+from dgs_lightning.tasks.diffusion import AverageSettings, DiffusionTask, ModelSize, OptimizerSettings
 
 
 def test_a_finished_run_started_again_restores_its_weights(cache: Path, tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from dgs_lightning.datamodules.latents import LatentDataModule
 from dgs_lightning.diffusion.objective import add_noise, training_terms
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.formats import load_dit, save_dit
-from dgs_lightning.tasks.diffusion import DiffusionTask
-from dgs_lightning.tasks.diffusion_settings import AverageSettings
+from dgs_lightning.tasks.diffusion import AverageSettings, DiffusionTask
 from dgs_lightning.tasks.minimax import CriteriaSettings, MinimaxTask
 
 FEW = CriteriaSettings(memory_size=3)

@@ -12,7 +12,7 @@ from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import latent_shape
 from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.runs import layout
-from dgs_lightning.tasks.work import Inputs, Work, set_of, work_of
+from dgs_lightning.tasks.work import Inputs, Work, work_of
 
 
 def inputs_of(experiment: Experiment, trees: Trees) -> Inputs | None:
@@ -48,11 +48,13 @@ def works_of(experiment: Experiment, stages: Sequence[Stage], inputs: Inputs) ->
 def _work(experiment: Experiment, stage: Stage, inputs: Inputs) -> Work | None:
     """The work of a stage; ``None`` if it is not counted."""
     if stage.command == "prepare":
-        return set_of(sum(inputs.count(_folder(experiment, f"{layout.DATA}/{name}")) for name in SPLITS), inputs)
-    if stage.command == "select":
+        images = sum(inputs.count(_folder(experiment, f"{layout.DATA}/{name}")) for name in SPLITS)
+    elif stage.command == "select":
         wanted = inputs.classes * int(stage.config["ipc"])
-        return set_of(min(wanted, inputs.count(stage.config["pool"]) or wanted), inputs)
-    return work_of(stage.config, inputs) if "model" in stage.config else None
+        images = min(wanted, inputs.count(stage.config["pool"]) or wanted)
+    else:
+        return work_of(stage.config, inputs) if "model" in stage.config else None
+    return Work("", images=images, disk=images * inputs.image_bytes)
 
 
 def _folder(experiment: Experiment, path: str) -> str:

@@ -1,7 +1,7 @@
 """Downstream training: a network is trained on a (distilled) set and tested on real images."""
 
-from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import Annotated, Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
 
 import lightning as L
 import torch
@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_cutmix, normalise
+from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig
 from dgs_lightning.models.estimator import Teacher
@@ -36,29 +37,16 @@ from dgs_lightning.tasks.protocol import (
 Batch = tuple[Tensor, Tensor]
 
 
-class LabelledImages(Protocol):
-    """The parts of a datamodule that the task needs, besides loaders of ``(images, positions of their classes)``."""
-
-    labels: Sequence[str]  # all classes
-    image_size: int  # side of the images in pixels
-    channels: int
-    train_images: int  # number of training images
-
-    def train_dataloader(self) -> Sized:
-        """Batches of one epoch."""
-
-
 class ClassificationTask(L.LightningModule):
     """Trains and tests a classifier by the downstream protocol of Minimax, MGD3 and DGS (Section 4.1).
 
     Batches are images ``(B, C, S, S)`` in ``[0, 1]`` and the positions of their classes in ``labels`` of the
-    datamodule. The trainer decides how long to train and how often to evaluate; the callback
-    :class:`~dgs_lightning.callbacks.published_length.PublishedLength` sets both as published, and
-    :class:`~dgs_lightning.callbacks.result_writer.ResultWriter` writes the result. The initial weights, the
+    datamodule, which also has ``image_size`` and ``channels``. The trainer decides how long to train and how often to
+    evaluate. The callback :class:`~dgs_lightning.callbacks.published_length.PublishedLength` sets both as published,
+    and :class:`~dgs_lightning.callbacks.result_writer.ResultWriter` writes the result. The initial weights, the
     augmentation and CutMix depend on `seed` alone.
 
     >>> from tempfile import TemporaryDirectory
-    >>> from dgs_lightning import ImageDataModule
     >>> from dgs_lightning.examples import SILENT, write_images
     >>> task = ClassificationTask("convnet1", width=4, optimizer=OptimizerSettings("adamw", lr=0.01))
     >>> with TemporaryDirectory() as folder:
@@ -123,7 +111,7 @@ class ClassificationTask(L.LightningModule):
     # ---- network and optimiser -------------------------------------------------------------------------------
 
     @property
-    def data(self) -> LabelledImages:
+    def data(self) -> ImageDataModule:
         """The datamodule of the trainer."""
         return self.trainer.datamodule  # type: ignore[attr-defined,no-any-return]
 
@@ -132,7 +120,7 @@ class ClassificationTask(L.LightningModule):
         if hasattr(self, "network"):
             return
         data, settings, numbers = self.data, self.hparams, self.normalisation
-        folds = self.trainer.datamodule.hparams.get("cross_fitting") or {}  # type: ignore[attr-defined]
+        folds = data.hparams.get("cross_fitting") or {}
         mean, std = (numbers.mean, numbers.std) if numbers else channel_statistics(data.channels)
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != data.channels:
@@ -169,12 +157,10 @@ class ClassificationTask(L.LightningModule):
         optimizer = (SGD if sgd else AdamW)(self.network.parameters(), **options)
         factor, epochs = SCHEDULES[settings.schedule], epochs_of(self.trainer, len(self.data.train_dataloader()))
         if epochs is None and settings.schedule != "constant":
-            raise InputError.setting(
-                "optimizer.schedule",
-                f"{settings.schedule!r} in a training without end",
-                "a number of epochs or steps, or 'constant'",
-                "Set trainer.max_epochs or trainer.max_steps, or name the callback PublishedLength",
-            )
+            found = f"{settings.schedule!r} in a training without end"
+            expected = "a number of epochs or steps, or 'constant'"
+            remedy = "Set trainer.max_epochs or trainer.max_steps, or name the callback PublishedLength"
+            raise InputError.setting("optimizer.schedule", found, expected, remedy)
         length = epochs or 1
         return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, lambda epoch: factor(epoch, length))}
 

@@ -2,25 +2,89 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from dgs_lightning.bounds import save_settings
+from dgs_lightning.bounds import AtLeast, Between, Group, save_settings
 from dgs_lightning.datamodules.latents import LatentBatch, LatentDataModule
 from dgs_lightning.diffusion.ema import MovingAverage, decay_of_horizon
 from dgs_lightning.diffusion.objective import add_noise, linear_alphas_cumprod, training_terms
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
+from dgs_lightning.models.dit.difffit import Trained, mark_trainable, prepare_training
 from dgs_lightning.models.dit.formats import load_dit, save_dit
-from dgs_lightning.models.dit.network import DiT, initialise
+from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 from dgs_lightning.models.weights import hash_state
 from dgs_lightning.seeding import generator
-from dgs_lightning.tasks.diffusion_settings import AverageSettings, ModelSize, OptimizerSettings
+
+
+@dataclass(frozen=True)
+class ModelSize(Group):
+    """Size of a DiT that is trained from scratch.
+
+    Args:
+        name: A published size, ``DiT-{S,B,L,XL}/PATCH``. The next four settings replace its values.
+        hidden_size: Width of the model.
+        depth: Number of blocks.
+        num_heads: Attention heads of each block. This is also used to load a checkpoint file of no published size.
+        patch_size: Side of a patch of the latent.
+        learn_sigma: Whether the model also predicts the variance of each denoising step.
+    """
+
+    name: str = "DiT-S/2"
+    hidden_size: Annotated[int | None, Between(1, 65536)] = None
+    depth: Annotated[int | None, Between(1, 1024)] = None
+    num_heads: Annotated[int | None, Between(1, 65536)] = None
+    patch_size: Annotated[int | None, Between(1, 1024)] = None
+    learn_sigma: bool = True
+
+    def config(self, latent_shape: tuple[int, int, int], classes: int) -> DiTConfig:
+        """Architecture of a model of this size for latents of a shape ``(C, h, w)`` and a number of classes.
+
+        Raises:
+            InputError: If there is no such model.
+        """
+        channels, side, _ = latent_shape
+        named = DiTConfig.named(
+            self.name, input_size=0, num_classes=classes, in_channels=channels, learn_sigma=self.learn_sigma
+        )
+        changes = {name: getattr(self, name) for name in ("hidden_size", "depth", "num_heads", "patch_size")}
+        return replace(named, **{name: value for name, value in changes.items() if value is not None}, input_size=side)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings(Group):
+    """Settings of AdamW.
+
+    Args:
+        learning_rate: Learning rate. It stays constant.
+        weight_decay: Weight decay.
+        fused: Whether one kernel updates all parameters. This is faster.
+    """
+
+    learning_rate: Annotated[float, AtLeast(0)] = 1e-3
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0
+    fused: bool = True
+
+
+@dataclass(frozen=True)
+class AverageSettings(Group):
+    """Settings of the exponential moving average of the trained parameters.
+
+    Args:
+        decay: Share of the average that each step keeps.
+        horizon: Share of the run's steps that the average looks back over. It replaces ``decay`` by
+            ``1 - 1 / (horizon * steps)``. With a fixed decay, the average of a run that is much shorter than
+            ``1 / (1 - decay)`` steps is still close to the model at the start.
+    """
+
+    decay: Annotated[float, Between(0, 1, open="right")] = 0.9999
+    horizon: Annotated[float | None, Between(0, 1, open="left")] = None
 
 
 class DiffusionTask(pl.LightningModule):
@@ -73,7 +137,7 @@ class DiffusionTask(pl.LightningModule):
     def __init__(
         self,
         dit: str | None = None,
-        train: Literal["half", "all", "bias", "full"] = "half",
+        train: Trained = "half",
         label_table: Literal["keep", "extend", "replace"] = "keep",
         size: ModelSize = ModelSize(),
         variational: bool = True,
@@ -135,16 +199,10 @@ class DiffusionTask(pl.LightningModule):
         model.licences = tuple(sorted({*model.licences, *data.licences}))
         expected = (model.config.in_channels, model.config.input_size, model.config.input_size)
         if data.latent_shape != expected:
-            raise InputError(
-                f"latents of {data.hparams['cache']}",
-                f"shape {data.latent_shape}",
-                f"{expected}, as {self.hparams['dit']} takes them",
-                "Encode with the codec and image size of this model",
-            )
-        blocks = self.hparams["train"]
-        if blocks in ("half", "all"):
-            add_difffit(model, blocks)
-        mark_trainable(model, "difffit" if blocks in ("half", "all") else blocks)
+            where, wanted = f"latents of {data.hparams['cache']}", f"{expected}, as {self.hparams['dit']} takes them"
+            remedy = "Encode with the codec and image size of this model"
+            raise InputError(where, f"shape {data.latent_shape}", wanted, remedy)
+        prepare_training(model, self.hparams["train"])
         return model
 
     def configure_optimizers(self) -> AdamW:

@@ -13,17 +13,11 @@ from dgs_lightning.models.codec import build_codec
 
 
 class Encoded(NamedTuple):
-    """Latents of a batch of images.
+    """Latents of a batch of images."""
 
-    Attributes:
-        images: Positions of the images among the records, shape ``(B,)``.
-        means: Shape ``(B, flips, C, h, w)``: the image, then its mirror image.
-        logvars: Log variances of the same shape, or ``None`` if the codec has no posterior.
-    """
-
-    images: Tensor
-    means: Tensor
-    logvars: Tensor | None
+    images: Tensor  # positions of the images among the records, shape (B,)
+    means: Tensor  # shape (B, flips, C, h, w): the image, then its mirror image
+    logvars: Tensor | None  # log variances of the same shape; None if the codec has no posterior
 
 
 class EncodingTask(pl.LightningModule):

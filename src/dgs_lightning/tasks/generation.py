@@ -73,7 +73,7 @@ class GenerationTask(L.LightningModule):
             found, expected = f"{self.codec.latent_shape(256)[0]} latent channels", f"{channels}, as the DiT has"
             raise InputError(f"codec {codec!r}", found, expected, "Give the codec that the DiT was trained with")
         self.guided_channels = published_channels(channels) if guided_channels is None else guided_channels
-        self._release()
+        self.teardown("predict")
         architecture = [asdict(self.model.config), self.model.labels]  # the same weights differ by heads and labels
         self._dit_hash = hash_json([*architecture, hash_state(self.model.state_dict())])
         if compile:
@@ -95,18 +95,10 @@ class GenerationTask(L.LightningModule):
         """Whether the images are generated on a CPU."""
         return self.device.type == "cpu"
 
-    def _release(self) -> None:
-        """Forget guidance and listener."""
-        self._guidance_for: GuidanceFor | None = None
-        self._guidance_settings: dict[str, Any] = {}
-        self._on_step: OnStep | None = None
-
     def guide(self, guidance_for: GuidanceFor, settings: Mapping[str, Any]) -> None:
         """Guide the images of this run. A later call replaces an earlier one.
 
-        Args:
-            guidance_for: Returns the guidance of a batch; ``None`` for no guidance.
-            settings: Settings of the guidance, which become part of :meth:`settings`.
+        ``guidance_for`` returns the guidance of a batch, or ``None``; ``settings`` become part of :meth:`settings`.
         """
         self._guidance_for, self._guidance_settings = guidance_for, dict(settings)
 
@@ -122,8 +114,10 @@ class GenerationTask(L.LightningModule):
             raise InputError.setting("data.centers", "centres without a guidance", "a guidance towards them", remedy)
 
     def teardown(self, stage: str) -> None:
-        """Forget the guidance. The next run may have another one, or none."""
-        self._release()
+        """Forget guidance and listener. The next run may have others, or none."""
+        self._guidance_for: GuidanceFor | None = None
+        self._guidance_settings: dict[str, Any] = {}
+        self._on_step: OnStep | None = None
 
     def settings(self) -> dict[str, Any]:
         """Settings that the images of a request depend on."""

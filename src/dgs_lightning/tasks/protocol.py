@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from types import SimpleNamespace
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
@@ -75,14 +76,9 @@ def published_epochs(ipc: float, classes: int) -> int:
 
 
 def asked_epochs(epochs: int | None, steps: int | None, *, batches: int, ipc: float, classes: int) -> int:
-    """Epochs that the settings ``epochs`` and ``steps`` of ``PublishedLength`` ask for.
+    """Epochs that the settings ``epochs`` and ``steps`` (batches, of which an epoch has ``batches``) ask for.
 
-    Args:
-        epochs: Number of epochs.
-        steps: Number of batches instead, rounded up to whole epochs.
-        batches: Training batches of an epoch.
-        ipc: Training images per class, for the published number if both settings are ``None``.
-        classes: Number of classes.
+    Without both, it is the published number for ``ipc`` training images per class. Steps are rounded up to epochs.
     """
     return math.ceil(steps / batches) if steps is not None else epochs or published_epochs(ipc, classes)
 
@@ -92,20 +88,8 @@ def evaluation_interval(epochs: int, evaluations: int) -> int:
     return max(1, epochs // evaluations)
 
 
-class Limits(Protocol):
-    """The limits of a training, as a trainer has them."""
-
-    limit_train_batches: Any
-    max_epochs: Any
-    max_steps: int
-    accumulate_grad_batches: int
-
-
-def epochs_of(trainer: Trainer | Limits, batches: int) -> int | None:
-    """Epochs of a training, the last one perhaps incomplete, by its trainer's limits; ``None`` without any limit.
-
-    An incomplete last epoch counts as one.
-    """
+def epochs_of(trainer: Trainer | SimpleNamespace, batches: int) -> int | None:
+    """Epochs of a training by its trainer's limits, an incomplete last one included; ``None`` without any limit."""
     limit = trainer.limit_train_batches
     batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
     limits = [] if trainer.max_epochs in (None, -1) else [trainer.max_epochs]
@@ -170,8 +154,8 @@ def soft_label_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) 
     comparable between temperatures.
 
     Args:
-        logits: Logits of the student ``(B, classes)``.
-        teacher_logits: Logits of the teacher, of the same shape and order of classes, without gradient.
+        logits: Logits s of the student ``(B, classes)``.
+        teacher_logits: Logits t of the teacher, of the same shape and order of classes, without gradient.
         temperature: Temperature T.
 
     Returns:

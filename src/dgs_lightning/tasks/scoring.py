@@ -21,17 +21,11 @@ from dgs_lightning.selection.difficulty import DIFFICULTIES, ensemble_difficulty
 
 
 class Scores(NamedTuple):
-    """Scores of a batch.
+    """Scores of a batch."""
 
-    Attributes:
-        positions: Positions of the records, shape ``(B,)``.
-        difficulty: Difficulties in [0, 1], float64, shape ``(B,)``.
-        predicted: The label that the estimators predict for each image.
-    """
-
-    positions: Tensor
-    difficulty: Tensor
-    predicted: list[str]
+    positions: Tensor  # of the records, shape (B,)
+    difficulty: Tensor  # in [0, 1], float64, shape (B,)
+    predicted: list[str]  # the label that the estimators predict for each image
 
 
 class ScoringTask(L.LightningModule):

@@ -15,11 +15,11 @@ from dgs_lightning.configs import class_name
 from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.diffusion.memory import memory_bytes
 from dgs_lightning.models.codec import keeps_variances, latent_shape
-from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
+from dgs_lightning.models.dit.difffit import Trained, prepare_training
 from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.trial import Classifier, Network
-from dgs_lightning.tasks.diffusion_settings import ModelSize
+from dgs_lightning.tasks.diffusion import ModelSize
 from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
 
 Settings = Mapping[str, Any]
@@ -33,23 +33,14 @@ LIGHTNING_EPOCHS = 1_000  # of a trainer without any limit
 
 @dataclass
 class Inputs:
-    """Sizes of the inputs of tasks.
+    """Sizes of the inputs of tasks."""
 
-    Args:
-        classes: Number of classes.
-        side: Side of the images in pixels.
-        channels: Channels of the images.
-        latent_shape: Shape ``(C, h, w)`` of a latent.
-        images: Number of images or latents in each folder.
-        dits: Architectures of DiTs that are not trained yet, by their folder of weights.
-    """
-
-    classes: int
-    side: int
-    channels: int
-    latent_shape: tuple[int, int, int]
-    images: dict[str, int]
-    dits: dict[str, DiTConfig] = field(default_factory=dict)
+    classes: int  # number of classes
+    side: int  # of the images, in pixels
+    channels: int  # of the images
+    latent_shape: tuple[int, int, int]  # (C, h, w)
+    images: dict[str, int]  # number of images or latents in each folder
+    dits: dict[str, DiTConfig] = field(default_factory=dict)  # not trained yet, by their folder of weights
 
     @property
     def image_bytes(self) -> int:
@@ -63,32 +54,16 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Work:
-    """Work and space that a stage takes.
+    """Work and space that a stage takes."""
 
-    Args:
-        what: What is counted; empty if it is too quick to count.
-        count: The number of these.
-        passes: Images that pass forward through the network; 0 for passes that are not counted.
-        network: The network; ``None`` if its architecture is not known.
-        images: Images or latents that it writes into its folder.
-        files: Kind of its large files.
-        disk: Bytes of its large files.
-        memory: Bytes in memory during a training, without activations.
-    """
-
-    what: str
-    count: int = 0
-    passes: int = 0
-    network: Network | None = None
-    images: int = 0
-    files: str = "images"
-    disk: int = 0
-    memory: int = 0
-
-
-def set_of(images: int, inputs: Inputs) -> Work:
-    """Work of a command that writes so many images, which is too quick to count."""
-    return Work("", images=images, disk=images * inputs.image_bytes)
+    what: str  # the things that are counted; empty if they are made too quickly to count
+    count: int = 0  # the number of these things
+    passes: int = 0  # images that pass forward through the network; 0 if they are not counted
+    network: Network | None = None  # None if its architecture is not known
+    images: int = 0  # images or latents that the stage writes into its folder
+    files: str = "images"  # kind of its large files
+    disk: int = 0  # bytes of its large files
+    memory: int = 0  # bytes in memory during a training, without activations
 
 
 def work_of(config: Settings, inputs: Inputs) -> Work | None:
@@ -99,11 +74,7 @@ def work_of(config: Settings, inputs: Inputs) -> Work | None:
 
 
 def settings_of(section: Settings) -> Settings | None:
-    """All settings of a task or datamodule, defaults included; ``None`` if its class is not one of this package.
-
-    Args:
-        section: The settings ``model`` or ``data`` of a command.
-    """
+    """All settings in a section ``model`` or ``data``, defaults included; ``None`` for a class of another package."""
     kind = getattr(dgs_lightning, class_name(section) or "", None)
     return None if kind is None else with_defaults(kind, section.get("init_args") or {})
 
@@ -125,23 +96,18 @@ def diffusion(model: Settings, data: Settings, trainer: Settings, inputs: Inputs
     if dit is None:
         return work
     total, trained = parameters(dit, model["train"] if model["dit"] else "full")
-    memories = 0
+    memories, values = 0, dit.in_channels * dit.input_size**2
     if criteria := model.get("criteria"):
-        values = dit.in_channels * dit.input_size**2
         dtype = getattr(torch, criteria["memory_dtype"])
         memories = 2 * memory_bytes(inputs.classes, criteria["memory_size"], values, dtype)  # of real and generated
     disk, memory = FLOAT * ON_DISK * trained + memories, FLOAT * (total + IN_TRAINING * trained) + memories
     return replace(work, files="DiT checkpoints", disk=disk, memory=memory)
 
 
-def parameters(dit: DiTConfig, train: str) -> tuple[int, int]:
+def parameters(dit: DiTConfig, train: Trained) -> tuple[int, int]:
     """Numbers of parameters of a DiT with the setting ``train`` of ``DiffusionTask``: all, and those that it trains."""
-    difffit = train in ("half", "all")
     with torch.device("meta"):
-        model = DiT(dit)
-        if difffit:
-            add_difffit(model, train)  # type: ignore[arg-type]
-    mark_trainable(model, "difffit" if difffit else train)  # type: ignore[arg-type]
+        prepare_training(model := DiT(dit), train)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
@@ -181,14 +147,10 @@ def classification(model: Settings, data: Settings, trainer: Settings, inputs: I
 def training_length(trainer: Settings, images: int, batch_size: int, classes: int) -> tuple[int, int]:
     """Epochs of a classifier's training, and the number of evaluations in it.
 
-    Args:
-        trainer: Settings of the trainer, with its callbacks as in YAML.
-        images: Number of training images.
-        batch_size: Images in a batch.
-        classes: Number of classes.
+    ``trainer`` holds the settings of the trainer, with its callbacks as in YAML; ``images`` are the training images.
     """
     given = {name: value for name, value in trainer.items() if value is not None}
-    batches, limits = max(1, math.ceil(images / batch_size)), SimpleNamespace(**{**UNLIMITED, **given})
+    batches, limits = max(1, math.ceil(images / batch_size)), SimpleNamespace(**UNLIMITED | given)
     callbacks = [callback for callback in given.get("callbacks", []) if class_name(callback) == "PublishedLength"]
     published = None if not callbacks else (isinstance(callbacks[-1], dict) and callbacks[-1].get("init_args")) or {}
     interval = trainer.get("check_val_every_n_epoch") or 1

@@ -9,6 +9,7 @@ from dgs_lightning.models.dit.layers import Attention, Block
 from dgs_lightning.models.dit.network import DiT
 
 FineTuning = Literal["difffit", "bias", "full"]
+Trained = Literal["half", "all", "bias", "full"]  # half and all: DiffFit in the first half of the blocks, or in all
 
 
 def add_difffit(model: DiT, blocks: Literal["half", "all"] = "half") -> None:
@@ -38,6 +39,13 @@ def _places(block: Block) -> tuple[tuple[Attention | Block, str, Any], ...]:
         (block, "gamma1", block.attn.proj),
         (block, "gamma2", block.mlp.fc2),
     )
+
+
+def prepare_training(model: DiT, train: Trained) -> None:
+    """Add scale vectors as ``train`` asks for, and mark the parameters that are trained."""
+    if train == "half" or train == "all":
+        add_difffit(model, train)
+    mark_trainable(model, "difffit" if train == "half" or train == "all" else train)
 
 
 def mark_trainable(model: DiT, mode: FineTuning) -> None:
