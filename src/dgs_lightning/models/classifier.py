@@ -16,35 +16,20 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class ClassifierConfig:
-    """The settings of a classifier, and the normalisation of its input.
+    """The settings of a classifier, and the normalisation of its input."""
 
-    Args:
-        network: Name for :func:`~dgs_lightning.models.registry.build_network`.
-        labels: The classes, in the order of the logits.
-        image_size: Side of the square input in pixels.
-        channels: Channels of the input.
-        mean: Mean of each channel, subtracted from images in ``[0, 1]``.
-        std: Standard deviation of each channel, by which images are then divided.
-        width: Channels of a ConvNet.
-        folds: Number of folds of the training images; none if it was trained on all images.
-        fold: The fold that was left out of the training.
-
-    Raises:
-        ValueError: If a setting has another type or length.
-    """
-
-    network: str
-    labels: tuple[str, ...]
-    image_size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    width: int = 128
-    folds: int | None = None
-    fold: int | None = None
+    network: str  # name for build_network
+    labels: tuple[str, ...]  # the classes, in the order of the logits
+    image_size: int  # side of the square input in pixels
+    channels: int  # of the input
+    mean: tuple[float, ...]  # of each channel, subtracted from images in [0, 1]
+    std: tuple[float, ...]  # standard deviation of each channel, by which images are then divided
+    width: int = 128  # channels of a ConvNet
+    folds: int | None = None  # number of folds of the training images; None if it was trained on all images
+    fold: int | None = None  # the fold that was left out of the training
 
     def __post_init__(self) -> None:
-        """Check types and lengths."""
+        """Check types and lengths. A ValueError describes a wrong one."""
         if not all(isinstance(text, str) for text in (self.network, *self.labels)) or not self.labels:
             raise ValueError("a network or labels that are no texts")
         if any(type(size) is not int or size < 1 for size in (self.image_size, self.channels, self.width)):
@@ -76,10 +61,9 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
     try:
         if settings.pop("format", None) != FORMAT:
             raise ValueError(f"no format {FORMAT!r}")
-        lists = {key: settings[key] for key in ("labels", "mean", "std")}
-        if not all(isinstance(values, list) for values in lists.values()):
+        if not all(isinstance(settings[key], list) for key in ("labels", "mean", "std")):
             raise ValueError("labels, mean or std that are no lists")
-        config = ClassifierConfig(**settings | {key: tuple(values) for key, values in lists.items()})
+        config = ClassifierConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(path, f"no classifier's settings ({error})", expected, remedy) from None
     network = config.build()

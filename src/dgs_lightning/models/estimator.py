@@ -19,31 +19,23 @@ from dgs_lightning.models.weights import hash_state
 
 IMAGENET_CLASSES = 1000
 TORCHVISION_WEIGHTS = "IMAGENET1K_V1"  # the paper's, of its ResNet-50
+Fold = tuple[int, int] | None  # a fold, and the number of folds
 NAMES = "torchvision:NAME, timm:NAME, or a folder of trained weights"
 PIXELS_AT_ONCE = 2**20  # of a CPU's forward pass, so that its activations stay in the cache
 
 
 class Estimator(nn.Module):
-    """A frozen classifier.
-
-    Args:
-        network: From preprocessed images ``(B, C, H, W)`` to logits ``(B, len(labels))``.
-        labels: The classes, in the order of the logits.
-        preprocess: From an RGB picture to the network's input ``(C, H, W)``.
-        name: Beginning of the identity.
-        left_out: The fold that was left out of the training, and the number of folds; none if it saw all images.
+    """A frozen classifier, from preprocessed images ``(B, C, H, W)`` to logits ``(B, len(labels))``.
 
     Attributes:
+        labels: The classes, in the order of the logits.
+        preprocess: From an RGB picture to the network's input ``(C, H, W)``.
+        left_out: The fold that was left out of the training, and the number of folds; none if it saw all images.
         identity: The name and a hash of the weights.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        labels: tuple[str, ...],
-        preprocess: Preprocess,
-        name: str,
-        left_out: tuple[int, int] | None = None,
+        self, network: nn.Module, labels: tuple[str, ...], preprocess: Preprocess, name: str, left_out: Fold = None
     ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
@@ -99,15 +91,12 @@ class Teacher(nn.Module):
 
 @dataclass(frozen=True)
 class ClassifierInput:
-    """Preprocessing of this project's own classifiers, as in the downstream protocol without augmentation.
+    """Preprocessing of this project's own classifiers, as in the downstream protocol without augmentation."""
 
-    ``size`` is the side in pixels. ``channels`` is 1 or 3; ``mean`` and ``std`` hold a number for each.
-    """
-
-    size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    size: int  # side in pixels
+    channels: int  # 1 or 3
+    mean: tuple[float, ...]  # of each channel
+    std: tuple[float, ...]  # of each channel
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Input ``(C, size, size)`` of an RGB picture."""
@@ -120,14 +109,10 @@ class ClassifierInput:
 class EstimatorSource:
     """Origin of an estimator, known without loading it."""
 
-    library: str
-    """``torchvision`` or ``timm``; empty for a folder of trained weights."""
-    network: str
-    """Name of the network, or the folder."""
-    local: str | None
-    """Path of local weights; none if they come from the library's hub."""
-    weights: str = TORCHVISION_WEIGHTS
-    """torchvision's name of the weights from its hub."""
+    library: str  # torchvision or timm; empty for a folder of trained weights
+    network: str  # name of the network, or the folder
+    local: str | None  # path of local weights; None if they come from the library's hub
+    weights: str = TORCHVISION_WEIGHTS  # torchvision's name of the weights from its hub
 
     @classmethod
     def of(cls, name: str, weights: str | None = None) -> "EstimatorSource":

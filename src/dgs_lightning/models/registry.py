@@ -22,9 +22,7 @@ HUB_WEIGHTS = re.compile(r"IMAGENET1K_\w+")  # torchvision's names of weights
 def build_network(
     name: str, num_classes: int, image_size: int, channels: int = 3, pretrained: bool | str = False, width: int = 128
 ) -> nn.Module:
-    """Build a classifier by name.
-
-    Initial weights are drawn from torch's global generator; the caller seeds it.
+    """Build a classifier by name. Initial weights are drawn from torch's global generator, which the caller seeds.
 
     Args:
         name: ``convnetD`` of depth D from 1 to 16, ``resnet18`` or ``resnet_ap10``, all as published with instance norm
@@ -44,12 +42,8 @@ def build_network(
     local = isinstance(pretrained, str) and not HUB_WEIGHTS.fullmatch(pretrained)
     hub = False if local else pretrained
     try:
-        source, bare = _resolve(name)
-        if source == "published":
-            network = _published(bare, num_classes, image_size, channels, hub, width)
-        else:
-            build = _torchvision if source == "torchvision" else _timm
-            network = build(bare, num_classes, image_size, channels, hub)
+        build, bare = _resolve(name)
+        network = build(bare, num_classes, image_size, channels, hub, width)
     except (ValueError, RuntimeError, OSError) as error:
         found = f"{error} (images of {image_size} px, {channels} channels, pretrained: {pretrained})"
         expected = f"{NAMES}, with settings that it can have"
@@ -93,25 +87,25 @@ def pretrained_timm(name: str, weights: str | None) -> tuple[nn.Module, Preproce
     return network, create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
 
 
-def _resolve(name: str) -> tuple[str, str]:
-    """Source of a network (``published``, ``timm`` or ``torchvision``) and its name there; a ValueError for none."""
+def _resolve(name: str) -> tuple[Callable[..., nn.Module], str]:
+    """The function that builds a network, and the name that it takes; a ValueError if there is no such network."""
     source, _, bare = name.rpartition(":")
     plain = re.sub(r"[-_]", "", bare.lower())
     if not source and (published := re.fullmatch(r"convnet(\d+)|resnet18|resnetap10", plain)):
         if (depth := published[1]) is not None and not 1 <= int(depth) <= MAX_CONVNET_DEPTH:
             raise ValueError(f"{depth} layers, where a ConvNet has 1 to {MAX_CONVNET_DEPTH}")
-        return "published", plain
+        return _published, plain
     if source not in ("", "timm", "torchvision"):
         raise ValueError(f"an unknown source '{source}'")
     if source != "torchvision":
         import timm  # slow, and often not needed
 
         if timm.is_model(bare):
-            return "timm", bare
+            return _timm, bare
     from torchvision.models import list_models
 
     if source != "timm" and bare.lower() in list_models():
-        return "torchvision", bare
+        return _torchvision, bare
     raise ValueError("no such network")
 
 
@@ -123,7 +117,7 @@ def _published(plain: str, num_classes: int, image_size: int, channels: int, hub
     return ConvNet(num_classes, image_size, channels, int(plain.removeprefix("convnet")), width)
 
 
-def _timm(name: str, num_classes: int, image_size: int, channels: int, hub: bool | str) -> nn.Module:
+def _timm(name: str, num_classes: int, image_size: int, channels: int, hub: bool | str, width: int) -> nn.Module:
     import timm
 
     if isinstance(hub, str):
@@ -136,7 +130,7 @@ def _timm(name: str, num_classes: int, image_size: int, channels: int, hub: bool
     return network
 
 
-def _torchvision(name: str, num_classes: int, image_size: int, channels: int, hub: bool | str) -> nn.Module:
+def _torchvision(name: str, num_classes: int, image_size: int, channels: int, hub: bool | str, width: int) -> nn.Module:
     from torchvision.models import get_model, get_model_weights
 
     if channels != 3:

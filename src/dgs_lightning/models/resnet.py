@@ -84,8 +84,7 @@ class ResidualNetwork(nn.Module):
 class ResNet18(ResidualNetwork):
     """ResNet-18 with instance norm: a 7x7 stride-2 stem and a max pool, blocks 2, 2, 2, 2.
 
-    The stem has no max pool below 33 px and no stride below 17 px, so that the last stage sees at least 2x2 pixels.
-    Square images of less than 9 px raise a ValueError.
+    The stem has no max pool below 33 px and no stride below 17 px. Square images of less than 9 px raise a ValueError.
     """
 
     def __init__(self, num_classes: int, image_size: int = 224, channels: int = 3) -> None:
@@ -99,8 +98,7 @@ class ResNetAP10(ResidualNetwork):
     """ResNetAP-10 with instance norm: a 7x7 stride-1 stem and a 4x4 average pool, blocks 1, 1, 1, 1.
 
     Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022. The stem pools by 2
-    below 64 px and not at all below 32 px, so that the last stage sees at least 2x2 pixels. Square images of less than
-    16 px raise a ValueError.
+    below 64 px and not at all below 32 px. Square images of less than 16 px raise a ValueError.
     """
 
     def __init__(self, num_classes: int, image_size: int = 224, channels: int = 3) -> None:

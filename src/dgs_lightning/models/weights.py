@@ -16,10 +16,8 @@ from dgs_lightning.errors import InputError
 def read_file(path: Path, also: Sequence[type] = (), *, mmap: bool = False) -> Any:  # noqa: ANN401
     """Content of a ``.safetensors`` file, or of a pickle of tensors, containers and plain values, on the CPU.
 
-    Args:
-        path: The file.
-        also: Further classes whose instances the pickle may contain.
-        mmap: Leave the tensors of a pickle on the disk until they are used.
+    ``also`` are further classes whose instances the pickle may contain. With ``mmap``, the tensors of a pickle stay on
+    the disk until they are used.
 
     Raises:
         InputError: If the file is missing, broken, or contains objects of other classes.

@@ -194,10 +194,10 @@ def _architecture(state: State, where: Path, num_heads: int | None) -> DiTConfig
     """Architecture of a DiT from the shapes in its state dict with the original names."""
     try:
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
-        patches = state["pos_embed"].shape[1]
+        side = round(state["pos_embed"].shape[1] ** 0.5) * patch
         classes = len(state["y_embedder.embedding_table.weight"]) - 1
-        out = len(state["final_layer.linear.bias"]) // patch**2
-        inner = len(state["blocks.0.mlp.fc1.bias"])
+        learn_sigma = len(state["final_layer.linear.bias"]) // patch**2 == 2 * channels
+        ratio = len(state["blocks.0.mlp.fc1.bias"]) / hidden
     except (KeyError, ValueError, IndexError) as error:  # a missing tensor, or one of another shape
         found = f"no {error.args[0]}" if isinstance(error, KeyError) else "tensors of other shapes"
         raise InputError.weights(where, found, "the state dict of a DiT", "Give a DiT's weights") from None
@@ -206,18 +206,9 @@ def _architecture(state: State, where: Path, num_heads: int | None) -> DiTConfig
     if heads is None:
         found = f"a DiT of width {hidden} and depth {depth}"
         raise InputError.weights(where, found, "a published size, or the number of attention heads", "Set num_heads")
-    return DiTConfig(
-        input_size=round(patches**0.5) * patch,
-        num_classes=classes,
-        in_channels=channels,
-        patch_size=patch,
-        hidden_size=hidden,
-        depth=depth,
-        num_heads=heads,
-        mlp_ratio=inner / hidden,
-        learn_sigma=out == 2 * channels,
-        frequencies="original",
-    )
+    size = {"patch_size": patch, "hidden_size": hidden, "depth": depth, "num_heads": heads}
+    others: dict[str, Any] = {"mlp_ratio": ratio, "learn_sigma": learn_sigma, "frequencies": "original"}
+    return DiTConfig(side, classes, channels, **size, **others)
 
 
 def _diffusers_state(folder: Path, config: DiTConfig) -> State:
