@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -63,7 +64,8 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
             raise ValueError(f"no format {FORMAT!r}")
         if not all(isinstance(settings[key], list) for key in ("labels", "mean", "std")):
             raise ValueError("labels, mean or std that are no lists")
-        config = ClassifierConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        config = ClassifierConfig(**values)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(path, f"no classifier's settings ({error})", expected, remedy) from None
     network = config.build()

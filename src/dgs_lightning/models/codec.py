@@ -52,7 +52,12 @@ class AutoencoderCodec(nn.Module):
         self._settings: dict[str, Any] = dict(autoencoder.config)
         self._scale = float(self._settings["scaling_factor"])
         self._shift = float(self._settings.get("shift_factor") or 0.0)
-        self._identity = _identity_of(autoencoder, self._settings)
+        public = {name: value for name, value in self._settings.items() if not name.startswith("_")}
+        digest = hashlib.sha256(json.dumps(public, sort_keys=True, default=str).encode())
+        for name, tensor in sorted(autoencoder.state_dict().items()):  # as loaded, before any change of precision
+            digest.update(name.encode())
+            digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        self._identity = f"{type(autoencoder).__name__}:{digest.hexdigest()[:16]}"
 
     def train(self, mode: bool = True) -> "AutoencoderCodec":
         """Stay in evaluation mode."""
@@ -90,16 +95,6 @@ class AutoencoderCodec(nn.Module):
     def identity(self) -> str:
         """Class and hash of the config and weights. It does not depend on the place that they came from."""
         return self._identity
-
-
-def _identity_of(autoencoder: nn.Module, settings: dict[str, Any]) -> str:
-    """Class and hash of the settings and weights as loaded, before any change of precision."""
-    public = {name: value for name, value in settings.items() if not name.startswith("_")}
-    digest = hashlib.sha256(json.dumps(public, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(autoencoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
-    return f"{type(autoencoder).__name__}:{digest.hexdigest()[:16]}"
 
 
 Codec = PixelCodec | AutoencoderCodec

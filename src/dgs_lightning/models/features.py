@@ -38,11 +38,9 @@ def build_features(name: str, weights: str | None = None) -> Features:
 
     @torch.inference_mode()
     def extract(paths: Sequence[Path]) -> NDArray[np.float32]:
-        rows = []
-        for start in range(0, len(paths), BATCH):
-            images = torch.stack([preprocess(load_image(path)) for path in paths[start : start + BATCH]])
-            rows.append(network(images.to(device)).cpu())
-        features: NDArray[np.float32] = torch.cat(rows).numpy()
+        batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+        inputs = (torch.stack([preprocess(load_image(path)) for path in batch]) for batch in batches)
+        features: NDArray[np.float32] = torch.cat([network(images.to(device)).cpu() for images in inputs]).numpy()
         return features
 
     return extract

@@ -11,7 +11,7 @@ from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.registry import build_network
 
 MOST_PARAMETERS = 60_000_000  # of a network that is tried
-LARGEST_BATCH = 64
+BATCHES = (1, 8, 64)  # that are tried
 LONG_ENOUGH = 0.2  # seconds of a trial
 
 
@@ -39,19 +39,18 @@ def seconds_per_image(network: Network) -> float | None:
     if isinstance(network, Classifier):
         build, shape, indices = network.build, (network.channels, network.side, network.side), 0
     else:  # the DiT takes timesteps and classes, too
-        build, shape, indices = partial(DiT, network), (network.in_channels, network.input_size, network.input_size), 2
+        build, shape, indices = partial(DiT, network), network.latent_shape, 2
     with torch.device("meta"):
         if sum(parameter.numel() for parameter in build().parameters()) > MOST_PARAMETERS:
             return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build().to(device).eval()
-    batch = 1
-    while True:
+    for batch in BATCHES:
         images = torch.randn(batch, *shape, device=device)
         inputs = [images, *[torch.zeros(batch, dtype=torch.long, device=device)] * indices]
         start = time.perf_counter()
         model(*inputs).sum().item()
         seconds = time.perf_counter() - start
-        if batch == LARGEST_BATCH or seconds > LONG_ENOUGH:
-            return seconds / batch
-        batch = min(8 * batch, LARGEST_BATCH)
+        if seconds > LONG_ENOUGH:
+            break
+    return seconds / batch

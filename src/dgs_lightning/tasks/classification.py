@@ -127,17 +127,9 @@ class ClassificationTask(L.LightningModule):
                 found, expected = f"{len(values)} numbers", f"one for each channel, {data.channels}"
                 remedy = "Correct it, or leave normalisation to its default"
                 raise InputError.setting(f"normalisation.{name}", found, expected, remedy)
-        self.config = ClassifierConfig(
-            network=settings["network"],
-            labels=tuple(data.labels),
-            image_size=data.image_size,
-            channels=data.channels,
-            mean=tuple(mean),
-            std=tuple(std),
-            width=settings["width"],
-            folds=folds.get("folds"),
-            fold=folds.get("fold"),
-        )
+        images = (data.image_size, data.channels, tuple(mean), tuple(std))
+        left_out = (folds.get("folds"), folds.get("fold"))
+        self.config = ClassifierConfig(settings["network"], tuple(data.labels), *images, settings["width"], *left_out)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(named_seed("weights", settings["seed"]))
             self.network = self.config.build(settings["pretrained"])

@@ -197,18 +197,17 @@ class DiffusionTask(pl.LightningModule):
         if self.hparams["label_table"] == "extend":
             model.relabel([*model.labels, *(label for label in data.labels if label not in model.labels)])
         model.licences = tuple(sorted({*model.licences, *data.licences}))
-        expected = (model.config.in_channels, model.config.input_size, model.config.input_size)
-        if data.latent_shape != expected:
-            where, wanted = f"latents of {data.hparams['cache']}", f"{expected}, as {self.hparams['dit']} takes them"
-            remedy = "Encode with the codec and image size of this model"
-            raise InputError(where, f"shape {data.latent_shape}", wanted, remedy)
+        if data.latent_shape != model.config.latent_shape:
+            expected = f"{model.config.latent_shape}, as {self.hparams['dit']} takes them"
+            where, remedy = f"latents of {data.hparams['cache']}", "Encode with the codec and image size of this model"
+            raise InputError(where, f"shape {data.latent_shape}", expected, remedy)
         prepare_training(model, self.hparams["train"])
         return model
 
     def configure_optimizers(self) -> AdamW:
         """AdamW over the trained parameters."""
-        parameters, settings = self._trained().values(), self.optimizer
-        return AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=settings.fused)
+        lr, weight_decay, fused = self.optimizer.learning_rate, self.optimizer.weight_decay, self.optimizer.fused
+        return AdamW(self._trained().values(), lr, weight_decay=weight_decay, fused=fused)
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         """The parameters that are trained, by name."""

@@ -61,11 +61,6 @@ class EncodingTask(pl.LightningModule):
         blank = torch.zeros(1, data.channels, data.image_size, data.image_size, device=self.device)
         encoded = self.predict_step((blank, torch.zeros(1), torch.zeros(1)), 0)
         _, flips, channels, height, width = encoded.means.shape
-        return CacheSettings(
-            codec=self.codec.identity(),
-            transform=data.transform_name,
-            shape=(channels, height, width),
-            posterior=encoded.logvars is not None,
-            flips=flips,
-            dtype=self.hparams["dtype"],
-        )
+        shape, posterior = (channels, height, width), encoded.logvars is not None
+        identity, dtype = self.codec.identity(), self.hparams["dtype"]
+        return CacheSettings(identity, data.transform_name, shape, posterior, flips, dtype)

@@ -87,13 +87,18 @@ class GenerationTask(L.LightningModule):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape ``(C, h, w)`` of a latent."""
-        side = self.model.config.input_size
-        return self.model.config.in_channels, side, side
+        return self.model.config.latent_shape
 
     @property
     def on_cpu(self) -> bool:
         """Whether the images are generated on a CPU."""
         return self.device.type == "cpu"
+
+    def teardown(self, stage: str) -> None:
+        """Forget guidance and listener. The next run may have others, or none."""
+        self._guidance_for: GuidanceFor | None = None
+        self._guidance_settings: dict[str, Any] = {}
+        self._on_step: OnStep | None = None
 
     def guide(self, guidance_for: GuidanceFor, settings: Mapping[str, Any]) -> None:
         """Guide the images of this run. A later call replaces an earlier one.
@@ -112,12 +117,6 @@ class GenerationTask(L.LightningModule):
         if isinstance(data, RequestDataModule) and data.centers is not None and self._guidance_for is None:
             remedy = "Name CenterGuidance in trainer.callbacks, or remove data.centers"
             raise InputError.setting("data.centers", "centres without a guidance", "a guidance towards them", remedy)
-
-    def teardown(self, stage: str) -> None:
-        """Forget guidance and listener. The next run may have others, or none."""
-        self._guidance_for: GuidanceFor | None = None
-        self._guidance_settings: dict[str, Any] = {}
-        self._on_step: OnStep | None = None
 
     def settings(self) -> dict[str, Any]:
         """Settings that the images of a request depend on."""

@@ -103,19 +103,11 @@ def published_sgd(classes: int) -> tuple[float, float]:
     return (0.01, 5e-4) if classes <= MANY_CLASSES else (0.1, 1e-4)
 
 
-def steps_factor(epoch: int, epochs: int) -> float:
-    """Factor of the learning rate in an epoch, counted from 0: x 0.2 at 2/3 and again at 5/6 of all epochs."""
-    return float(DECAY ** ((epoch >= 2 * epochs // 3) + (epoch >= 5 * epochs // 6)))
-
-
-def cosine_factor(epoch: int, epochs: int) -> float:
-    """Factor of the learning rate in an epoch, counted from 0. It follows half a cosine to 0 after the last epoch."""
-    return (1 + math.cos(math.pi * epoch / epochs)) / 2
-
-
-SCHEDULES: dict[str, Callable[[int, int], float]] = {
-    "steps": steps_factor,
-    "cosine": cosine_factor,
+SCHEDULES: dict[str, Callable[[int, int], float]] = {  # factor of the learning rate in an epoch, counted from 0
+    # x 0.2 at 2/3 and again at 5/6 of all epochs
+    "steps": lambda epoch, epochs: float(DECAY ** ((epoch >= 2 * epochs // 3) + (epoch >= 5 * epochs // 6))),
+    # half a cosine, to 0 after the last epoch
+    "cosine": lambda epoch, epochs: (1 + math.cos(math.pi * epoch / epochs)) / 2,
     "constant": lambda epoch, epochs: 1.0,
 }
 

@@ -96,7 +96,7 @@ def diffusion(model: Settings, data: Settings, trainer: Settings, inputs: Inputs
     if dit is None:
         return work
     total, trained = parameters(dit, model["train"] if model["dit"] else "full")
-    memories, values = 0, dit.in_channels * dit.input_size**2
+    memories, values = 0, math.prod(dit.latent_shape)
     if criteria := model.get("criteria"):
         dtype = getattr(torch, criteria["memory_dtype"])
         memories = 2 * memory_bytes(inputs.classes, criteria["memory_size"], values, dtype)  # of real and generated
@@ -151,8 +151,10 @@ def training_length(trainer: Settings, images: int, batch_size: int, classes: in
     """
     given = {name: value for name, value in trainer.items() if value is not None}
     batches, limits = max(1, math.ceil(images / batch_size)), SimpleNamespace(**UNLIMITED | given)
-    callbacks = [callback for callback in given.get("callbacks", []) if class_name(callback) == "PublishedLength"]
-    published = None if not callbacks else (isinstance(callbacks[-1], dict) and callbacks[-1].get("init_args")) or {}
+    published: Settings | None = None  # settings of the callback PublishedLength
+    for callback in given.get("callbacks", []):
+        if class_name(callback) == "PublishedLength":
+            published = (isinstance(callback, dict) and callback.get("init_args")) or {}
     interval = trainer.get("check_val_every_n_epoch") or 1
     if (limits.max_epochs, limits.max_steps) == (None, -1):
         limits.max_epochs = LIGHTNING_EPOCHS

@@ -206,17 +206,15 @@ def _architecture(state: State, where: Path, num_heads: int | None) -> DiTConfig
     if heads is None:
         found = f"a DiT of width {hidden} and depth {depth}"
         raise InputError.weights(where, found, "a published size, or the number of attention heads", "Set num_heads")
-    size = {"patch_size": patch, "hidden_size": hidden, "depth": depth, "num_heads": heads}
-    others: dict[str, Any] = {"mlp_ratio": ratio, "learn_sigma": learn_sigma, "frequencies": "original"}
-    return DiTConfig(side, classes, channels, **size, **others)
+    shape = (side, classes, channels, patch, hidden, depth, heads)
+    return DiTConfig(*shape, mlp_ratio=ratio, learn_sigma=learn_sigma, frequencies="original")
 
 
 def _diffusers_state(folder: Path, config: DiTConfig) -> State:
     """State dict, with the original names, of a ``DiTTransformer2DModel`` or of the one in a ``DiTPipeline``."""
-    files = sorted(_transformer(folder).iterdir())
-    files = [file for file in files if re.fullmatch(r"diffusion_pytorch_model(-.*)?\.\w+", file.name)]
-    state: State = {}
-    for file in [f for f in files if f.suffix == ".safetensors"] or [f for f in files if f.suffix == ".bin"]:
+    pattern, state = re.compile(r"diffusion_pytorch_model(-.*)?\.(safetensors|bin)"), {}
+    files = sorted(file for file in _transformer(folder).iterdir() if pattern.fullmatch(file.name))
+    for file in [file for file in files if file.suffix == ".safetensors"] or files:
         state |= read_file(file)
     return diffusers.to_original(state, config, folder)
 

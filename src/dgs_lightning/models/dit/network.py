@@ -61,6 +61,11 @@ class DiTConfig:
                 raise InputError.setting(f"DiT {size} {length}", f"{divisor} {by}", expected, remedy)
 
     @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape ``(C, h, w)`` of the latents that the model takes."""
+        return self.in_channels, self.input_size, self.input_size
+
+    @property
     def out_channels(self) -> int:
         """Channels of the output: the noise, and as many again for a learned sigma."""
         return self.in_channels * (2 if self.learn_sigma else 1)
@@ -150,7 +155,9 @@ class DiT(nn.Module):
         return torch.tensor([position[label] for label in labels])
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, drop: Tensor | None = None) -> Tensor:
-        """Predict the noise in latents and, with learned sigma, the interpolation of its log variance.
+        """Noise that the model predicts, ``(B, C, H, W)``.
+
+        With learned sigma, the interpolation of its log variance follows in further channels, ``(B, 2C, H, W)``.
 
         Args:
             x: Noisy latents, shape ``(B, C, H, W)``.
@@ -158,9 +165,6 @@ class DiT(nn.Module):
             y: Class indices, shape ``(B,)``; ``null_label`` for no class.
             drop: Which labels to replace by the null label, booleans of shape ``(B,)``. By default they are drawn in
                 training mode, and none is replaced otherwise.
-
-        Returns:
-            Shape ``(B, C, H, W)``, or ``(B, 2C, H, W)`` with learned sigma.
         """
         if drop is None and self.training:
             drop = torch.rand(y.shape, device=y.device) < self.config.class_dropout_prob
