@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -62,10 +61,10 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
     try:
         if settings.pop("format", None) != FORMAT:
             raise ValueError(f"no format {FORMAT!r}")
-        if not all(isinstance(settings[key], list) for key in ("labels", "mean", "std")):
+        lists = ("labels", "mean", "std")
+        if not all(isinstance(settings[key], list) for key in lists):
             raise ValueError("labels, mean or std that are no lists")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        config = ClassifierConfig(**values)
+        config = ClassifierConfig(**settings | {key: tuple(settings[key]) for key in lists})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(path, f"no classifier's settings ({error})", expected, remedy) from None
     network = config.build()

@@ -29,10 +29,9 @@ class ConvNet(nn.Module):
     """ConvNet-d: ``depth`` times [3x3 convolution, instance norm, ReLU, 2x2 average pool], then a linear layer.
 
     Gidaris and Komodakis, CVPR 2018; the form used by Zhao et al., "Dataset Condensation with Gradient Matching",
-    ICLR 2021. Published: depth 6 and width 128 at 224 px; depth 3 is usual at 32 px.
+    ICLR 2021. Published: depth 6 and width (channels) 128 at 224 px; depth 3 is usual at 32 px.
 
-    ``depth`` is the number of blocks, ``width`` the channels of each. Square images of less than ``2**depth`` px, of
-    which the poolings leave less than one pixel, raise a ValueError.
+    Square images of less than ``2**depth`` px, of which the poolings leave nothing, raise a ValueError.
     """
 
     def __init__(

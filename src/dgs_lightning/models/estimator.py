@@ -54,9 +54,7 @@ class Estimator(nn.Module):
 
 
 class Teacher(nn.Module):
-    """Soft labels of a trained classifier, in the classes and normalisation of the student.
-
-    ``name`` and ``weights`` are those of :func:`load_estimator`; ``student`` gives classes, image size, normalisation.
+    """Soft labels of :func:`load_estimator`'s classifier, in the classes and normalisation of the student.
 
     Raises:
         InputError: If the teacher does not know a class of the student, or takes images of another form.
@@ -134,7 +132,7 @@ class EstimatorSource:
     def in_cache(self) -> tuple[bool, str]:
         """Whether the library's weights are in this machine's cache, and a command that fetches them.
 
-        A library without such a network, or without its weights of ImageNet-1K, raises a ValueError.
+        A ValueError says that the library has no such network, or no weights of ImageNet-1K for it.
         """
         if self.library == "torchvision":
             from torch import hub

@@ -73,8 +73,7 @@ def timm_classes(name: str) -> int | None:
 def pretrained_timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
     """A timm network for which :func:`timm_classes` finds weights, with the head and preprocessing of its training.
 
-    The weights come from a local file, or by default from timm's hub. An InputError says that they cannot be fetched,
-    or do not fit.
+    The weights come from a local file, or by default from timm's hub. An InputError says why they cannot be used.
     """
     import timm
     from timm.data.config import resolve_model_data_config

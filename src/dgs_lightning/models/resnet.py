@@ -30,8 +30,7 @@ def stem_reduction(name: str, image_size: int, smallest: Mapping[int, int]) -> i
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with instance norm beside a shortcut (He et al., CVPR 2016).
 
-    The block shrinks the image by ``stride``: by the strides of the first convolution and of the shortcut's, or, if
-    ``pooled``, by average pools after them.
+    The first convolution and the shortcut shrink the image by ``stride``; if ``pooled``, average pools after them do.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, pooled: bool = False) -> None:

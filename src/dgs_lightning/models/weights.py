@@ -40,11 +40,7 @@ def read_file(path: Path, also: Sequence[type] = (), *, mmap: bool = False) -> A
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors file, or of a checkpoint that contains nothing else.
-
-    Raises:
-        InputError: If the file is missing, broken, or contains other things.
-    """
+    """Tensors by name of a safetensors file, or of a checkpoint that contains nothing else; otherwise an InputError."""
     return as_state(read_file(path), path)
 
 

@@ -62,5 +62,5 @@ class EncodingTask(pl.LightningModule):
         encoded = self.predict_step((blank, torch.zeros(1), torch.zeros(1)), 0)
         _, flips, channels, height, width = encoded.means.shape
         shape, posterior = (channels, height, width), encoded.logvars is not None
-        identity, dtype = self.codec.identity(), self.hparams["dtype"]
-        return CacheSettings(identity, data.transform_name, shape, posterior, flips, dtype)
+        transform, dtype = data.transform_name, self.hparams["dtype"]
+        return CacheSettings(self.codec.identity(), transform, shape, posterior, flips, dtype)

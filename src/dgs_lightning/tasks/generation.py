@@ -73,7 +73,7 @@ class GenerationTask(L.LightningModule):
             found, expected = f"{self.codec.latent_shape(256)[0]} latent channels", f"{channels}, as the DiT has"
             raise InputError(f"codec {codec!r}", found, expected, "Give the codec that the DiT was trained with")
         self.guided_channels = published_channels(channels) if guided_channels is None else guided_channels
-        self.teardown("predict")
+        self._release()
         architecture = [asdict(self.model.config), self.model.labels]  # the same weights differ by heads and labels
         self._dit_hash = hash_json([*architecture, hash_state(self.model.state_dict())])
         if compile:
@@ -94,11 +94,14 @@ class GenerationTask(L.LightningModule):
         """Whether the images are generated on a CPU."""
         return self.device.type == "cpu"
 
-    def teardown(self, stage: str) -> None:
-        """Forget guidance and listener. The next run may have others, or none."""
+    def _release(self) -> None:
         self._guidance_for: GuidanceFor | None = None
         self._guidance_settings: dict[str, Any] = {}
         self._on_step: OnStep | None = None
+
+    def teardown(self, stage: str) -> None:
+        """Forget guidance and listener. The next run may have others, or none."""
+        self._release()
 
     def guide(self, guidance_for: GuidanceFor, settings: Mapping[str, Any]) -> None:
         """Guide the images of this run. A later call replaces an earlier one.

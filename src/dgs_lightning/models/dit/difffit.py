@@ -56,10 +56,8 @@ def mark_trainable(model: DiT, mode: FineTuning) -> None:
     """
     kinds = ("bias", "gamma1", "gamma2") if mode == "difffit" else ("bias",)
     for name, parameter in model.named_parameters():
-        if mode == "full":
-            parameter.requires_grad_(name != "pos_embed")
-        else:
-            parameter.requires_grad_(name.endswith(kinds) or name.startswith("y_embedder."))
+        partly = name.endswith(kinds) or name.startswith("y_embedder.")
+        parameter.requires_grad_(name != "pos_embed" if mode == "full" else partly)
 
 
 @torch.no_grad()

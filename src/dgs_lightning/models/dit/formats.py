@@ -76,11 +76,8 @@ def save_dit(
 ) -> None:
     """Write a weights folder: ``config.json``, ``model.safetensors`` and, with ``ema``, ``ema.safetensors``.
 
-    Args:
-        model: The DiT.
-        folder: The folder, which is made if it is missing.
-        ema: Moving averages of the parameters that are saved, by name.
-        base: Folder, file or hub id of the frozen parameters. With it, only the trainable parameters are saved.
+    ``ema`` holds the moving averages of the parameters that are saved, by name. ``base`` is the folder, file or hub id
+    that the frozen parameters were loaded from. With it, only the trainable parameters are saved.
     """
     parameters = dict(model.named_parameters())
     own = {name: parameter for name, parameter in parameters.items() if base is None or parameter.requires_grad}
@@ -212,7 +209,8 @@ def _architecture(state: State, where: Path, num_heads: int | None) -> DiTConfig
 
 def _diffusers_state(folder: Path, config: DiTConfig) -> State:
     """State dict, with the original names, of a ``DiTTransformer2DModel`` or of the one in a ``DiTPipeline``."""
-    pattern, state = re.compile(r"diffusion_pytorch_model(-.*)?\.(safetensors|bin)"), {}
+    pattern = re.compile(r"diffusion_pytorch_model(-.*)?\.(safetensors|bin)")
+    state: State = {}
     files = sorted(file for file in _transformer(folder).iterdir() if pattern.fullmatch(file.name))
     for file in [file for file in files if file.suffix == ".safetensors"] or files:
         state |= read_file(file)
