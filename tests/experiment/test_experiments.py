@@ -12,10 +12,6 @@ from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.reporting.names import split_variant
 from dgs_lightning.reporting.published import DEFAULT_VARIANTS, PUBLISHED
-<<<<<<< HEAD
-from dgs_lightning.reporting.tables import FORMS
-=======
->>>>>>> reporting2
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 

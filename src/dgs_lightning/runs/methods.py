@@ -22,8 +22,8 @@ from typing import Any
 from dgs_lightning.errors import InputError
 
 ORIGINALS, GIVEN = "originals", "given"
-USES = ("train", "latents", "dit", "minimax", "guided", "codec", "decoder", "original_scores", "labels", "ipc")
-USES += ("pool_images", "seed", "previous")
+_MODELS = ("dit", "minimax", "guided", "codec", "decoder")
+USES = (*_MODELS, "train", "latents", "original_scores", "labels", "ipc", "pool_images", "seed", "previous")
 
 
 @dataclass(frozen=True)
