@@ -12,7 +12,6 @@ from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.reporting.names import split_variant
 from dgs_lightning.reporting.published import DEFAULT_VARIANTS, PUBLISHED
-from dgs_lightning.reporting.tables import FORMS
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 
@@ -40,7 +39,7 @@ def test_a_shipped_config_opens_with_the_command_that_runs_it(name: str) -> None
     assert first.startswith("# The published settings" if name == "imagenet" else f"# dgs run {name}")
 
 
-@pytest.mark.parametrize("number", FORMS)
+@pytest.mark.parametrize("number", PUBLISHED)
 def test_the_rows_of_a_tables_experiment_are_those_of_the_table(number: int) -> None:
     experiment = load_experiment(f"table{number}", [])
     rows = [split_variant(row, experiment.variants) for row in experiment.methods]

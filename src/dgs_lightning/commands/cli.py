@@ -37,25 +37,15 @@ Settings = dict[str, Any]
 OnStep = Callable[[int, int], None]
 SEEDS = Between(0, 4294967295)  # what NumPy and Lightning take
 THREADS = Between(1, 1024)
+_NATURAL: tuple[str, ...] = ("min_epochs", "min_steps", "overfit_batches", "log_every_n_steps", "gradient_clip_val")
+_NATURAL += tuple(f"limit_{part}_batches" for part in ("train", "val", "test", "predict"))
 TRAINER_LIMITS = {
+    **dict.fromkeys((*_NATURAL, "reload_dataloaders_every_n_epochs"), AtLeast(0)),
+    **dict.fromkeys(("max_epochs", "max_steps", "num_sanity_val_steps"), AtLeast(-1)),
+    **dict.fromkeys(("check_val_every_n_epoch", "accumulate_grad_batches"), AtLeast(1)),
     "devices": Between(-1, 1024),
     "num_nodes": Between(1, 65536),
-    "max_epochs": AtLeast(-1),
-    "min_epochs": AtLeast(0),
-    "max_steps": AtLeast(-1),
-    "min_steps": AtLeast(0),
-    "limit_train_batches": AtLeast(0),
-    "limit_val_batches": AtLeast(0),
-    "limit_test_batches": AtLeast(0),
-    "limit_predict_batches": AtLeast(0),
-    "overfit_batches": AtLeast(0),
     "val_check_interval": Above(0),
-    "check_val_every_n_epoch": AtLeast(1),
-    "num_sanity_val_steps": AtLeast(-1),
-    "log_every_n_steps": AtLeast(0),
-    "accumulate_grad_batches": AtLeast(1),
-    "gradient_clip_val": AtLeast(0),
-    "reload_dataloaders_every_n_epochs": AtLeast(0),
 }
 
 

@@ -27,14 +27,8 @@ SUMMARY, SUMMARY_TEXT, PAGE = "summary.json", "summary.md", "index.html"
 TABLES, FIGURES = "tables", "figures"
 LOCK = ".lock"
 DATA, LATENTS, PRETRAIN, FINETUNE, JUDGE = "data", "latents", "pretrain", "finetune", "judge"
-ESTIMATOR, POOLS, GUIDED, SCORES, DISTILLED, VALIDATION = (
-    "estimator",
-    "pools",
-    "guided",
-    "scores",
-    "distilled",
-    "validation",
-)
+ESTIMATOR, POOLS, GUIDED, SCORES = "estimator", "pools", "guided", "scores"
+DISTILLED, VALIDATION = "distilled", "validation"
 EVALUATION, CENTERS, REPORT = "evaluation", "centers", "report"
 RESULT, SELECTION, TRAJECTORIES = "result.json", "selection.json", "trajectories.safetensors"
 ORIGINAL, FULL = "original", "full"

@@ -1,23 +1,17 @@
 """The registry of methods: a method is one row here, one config, and its own code.
 
-The plan, the tables, the figures, the names and the documentation read these rows. A method takes images by a rule of
-``dgs select``: from the original images, from an image pool of the user's, or from images that stages make which the
-row declares. The example registers a method that takes the easiest images of a pool that a stage of its own makes.
+The plan, the tables, the figures and the documentation read these rows. A method takes images by a rule of ``dgs
+select``: from the original images, from a pool of the user, or from images that its own stages make. The example
+registers a method that takes the easiest images of its own pool.
 
 Examples:
     >>> from dgs_lightning.runs.methods import METHODS, MadeBy, Method, Use, register
-    >>> pool = MadeBy(
-    ...     "pools/dreams",
-    ...     "predict",
-    ...     task="GenerationTask",
-    ...     data="RequestDataModule",
-    ...     settings={"model.init_args.dit": Use("dit"), "data.init_args.images_per_class": Use("pool_images")},
-    ...     writer="ImageWriter",
-    ... )
+    >>> settings = {"model.init_args.dit": Use("dit"), "data.init_args.images_per_class": Use("pool_images")}
+    >>> classes = {"task": "GenerationTask", "data": "RequestDataModule", "writer": "ImageWriter"}
+    >>> pool = MadeBy("pools/dreams", "predict", settings=settings, **classes)
     >>> register(Method("dreams", "Dreams", "#c0ffee", rule="easy", stages=(pool,)))
-    >>> METHODS["dreams"].images
+    >>> METHODS.pop("dreams").images
     'pools/dreams'
-    >>> del METHODS["dreams"]
 """
 
 import re
@@ -28,21 +22,8 @@ from typing import Any
 from dgs_lightning.errors import InputError
 
 ORIGINALS, GIVEN = "originals", "given"
-USES = (
-    "train",
-    "latents",
-    "dit",
-    "minimax",
-    "guided",
-    "codec",
-    "decoder",
-    "original_scores",
-    "previous",
-    "labels",
-    "ipc",
-    "pool_images",
-    "seed",
-)
+_MODELS = ("dit", "minimax", "guided", "codec", "decoder")
+USES = (*_MODELS, "train", "latents", "original_scores", "labels", "ipc", "pool_images", "seed", "previous")
 
 
 @dataclass(frozen=True)
@@ -50,20 +31,16 @@ class Use:
     """A value that the plan fills in: a path of the run, a model, or a setting of the experiment.
 
     Args:
-        name: ``train`` (training images), ``latents`` (their latent cache), ``original_scores``; ``dit``, ``minimax``,
-            ``guided`` (weights of the pretrained and of the fine-tuned DiT, and of the one that the experiment
-            guides); ``codec``, ``decoder``; ``labels`` (class list); ``ipc``; ``pool_images`` (images per class of a
-            pool); ``seed``; ``previous``: what the previous stage of the same method makes.
+        name: ``train`` (training images), ``latents`` (their latent cache), ``original_scores``; ``dit`` (weights
+            before fine-tuning), ``minimax`` (after it), ``guided`` (the one that the experiment guides); ``codec``,
+            ``decoder``; ``labels`` (class list), ``ipc``, ``pool_images`` (images per class of a pool), ``seed``; or
+            ``previous``, the result of the method's previous stage.
     """
 
     name: str
 
     def __post_init__(self) -> None:
-        """Check the name.
-
-        Raises:
-            ValueError: If the plan has no such value.
-        """
+        """Check the name."""
         if self.name not in USES:
             raise ValueError(f"the plan has no value {self.name!r}; use one of {', '.join(USES)}")
 
@@ -73,19 +50,19 @@ class MadeBy:
     """A stage that makes images for a method.
 
     Args:
-        name: Folder of the stage in the run. ``{set}`` stands for the distilled set, such as ``dag-ipc10``; a name
-            without it is one stage for all rows and IPCs.
+        name: Folder of the stage in the run. ``{set}`` stands for the distilled set, such as ``dag-ipc10``. Without
+            it, one stage serves all rows and IPCs.
         command: Command of ``dgs`` that the stage runs.
-        section: Section of the experiment with the settings of the stage; it may name configs.
-        config: Shipped config that the stage starts from, below the section.
-        task: Class of the task where neither section nor config names one.
+        section: Section of the experiment with the settings of the stage.
+        config: Shipped config that the stage starts from.
+        task: Class of the task, if neither section nor config names one.
         data: Class of the datamodule, likewise.
-        settings: Values that the plan fills in, by dotted key of the stage's YAML. They may be :class:`Use`.
-        callback: Class of a callback before those of the section, if any.
-        takes: The method's own settings in an experiment, such as ``dag: {stop_timestep: 30}``, that belong to this
-            stage: to its callback if it has one, else to its command. None: all of them.
-        writer: Callback that writes what a prediction makes into the folder of the stage.
-        file: Name of the file that the stage makes in its folder; empty where the folder is what it makes.
+        settings: Settings of this run by their dotted keys; the values may be :class:`Use`.
+        callback: Class of a callback that comes before those of the section.
+        takes: Settings of the method in an experiment, such as ``dag: {stop_timestep: 30}``, that belong to this stage:
+            to its callback if it has one, else to its command. By default all.
+        writer: Callback that writes predictions into the folder of the stage.
+        file: Name of the file in the folder that is the result of the stage; by default the folder is.
     """
 
     name: str
@@ -109,16 +86,15 @@ class Method:
         key: Name in experiments and paths.
         title: Name in tables and figures.
         colour: Colour in figures, ``#rrggbb``.
-        rule: Rule of ``dgs select`` that takes the set from the images; None for the whole training set, and for a
-            method that is not computed here.
-        source: Where the method comes from.
-        pool: Where the images come from: ``originals``; ``given``, the user's own pool; or the key of another method,
-            whose images are used.
-        stages: Stages that make the images, in order; the last one makes the images that the rule takes from.
-        compared_with: Key of the method that this one adds difficulty guidance to; a pair is compared seed by seed.
-        published: Key of the method in the paper's tables; the key itself by default.
+        rule: Rule of ``dgs select`` that takes the set from the images. None for the whole training set.
+        source: Where the method was published.
+        pool: Images that the rule takes from, if the method has no stages: ``originals``; ``given``, the pool of the
+            user; or the key of a method whose images are used.
+        stages: Stages that make the images, in order. The rule takes from the images of the last one.
+        compared_with: Key of the same method without difficulty guidance; the two are compared seed by seed.
+        published: Key of the method in the paper's tables; by default its own key.
         pictured: Whether the report has figures of the images of its sets.
-        quoted: Whether the method appears as published numbers alone.
+        quoted: Whether only its published numbers are shown.
     """
 
     key: str
@@ -135,21 +111,21 @@ class Method:
 
     @property
     def images(self) -> str:
-        """``originals``, ``given``, or the folder (with ``{set}``) of the images that the rule takes from."""
+        """``originals``, ``given``, or the folder of the images that the rule takes from."""
         if self.stages:
             return self.stages[-1].name
         return self.pool if self.pool in (ORIGINALS, GIVEN) else METHODS[self.pool].images
 
     @property
     def made_by(self) -> tuple[MadeBy, ...]:
-        """Stages that make the images, this method's own or those of the method whose pool it uses."""
+        """Stages that make the images: its own, or those of the method whose images it uses."""
         if self.stages or self.pool in (ORIGINALS, GIVEN):
             return self.stages
         return METHODS[self.pool].made_by
 
     @property
     def family(self) -> str:
-        """What the method competes with in a table: methods on the same images, with or without a guidance."""
+        """Methods of one family compete in a table: they use the same images, or add a guidance to the same method."""
         return self.images if self.images in (ORIGINALS, GIVEN) else self.compared_with or self.key
 
 
@@ -157,7 +133,7 @@ def register(method: Method) -> None:
     """Add a method to the registry, as the last row.
 
     Raises:
-        InputError: If the key is taken, or cannot be the name of a folder, or the row refers to an unknown method.
+        InputError: If the key is taken or cannot be the name of a folder, or the row names an unknown method.
     """
     problem = None
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", method.key):
