@@ -11,7 +11,7 @@ from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.registry import build_network
 
 MOST_PARAMETERS = 60_000_000  # of a network that is tried
-BATCHES = (1, 8, 64)  # that are tried
+BATCHES = (1, 8, 64)  # numbers of images that are tried, one after the other
 LONG_ENOUGH = 0.2  # seconds of a trial
 
 

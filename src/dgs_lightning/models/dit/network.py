@@ -114,7 +114,7 @@ class DiT(nn.Module):
         self.checkpointing = False
         hidden = config.hidden_size
         patches = nn.Conv2d(config.in_channels, hidden, config.patch_size, config.patch_size)
-        self.x_embedder: Any = nn.Sequential(OrderedDict(proj=patches))  # its child has a name in the state dict
+        self.x_embedder: Any = nn.Sequential(OrderedDict(proj=patches))  # named as in the original state dict
         self.t_embedder = layers.TimestepEmbedder(hidden, config.frequencies)
         table = nn.Embedding(config.num_classes + 1, hidden)  # the last row belongs to the null label
         self.y_embedder: Any = nn.Sequential(OrderedDict(embedding_table=table))
