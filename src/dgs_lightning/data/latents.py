@@ -23,15 +23,10 @@ _REMEDY = "Delete it, and encode the images again"
 
 
 class Posterior(NamedTuple):
-    """Gaussian distribution of the latents of each image.
+    """Gaussian distribution of the latents of each image."""
 
-    Attributes:
-        mean: Scaled latents, shape ``(B, C, h, w)``.
-        logvar: Their log variances; none if the encoder is deterministic.
-    """
-
-    mean: Tensor
-    logvar: Tensor | None = None
+    mean: Tensor  # scaled latents, shape (B, C, h, w)
+    logvar: Tensor | None = None  # their log variances; none if the encoder is deterministic
 
     def sample(self, noise: Tensor) -> Tensor:
         """Latents at standard normal ``noise``; the mean if there are no variances."""
@@ -40,23 +35,14 @@ class Posterior(NamedTuple):
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """The settings that the latents of a cache depend on.
+    """The settings that the latents of a cache depend on."""
 
-    Args:
-        codec: Identity of the codec.
-        transform: Description of the transform from file to image.
-        shape: Shape ``(C, h, w)`` of a latent.
-        posterior: Whether log variances are kept beside the means.
-        flips: Orientations of each image: 1, or 2 with the horizontally flipped one.
-        dtype: ``float16`` or ``float32``.
-    """
-
-    codec: str
-    transform: str
-    shape: tuple[int, int, int]
-    posterior: bool
-    flips: int
-    dtype: str
+    codec: str  # identity of the codec
+    transform: str  # description of the transform from file to image
+    shape: tuple[int, int, int]  # (C, h, w) of a latent
+    posterior: bool  # whether log variances are kept beside the means
+    flips: int  # orientations of each image: 1, or 2 with the horizontally flipped one
+    dtype: str  # float16 or float32
 
     def key(self, images: str) -> str:
         """Key of the cache: a hash of these settings and of the hash of the images."""

@@ -15,31 +15,18 @@ LONGEST_PATH, LONGEST_NAME = 4096, 255  # characters that a file system takes
 
 @dataclass(slots=True)
 class ImageRecord:
-    """One line of ``metadata.jsonl``.
+    """One line of ``metadata.jsonl``."""
 
-    Args:
-        file_name: POSIX path of the image relative to the set's folder.
-        label: WordNet id or folder name.
-        class_name: Readable name of the label.
-        index: Number of a generated image within its class.
-        seed: Seed of a generated image.
-        difficulty: Difficulty in [0, 1]; a higher one is harder.
-        estimator: Identity of the difficulty estimator.
-        predicted: Label that the estimator gives the image.
-        interval: Difficulty interval, counted from 0.
-        extra: All other keys of the line.
-    """
-
-    file_name: str
-    label: str
-    class_name: str | None = None
-    index: int | None = None
-    seed: int | None = None
-    difficulty: float | None = None
-    estimator: str | None = None
-    predicted: str | None = None
-    interval: int | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    file_name: str  # POSIX path of the image relative to the set's folder
+    label: str  # WordNet id or folder name
+    class_name: str | None = None  # readable name of the label
+    index: int | None = None  # number of a generated image within its class
+    seed: int | None = None  # seed of a generated image
+    difficulty: float | None = None  # in [0, 1]; a higher one is harder
+    estimator: str | None = None  # identity of the difficulty estimator
+    predicted: str | None = None  # label that the estimator gives the image
+    interval: int | None = None  # difficulty interval, counted from 0
+    extra: dict[str, Any] = field(default_factory=dict)  # all other keys of the line
 
 
 _NAMES = tuple(f.name for f in fields(ImageRecord) if f.name != "extra")
