@@ -52,6 +52,7 @@ class Between:
 
 
 AtLeast = Between  # with ``low`` alone: finite numbers from ``low`` on
+FINITE = Between(-inf)
 
 
 class Above(Between):
@@ -73,9 +74,6 @@ class OneOf:
 
     def __repr__(self) -> str:
         return f"one of {', '.join(map(str, self.values))}"
-
-
-FINITE = Between(-inf, inf)
 
 
 @dataclass(frozen=True)

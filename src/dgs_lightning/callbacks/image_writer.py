@@ -72,14 +72,19 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         self._shown = False
 
     def _resume(self, trainer: L.Trainer) -> set[str]:
-        """File names of the finished images, the same on each device."""
+        """File names of the finished images, the same on each device. Refuse a folder with other images."""
         journal = self.output / _JOURNAL / "settings.json"
         remedy = f"Delete {self.output} and run the command again"
         earlier = read_json(journal, "the settings of unfinished images", remedy, default={})
         earlier = earlier or read_card(self.output).get("settings", {})
         self.data.keep_batch_size(earlier.get("requests", {}).get("batch_size"))
         settings = self._settings(trainer)
-        self._check(earlier, settings)
+        if earlier and earlier != settings:
+            found = f"images made with other settings ({'; '.join(_differences(earlier, settings))})"
+            remedy = "Restore the settings, choose another output, or delete the folder"
+            raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)
+        if not earlier and _has_images(self.output):
+            raise InputError.occupied(self.output, "images that this command did not make", "an empty folder")
         trainer.strategy.barrier("settings checked")
         if trainer.is_global_zero:
             write_json(journal, settings)
@@ -96,15 +101,6 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError.busy(self.output) from None
-
-    def _check(self, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
-        """Refuse a folder with other images, or with images of other settings."""
-        if earlier and earlier != settings:
-            found = f"images made with other settings ({'; '.join(_differences(earlier, settings))})"
-            remedy = "Restore the settings, choose another output, or delete the folder"
-            raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)
-        if not earlier and _has_images(self.output):
-            raise InputError.occupied(self.output, "images that this command did not make", "an empty folder")
 
     def _recorded(self) -> Iterator[ImageRecord]:
         """Records of the finished batches of this run and earlier ones, without batches that have broken lines."""

@@ -54,11 +54,7 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
         self.output = output
 
     def begin(self, trainer: L.Trainer) -> None:
-        """Leave out the batches that are scored, and begin the journal of this device.
-
-        Raises:
-            InputError: If the output is another image set.
-        """
+        """Leave out the batches that are scored, and begin this device's journal. Refuse another image set."""
         self._folder = Path(self.output) if self.output else self.data.predict_folder
         self._in_place = self._folder.resolve() == self.data.predict_folder.resolve()
         occupied = not self._in_place and (self._folder / MANIFEST).exists()

@@ -1,8 +1,7 @@
 """The downstream protocol's augmentation of whole batches.
 
-A generator draws the parameters of each image, and pure functions apply them to the batch. All colour changes
-(brightness, contrast, saturation, lighting, normalisation) are affine in the colour. They are therefore combined into
-one matrix for each image, its colour map.
+A generator draws the parameters of each image, and pure functions apply them to the batch. All colour changes are
+affine in the colour. They are therefore combined into one matrix for each image, its colour map.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,9 +57,6 @@ class Augmentation(Group):
         jitter: Largest change of brightness, contrast and saturation: the weight, of either sign, of their reference.
         lighting: Standard deviation of the weights of the principal components of colour.
         cutmix: Beta of CutMix, which mixes the images of every batch; 0 for no CutMix.
-
-    Raises:
-        InputError: If a number is out of its range.
     """
 
     crop_scale: Annotated[tuple[float, float], Between(0, 1, open="left")] = (0.5, 1.0)
@@ -102,8 +98,7 @@ def augment(images: Tensor, draws: Draws, mean: Sequence[float], std: Sequence[f
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Subtract each channel's mean and divide by its standard deviation, without augmentation."""
-    shape = (1, -1, 1, 1)
-    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
+    return (images - images.new_tensor(mean)[:, None, None]) / images.new_tensor(std)[:, None, None]
 
 
 def draw_boxes(count: int, size: int, scale: tuple[float, float], generator: Generator) -> Tensor:

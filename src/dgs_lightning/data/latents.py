@@ -58,9 +58,8 @@ def check_space(folder: Path, size: int) -> None:
     """Raise an InputError if ``size`` bytes do not fit on the disk of a folder."""
     free = shutil.disk_usage(folder).free
     if size > free:
-        expected = f"{size / 1e9:.1f} GB for the latent cache"
         remedy = "Free space, choose another folder, or make it smaller with flips: false"
-        raise InputError(folder, f"{free / 1e9:.1f} GB free", expected, remedy)
+        raise InputError(folder, f"{free / 1e9:.1f} GB free", f"{size / 1e9:.1f} GB for the latent cache", remedy)
 
 
 def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: Tensor | None) -> None:

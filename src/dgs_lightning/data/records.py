@@ -15,18 +15,31 @@ LONGEST_PATH, LONGEST_NAME = 4096, 255  # characters that a file system takes
 
 @dataclass(slots=True)
 class ImageRecord:
-    """One line of ``metadata.jsonl``."""
+    """One line of ``metadata.jsonl``.
 
-    file_name: str  # POSIX path of the image relative to the set's folder
-    label: str  # WordNet id or folder name
-    class_name: str | None = None  # readable name of the label
-    index: int | None = None  # number of a generated image within its class
-    seed: int | None = None  # seed of a generated image
-    difficulty: float | None = None  # in [0, 1]; a higher one is harder
-    estimator: str | None = None  # identity of the difficulty estimator
-    predicted: str | None = None  # label that the estimator gives the image
-    interval: int | None = None  # difficulty interval, counted from 0
-    extra: dict[str, Any] = field(default_factory=dict)  # all other keys of the line
+    Args:
+        file_name: POSIX path of the image relative to the set's folder.
+        label: WordNet id or folder name.
+        class_name: Readable name of the label.
+        index: Number of a generated image within its class.
+        seed: Seed of a generated image.
+        difficulty: Difficulty in [0, 1]; a higher one is harder.
+        estimator: Identity of the difficulty estimator.
+        predicted: Label that the estimator gives the image.
+        interval: Difficulty interval, counted from 0.
+        extra: All other keys of the line.
+    """
+
+    file_name: str
+    label: str
+    class_name: str | None = None
+    index: int | None = None
+    seed: int | None = None
+    difficulty: float | None = None
+    estimator: str | None = None
+    predicted: str | None = None
+    interval: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 _NAMES = tuple(f.name for f in fields(ImageRecord) if f.name != "extra")
@@ -42,25 +55,23 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
             leaves the folder. The message gives the number of the line.
     """
     path = folder / MANIFEST
-    records: list[ImageRecord] = []
-    seen: set[str] = set()
+    records: dict[str, ImageRecord] = {}
     shared: dict[str, str] = {}  # labels and estimators repeat: a million lines need a thousand strings
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     record = _parse(line, shared)
-                    if record.file_name in seen:
+                    if record.file_name in records:
                         raise ValueError(f"a second line of {record.file_name!r}")
                 except ValueError as error:
                     raise InputError.line(path, number, str(error)) from None
-                seen.add(record.file_name)
-                records.append(record)
+                records[record.file_name] = record
     except FileNotFoundError:
         raise InputError(folder, f"no {MANIFEST}", "an image set with one", "Check the folder") from None
     except UnicodeDecodeError:
         raise InputError.line(path, len(records) + 1, "text that is not UTF-8") from None
-    return records
+    return list(records.values())
 
 
 def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
