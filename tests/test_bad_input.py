@@ -25,8 +25,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import dgs_lightning
+from dgs_lightning import bounds
 from dgs_lightning.__main__ import main
-from dgs_lightning.bounds import Between, check_bounds, limits
+from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.callbacks.checkpointing import KEYS, check_readable
 from dgs_lightning.commands.cli import check
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
@@ -226,10 +227,19 @@ def test_a_run_with_a_wrong_setting_of_its_last_stage_does_not_begin(tmp_path: P
     assert not list(tmp_path.rglob("*.json"))
 
 
+def limited(owner: Callable[..., Any], prefix: str = "") -> Iterator[str]:
+    """Names of the settings whose numbers have limits, such as ``optimizer.lr``."""
+    for name, parameter in bounds._parameters(owner).items():
+        if any(isinstance(limit, Between) for limit in bounds._limits(parameter.annotation)):
+            yield f"{prefix}{name}"
+        if group := bounds._group(parameter.annotation):
+            yield from limited(group, f"{prefix}{name}.")
+
+
 @pytest.mark.parametrize("name", dgs_lightning.__all__)
 def test_no_limited_setting_takes_nan_or_infinity(name: str) -> None:
     kind = getattr(dgs_lightning, name)
-    for setting in [setting for setting, limit in limits(kind) if isinstance(limit, Between)]:
+    for setting in limited(kind):
         for value in (float("nan"), float("inf"), -float("inf")):
             wrong: Any = value
             for key in reversed(setting.split(".")):

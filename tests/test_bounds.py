@@ -19,7 +19,6 @@ from dgs_lightning.bounds import (
     Group,
     OneOf,
     check_bounds,
-    limits,
     place_in_groups,
     save_settings,
     with_defaults,
@@ -214,17 +213,6 @@ def test_an_old_flat_key_in_yaml_is_answered_with_its_new_place(tmp_path: Path) 
     (tmp_path / "old.yaml").write_text(json.dumps({"model": model, "data": "ImageDataModule"}))
     with pytest.raises(InputError, match=r"model\.lr: .* expected model\.optimizer\.lr\. Rename it"):
         check("fit", ["--config", str(tmp_path / "old.yaml")])
-
-
-def test_limits_are_listed_with_their_paths() -> None:
-    assert [name for name, _ in limits(Task)] == [
-        "depth",
-        "mean",
-        "optimizer.lr",
-        "optimizer.betas",
-        "optimizer.kind",
-        "left_out.folds",
-    ]
 
 
 def test_the_place_of_a_setting_that_moved_into_a_group_is_found() -> None:

@@ -18,13 +18,13 @@ A limit stands around the whole type of a parameter. A group is a small frozen d
     dgs_lightning.errors.InputError: average.decay: found 1.0, expected at least 0, below 1. Correct the setting.
 
 The command line and YAML show a group as nested keys: ``--model.average.decay=0.5``, or ``average: {decay: 0.5}`` in
-``init_args``. ``hparams`` and checkpoints, which are read with ``weights_only=True``, hold a group as a plain
-dictionary. ``load_from_checkpoint`` passes the dictionary, and ``Group.of`` makes it a group again.
+``init_args``. ``hparams`` and checkpoints hold a group as a plain dictionary, so that ``weights_only=True`` can read
+them. ``load_from_checkpoint`` passes the dictionary, and ``Group.of`` makes it a group again.
 """
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from math import inf
@@ -36,7 +36,7 @@ from dgs_lightning.errors import InputError
 class Between:
     """Numbers from ``low`` to ``high``, without the ends that ``open`` names. NaN and infinity are always outside."""
 
-    def __init__(self, low: float, high: float, open: Literal["left", "right", "both"] | None = None) -> None:
+    def __init__(self, low: float, high: float = inf, open: Literal["left", "right", "both"] | None = None) -> None:
         self.low, self.high = low, high
         self.outside = {"left": (low,), "right": (high,), "both": (low, high), None: ()}[open] + (inf, -inf)
 
@@ -45,25 +45,21 @@ class Between:
         return not isinstance(value, int | float) or (self.low <= value <= self.high and value not in self.outside)
 
     def __repr__(self) -> str:
-        """The limits as text, for errors and ``--help``."""
         low = f"{'above' if self.low in self.outside else 'at least'} {self.low}"
         high = f"{'below' if self.high in self.outside else 'at most'} {self.high}"
         ends = [low if self.low > -inf else "", high if self.high < inf else ""]
         return ", ".join(filter(None, ends if ends[1] else ["a finite number", ends[0]]))
 
 
-class AtLeast(Between):
-    """Finite numbers from ``low`` on."""
-
-    def __init__(self, low: float) -> None:
-        super().__init__(low, inf)
+AtLeast = Between  # with ``low`` alone: finite numbers from ``low`` on
+FINITE = Between(-inf)
 
 
 class Above(Between):
     """Finite numbers larger than ``low``."""
 
     def __init__(self, low: float) -> None:
-        super().__init__(low, inf, open="left")
+        super().__init__(low, open="left")
 
 
 class OneOf:
@@ -77,11 +73,7 @@ class OneOf:
         return value in self.values
 
     def __repr__(self) -> str:
-        """The values as text."""
         return f"one of {', '.join(map(str, self.values))}"
-
-
-FINITE = Between(-inf, inf)
 
 
 @dataclass(frozen=True)
@@ -127,11 +119,7 @@ def check_bounds(owner: Callable[..., Any], settings: Mapping[str, Any], prefix:
 
 
 def check_value(name: str, value: object, limit: Between | OneOf) -> None:
-    """Check one value, or each number of a list; ``None`` passes.
-
-    Raises:
-        InputError: If it is outside the limit.
-    """
+    """Raise an InputError if a value, or a number of a list, is outside the limit; ``None`` passes."""
     for item in value if isinstance(value, list | tuple) and isinstance(limit, Between) else [value]:
         if item not in (None, inspect.Parameter.empty) and not limit.allows(item):
             raise InputError.setting(name, value, str(limit))
@@ -150,22 +138,11 @@ def with_defaults(owner: Callable[..., Any], settings: Mapping[str, Any]) -> dic
 
 
 def save_settings(module: Any, *, logger: bool = True) -> None:  # noqa: ANN401
-    """Save and check the settings of a LightningModule or LightningDataModule: call it first in the constructor.
-
-    It is ``module.save_hyperparameters()`` with groups as plain dictionaries, then :func:`check_bounds`.
-    """
+    """Save and check the settings of a task or datamodule, groups as dictionaries: call it first in the constructor."""
     module.save_hyperparameters(frame=sys._getframe(1), logger=logger)
     groups = {name: _plain(value) for name, value in module.hparams.items() if isinstance(value, Group)}
     module.save_hyperparameters(groups, logger=logger)
     check_bounds(type(module), module.hparams)
-
-
-def limits(owner: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, Between | OneOf]]:
-    """The limits of a class or function, each with the name of its setting, such as ``optimizer.lr``."""
-    for name, parameter in _parameters(owner).items():
-        yield from ((f"{prefix}{name}", limit) for limit in _limits(parameter.annotation))
-        if group := _group(parameter.annotation):
-            yield from limits(group, f"{prefix}{name}.")
 
 
 def place_in_groups(owner: Callable[..., Any], name: str) -> str | None:
@@ -196,11 +173,10 @@ def _parameters(owner: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {name: each for name, each in found.items() if name != "self" and each.kind not in variable}
 
 
-def _limits(hint: object) -> Iterator[Between | OneOf]:
+def _limits(hint: object) -> list[Between | OneOf]:
     if get_origin(hint) is Annotated:
-        yield from (part for part in get_args(hint)[1:] if isinstance(part, Between | OneOf))
-    elif get_origin(hint) is Literal:
-        yield OneOf(*get_args(hint))
+        return [part for part in get_args(hint) if isinstance(part, Between | OneOf)]
+    return [OneOf(*get_args(hint))] if get_origin(hint) is Literal else []
 
 
 def _group(hint: object) -> type[Group] | None:

@@ -5,8 +5,7 @@ import lightning as L
 import pytest
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 
-from dgs_lightning.callbacks.image_rate import ImageRate
-from dgs_lightning.callbacks.image_writer import ImageWriter
+from dgs_lightning.callbacks.image_writer import ImageRate, ImageWriter
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.tasks.generation import GenerationTask
 

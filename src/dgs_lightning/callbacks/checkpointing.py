@@ -71,11 +71,7 @@ class ResumeCheckpoint(Checkpoint):
         self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save a checkpoint, unless there is one of this step. All devices must call it.
-
-        Raises:
-            InputError: If the disk is full or may not be written to.
-        """
+        """Save a checkpoint, unless there is one of this step. All devices must call it."""
         step = trainer.global_step
         if step == self.saved_step or trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -131,11 +127,7 @@ class EpochCheckpoint(ResumeCheckpoint):
 
 
 def check_readable(path: Path) -> None:
-    """Check that a file is a complete checkpoint with only tensors and plain values.
-
-    Raises:
-        InputError: If it is not.
-    """
+    """Raise an InputError unless a file is a complete checkpoint with only tensors and plain values."""
     try:
         content = read_file(path, mmap=True)
         missing = [key for key in KEYS if not isinstance(content, dict) or key not in content]

@@ -107,10 +107,8 @@ class CenterGuidance(GuidanceCallback):
     def __init__(
         self, centers: str | None = None, scale: Scale = 0.1, stop_timestep: StopTimestep = 25, form: Form = "x0"
     ) -> None:
-        self.centers = centers
-        self.scale = scale
-        self.stop_timestep = stop_timestep
-        self.form = form
+        self.centers, self.form = centers, form
+        self.scale, self.stop_timestep = scale, stop_timestep
         check_bounds(type(self), vars(self))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -166,18 +164,11 @@ class ModeGuidance(CenterGuidance):
     """
 
     def __init__(
-        self,
-        latents: str | None = None,
-        ipc: Count = 10,
-        seed: int = 0,
-        store: str | None = None,
-        **guidance: Any,  # noqa: ANN401
+        self, latents: str | None = None, ipc: Count = 10, seed: int = 0, store: str | None = None, **guidance: object
     ) -> None:
-        self.latents = latents
-        self.ipc = ipc
-        self.seed = seed
-        self.store = store
-        super().__init__(**guidance)
+        self.latents, self.store = latents, store
+        self.ipc, self.seed = ipc, seed
+        super().__init__(**guidance)  # type: ignore[arg-type]
 
     def center_file(self, trainer: L.Trainer, data: RequestDataModule) -> Path | None:
         """File with the centres. The first device computes them if it does not exist yet.
@@ -229,19 +220,15 @@ class DifficultyAwareGuidance(ModeGuidance):
         scores: str | None = None,
         smoothing: Smoothing = "none",
         intervals: Intervals = 10,
-        **modes: Any,  # noqa: ANN401
+        **modes: object,
     ) -> None:
         self.scores = scores
         self.smoothing = smoothing
         self.intervals = intervals
-        super().__init__(latents, **modes)
+        super().__init__(latents, **modes)  # type: ignore[arg-type]
 
     def rule(self) -> dict[str, Any]:
-        """Scores, and how the difficulties are divided.
-
-        Raises:
-            InputError: If no scores are named.
-        """
+        """Scores, and how the difficulties are divided. Without scores, an InputError is raised."""
         if self.scores is None:
             raise InputError.unset(f"{type(self).__name__}.scores", "the scores folder of the images", "FOLDER")
         return {"scores": self.scores, "smoothing": self.smoothing, "intervals": self.intervals}

@@ -4,6 +4,7 @@ import fcntl
 import io
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from dgs_lightning.bounds import AtLeast, check_bounds
-from dgs_lightning.callbacks.image_rate import ImageRate
 from dgs_lightning.callbacks.parts import tensorboards
 from dgs_lightning.callbacks.writing import ResumableWriter
 from dgs_lightning.data.cards import hash_files, read_card, versions, write_card
@@ -63,8 +64,6 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         self._jobs: list[Future[None]] = []
         self._lock: IO[str] | None = None
 
-    # ---- before: the folder --------------------------------------------------------------------------------------
-
     def begin(self, trainer: L.Trainer) -> None:
         """Let the datamodule ask for the finished images. Guidance and batch size are known when it asks."""
         self.data.leave_out(lambda: self._resume(trainer))
@@ -73,14 +72,19 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         self._shown = False
 
     def _resume(self, trainer: L.Trainer) -> set[str]:
-        """File names of the finished images, the same on each device."""
+        """File names of the finished images, the same on each device. Refuse a folder with other images."""
         journal = self.output / _JOURNAL / "settings.json"
         remedy = f"Delete {self.output} and run the command again"
         earlier = read_json(journal, "the settings of unfinished images", remedy, default={})
         earlier = earlier or read_card(self.output).get("settings", {})
         self.data.keep_batch_size(earlier.get("requests", {}).get("batch_size"))
         settings = self._settings(trainer)
-        self._check(earlier, settings)
+        if earlier and earlier != settings:
+            found = f"images made with other settings ({'; '.join(_differences(earlier, settings))})"
+            remedy = "Restore the settings, choose another output, or delete the folder"
+            raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)
+        if not earlier and _has_images(self.output):
+            raise InputError.occupied(self.output, "images that this command did not make", "an empty folder")
         trainer.strategy.barrier("settings checked")
         if trainer.is_global_zero:
             write_json(journal, settings)
@@ -98,22 +102,11 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         except BlockingIOError:
             raise InputError.busy(self.output) from None
 
-    def _check(self, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
-        """Refuse a folder with other images, or with images of other settings."""
-        if earlier and earlier != settings:
-            found = f"images made with other settings ({'; '.join(_differences(earlier, settings))})"
-            remedy = "Restore the settings, choose another output, or delete the folder"
-            raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)
-        if not earlier and _has_images(self.output):
-            raise InputError.occupied(self.output, "images that this command did not make", "an empty folder")
-
     def _recorded(self) -> Iterator[ImageRecord]:
         """Records of the finished batches of this run and earlier ones, without batches that have broken lines."""
         for manifest in (self.output / MANIFEST, *sorted((self.output / _JOURNAL).glob("*/" + MANIFEST))):
             with suppress(InputError):
                 yield from read_manifest(manifest.parent)
-
-    # ---- during: a batch -----------------------------------------------------------------------------------------
 
     def write(self, trainer: L.Trainer, prediction: Tensor, batch: RequestBatch) -> None:
         """Hand the 8-bit images of a batch to the encoder."""
@@ -143,8 +136,6 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         if self._lock is not None:
             self._lock.close()
 
-    # ---- after: the image set ------------------------------------------------------------------------------------
-
     def flush(self) -> None:
         """Wait until the encoder has written all images."""
         while self._jobs:
@@ -160,29 +151,57 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         wanted = len(self.data.requests())
         if len(records) == wanted:
             write_manifest(self.output, records.values())
-            write_card(self.output, self._card(trainer, records))
+            card = {
+                "name": self.output.name,
+                "kind": "pool" if self.data.centers is None else "distilled",
+                "labels": {record.label: record.class_name for record in records.values()},
+                "images": len(records),
+                "settings": self._settings(trainer),
+                "versions": versions(),
+                "hashes": {"images": hash_files(self.output, records.values())},
+                "provenance": ["generated by a DiT with 'dgs predict'"],
+                "licences": list(self.task.model.licences),
+            }
+            write_card(self.output, card)
             shutil.rmtree(self.output / _JOURNAL)
         else:
             _log.info("%d of %d images; the same command generates the others", len(records), wanted)
         self._lock.close()
 
-    def _card(self, trainer: L.Trainer, records: Mapping[str, ImageRecord]) -> dict[str, Any]:
-        return {
-            "name": self.output.name,
-            "kind": "pool" if self.data.centers is None else "distilled",
-            "labels": {record.label: record.class_name for record in records.values()},
-            "images": len(records),
-            "settings": self._settings(trainer),
-            "versions": versions(),
-            "hashes": {"images": hash_files(self.output, records.values())},
-            "provenance": ["generated by a DiT with 'dgs predict'"],
-            "licences": list(self.task.model.licences),
-        }
-
     def _settings(self, trainer: L.Trainer) -> dict[str, Any]:
         """Settings that the images depend on: model, requests and precision."""
-        model, requests = self.task.settings(), self.data.settings()
-        return {"model": model, "requests": requests, "precision": str(trainer.precision)}
+        settings = {"model": self.task.settings(), "requests": self.data.settings()}
+        return settings | {"precision": str(trainer.precision)}
+
+
+class ImageRate:
+    """Shows images a second on the progress bar. Without a bar, logs a line with images a second and the time left.
+
+    Args:
+        total: Images to generate.
+        every: Seconds between two lines of the log.
+    """
+
+    def __init__(self, total: int = 0, every: float = 30.0) -> None:
+        self.total = total
+        self._every = every
+        self._done = 0
+        self._start = self._logged = time.monotonic()
+
+    def advance(self, images: int, trainer: L.Trainer) -> None:
+        """Count images, and show the speed."""
+        self._done = min(self._done + images, self.total)
+        now = time.monotonic()
+        rate = self._done / max(now - self._start, 1e-9)
+        bar = trainer.progress_bar_callback
+        if isinstance(bar, TQDMProgressBar):
+            bar.predict_progress_bar.set_postfix_str(f"{rate:.1f} images/s")
+        elif isinstance(bar, RichProgressBar) and bar.progress and bar.predict_progress_bar_id is not None:
+            bar.progress.update(bar.predict_progress_bar_id, description=f"{rate:.1f} images/s")
+        elif trainer.is_global_zero and now - self._logged >= self._every:
+            self._logged = now
+            left = round((self.total - self._done) / rate)
+            _log.info("%d of %d images, %.1f images/s, %d s left", self._done, self.total, rate, left)
 
 
 def write_png(path: Path, image: Tensor) -> None:

@@ -57,9 +57,12 @@ class PublishedLength(pl.Callback):
         """Set the length and the interval in the trainer."""
         if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        batches = len(data.train_dataloader())
         if (trainer.max_epochs, trainer.max_steps) == (-1, -1):
-            trainer.fit_loop.max_epochs = self._epochs(trainer, batches)
+            ipc, classes = data.train_images / len(data.labels), len(data.labels)
+            epochs = asked_epochs(self.epochs, self.steps, batches=batches, ipc=ipc, classes=classes)
+            trainer.fit_loop.max_epochs = epochs
         elif trainer.is_global_zero:
             limits = f"max_epochs {trainer.max_epochs}, max_steps {trainer.max_steps}"
             log.info("The trainer decides the length (%s); with -1 in both PublishedLength decides", limits)
@@ -67,12 +70,6 @@ class PublishedLength(pl.Callback):
             trainer.check_val_every_n_epoch = evaluation_interval(epochs_of(trainer, batches) or 1, self.evaluations)
         interval = trainer.check_val_every_n_epoch
         self.length = {"epochs": trainer.max_epochs, "steps": trainer.max_steps, "epochs per evaluation": interval}
-
-    def _epochs(self, trainer: pl.Trainer, batches: int) -> int:
-        """Epochs by the settings, for this number of batches in an epoch."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        ipc, classes = data.train_images / len(data.labels), len(data.labels)
-        return asked_epochs(self.epochs, self.steps, batches=batches, ipc=ipc, classes=classes)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate after the last epoch, even if it is not at an interval."""

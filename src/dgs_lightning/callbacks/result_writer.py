@@ -38,9 +38,6 @@ class ResultWriter(Callback):
 
     Args:
         save_weights: Write the trained network as the folder ``weights``.
-
-    Raises:
-        InputError: If the task is not a :class:`~dgs_lightning.tasks.classification.ClassificationTask`.
     """
 
     def __init__(self, save_weights: bool = False) -> None:
@@ -99,15 +96,14 @@ class ResultWriter(Callback):
 
     def _show_confusion(self, trainer: L.Trainer, task: ClassificationTask, confusion: Tensor) -> None:
         """Draw a confusion matrix into TensorBoard."""
-        labels = [readable_name(label) for label in task.config.labels]
-        few = len(labels) <= MOST_NUMBERED
+        few = len(task.config.labels) <= MOST_NUMBERED
+        names = [readable_name(label) for label in task.config.labels] if few else None
         for board in tensorboards(trainer):
             figure = Figure(figsize=(8, 8), layout="constrained")
             with warnings.catch_warnings():
                 # torchmetrics passes a tensor to matplotlib; NumPy deprecates the way in which it is converted.
                 warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-                axes, names = figure.subplots(), labels if few else None
-                task.metrics["confusion"].plot(confusion, axes, few, names, "Blues")
+                task.metrics["confusion"].plot(confusion, figure.subplots(), few, names, "Blues")
             board.add_figure("val/confusion", figure, trainer.global_step)
 
 

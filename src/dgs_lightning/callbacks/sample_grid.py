@@ -72,24 +72,15 @@ class SampleGrid(pl.Callback):
             board.add_image("samples", grid, step)
 
     def draw(self, task: DiffusionTask) -> Tensor:
-        """Images of the moving average in [0, 1], shape ``(classes * images, C, H, W)``.
-
-        Args:
-            task: The task, after ``fit`` has started.
-        """
+        """Images of the moving average in [0, 1], shape ``(classes * images, C, H, W)``, after ``fit`` has started."""
         config, labels = task.dit.config, task.labels[: self.classes]
         weights = {name.removeprefix("dit."): average for name, average in task.ema.averages.items()}
         y = task.dit.class_indices(labels).repeat_interleave(self.images).to(task.device)
         noises = [generator("sample grid", number) for number in range(len(y))]
         shape = (config.in_channels, config.input_size, config.input_size)
         task.dit.eval()
-        denoiser = classifier_free(
-            lambda x, t, y: functional_call(task.dit, weights, (x, t, y)),
-            y,
-            task.dit.null_label,
-            self.guidance_scale,
-            published_channels(config.in_channels),
-        )
+        guided = (task.dit.null_label, self.guidance_scale, published_channels(config.in_channels))
+        denoiser = classifier_free(lambda x, t, y: functional_call(task.dit, weights, (x, t, y)), y, *guided)
         latents = sample(denoiser, draw_noise(noises, shape).to(task.device), noises, steps=self.steps)
         task.dit.train()
         return (self.codec.to(task.device).decode(latents) / 2 + 0.5).clamp(0, 1)

@@ -53,14 +53,8 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     def __init__(self, output: str | None = None) -> None:
         self.output = output
 
-    # ---- before: the folder ----------------------------------------------------------------------------------
-
     def begin(self, trainer: L.Trainer) -> None:
-        """Leave out the batches that are scored, and begin the journal of this device.
-
-        Raises:
-            InputError: If the output is another image set.
-        """
+        """Leave out the batches that are scored, and begin this device's journal. Refuse another image set."""
         self._folder = Path(self.output) if self.output else self.data.predict_folder
         self._in_place = self._folder.resolve() == self.data.predict_folder.resolve()
         occupied = not self._in_place and (self._folder / MANIFEST).exists()
@@ -68,8 +62,8 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
             remedy = "Name another output, or the set itself to write into its metadata"
             raise InputError.occupied(self._folder, "an image set", "an empty folder, or scores", remedy)
         self._images = hash_images(trainer, self.data)
-        settings = [self.task.settings(), self.data.hparams["val_batch_size"], str(trainer.precision)]
-        self._key = hash_json([*settings, self._images])
+        batch_size, precision = self.data.hparams["val_batch_size"], str(trainer.precision)
+        self._key = hash_json([self.task.settings(), batch_size, precision, self._images])
         self._done, scored = self._is_done(), self._read_journals()
         self.data.leave_out(range(len(self.data.predict_batches)) if self._done else scored.keys())
         trainer.strategy.barrier("scores read")
@@ -86,8 +80,6 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
             scored = {record.file_name for record in records if record.estimator == own}
             return scored == {record.file_name for record in self.data.predict_records}
         return False
-
-    # ---- journals --------------------------------------------------------------------------------------------
 
     def _journals(self) -> list[Path]:
         return sorted(self._folder.glob(".scores-*.jsonl"))
@@ -116,8 +108,6 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
         pairs = list(zip(prediction.difficulty.tolist(), prediction.predicted, strict=True))
         with explain_disk_errors(self._folder), self._journal.open("a", encoding="utf-8") as journal:
             journal.write(self._line(number, pairs))
-
-    # ---- after: the scores -----------------------------------------------------------------------------------
 
     def finish(self, trainer: L.Trainer) -> None:
         """Write scores and card if all batches are scored, and delete the journals."""

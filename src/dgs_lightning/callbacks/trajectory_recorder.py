@@ -8,7 +8,6 @@ from torch import Tensor
 
 from dgs_lightning.callbacks.parts import require
 from dgs_lightning.datamodules.requests import RequestBatch
-from dgs_lightning.diffusion.guidance import StepState
 from dgs_lightning.files import write_tensors
 from dgs_lightning.runs.layout import TRAJECTORIES
 from dgs_lightning.tasks.generation import GenerationTask
@@ -42,10 +41,8 @@ class TrajectoryRecorder(L.Callback):
         if batch.number == 0:
             self._chosen = torch.tensor([record.label == batch.records[0].label for record in batch.records])
             self._predictions: list[Tensor] = []
-            require(GenerationTask, pl_module, self).listen(self._record)
-
-    def _record(self, state: StepState) -> None:
-        self._predictions.append(state.pred_x0.cpu()[self._chosen])
+            task = require(GenerationTask, pl_module, self)
+            task.listen(lambda state: self._predictions.append(state.pred_x0.cpu()[self._chosen]))
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: RequestBatch, *_: object

@@ -1,19 +1,10 @@
 """Writing of trained weights."""
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 
 from dgs_lightning.errors import InputError
-
-
-@runtime_checkable
-class HasWeights(Protocol):
-    """A task that can write its weights."""
-
-    def save_weights(self, folder: Path) -> None:
-        """Write the weights into a folder."""
 
 
 class WeightsWriter(pl.Callback):
@@ -40,12 +31,11 @@ class WeightsWriter(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check that the task can write weights."""
-        if stage == "fit" and not isinstance(pl_module, HasWeights):
+        if stage == "fit" and not hasattr(pl_module, "save_weights"):
             expected = "a task with a method save_weights, such as DiffusionTask"
             raise InputError.wrong_class("WeightsWriter", [pl_module], expected, "Remove the callback")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the weights."""
         if trainer.is_global_zero:
-            assert isinstance(pl_module, HasWeights)
-            pl_module.save_weights(Path(trainer.default_root_dir) / "weights")
+            pl_module.save_weights(Path(trainer.default_root_dir) / "weights")  # type: ignore[operator]

@@ -1,8 +1,7 @@
 """The downstream protocol's augmentation of whole batches.
 
-A generator draws the parameters of each image, and pure functions apply them to the batch. All colour changes
-(brightness, contrast, saturation, lighting, normalisation) are affine in the colour. They are therefore combined into
-one matrix for each image, its colour map.
+A generator draws the parameters of each image, and pure functions apply them to the batch. All colour changes are
+affine in the colour. They are therefore combined into one matrix for each image, its colour map.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,16 +29,11 @@ LIGHTING_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.
 class Draws(NamedTuple):
     """Augmentation parameters of the B images of a batch."""
 
-    boxes: Tensor
-    """Crops ``(B, 4)``: top, left, height, width in whole pixels."""
-    flips: Tensor
-    """Whether an image is flipped left to right ``(B,)``."""
-    order: Tensor
-    """Order of brightness (0), contrast (1) and saturation (2) ``(B, 3)``."""
-    strengths: Tensor
-    """Weights of the references of brightness, contrast and saturation ``(B, 3)``."""
-    lighting: Tensor
-    """Weights of the principal components of colour ``(B, 3)``."""
+    boxes: Tensor  # crops (B, 4): top, left, height, width in whole pixels
+    flips: Tensor  # whether an image is flipped left to right (B,)
+    order: Tensor  # order of brightness (0), contrast (1) and saturation (2) (B, 3)
+    strengths: Tensor  # weights of the references of brightness, contrast and saturation (B, 3)
+    lighting: Tensor  # weights of the principal components of colour (B, 3)
 
     def to(self, device: torch.device) -> "Draws":
         """Move all parameters to a device."""
@@ -49,10 +43,8 @@ class Draws(NamedTuple):
 class CutMixDraw(NamedTuple):
     """CutMix parameters of a batch of B images."""
 
-    partners: Tensor
-    """Index of the image that each image's patch comes from ``(B,)``."""
-    box: tuple[int, int, int, int]
-    """Top, left, bottom, right of the patch, equal in all images."""
+    partners: Tensor  # index of the image that each image's patch comes from (B,)
+    box: tuple[int, int, int, int]  # top, left, bottom, right of the patch, equal in all images
 
 
 @dataclass(frozen=True)
@@ -65,9 +57,6 @@ class Augmentation(Group):
         jitter: Largest change of brightness, contrast and saturation: the weight, of either sign, of their reference.
         lighting: Standard deviation of the weights of the principal components of colour.
         cutmix: Beta of CutMix, which mixes the images of every batch; 0 for no CutMix.
-
-    Raises:
-        InputError: If a number is out of its range.
     """
 
     crop_scale: Annotated[tuple[float, float], Between(0, 1, open="left")] = (0.5, 1.0)
@@ -97,22 +86,19 @@ class Augmentation(Group):
 def augment(images: Tensor, draws: Draws, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Crop, flip, jitter the colours, add lighting and normalise, in this order. The shape stays the same.
 
-    Args:
-        images: Images ``(B, C, S, S)`` in ``[0, 1]``.
-        draws: The parameters of each image.
-        mean: Mean of each channel, for the normalisation.
-        std: Standard deviation of each channel, for the normalisation.
+    ``images`` have shape ``(B, C, S, S)`` and values in ``[0, 1]``. ``mean`` and ``std`` are those of each channel.
     """
     images = crop_and_flip(images, draws.boxes, draws.flips)
     colours = jitter_map(images.mean(dim=(2, 3)), draws.order, draws.strengths)
-    colours = add_normalisation(add_lighting(colours, draws.lighting), mean, std)
-    return recolour(images, colours)
+    colours = add_lighting(colours, draws.lighting)
+    means = F.pad(colours.new_tensor(mean)[:, None], (images.shape[1], 0))
+    colours = (colours - means) / colours.new_tensor(std)[:, None]
+    return torch.baddbmm(colours[:, :, -1:], colours[:, :, :-1], images.flatten(2)).view_as(images)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Subtract each channel's mean and divide by its standard deviation, without augmentation."""
-    shape = (1, -1, 1, 1)
-    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
+    return (images - images.new_tensor(mean)[:, None, None]) / images.new_tensor(std)[:, None, None]
 
 
 def draw_boxes(count: int, size: int, scale: tuple[float, float], generator: Generator) -> Tensor:
@@ -162,9 +148,8 @@ def jitter_map(means: Tensor, order: Tensor, strengths: Tensor) -> Tensor:
     for kind in order.unbind(dim=1):
         in_grey = grey @ colours  # (B, C + 1): grey as a map of the original colour
         mean_grey = F.pad(in_grey[:, None] @ extended, (channels, 0))[:, 0]  # a constant map
-        reference = torch.where(
-            (kind == SATURATION)[:, None], in_grey, torch.where((kind == CONTRAST)[:, None], mean_grey, 0)
-        )
+        reference = torch.where((kind == CONTRAST)[:, None], mean_grey, 0)
+        reference = torch.where((kind == SATURATION)[:, None], in_grey, reference)
         weight = strengths.gather(1, kind[:, None])[:, :, None]
         colours = colours.lerp(reference[:, None].expand_as(colours), weight.to(colours))
     return colours
@@ -179,17 +164,6 @@ def add_lighting(colours: Tensor, lighting: Tensor) -> Tensor:
         return colours
     vectors, values = colours.new_tensor(LIGHTING_VECTORS), colours.new_tensor(LIGHTING_VALUES)
     return colours + F.pad(((lighting * values) @ vectors.T)[:, :, None], (3, 0))
-
-
-def add_normalisation(colours: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Append the normalisation by mean and standard deviation to colour maps ``(B, C, C + 1)``."""
-    channels = colours.shape[1]
-    return (colours - F.pad(colours.new_tensor(mean)[:, None], (channels, 0))) / colours.new_tensor(std)[:, None]
-
-
-def recolour(images: Tensor, colours: Tensor) -> Tensor:
-    """Apply each image's colour map ``(B, C, C + 1)`` to its pixels ``(B, C, H, W)``."""
-    return torch.baddbmm(colours[:, :, -1:], colours[:, :, :-1], images.flatten(2)).view_as(images)
 
 
 def draw_cutmix(count: int, size: int, beta: float, generator: Generator) -> CutMixDraw:

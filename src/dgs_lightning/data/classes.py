@@ -66,12 +66,10 @@ def labels_of(source: str | Path) -> tuple[str, ...]:
 
 
 def check_labels(found: set[str], expected: str | Sequence[str] | None, where: object) -> tuple[str, ...]:
-    """Check the labels of an image set against a list, and return them in its order; without a list, sorted.
+    """Check the labels ``found`` of an image set against a list, and return them in its order.
 
-    Args:
-        found: Labels of an image set.
-        expected: The labels that it must have, or the name of a class list; none if all labels are allowed.
-        where: The set, for the message.
+    ``expected`` is the list or the name of a class list. Without it, all labels are allowed, and returned sorted.
+    ``where`` names the set in the message.
 
     Raises:
         InputError: If the labels differ from those of the list; the message names the differences.
@@ -90,16 +88,9 @@ def check_labels(found: set[str], expected: str | Sequence[str] | None, where: o
 
 
 def check_known(labels: Collection[str], known: Collection[str], where: object, remedy: str) -> None:
-    """Check that a model knows all labels of an image set.
+    """Raise an InputError unless a model knows all labels of an image set.
 
-    Args:
-        labels: Labels of the set.
-        known: Labels that the model knows.
-        where: The model, for the message.
-        remedy: What to do if the unknown labels are not readable names of known ones.
-
-    Raises:
-        InputError: If it does not know some labels.
+    ``where`` names the model. ``remedy`` says what to do if the unknown labels are not readable names of known ones.
     """
     if unknown := sorted(set(labels) - set(known)):
         if names := renamings(unknown, known):

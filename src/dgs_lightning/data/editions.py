@@ -9,14 +9,9 @@ IMAGENET_TRAIN, IMAGENET_VAL = range(732, 1_301), 50  # images of one class
 
 
 def edition_of(train: Mapping[str, int], val: Mapping[str, int]) -> tuple[str, str] | None:
-    """Edition of an image set, told by its numbers of images; ``None`` if its classes are not all ImageNet's.
+    """Edition of an image set in words, from the number of images of each class, and advice on the accuracies.
 
-    Args:
-        train: Number of training images of each class.
-        val: Number of validation images of each class.
-
-    Returns:
-        The edition in words, and advice, which is empty if accuracies can be compared with published ones.
+    The advice is empty if they can be compared with published ones. If a class is not ImageNet's, the result is None.
     """
     if train.keys() != val.keys() or any(imagenet_index(label) is None for label in train):
         return None

@@ -73,9 +73,7 @@ def scan_images(folder: Path) -> list[ImageRecord]:
 def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
     """Records of an image set, sorted by file name, from its manifest or, if it has none, from its class folders.
 
-    Args:
-        folder: The image set.
-        scores: A folder with scores of the set, which replace those of its manifest.
+    ``scores`` is a folder with scores of the set, which replace those of its manifest.
 
     Raises:
         InputError: If manifest and files differ, or the scores are those of another set.

@@ -54,12 +54,12 @@ def channels_of(images: Iterable[Image.Image]) -> int:
 
 
 class ImageSet(Dataset[tuple[Any, int]]):
-    """A dataset of images and the positions of their labels.
+    """A dataset of images and the positions of their labels in ``labels``.
 
     Args:
         folder: Folder that the records' file names are relative to.
         records: The images.
-        labels: All labels; the position of a label is its index in this list.
+        labels: All labels.
         transform: Function from an image to the input of the model.
         channels: 1 for grey, 3 for RGB.
     """

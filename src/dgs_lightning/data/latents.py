@@ -23,15 +23,10 @@ _REMEDY = "Delete it, and encode the images again"
 
 
 class Posterior(NamedTuple):
-    """Gaussian distribution of the latents of each image.
+    """Gaussian distribution of the latents of each image."""
 
-    Attributes:
-        mean: Scaled latents, shape ``(B, C, h, w)``.
-        logvar: Their log variances; none if the encoder is deterministic.
-    """
-
-    mean: Tensor
-    logvar: Tensor | None
+    mean: Tensor  # scaled latents, shape (B, C, h, w)
+    logvar: Tensor | None = None  # their log variances; none if the encoder is deterministic
 
     def sample(self, noise: Tensor) -> Tensor:
         """Latents at standard normal ``noise``; the mean if there are no variances."""
@@ -40,23 +35,14 @@ class Posterior(NamedTuple):
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """The settings that the latents of a cache depend on.
+    """The settings that the latents of a cache depend on."""
 
-    Args:
-        codec: Identity of the codec.
-        transform: Description of the transform from file to image.
-        shape: Shape ``(C, h, w)`` of a latent.
-        posterior: Whether log variances are kept beside the means.
-        flips: Orientations of each image: 1, or 2 with the horizontally flipped one.
-        dtype: ``float16`` or ``float32``.
-    """
-
-    codec: str
-    transform: str
-    shape: tuple[int, int, int]
-    posterior: bool
-    flips: int
-    dtype: str
+    codec: str  # identity of the codec
+    transform: str  # description of the transform from file to image
+    shape: tuple[int, int, int]  # (C, h, w) of a latent
+    posterior: bool  # whether log variances are kept beside the means
+    flips: int  # orientations of each image: 1, or 2 with the horizontally flipped one
+    dtype: str  # float16 or float32
 
     def key(self, images: str) -> str:
         """Key of the cache: a hash of these settings and of the hash of the images."""
@@ -64,17 +50,16 @@ class CacheSettings:
 
     def bytes_for(self, images: int) -> int:
         """Size in bytes of a cache of this number of images."""
-        element = 2 if self.dtype == "float16" else 4
-        return images * self.flips * (2 if self.posterior else 1) * math.prod(self.shape) * element
+        element: int = getattr(torch, self.dtype).itemsize
+        return images * self.flips * (1 + self.posterior) * math.prod(self.shape) * element
 
 
 def check_space(folder: Path, size: int) -> None:
     """Raise an InputError if ``size`` bytes do not fit on the disk of a folder."""
     free = shutil.disk_usage(folder).free
     if size > free:
-        expected = f"{size / 1e9:.1f} GB for the latent cache"
         remedy = "Free space, choose another folder, or make it smaller with flips: false"
-        raise InputError(folder, f"{free / 1e9:.1f} GB free", expected, remedy)
+        raise InputError(folder, f"{free / 1e9:.1f} GB free", f"{size / 1e9:.1f} GB for the latent cache", remedy)
 
 
 def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: Tensor | None) -> None:
@@ -124,12 +109,8 @@ def finish_cache(
 ) -> None:
     """Complete a folder of shards to a cache: write the manifest and, last, the card.
 
-    Args:
-        folder: The cache.
-        settings: The settings that the latents were made with.
-        records: The images, sorted by file name; the shards refer to them by their position here.
-        images: Hash of the images.
-        licences: Terms of the images.
+    ``records`` are the images, sorted by file name: the shards refer to them by their position. ``images`` is the hash
+    of the images, and ``licences`` are their terms.
 
     Raises:
         InputError: If latents are missing.
@@ -184,6 +165,7 @@ class LatentCache:
         self.labels = tuple(sorted({record.label for record in self.records}))
         position = {label: index for index, label in enumerate(self.labels)}
         self.classes = torch.tensor([position[record.label] for record in self.records])
+        self._tensors = ["means", "logvars"] if self.settings.posterior else ["means"]
         self._shards = [self._shard(path) for path in shard_paths(folder)]
         self._shard_of = torch.full((len(self.records),), -1)
         self._row_of = torch.zeros(len(self.records), dtype=torch.long)
@@ -199,8 +181,7 @@ class LatentCache:
         images = shard["images"]
         shape = (len(images), self.settings.flips, *self.settings.shape)
         known = images.dtype == torch.long and bool(((images >= 0) & (images < len(self.records))).all())
-        names = ["means", "logvars"] if self.settings.posterior else ["means"]
-        if not known or any(name not in shard or shard[name].shape != shape for name in names):
+        if not known or any(name not in shard or shard[name].shape != shape for name in self._tensors):
             raise InputError(path, "latents of other images, or of another shape", f"shape {shape}", _REMEDY)
         return shard
 
@@ -213,16 +194,13 @@ class LatentCache:
         ``flipped`` says which of them to read flipped, booleans of shape ``(B,)``; by default, none.
         """
         orientation = torch.zeros_like(images) if flipped is None else flipped.long()
-        means = torch.empty(len(images), *self.settings.shape)
-        logvars = torch.empty_like(means) if self.settings.posterior else None
+        read = [torch.empty(len(images), *self.settings.shape) for _ in self._tensors]
         shard_of, row_of = self._shard_of[images], self._row_of[images]
         for number in set(shard_of.tolist()):
             here = shard_of == number
-            shard, place = self._shards[number], (row_of[here], orientation[here])
-            means[here] = shard["means"][place].float()
-            if logvars is not None:
-                logvars[here] = shard["logvars"][place].float()
-        return Posterior(means, logvars)
+            for name, tensor in zip(self._tensors, read, strict=True):
+                tensor[here] = self._shards[number][name][row_of[here], orientation[here]].float()
+        return Posterior(*read)
 
     def check_images(self, folder: Path) -> None:
         """Raise an InputError if images of a folder were changed, added or removed since they were encoded."""

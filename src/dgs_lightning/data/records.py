@@ -55,25 +55,23 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
             leaves the folder. The message gives the number of the line.
     """
     path = folder / MANIFEST
-    records: list[ImageRecord] = []
-    seen: set[str] = set()
+    records: dict[str, ImageRecord] = {}
     shared: dict[str, str] = {}  # labels and estimators repeat: a million lines need a thousand strings
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     record = _parse(line, shared)
-                    if record.file_name in seen:
+                    if record.file_name in records:
                         raise ValueError(f"a second line of {record.file_name!r}")
                 except ValueError as error:
                     raise InputError.line(path, number, str(error)) from None
-                seen.add(record.file_name)
-                records.append(record)
+                records[record.file_name] = record
     except FileNotFoundError:
         raise InputError(folder, f"no {MANIFEST}", "an image set with one", "Check the folder") from None
     except UnicodeDecodeError:
         raise InputError.line(path, len(records) + 1, "text that is not UTF-8") from None
-    return records
+    return list(records.values())
 
 
 def _parse(line: str, shared: dict[str, str]) -> ImageRecord:

@@ -23,10 +23,7 @@ def ranks_in_class(records: Sequence[ImageRecord], *names: int | str) -> list[tu
 def folds_of(records: Sequence[ImageRecord], folds: int) -> list[int]:
     """Fold of each image, in ``[0, folds)``. The images of a class are spread evenly over the folds.
 
-    A classifier that is trained without fold k has not seen the images of fold k.
-
-    Raises:
-        ValueError: If there are fewer than two folds.
+    A classifier that is trained without fold k has not seen its images. Fewer than two folds raise a ValueError.
     """
     if folds < 2:
         raise ValueError(f"cross-fitting needs at least 2 folds, got {folds}; set folds: 5")

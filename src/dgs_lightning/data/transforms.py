@@ -29,8 +29,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """Resize the short side to ``size`` pixels, bilinearly, and take the centre square (the downstream protocol)."""
     if image.size == (size, size):
         return image
-    resized = F.resize(image, size, InterpolationMode.BILINEAR)
-    cropped: Image.Image = F.center_crop(resized, size)
+    cropped: Image.Image = F.center_crop(F.resize(image, size, InterpolationMode.BILINEAR), size)
     return cropped
 
 

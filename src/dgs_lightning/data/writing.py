@@ -17,13 +17,8 @@ from dgs_lightning.files import replacing
 def write_set(source: Path, records: Sequence[ImageRecord], destination: Path, card: Mapping[str, Any]) -> None:
     """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
 
-    An earlier set of the same kind at the destination is replaced.
-
-    Args:
-        source: Folder that the records' file names are relative to.
-        records: Images to copy.
-        destination: Folder of the new set.
-        card: Card of the new set, which :func:`finish_set` completes.
+    An earlier set of the same kind at the destination is replaced. The records' file names are relative to ``source``.
+    :func:`finish_set` completes the card.
 
     Raises:
         InputError: If two images would get the same name, or the destination holds something else.

@@ -1,8 +1,8 @@
 """The figures that a run has data for, one after another."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,11 +33,7 @@ class ReportFigure(NamedTuple):
 
 
 def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
-    """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order.
-
-    Args:
-        run: The run, finished or not.
-    """
+    """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order."""
     yield from _accuracies(run)
     if run.difficulties(ORIGINAL):
         yield from _difficulties(run)
@@ -48,9 +44,6 @@ def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
         method = METHODS.get(run.method(name.row))
         if method and method.pictured:
             yield from _of_set(run, name)
-
-
-# ---- of the whole run ------------------------------------------------------------------------------------------------
 
 
 def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
@@ -137,19 +130,12 @@ def _in_plane(plane: PCA, run: RunFolder, row: str, trajectories: Trajectories) 
     return figures.Paths(run.show(row), run.method(row), points, centers)
 
 
-def _sets_by_ipc(run: RunFolder) -> Mapping[int, list[SetName]]:
-    sets: dict[int, list[SetName]] = defaultdict(list)
-    for name in run.distilled_by_ipc:
-        if name.ipc is not None:
-            sets[name.ipc].append(name)
-    return sets
+def _sets_by_ipc(run: RunFolder) -> dict[int, list[SetName]]:
+    return {ipc: list(sets) for ipc, sets in groupby(run.distilled_by_ipc, lambda name: name.ipc) if ipc is not None}
 
 
 def _all_difficulties(run: RunFolder, name: str) -> Floats:
     return np.concatenate(list(run.difficulties(name).values()))
-
-
-# ---- of one pool or set ----------------------------------------------------------------------------------------------
 
 
 def _of_pool(run: RunFolder, pool: str) -> Iterator[ReportFigure]:
@@ -157,17 +143,13 @@ def _of_pool(run: RunFolder, pool: str) -> Iterator[ReportFigure]:
     names = {label: run.readable(label) for label in scores}
     title = f"{show('method', pool)} pool"
     if original.keys() & scores.keys():
-        caption = (
-            "The curves are kernel density estimates of the difficulties of the original images and of the "
-            f"{title} (Fig. 2)."
-        )
+        shown = f"the original images and of the {title} (Fig. 2)"
+        caption = f"The curves are kernel density estimates of the difficulties of {shown}."
         draw = partial(figures.difficulty_densities, original, scores, title, names)
         yield ReportFigure(f"density-{pool}", caption, draw)
     for label, images in _images(run, pool, list(scores)[:1], IMAGES).items():
-        caption = (
-            f"Images of class {names[label]} from the {title}, from easy to hard. The number under an image is its "
-            "difficulty."
-        )
+        shown = f"Images of class {names[label]} from the {title}, from easy to hard"
+        caption = f"{shown}. The number under an image is its difficulty."
         draw = partial(pictures.difficulty_grid, images, f"{title}, {names[label]}")
         yield ReportFigure(f"grid-{pool}", caption, draw)
 

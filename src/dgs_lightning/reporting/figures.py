@@ -36,15 +36,11 @@ class Histogram(NamedTuple):
 
 
 class SamplingStages(NamedTuple):
-    """Difficulties of one class at each stage of difficulty-guided sampling, before or after smoothing (Fig. 7).
-
-    The stages are original images, image pool, sampling distribution (its mean takes the centre of each interval) and
-    distilled set.
-    """
+    """Difficulties of one class at each stage of difficulty-guided sampling, before or after smoothing (Fig. 7)."""
 
     original: Histogram
     pool: Histogram
-    target: Histogram
+    target: Histogram  # sampling distribution; its mean takes the centre of each interval
     distilled: Histogram
 
 
@@ -95,14 +91,8 @@ def density(scores: Floats, points: int = 512) -> tuple[Floats, Floats]:
     """Kernel density estimate over [0, 1], mirrored at both ends so that no mass leaves the interval.
 
     The kernel is Gaussian with Silverman's bandwidth, at least one grid step. It smooths the counts on a fine grid, so
-    that the time grows linearly with the number of scores.
-
-    Args:
-        scores: Difficulties in ``[0, 1]``, shape ``(N,)``, at least one.
-        points: Grid points.
-
-    Returns:
-        Positions and densities, both of shape ``(points,)``.
+    that the time grows linearly with the number of scores. There is at least one of ``scores``, shape ``(N,)``, all in
+    ``[0, 1]``. The positions and the densities are returned, both of shape ``(points,)``.
     """
     counts, edges = np.histogram(scores, bins=points, range=(0, 1))
     quartiles = np.subtract(*np.percentile(scores, [75, 25])) / 1.34
@@ -122,12 +112,7 @@ def difficulty_densities(
 ) -> Figure:
     """Densities of the difficulties of original and pool images, for all classes together and for each (Fig. 2).
 
-    Args:
-        original: Difficulties of the original images by label.
-        pool: Difficulties of the image pool by label.
-        pool_name: Name of the pool in the legend.
-        names: Readable names by label.
-        ridges: Largest number of classes that are shown one by one.
+    The difficulties and the readable ``names`` are given by label. At most ``ridges`` classes are shown one by one.
     """
     labels = [label for label in original if label in pool]
     figure = new_figure(10, max(3.4, 0.32 * min(len(labels), ridges) + 1.3))
@@ -164,13 +149,10 @@ def _density_ridges(
 def predefined_distributions(
     ipcs: Sequence[int], scale: Mapping[int, Floats] | None = None, intervals: int = 10
 ) -> Figure:
-    """The predefined sampling distributions; those to the right have more easy images (Fig. 8).
+    """The predefined sampling distributions, a row for each IPC; those to the right have more easy images (Fig. 8).
 
-    Args:
-        ipcs: Images per class, one for each row.
-        scale: For each IPC, the distribution scaled from the original images and averaged over the classes, shape
-            ``(K,)``. If given, it is the first column.
-        intervals: Number K of difficulty intervals.
+    If given, ``scale`` is the first column: for each IPC, the distribution scaled from the original images and averaged
+    over the classes, shape ``(intervals,)``.
     """
     names = [*(["scale"] if scale else []), *PUBLISHED]
     figure = new_figure(2.1 * len(names), 1.6 * len(ipcs) + 0.4)
@@ -193,10 +175,7 @@ def predefined_distributions(
 def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], intervals: int = 10) -> Figure:
     """Share of images in each difficulty interval: a panel for each set, with the original images as an outline.
 
-    Args:
-        original: Difficulties of the original images.
-        sets: Method and difficulties of each set, by the set's name.
-        intervals: Number K of difficulty intervals.
+    ``original`` are the difficulties of these; ``sets`` has the method and the difficulties of each set by its name.
     """
     rows, columns = _arrange(len(sets), 4)
     figure = new_figure(max(2.5 * columns + 0.4, 4.2), 1.8 * rows + 0.7)
@@ -280,28 +259,19 @@ def _bar_panel(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
 
 
 class Paths(NamedTuple):
-    """Trajectories of the images of one set through the denoising steps, projected to a plane.
+    """Trajectories of the images of one set through the denoising steps, projected to a plane."""
 
-    Attributes:
-        name: Name of the set.
-        method: Key of its method.
-        points: Predicted images, shape ``(images, steps, 2)``, first step first.
-        centers: Cluster centres that guide the images, shape ``(images, 2)``; None without guidance.
-    """
-
-    name: str
-    method: str
-    points: Floats
-    centers: Floats | None
+    name: str  # of the set
+    method: str  # its key
+    points: Floats  # predicted images, shape (images, steps, 2), first step first
+    centers: Floats | None  # cluster centres that guide the images, shape (images, 2); None without guidance
 
 
 @styled
 def guided_trajectories(originals: Floats, sets: Sequence[Paths]) -> Figure:
-    """Trajectories of predicted images through the denoising steps, each from a circle to a dot.
+    """Trajectories of predicted images through the denoising steps, each from a circle to a dot, a panel for each set.
 
-    Args:
-        originals: The original images in the same plane, shape ``(N, 2)``.
-        sets: The trajectories of each set, which has a panel of its own.
+    ``originals`` are the original images in the same plane, shape ``(N, 2)``.
     """
     figure = new_figure(3.3 * len(sets), 3.4)
     panels = _panels(figure, len(sets), 1, len(sets), sharey=True)

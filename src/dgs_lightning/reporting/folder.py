@@ -56,12 +56,7 @@ class Cost:
 
 
 class RunFolder:
-    """An experiment's folder. It must not change while it is read.
-
-    Args:
-        folder: The folder.
-        settings: The experiment's settings, as in its ``experiment.yaml``.
-    """
+    """An experiment's folder with the settings of its ``experiment.yaml``. It must not change while it is read."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -305,11 +300,7 @@ def _list_images(folder: Path) -> Listing:
 
 
 def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A JSON object that a run wrote; ``default`` if the file does not exist.
-
-    Raises:
-        InputError: If it is broken, or does not exist and there is no default.
-    """
+    """A JSON object that a run wrote; ``default`` without that file. Other files raise an InputError."""
     return read_json(path, "a record of the run", _REMEDY, default)
 
 

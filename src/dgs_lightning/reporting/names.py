@@ -32,16 +32,10 @@ _NUMBERED = {  # field of a setting -> key with a number -> name shown
 
 
 def split_variant(row: str, variants: Variants) -> tuple[str, str]:
-    """Method and variant of a row of the experiment.
+    """Method and variant of a row: the key of a method, ``METHOD-VARIANT``, or the name of one of the ``variants``.
 
-    Args:
-        row: The key of a method, ``METHOD-VARIANT``, or the name of one of the experiment's variants.
-        variants: The experiment's variants: name to ``{method: ..., CHANGES}``.
-
-    Returns:
-        The method and the variant. The variant is named as in the keys of the paper's tables: a sampling distribution,
-        ``stopN``, ``poolN`` or ``val_NAME``. Otherwise it is the row's name without its method. It is empty for an
-        unchanged method.
+    The variant is named as in the keys of the paper's tables: a sampling distribution, ``stopN``, ``poolN`` or
+    ``val_NAME``. Otherwise it is the row's name without its method. It is empty for an unchanged method.
     """
     if row not in variants:
         method, _, variant = row.partition("-")
@@ -62,11 +56,9 @@ def split_variant(row: str, variants: Variants) -> tuple[str, str]:
 
 
 def show(field: str, value: object) -> str:
-    """The name of a value in tables and figures; a value without a name is shown as it is.
+    """The name of a field's value in tables and figures; a value without a name is shown as it is.
 
-    Args:
-        field: A field of :class:`~dgs_lightning.reporting.published.Setting`.
-        value: Its value, such as ``minimax_dgs``, ``convnet3`` (a ConvNet of depth 3) or ``pool5`` (5 x IPC).
+    The fields are those of :class:`~dgs_lightning.reporting.published.Setting`.
     """
     text = str(value)
     for pattern, name in _NUMBERED.get(field, {}).items():

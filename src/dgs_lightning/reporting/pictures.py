@@ -48,9 +48,7 @@ def original_against_distilled(
 ) -> Figure:
     """Two rows for each class: original and distilled images from easy to hard, each above its difficulty (Fig. 5).
 
-    Args:
-        classes: Original and distilled images of each class, by the class's name.
-        columns: Images in a row, evenly spaced in order of difficulty.
+    A row shows at most ``columns`` images, evenly spaced in order of difficulty.
     """
     figure, axes = picture(0.95, 1.08 * columns - 0.08, 3.1 * len(classes) - 0.1, 0.9)
     for row, (name, sets) in enumerate(classes.items()):

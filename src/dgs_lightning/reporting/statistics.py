@@ -11,18 +11,11 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """Mean and spread of repeated measurements.
-
-    Attributes:
-        count: Number n of repeats.
-        mean: Their mean.
-        sample_std: Standard deviation with divisor n - 1; None for a single repeat. (The literature of dataset
-            distillation uses divisor n.)
-    """
+    """Number n, mean and standard deviation of repeated measurements."""
 
     count: int
     mean: float
-    sample_std: float | None
+    sample_std: float | None  # divisor n - 1, but n in the literature of dataset distillation; None for one repeat
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -35,25 +28,15 @@ class Repeats:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two methods compared on the same seeds.
+    """Two methods compared on the same seeds."""
 
-    Attributes:
-        difference: For each seed, the first method's value minus the second's.
-        wins: Number of seeds on which the first value is larger.
-        p_value: Two-sided p-value of the paired t-test; None for a single seed, or if all differences are equal.
-    """
-
-    difference: Repeats
-    wins: int
-    p_value: float | None
+    difference: Repeats  # for each seed, the first method's value minus the second's
+    wins: int  # number of seeds on which the first value is larger
+    p_value: float | None  # two-sided, of the paired t-test; None for one seed, or if all differences are equal
 
 
 def summarize_repeats(values: Sequence[float]) -> Repeats:
-    """Mean and spread of repeats.
-
-    Raises:
-        ValueError: If there are no values.
-    """
+    """Mean and spread of repeats. No values raise a ValueError."""
     if not values:
         raise ValueError("a mean needs at least one repeat; leave out settings that were not run")
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -61,11 +44,7 @@ def summarize_repeats(values: Sequence[float]) -> Repeats:
 
 
 def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison:
-    """Compare the values of two methods, given by seed, on the seeds that both have.
-
-    Raises:
-        ValueError: If they have no seed in common.
-    """
+    """Compare the values of two methods, given by seed, on the seeds that both have; none raises a ValueError."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         raise ValueError("a paired comparison needs the same seeds; run both methods with the same seeds")

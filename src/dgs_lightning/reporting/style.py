@@ -91,12 +91,7 @@ def heading(figure: Figure | SubFigure, title: str) -> None:
 
 @styled
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF, atomically, without dates and program versions, and return both paths.
-
-    Args:
-        figure: The figure.
-        path: Path of the files, without an ending.
-    """
+    """Write a figure to ``path`` with the endings png and pdf, atomically and without dates; return both paths."""
     written = []
     for ending, names in {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}.items():
         written.append(path.with_name(f"{path.name}.{ending}"))
@@ -107,17 +102,10 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 
 def picture(left: float, width: float, height: float, unit: float, title: str = "") -> tuple[Figure, Axes]:
-    """A figure for images, without frame or ticks. A cell has size 1 x 1, and y grows downwards.
+    """A figure for images, without frame or ticks, and its axes. Lengths are in cells, and y grows downwards.
 
-    Args:
-        left: Space for row titles to the left of the cells, in cells.
-        width: Width of the area of the cells, in cells.
-        height: Height of that area, in cells.
-        unit: Size of a cell in inches.
-        title: Title above the cells, if any.
-
-    Returns:
-        The figure and its axes. Their point ``(0, 0)`` is the upper left corner of the first cell.
+    The point ``(0, 0)`` is the upper left corner of the area of the cells. ``left`` is the space for row titles to the
+    left of it, and ``unit`` is the size of a cell in inches.
     """
     margin, strip = 0.08, 0.34 if title else 0.0  # inches
     total = (left + width) * unit + 2 * margin, height * unit + 2 * margin + strip

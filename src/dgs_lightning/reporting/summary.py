@@ -106,8 +106,7 @@ def row_score(row: Mapping[str, Any], which: Accuracy) -> Score | None:
 def paired_comparisons(run: RunFolder) -> dict[tuple[str, str, int, str], Comparison]:
     """Last accuracies with difficulty guidance minus those without, seed by seed, in percentage points.
 
-    Returns:
-        A comparison for each pair of methods, IPC and network; pairs without a common seed are left out.
+    There is a comparison for each pair of methods, IPC and network with a common seed.
     """
     by_seed: dict[tuple[str, int, str], dict[int, float]] = defaultdict(dict)
     for e in run.evaluations:

@@ -17,23 +17,14 @@ _HEADINGS = {"dataset": "Data set", "network": "Network", "method": "Method", "i
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The layout of one of the paper's tables, in fields of :class:`~dgs_lightning.reporting.published.Setting`.
+    """The layout of one of the paper's tables, in fields of :class:`~dgs_lightning.reporting.published.Setting`."""
 
-    Attributes:
-        title: Subject of the table.
-        rows: Fields that make a row.
-        column: Field that makes a column. All other fields have one value in the whole table.
-        contest: Cells that share the values of these fields, or the ``family`` of the method, compete for bold.
-        variants: Prefixes of the variants that the table shows; empty if it shows no variants.
-        methods: Methods that the table shows; empty for all.
-    """
-
-    title: str
-    rows: tuple[str, ...]
-    column: str
-    contest: tuple[str, ...]
-    variants: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
+    title: str  # subject of the table
+    rows: tuple[str, ...]  # fields that make a row
+    column: str  # field that makes a column; all other fields have one value in the whole table
+    contest: tuple[str, ...]  # cells that share these fields, or the family of the method, compete for bold
+    variants: tuple[str, ...] = ()  # prefixes of the variants that the table shows; empty if it shows none
+    methods: tuple[str, ...] = ()  # methods that the table shows; empty for all
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -84,21 +75,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A filled table.
+    """A filled table."""
 
-    Attributes:
-        number: The number of the paper's table whose form it has.
-        title: Subject of the table, and the values that are the same in the whole table.
-        note: How to read a cell.
-        headings: Headings of the label columns, then of the cell columns.
-        rows: The labels and the cells of each row.
-    """
-
-    number: int
-    title: str
-    note: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[tuple[str, ...], tuple[Cell, ...]], ...]
+    number: int  # of the paper's table whose form it has
+    title: str  # its subject, and the values that are the same in the whole table
+    note: str  # how to read a cell
+    headings: tuple[str, ...]  # of the label columns, then of the cell columns
+    rows: tuple[tuple[tuple[str, ...], tuple[Cell, ...]], ...]  # labels and cells of each row
 
     @property
     def labels(self) -> int:

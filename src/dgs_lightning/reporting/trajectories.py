@@ -12,17 +12,11 @@ from dgs_lightning.runs.layout import TRAJECTORIES
 
 
 class Trajectories(NamedTuple):
-    """Trajectories of the images of one class through the denoising steps.
-
-    Attributes:
-        label: The class.
-        predictions: Predicted clean latents, flattened, shape ``(images, steps, D)``, first step first.
-        centers: Cluster centre that guides each image, shape ``(images, D)``; None without guidance.
-    """
+    """Trajectories of the images of one class through the denoising steps."""
 
     label: str
-    predictions: NDArray[np.float32]
-    centers: NDArray[np.float32] | None
+    predictions: NDArray[np.float32]  # clean latents, flattened, shape (images, steps, D), first step first
+    centers: NDArray[np.float32] | None  # cluster centre that guides each image, shape (images, D)
 
 
 def read_trajectories(folder: Path | None) -> Trajectories | None:
