@@ -71,7 +71,11 @@ class ResumeCheckpoint(Checkpoint):
         self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save a checkpoint, unless there is one of this step. All devices must call it."""
+        """Save a checkpoint, unless there is one of this step. All devices must call it.
+
+        Raises:
+            InputError: If the disk is full or may not be written to.
+        """
         step = trainer.global_step
         if step == self.saved_step or trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return

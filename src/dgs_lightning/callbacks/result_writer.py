@@ -38,6 +38,9 @@ class ResultWriter(Callback):
 
     Args:
         save_weights: Write the trained network as the folder ``weights``.
+
+    Raises:
+        InputError: If the task is not a :class:`~dgs_lightning.tasks.classification.ClassificationTask`.
     """
 
     def __init__(self, save_weights: bool = False) -> None:

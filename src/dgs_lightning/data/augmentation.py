@@ -57,6 +57,9 @@ class Augmentation(Group):
         jitter: Largest change of brightness, contrast and saturation: the weight, of either sign, of their reference.
         lighting: Standard deviation of the weights of the principal components of colour.
         cutmix: Beta of CutMix, which mixes the images of every batch; 0 for no CutMix.
+
+    Raises:
+        InputError: If a number is out of its range.
     """
 
     crop_scale: Annotated[tuple[float, float], Between(0, 1, open="left")] = (0.5, 1.0)
