@@ -9,8 +9,8 @@ from rich.filesize import decimal
 from dgs_lightning.doctor.examination import resolved
 from dgs_lightning.doctor.images import open_trees
 from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory
-from dgs_lightning.doctor.networks import check_time, in_words
-from dgs_lightning.doctor.work import inputs_of, works_of
+from dgs_lightning.doctor.networks import check_time, readable_duration
+from dgs_lightning.doctor.work import inputs_of, work_by_stage
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.dit.network import DiTConfig
@@ -28,7 +28,7 @@ def inputs(experiment: Experiment, **changes: Any) -> Inputs:  # noqa: ANN401
 
 def works(experiment: Experiment, **changes: Any) -> dict[str, Work]:  # noqa: ANN401
     stages = resolved(Plan(experiment).everything(), experiment)
-    return works_of(experiment, stages, inputs(experiment, **changes))
+    return work_by_stage(experiment, stages, inputs(experiment, **changes))
 
 
 def test_the_scale_is_read_off_the_images(healthy: Experiment) -> None:
@@ -137,7 +137,7 @@ def test_time_grows_with_the_work(healthy: Experiment) -> None:
     ("seconds", "words"), [(90, "90 seconds"), (600, "10 minutes"), (7200, "2 hours"), (864_000, "10 days")]
 )
 def test_durations_are_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert readable_duration(seconds) == words
 
 
 def test_more_gpus_than_there_are_is_a_problem(healthy: Experiment) -> None:

@@ -64,16 +64,16 @@ def mend(laboratory: "Laboratory", output: Path, broken: Path) -> None:
         code, log = laboratory.run(output)
         if code == 0:
             break
-        complaint = log[log.index("dgs run: ") :]
+        message = log[log.index("dgs run: ") :]
         assert code == 2
-        assert complaint.count("\n") == 1, log
-        assert str(output) in complaint
-        if "Delete it" in complaint:
+        assert message.count("\n") == 1, log
+        assert str(output) in message
+        if "Delete it" in message:
             broken.unlink()
-        elif f"Delete {broken.parent.parent} and" in complaint:
+        elif f"Delete {broken.parent.parent} and" in message:
             shutil.rmtree(broken.parent.parent)
         else:
-            assert "run the same command again" in complaint
+            assert "run the same command again" in message
     laboratory.check(output)
 
 

@@ -12,7 +12,7 @@ from dgs_lightning.doctor.images import Trees, check_classes, check_counts, chec
 from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory
 from dgs_lightning.doctor.models import check_labels_of_models, check_weights
 from dgs_lightning.doctor.networks import check_networks, check_time
-from dgs_lightning.doctor.work import inputs_of, works_of
+from dgs_lightning.doctor.work import inputs_of, work_by_stage
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
@@ -78,7 +78,7 @@ def _estimates(experiment: Experiment, stages: Sequence[Stage], trees: Trees) ->
     inputs = inputs_of(experiment, trees)
     if inputs is None or not stages:
         return
-    works = works_of(experiment, stages, inputs)
+    works = work_by_stage(experiment, stages, inputs)
     yield from check_networks(works)
     yield from check_disk(experiment, works)
     yield from check_memory(works)

@@ -48,12 +48,12 @@ def check_time(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
             return
         # Only classifiers are trained side by side.
         seconds += images * each / (side_by_side if isinstance(network, Classifier) else 1)
-    what = f"time: roughly {in_words(seconds)} on this machine, by forward passes of each network timed now; "
+    what = f"time: roughly {readable_duration(seconds)} on this machine, by forward passes of each network timed now; "
     what += "encoding, scoring and reading come on top"
     yield ok(what) if seconds < A_DAY else warning(what, FASTER)
 
 
-def in_words(seconds: float) -> str:
+def readable_duration(seconds: float) -> str:
     """A duration in a readable unit."""
     for unit, size in (("days", A_DAY), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * size:

@@ -33,7 +33,7 @@ def inputs_of(experiment: Experiment, trees: Trees) -> Inputs | None:
     return Inputs(len(counts), side, channels, latent_shape(experiment.codec, side, channels), images)
 
 
-def works_of(experiment: Experiment, stages: Sequence[Stage], inputs: Inputs) -> dict[str, Work]:
+def work_by_stage(experiment: Experiment, stages: Sequence[Stage], inputs: Inputs) -> dict[str, Work]:
     """The work of each stage that is counted, by its name. What a stage makes is added to the inputs of later ones."""
     works = {}
     for stage in stages:
