@@ -99,7 +99,7 @@ def reference(task: GenerationTask, records: Sequence[ImageRecord], output: Path
 
 def plain_forward(model: DiT, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
     """Forward of a DiT whose embedder runs in every block."""
-    tokens = model.x_embedder(x) + model.pos_embed
+    tokens = model.x_embedder(x).flatten(2).transpose(1, 2) + model.pos_embed
     for block in model.blocks:
         tokens = block(tokens, model.t_embedder(t) + model.y_embedder(y))
     return model.unpatchify(model.final_layer(tokens, model.t_embedder(t) + model.y_embedder(y)))
