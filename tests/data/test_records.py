@@ -263,6 +263,16 @@ def test_scores_of_other_images_or_labels_are_an_input_error(make_set: MakeSet, 
         read_set(folder, tmp_path / "scores")
 
 
+def test_scores_that_lost_whole_lines_are_an_input_error(make_set: MakeSet, tmp_path: Path) -> None:
+    folder, scores = make_set("tree", {"cat": ["1.png", "2.png"]}), tmp_path / "scores"
+    write_manifest(scores, scored(scan_images(folder), "net@1"))
+    write_card(scores, {"images": 2})
+    assert len(read_set(folder, scores)) == 2
+    (scores / MANIFEST).write_text((scores / MANIFEST).read_text().splitlines(keepends=True)[0])
+    with pytest.raises(InputError, match=r"scores/metadata\.jsonl: found 1 lines, expected 2 lines"):
+        read_set(folder, scores)
+
+
 def test_a_scored_set_names_its_one_estimator(make_set: MakeSet) -> None:
     folder = make_set("tree", {"cat": ["1.png", "2.png"]})
     records = scored(scan_images(folder), "net@1")

@@ -134,8 +134,8 @@ def test_a_truncated_summary_is_named(
     cut(output / "summary.json", 0.5)
     code, log = laboratory.run(output)
     assert (code, log.count("\n")) == (2, 1)
-    assert f"{output / 'summary.json'}: found broken JSON" in log
-    assert "Delete the file and run the experiment again" in log
+    assert f"{output / 'summary.json'}: found a broken file" in log
+    assert "Delete it, and run the experiment again" in log
     (output / "summary.json").unlink()
     laboratory.check(output)
     record_property("fault", "report")

@@ -9,7 +9,7 @@ import torch
 
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
-from dgs_lightning.data.cards import licences_of
+from dgs_lightning.data.editions import licences_of
 from dgs_lightning.data.latents import check_space, encoded_images, finish_cache, write_shard
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.tasks.encoding import Encoded, EncodingTask

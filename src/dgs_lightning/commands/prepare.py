@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from dgs_lightning.bounds import Between, OneOf, check_bounds
-from dgs_lightning.data.cards import hash_files, licences_of, read_card, versions, write_card
-from dgs_lightning.data.classes import check_labels, imagenet_index, readable_name
+from dgs_lightning.data.cards import hash_files, read_card, versions, write_card
+from dgs_lightning.data.classes import check_labels, readable_name
+from dgs_lightning.data.editions import is_imagenet, licences_of
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import channels_of, load_image
 from dgs_lightning.data.records import ImageRecord
@@ -83,8 +84,7 @@ def prepare(
         labels = _check(splits, classes, Path(output))
         channels = channels or channels_of(image for _, image in _readable(splits))
         size = image_size or _common_size(splits)
-        of_imagenet = all(imagenet_index(label) is not None for label in labels)
-        origin = "ImageNet (ILSVRC 2012)" if of_imagenet else Path(data).name
+        origin = "ImageNet (ILSVRC 2012)" if is_imagenet(labels) else Path(data).name
         card: dict[str, Any] = {
             "name": Path(data).name,
             "kind": "original",

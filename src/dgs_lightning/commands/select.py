@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dgs_lightning.data.cards import hash_json, licences_of, read_card, versions
+from dgs_lightning.data.cards import hash_json, read_card, versions
 from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.editions import licences_of
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.writing import write_set
 from dgs_lightning.distil.selection import Selection

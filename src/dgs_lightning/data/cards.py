@@ -10,15 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dgs_lightning.data.classes import imagenet_index
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import read_json, write_json
 
 CARD = "dataset.json"
 HASHED_AT_ONCE = 256  # images that a thread hashes in one task
-IMAGENET = "ImageNet terms of access: non-commercial research and education"
-UNKNOWN = "as the source's"
 LIBRARIES = (
     "dgs-lightning",
     "diffusers",
@@ -82,13 +79,3 @@ def hash_files(folder: Path, records: Iterable[ImageRecord]) -> str:
 def hash_json(content: object) -> str:
     """SHA-256 of a value in canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def licences_of(folder: Path, labels: Iterable[str]) -> list[str]:
-    """Licences on the card of an image set with these labels.
-
-    A set without licences on a card has ImageNet's terms if all its labels are WordNet ids of ImageNet.
-    """
-    of_imagenet = all(imagenet_index(label) is not None for label in labels)
-    found: list[str] = read_card(folder).get("licences", [IMAGENET if of_imagenet else UNKNOWN])
-    return found

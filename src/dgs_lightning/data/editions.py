@@ -1,11 +1,29 @@
-"""Editions of ImageNet and its subsets: ImageNet's own images, or another split of them."""
+"""ImageNet and its subsets: their terms of access, and their editions, ImageNet's own images or another split."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import imagenet_index, list_with
 
 FASTAI = {"imagewoof": (9_025, 3_929), "imagenette": (9_469, 3_925)}  # images for training and validation
+TERMS = "ImageNet terms of access: non-commercial research and education"
+UNKNOWN = "as the source's"
 IMAGENET_TRAIN, IMAGENET_VAL = range(732, 1_301), 50  # images of one class
+
+
+def is_imagenet(labels: Iterable[str]) -> bool:
+    """Whether all labels are WordNet ids of ImageNet's 1,000 classes."""
+    return all(imagenet_index(label) is not None for label in labels)
+
+
+def licences_of(folder: Path, labels: Iterable[str]) -> list[str]:
+    """Licences on the card of an image set with these labels.
+
+    A set without licences on a card has ImageNet's terms if all its labels are WordNet ids of ImageNet.
+    """
+    found: list[str] = read_card(folder).get("licences", [TERMS if is_imagenet(labels) else UNKNOWN])
+    return found
 
 
 def edition_of(train: Mapping[str, int], val: Mapping[str, int]) -> tuple[str, str] | None:
@@ -13,7 +31,7 @@ def edition_of(train: Mapping[str, int], val: Mapping[str, int]) -> tuple[str, s
 
     The advice is empty if they can be compared with published ones. If a class is not ImageNet's, the result is None.
     """
-    if train.keys() != val.keys() or any(imagenet_index(label) is None for label in train):
+    if train.keys() != val.keys() or not is_imagenet(train):
         return None
     known, sizes = list_with(set(train)), (sum(train.values()), sum(val.values()))
     name, fastai = known or "this part of ImageNet", FASTAI.get(known or "")

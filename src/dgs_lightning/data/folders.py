@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from dgs_lightning.data.cards import CARD, read_card
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.errors import InputError
 
@@ -96,9 +97,23 @@ def _check_files(folder: Path, listed: set[str]) -> None:
             raise InputError(folder / MANIFEST, wrong, "a line for each image and an image for each line", remedy)
 
 
+def read_scores(folder: Path) -> dict[str, ImageRecord]:
+    """Records of a folder with scores, by the file name of their image.
+
+    Raises:
+        InputError: If the manifest is broken, or has not as many lines as the card says.
+    """
+    records = read_manifest(folder)
+    expected = read_card(folder).get("images", len(records))
+    if len(records) != expected:
+        found, wanted = f"{len(records)} lines", f"{expected} lines, one for each image that {CARD} counts"
+        raise InputError(folder / MANIFEST, found, wanted, "Make the scores again with the command that wrote them")
+    return {record.file_name: record for record in records}
+
+
 def _with_scores(folder: Path, records: list[ImageRecord], scores: Path) -> list[ImageRecord]:
     """Records with the difficulty, estimator and predicted label of a scores folder instead of their own."""
-    by_name = {record.file_name: record for record in read_manifest(scores)}
+    by_name = read_scores(scores)
     merged = []
     for record in records:
         score = by_name.pop(record.file_name, None) or ImageRecord(record.file_name, record.label)

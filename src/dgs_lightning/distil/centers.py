@@ -17,8 +17,9 @@ from torch import Tensor
 from dgs_lightning.bounds import Between, Group
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.classes import labels_of
+from dgs_lightning.data.folders import read_scores
 from dgs_lightning.data.latents import LatentCache
-from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores
+from dgs_lightning.data.records import ImageRecord, require_scores
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_tensors
 from dgs_lightning.models.weights import read_weights
@@ -145,7 +146,7 @@ class Centers(Group):
 
     @cached_property
     def _scored(self) -> dict[str, ImageRecord]:
-        return {} if self.scores is None else {record.file_name: record for record in read_manifest(Path(self.scores))}
+        return {} if self.scores is None else read_scores(Path(self.scores))
 
     def _difficulties(self, images: Sequence[ImageRecord]) -> Floats:
         """Difficulty of each image of a class, shape ``(N,)``."""

@@ -1,7 +1,7 @@
 """Reads an experiment's folder: results, scores, images and costs, finished or not."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from dgs_lightning.configs import class_name, load_yaml
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import readable_name
-from dgs_lightning.data.folders import scan_images
-from dgs_lightning.data.records import MANIFEST, read_manifest
+from dgs_lightning.data.folders import read_scores, scan_images
+from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import read_json
 from dgs_lightning.reporting.names import show_row, split_variant, table_order
@@ -225,8 +225,9 @@ class RunFolder:
         """File names and difficulties of a set; each manifest is read once."""
         name = layout.ORIGINAL if name == layout.FULL else name
         if name not in self._listings:
-            folder = self.scores_folder(name) or self.image_folder(name)
-            self._listings[name] = {} if folder is None else _list_images(folder)
+            scores, images = self.scores_folder(name), self.image_folder(name)
+            records = read_scores(scores).values() if scores else _read_records(images) if images else ()
+            self._listings[name] = _by_difficulty(records)
         return self._listings[name]
 
     def selection(self, name: SetName) -> Mapping[str, Any]:
@@ -254,7 +255,7 @@ class RunFolder:
         folder = self.scores_folder(layout.judged(pool))
         if folder is None:
             return None
-        return float(np.mean([record.predicted == record.label for record in read_manifest(folder)]))
+        return float(np.mean([record.predicted == record.label for record in read_scores(folder).values()]))
 
     def _folders(self, part: str) -> list[str]:
         return sorted(path.name for path in (self.folder / part).glob("[!.]*") if path.is_dir())
@@ -290,9 +291,13 @@ def _evaluation(path: Path, folder: str) -> Evaluation:
         raise InputError.broken(path, f"no usable {error}", expected, _REMEDY) from None
 
 
-def _list_images(folder: Path) -> Listing:
+def _read_records(images: Path) -> list[ImageRecord]:
+    return read_manifest(images) if (images / MANIFEST).is_file() else scan_images(images)
+
+
+def _by_difficulty(records: Iterable[ImageRecord]) -> Listing:
     by_label: dict[str, list[tuple[str, float | None]]] = defaultdict(list)
-    for record in read_manifest(folder) if (folder / MANIFEST).is_file() else scan_images(folder):
+    for record in records:
         by_label[record.label].append((record.file_name, record.difficulty))
     for images in by_label.values():
         images.sort(key=lambda image: (image[1] is None, image[1] or 0, image[0]))
