@@ -30,10 +30,8 @@ def load_config(name: str, folder: str = "") -> Settings:
     while next_name is not None:
         path = find_config(next_name, folder)
         if any(path.samefile(other) for other in seen):
-            found, expected = (
-                f"a circle: {' -> '.join(map(str, [*seen, path]))}",
-                "a config that does not start from itself",
-            )
+            found = f"a circle: {' -> '.join(map(str, [*seen, path]))}"
+            expected = "a config that does not start from itself"
             raise InputError(f"{path}: base", found, expected, "Remove one 'base' of these files")
         seen.append(path)
         own = load_yaml(path)

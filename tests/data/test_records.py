@@ -269,7 +269,7 @@ def test_scores_that_lost_whole_lines_are_an_input_error(make_set: MakeSet, tmp_
     write_card(scores, {"images": 2})
     assert len(read_set(folder, scores)) == 2
     (scores / MANIFEST).write_text((scores / MANIFEST).read_text().splitlines(keepends=True)[0])
-    with pytest.raises(InputError, match=r"scores/metadata\.jsonl: found 1 lines, expected 2 lines"):
+    with pytest.raises(InputError, match=r"scores/metadata\.jsonl: found 1 of 2 lines, expected a line for each"):
         read_set(folder, scores)
 
 

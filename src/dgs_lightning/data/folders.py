@@ -106,7 +106,7 @@ def read_scores(folder: Path) -> dict[str, ImageRecord]:
     records = read_manifest(folder)
     expected = read_card(folder).get("images", len(records))
     if len(records) != expected:
-        found, wanted = f"{len(records)} lines", f"{expected} lines, one for each image that {CARD} counts"
+        found, wanted = f"{len(records)} of {expected} lines", f"a line for each of the images that {CARD} counts"
         raise InputError(folder / MANIFEST, found, wanted, "Make the scores again with the command that wrote them")
     return {record.file_name: record for record in records}
 

@@ -131,10 +131,8 @@ def variant_of(experiment: Experiment, name: str) -> tuple[str, Experiment]:
     changes = dict(experiment.variants[name])
     method = changes.pop("method", None)
     if not isinstance(method, str) or not set(changes) <= set(VARIABLE):
-        found, expected = (
-            listed(experiment.variants[name]) or "nothing",
-            f"'method' and changes to {', '.join(VARIABLE)}",
-        )
+        found = listed(experiment.variants[name]) or "nothing"
+        expected = f"'method' and changes to {', '.join(VARIABLE)}"
         raise InputError(f"variants.{name}", found, expected, "Move other changes to an experiment of their own")
     return method, Experiment(**merge(vars(experiment), changes))
 

@@ -24,7 +24,10 @@ class InRun:
 
 @dataclass(frozen=True)
 class Given:
-    """A file or folder of the user's, in a stage's settings: its content is part of the key, its place is not."""
+    """A file or folder of the user's, in a stage's settings.
+
+    Names, sizes and modification times of its files are part of the key. The place where it lies is not.
+    """
 
     path: str
 

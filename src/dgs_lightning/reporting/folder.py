@@ -225,9 +225,11 @@ class RunFolder:
         """File names and difficulties of a set; each manifest is read once."""
         name = layout.ORIGINAL if name == layout.FULL else name
         if name not in self._listings:
-            scores, images = self.scores_folder(name), self.image_folder(name)
-            records = read_scores(scores).values() if scores else _read_records(images) if images else ()
-            self._listings[name] = _by_difficulty(records)
+            if scores := self.scores_folder(name):
+                self._listings[name] = _by_difficulty(read_scores(scores).values())
+            else:
+                images = self.image_folder(name)
+                self._listings[name] = _by_difficulty(_read_records(images) if images else ())
         return self._listings[name]
 
     def selection(self, name: SetName) -> Mapping[str, Any]:

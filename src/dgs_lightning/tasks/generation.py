@@ -17,7 +17,7 @@ from dgs_lightning.diffusion.sampler import OnStep, Sampler, classifier_free, dr
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.codec import build_codec
 from dgs_lightning.models.dit.formats import load_dit
-from dgs_lightning.models.memory import is_out_of_memory
+from dgs_lightning.models.out_of_memory import is_out_of_memory
 from dgs_lightning.models.weights import hash_state
 
 GuidanceFor = Callable[[RequestBatch], Guidance | None]
