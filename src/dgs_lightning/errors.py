@@ -110,10 +110,10 @@ class InputError(ValueError):
         return cls(folder, found, expected, remedy or "Delete it, or choose another output")
 
     @classmethod
-    def busy(cls, folder: object) -> "InputError":
-        """A folder for output that another run writes into at this moment."""
-        remedy = "Wait until that run ends, or choose another output"
-        return cls(folder, "another run that writes into it", "a folder of this run's own", remedy)
+    def busy(cls, folder: object, holder: str = "") -> "InputError":
+        """A folder for output that another run, such as ``process 5 on node7``, writes into at this moment."""
+        found = f"another run that writes into it{f' ({holder})' if holder else ''}"
+        return cls(folder, found, "a folder of this run's own", "Wait until that run ends, or choose another output")
 
     # ---- models and labels -----------------------------------------------------------------------------------------
 

@@ -69,8 +69,12 @@ def _error_number(error: OSError | SafetensorError) -> int:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """A hidden path beside ``path`` to write to. It replaces ``path`` when the block ends without an error.
+
+    Args:
+        path: The file to write.
+        durable: Wait until the disk has the file and its name, so that it outlives a loss of power.
 
     Raises:
         InputError: If the disk is full or may not be written to.
@@ -81,22 +85,36 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
+            if durable:
+                force_to_disk(partial)
             os.replace(partial, path)
+            if durable:
+                force_to_disk(path.parent)
         except BaseException:
             with suppress(OSError):
                 partial.unlink()
             raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically."""
-    with replacing(path) as partial:
+def force_to_disk(path: Path) -> None:
+    """Wait until the disk has the content of a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a UTF-8 file atomically; for ``durable`` see :func:`replacing`."""
+    with replacing(path, durable=durable) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically, with sorted keys and all digits of every number."""
-    write_text(path, json.dumps(content, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, content: object, *, durable: bool = False) -> None:
+    """Write JSON atomically, with sorted keys and all digits of every number; for ``durable`` see :func:`replacing`."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    write_text(path, text, durable=durable)
 
 
 def read_json(path: Path, expected: str, remedy: str = "", default: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from dgs_lightning.configs import load_yaml
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import explain_disk_errors
+from dgs_lightning.runs import layout
+from dgs_lightning.runs.results import Results, make_durable, measure
 
 ALL_GPUS = "DGS_ALL_GPUS"  # a worker sees one GPU; this variable names all GPUs that the run was given
 commands_at_work: list[int] = []  # process groups of the commands that this process waits for
@@ -23,19 +26,36 @@ class Outcome(NamedTuple):
         seconds: Its time.
         device: What it ran on: the name of a GPU, with the number where there are several, or ``cpu``.
         said: What its command printed.
+        results: The files that it left, which the disk has.
     """
 
     seconds: float
     device: str
     said: str
+    results: Results
 
 
-def run_stage(command: str, config: str, on_step: Callable[[int, int], None]) -> Outcome:
-    """Run one stage.
+class Job(NamedTuple):
+    """A stage to run.
+
+    Attributes:
+        stage: Its name.
+        command: Its command of ``dgs``.
+        config: YAML file with its settings.
+        run: Folder of the run.
+    """
+
+    stage: str
+    command: str
+    config: str
+    run: Path
+
+
+def run_stage(job: Job, on_step: Callable[[int, int], None]) -> Outcome:
+    """Run one stage, and wait until the disk has what it left.
 
     Args:
-        command: Command of ``dgs``.
-        config: YAML file with its settings.
+        job: The stage.
         on_step: Told the steps done and the steps in all.
 
     Raises:
@@ -44,6 +64,7 @@ def run_stage(command: str, config: str, on_step: Callable[[int, int], None]) ->
     from dgs_lightning.commands.cli import execute
 
     start, said = time.monotonic(), ""
+    _, command, config, _ = job
     trainer = load_yaml(Path(config)).get("trainer")
     if (trainer or {}).get("devices", 1) == 1:
         said = execute(command, ["--config", config], on_step)
@@ -54,7 +75,10 @@ def run_stage(command: str, config: str, on_step: Callable[[int, int], None]) ->
         if _exit_status(arguments, environment if ALL_GPUS in os.environ else None):
             found, remedy = "a failure, shown above", "Mend its cause and run again; what is done stays"
             raise InputError(f"dgs {command} --config {config}", found, "an end without one", remedy)
-    return Outcome(time.monotonic() - start, device_of(trainer), said)
+    with explain_disk_errors(job.run / job.stage):
+        results = measure(job.run, layout.left_by(job.stage))
+        make_durable(job.run, results)
+    return Outcome(time.monotonic() - start, device_of(trainer), said, results)
 
 
 def device_of(trainer: dict[str, Any] | None) -> str:

@@ -7,6 +7,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 
+class Reading:
+    """Shows how much of the user's data is read, where there is a terminal and enough to read.
+
+    Examples:
+        >>> Reading(smallest=0).step(5, 10)  # here is no terminal
+    """
+
+    def __init__(self, smallest: int = 200_000_000) -> None:
+        self.smallest = smallest  # bytes that are read without a bar
+        self.bars = Bars(transient=True, disable=not sys.stdout.isatty())
+        self.task: TaskID | None = None
+
+    def step(self, done: int, total: int) -> None:
+        """Some bytes of all are read."""
+        if total < self.smallest:
+            return
+        if self.task is None:
+            self.bars.start()
+            self.task = self.bars.add_task("reading the data, to recognise them later", total=total)
+        self.bars.update(self.task, completed=done)
+        if done == total:
+            self.bars.stop()
+
+
 class Progress:
     """Shows stages, their steps and the time left.
 

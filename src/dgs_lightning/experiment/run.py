@@ -1,7 +1,5 @@
 """``dgs run``: the stages of an experiment, each skipped where it is done and resumed where it stopped."""
 
-import fcntl
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -10,29 +8,36 @@ import yaml
 
 from dgs_lightning.commands.arguments import experiment_parser
 from dgs_lightning.configs import class_name
-from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.execution import Outcome
+from dgs_lightning.errors import InputError, listed
+from dgs_lightning.experiment.execution import Job, Outcome
+from dgs_lightning.experiment.folder import RunOutput
 from dgs_lightning.experiment.plan import Plan
-from dgs_lightning.experiment.progress import Progress
-from dgs_lightning.experiment.runners import InProcess, Job, Result, Runner, process_pool
+from dgs_lightning.experiment.progress import Progress, Reading
+from dgs_lightning.experiment.runners import InProcess, Result, Runner, process_pool
 from dgs_lightning.experiment.settings import Experiment, load_experiment
 from dgs_lightning.experiment.stage import Stage, one_of_each_kind, stage_keys
 from dgs_lightning.files import write_text
 from dgs_lightning.runs import layout
-from dgs_lightning.runs.records import DONE, RUNNING, Records
+from dgs_lightning.runs.fingerprints import files_below, fingerprints
+from dgs_lightning.runs.lock import locked
+from dgs_lightning.runs.records import DONE, Records
 
 
 def main(args: list[str]) -> None:
     """Run the experiment that the command line names."""
     parser = experiment_parser("run", "Run an experiment: all its stages, skipping what is done.")
     parser.add_argument("--dry-run", action="store_true", help="show what would run, and run nothing")
+    parser.add_argument("--verify", action="store_true", help="compare hashes of all files that finished stages left")
+    parser.add_argument(
+        "--mixed-versions", action="store_true", help="complete stages that other versions of the libraries began"
+    )
     options = parser.parse_args(args)
     run = ExperimentRun(load_experiment(options.experiment, options.set, options.output))
     if options.dry_run:
         run.show()
         return
     with run.lock():
-        run.execute()
+        run.execute(verify=options.verify, mixed_versions=options.mixed_versions)
     from dgs_lightning.commands.report import print_summary
 
     print_summary(run.output)
@@ -49,7 +54,9 @@ class ExperimentRun:
         self.experiment = experiment
         self.output = Path(experiment.output or "runs")
         self.stages = Plan(experiment).everything()
-        self.keys = stage_keys(self.stages)
+        paths = {path for stage in self.stages for path in stage.inputs}
+        self.inputs = {path: files_below(Path(path)) for path in paths}  # as they are now
+        self.keys = stage_keys(self.stages, fingerprints(paths, experiment.fingerprint, Reading().step))
         self.records = Records(self.output)
         self.progress = Progress(len(self.stages))
 
@@ -63,38 +70,55 @@ class ExperimentRun:
 
     def status(self, stage: Stage) -> str:
         """How far a stage is: ``done``, ``resume``, ``changed`` or ``new``."""
-        results = layout.SUMMARY if stage.command == "report" else stage.name
-        return self.records.status(stage.name, self.keys[stage.name], results)
+        return self.records.status(stage.name, self.keys[stage.name])
 
     def show(self) -> None:
-        """Print each stage, its status and its command, and the callbacks that the command uses."""
+        """Print each stage, its status and its command, and the callbacks that the command uses.
+
+        Raises:
+            InputError: If the run would be refused because of what is in its folder.
+        """
+        self.check_folder()
         for stage in self.stages:
             callbacks = (stage.config.get("trainer") or {}).get("callbacks") or []
             names = f"  # {', '.join(str(class_name(callback)) for callback in callbacks)}" if callbacks else ""
             print(f"{self.status(stage):8} {stage.name:45} {self.command(stage)}{names}")
+
+    def check_folder(self) -> None:
+        """Check that the run would neither write among its inputs nor over files that are not its own.
+
+        Raises:
+            InputError: If it would.
+        """
+        RunOutput(self.output, self.experiment, self.records).check(self.stages, self.keys)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder of the run, so that no second run writes into it.
 
         Raises:
-            InputError: If another run holds it.
+            InputError: If another run holds it, or it holds files that are not this run's.
         """
+        self.check_folder()
         self.output.mkdir(parents=True, exist_ok=True)
-        with (self.output / layout.LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError.busy(self.output) from None
+        with locked(self.output / layout.LOCK) as how:
+            if how:
+                self.progress.say(how)
             yield
 
-    def execute(self) -> None:
+    def execute(self, *, verify: bool = False, mixed_versions: bool = False) -> None:
         """Run every stage that is not done; ``jobs`` of them at the same time.
+
+        Args:
+            verify: Compare the hashes of all files that finished stages left. By default names and sizes are compared.
+            mixed_versions: Complete stages that were begun with other versions of the libraries.
 
         Raises:
             InputError: If the settings of a stage are wrong, which is found before any is run, or a stage fails.
         """
+        self._mend(verify)
         pending = [stage for stage in self.stages if self.status(stage) != DONE]
+        self._check_versions(pending, mixed_versions)
         if not pending:
             return
         write_text(self.output / layout.EXPERIMENT, _yaml(vars(self.experiment)))
@@ -108,6 +132,28 @@ class ExperimentRun:
         with self.progress, self._runner() as runner:
             self.progress.skip(len(self.stages) - len(pending))
             self._work(runner, pending)
+
+    def _mend(self, verify: bool) -> None:
+        """Reopen finished stages whose results were changed since, and set the changed files aside."""
+        for stage in self.stages:
+            if changed := self.records.damage(stage.name, self.keys[stage.name], hashes=verify):
+                moved = self.records.set_aside(changed)
+                self.records.reopen(stage.name)
+                name, problem = next(iter(changed.items()))
+                where = f"; what there was of them is in {self.output / layout.SET_ASIDE}" if moved else ""
+                self.progress.say(f"{stage.name}: {len(changed)} files are made again ({name} {problem}){where}")
+
+    def _check_versions(self, pending: list[Stage], mixed: bool) -> None:
+        """Tell stages that were made with other versions. Refuse to complete one of them unless that is asked for."""
+        changed = {stage.name: others for stage in self.stages if (others := self.records.version_changes(stage.name))}
+        unfinished = {stage.name for stage in pending if self.status(stage) == "resume"}
+        if changed:
+            texts = sorted({text for own in changed.values() for text in own})
+            self.progress.say(f"{len(changed)} stages were run with other versions: {listed(texts, 10)}")
+        if not mixed and (begun := [name for name in changed if name in unfinished]):
+            found, expected = listed(changed[begun[0]]), "the versions that began the stage"
+            remedy = "Install these versions, or add --mixed-versions to complete it with others"
+            raise InputError(self.output / begun[0], found, expected, remedy)
 
     def _runner(self) -> AbstractContextManager[Runner]:
         jobs, listener = self.experiment.jobs, self.progress.step
@@ -123,31 +169,41 @@ class ExperimentRun:
                     waiting.remove(stage)
                     self._begin(stage)
                     running[stage.name] = stage
-                    runner.start(Job(stage.name, stage.command, str(self.settings_path(stage))))
+                    runner.start(Job(stage.name, stage.command, str(self.settings_path(stage)), self.output))
             for name, result in runner.finished():
                 self._end(running.pop(name), result)
 
     def _begin(self, stage: Stage) -> None:
         """Remove what other settings left, and record that the stage runs."""
-        if self.status(stage) in ("changed", "new") and stage.command != "report":
-            self.records.forget(stage.name)  # first: half a folder must not pass for what is on record
-            shutil.rmtree(self.output / stage.name, ignore_errors=True)
-        self.records.write(stage.name, stage.command, self.keys[stage.name], RUNNING)
+        if self.status(stage) in ("changed", "new"):
+            self.records.clear(stage.name)
+        self.records.begin(stage.name, stage.command, self.keys[stage.name])
         self.progress.begin(stage.name, self.command(stage))
 
     def _end(self, stage: Stage, result: Result) -> None:
         """Record that a stage is done, or name it where it failed."""
         try:
             outcome: Outcome = result()
+            self._check_inputs(stage)
         except InputError as error:
             self.progress.stop(stage.name)
             raise self._with_damaged_stage(error, stage) from None
-        seconds = round(outcome.seconds, 3)
-        key = self.keys[stage.name]
-        self.records.write(stage.name, stage.command, key, DONE, seconds=seconds, device=outcome.device)
+        self.records.end(stage.name, outcome.results, round(outcome.seconds, 3), outcome.device)
         self.progress.finish(stage.name, outcome.seconds)
         if stage.command == "prepare":  # what was read from the user's data
             self.progress.say(outcome.said)
+
+    def _check_inputs(self, stage: Stage) -> None:
+        """Check that the data are as they were planned with.
+
+        Raises:
+            InputError: If a file was changed, added or removed since.
+        """
+        for path in stage.inputs:
+            if changed := set(self.inputs[path]) ^ set(files_below(Path(path))):
+                found = f"{len({state.path for state in changed})} files that were changed while the run read them"
+                remedy = "Run the same command again: the stages that read them are made anew"
+                raise InputError(min(state.path for state in changed), found, "data that stay as they are", remedy)
 
     def _with_damaged_stage(self, error: InputError, failed: Stage) -> InputError:
         """The error of a stage. Where a file of an earlier stage is at fault, the next run makes that stage again."""

@@ -13,19 +13,10 @@ from multiprocessing.connection import wait as wait_for
 from multiprocessing.managers import SyncManager
 from queue import Queue
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.execution import ALL_GPUS, Outcome, commands_at_work, run_stage
-
-
-class Job(NamedTuple):
-    """A stage to run: its name, its command of ``dgs``, and the YAML file with its settings."""
-
-    stage: str
-    command: str
-    config: str
-
+from dgs_lightning.experiment.execution import ALL_GPUS, Job, Outcome, commands_at_work, run_stage
 
 Listener = Callable[[str, int, int], None]  # name of a stage, steps done, steps in all
 Result = Callable[[], Outcome]  # returns the outcome of a stage, or raises its error
@@ -59,7 +50,7 @@ class InProcess:
     def finished(self) -> Iterator[tuple[str, Result]]:
         """The stage that was started."""
         job = self._waiting.pop()
-        yield job.stage, partial(run_stage, job.command, job.config, partial(self._listener, job.stage))
+        yield job.stage, partial(run_stage, job, partial(self._listener, job.stage))
 
 
 class ProcessPool:
@@ -118,7 +109,7 @@ def process_pool(slots: int, listener: Listener) -> Iterator[ProcessPool]:
 
 
 def _run_in_worker(job: Job, steps: "Queue[tuple[str, int, int]]") -> Outcome:
-    return run_stage(job.command, job.config, lambda done, total: steps.put((job.stage, done, total)))
+    return run_stage(job, lambda done, total: steps.put((job.stage, done, total)))
 
 
 def _start_worker(slots: "Queue[int]") -> None:

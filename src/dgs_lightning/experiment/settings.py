@@ -10,6 +10,7 @@ from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.commands.arguments import short_message
 from dgs_lightning.configs import find_config, load_config, merge
 from dgs_lightning.errors import InputError, listed
+from dgs_lightning.runs.fingerprints import Kind
 from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.seeding import REPEATS
 
@@ -56,6 +57,8 @@ class Experiment:
         trainer: Trainer settings of every stage, for example ``{devices: 8}``.
         jobs: Stages that run side by side.
         threads: Threads of each stage on a CPU; part of what a result depends on.
+        fingerprint: How the data are recognised in the next run: by their ``content``, which is read once, or by the
+            ``names`` and sizes of the files, which is quicker for very large trees.
         prepare: Section for ``dgs prepare``; none: ``data`` has ``train`` and ``val`` and is used as it is.
         latents: Section for encoding the training images.
         pretrain: Section for training a DiT from scratch.
@@ -98,6 +101,7 @@ class Experiment:
     trainer: Settings = field(default_factory=dict)
     jobs: Annotated[int, Between(1, 1024)] = 1
     threads: Annotated[int, Between(1, 1024)] = 1
+    fingerprint: Kind = "content"
     prepare: Settings | None = None
     latents: Settings = field(default_factory=dict)
     pretrain: Settings = field(default_factory=dict)

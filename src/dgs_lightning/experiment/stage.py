@@ -26,7 +26,7 @@ class InRun:
 class Given:
     """A file or folder of the user's, in a stage's settings.
 
-    Names, sizes and modification times of its files are part of the key. The place where it lies is not.
+    Names and content of its files are part of the key. The place where it lies is not.
     """
 
     path: str
@@ -84,31 +84,24 @@ def replaced(content: Any, path: Callable[[InRun | Given], Any]) -> Any:  # noqa
     return content
 
 
-def stage_keys(stages: Sequence[Stage]) -> dict[str, str]:
+def stage_keys(stages: Sequence[Stage], inputs: Mapping[str, str]) -> dict[str, str]:
     """Hash of each stage's settings, of its inputs and of the stages it needs, wherever the run's folder is.
 
     Args:
         stages: Stages, each after what it needs.
+        inputs: Fingerprint of each file or folder outside the run that a stage reads.
     """
-    fingerprints = {path: fingerprint(Path(path)) for path in {path for stage in stages for path in stage.inputs}}
     keys: dict[str, str] = {}
     for stage in stages:
         identity = {
             "command": stage.command,
             "config": replaced(
-                stage.config, lambda part: ["run", part.path] if isinstance(part, InRun) else fingerprints[part.path]
+                stage.config, lambda part: ["run", part.path] if isinstance(part, InRun) else inputs[part.path]
             ),
             "needs": [keys[needed.name] for needed in stage.needs],
         }
         keys[stage.name] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return keys
-
-
-def fingerprint(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and modification times of a file or of all files below a folder."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-    stats = [(p, p.stat()) for p in files]
-    return [(p.relative_to(path.parent).as_posix(), stat.st_size, stat.st_mtime_ns) for p, stat in stats]
 
 
 def one_of_each_kind(stages: Sequence[Stage]) -> list[Stage]:

@@ -6,6 +6,8 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
 
     experiment.yaml                                settings of the run
     stages/STAGE.yaml, stages/STAGE.json           settings of a stage, and the record of how it went
+    stages/STAGE.results                           name, size and hash of each file that it left
+    set_aside/...                                  results that were changed by something else than the run
     data/train, data/val                           prepared images
     latents, pretrain, finetune, judge             latent cache and trainings; a training leaves weights/
     estimator/foldK                                trainings of the difficulty estimator
@@ -24,6 +26,7 @@ from typing import NamedTuple
 
 EXPERIMENT = "experiment.yaml"
 STAGES = "stages"
+SET_ASIDE = "set_aside"
 SUMMARY, SUMMARY_TEXT, PAGE = "summary.json", "summary.md", "index.html"
 TABLES, FIGURES = "tables", "figures"
 LOCK = ".lock"
@@ -153,6 +156,16 @@ def stage_settings(stage: str) -> str:
 def stage_record(stage: str) -> str:
     """JSON file that records how a stage went."""
     return f"{STAGES}/{stage}.json"
+
+
+def stage_results(stage: str) -> str:
+    """File that lists what a stage left: name, size and hash of each file."""
+    return f"{STAGES}/{stage}.results"
+
+
+def left_by(stage: str) -> tuple[str, ...]:
+    """The folder that a stage writes, or the files and folders of a report."""
+    return (SUMMARY, SUMMARY_TEXT, PAGE, TABLES, FIGURES) if stage == REPORT else (stage,)
 
 
 def stage_of(record: str) -> str:
