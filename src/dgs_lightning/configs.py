@@ -2,15 +2,36 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypedDict
 
 from dgs_lightning.errors import InputError, listed
+from dgs_lightning.reading.documents import read_yaml
 
 Settings = dict[str, Any]
 _PACKAGE = Path(__file__).parent
 ROOT = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parents[1] / "configs"
+
+
+class ClassConfig(TypedDict, total=False):
+    """A class and its settings. Other keys are allowed."""
+
+    class_path: str
+    init_args: dict[str, Any] | None
+
+
+class TrainerConfig(TypedDict, total=False):
+    """The settings of a trainer. Other keys are allowed."""
+
+    callbacks: list[str | ClassConfig] | ClassConfig | str | None
+
+
+class Config(TypedDict, total=False):
+    """The parts of a config that are merged or looked at here. Other keys are allowed."""
+
+    base: str | None
+    model: str | ClassConfig | None
+    data: str | ClassConfig | None
+    trainer: TrainerConfig | None
 
 
 def load_config(name: str, folder: str = "") -> Settings:
@@ -36,8 +57,6 @@ def load_config(name: str, folder: str = "") -> Settings:
         seen.append(path)
         own = load_yaml(path)
         next_name = own.pop("base", None)
-        if not isinstance(next_name, str | None):
-            raise InputError(f"{path}: base", repr(next_name), "the name of one config", "Name one config")
         settings = merge(own, settings)
     return settings
 
@@ -67,21 +86,8 @@ def find_config(name: str, folder: str = "") -> Path:
 
 
 def load_yaml(path: Path) -> Settings:
-    """Mapping in a YAML file.
-
-    Raises:
-        InputError: If the file is not valid YAML, or holds something other than a mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        problem = getattr(error, "problem", None) or "broken YAML"
-        raise InputError(path, f"{problem} in line {line}", "valid YAML", "Correct the line") from None
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise InputError(path, found, "a mapping of settings", "Write it as 'key: value' lines")
-    return content
+    """Settings in a YAML file; one that is no :class:`Config` raises an InputError."""
+    return {**read_yaml(path, Config)}
 
 
 def merge(base: Settings, changes: Settings, section: str = "") -> Settings:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
@@ -115,34 +115,6 @@ def write_json(path: Path, content: object, *, durable: bool = False) -> None:
     """Write JSON atomically, with sorted keys and all digits of every number; for ``durable`` see :func:`replacing`."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     write_text(path, text, durable=durable)
-
-
-def read_json(path: Path, expected: str, remedy: str = "", default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Content of a file that holds one JSON object.
-
-    Args:
-        path: The file.
-        expected: What the object should be, for the message.
-        remedy: What to do about a broken file, for the message.
-        default: What to return where there is no such file; by default that is an error.
-
-    Raises:
-        InputError: If the file is missing, broken, or holds something else than an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        if default is None:
-            raise InputError.missing(path, expected) from None
-        return default
-    except OSError as error:
-        found = (error.strerror or str(error)).lower()
-        raise InputError(path, found, expected, "Check the path and its permissions") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError.broken(path, error, expected, remedy) from None
-    if not isinstance(content, dict):
-        raise InputError.broken(path, f"{type(content).__name__} instead of an object", expected, remedy)
-    return content
 
 
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:

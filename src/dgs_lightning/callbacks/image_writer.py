@@ -20,12 +20,13 @@ from torchvision.utils import make_grid
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.parts import tensorboards
 from dgs_lightning.callbacks.writing import ResumableWriter
-from dgs_lightning.data.cards import hash_files, read_card, versions, write_card
+from dgs_lightning.data.cards import CardSettings, hash_files, read_card, versions, write_card
 from dgs_lightning.data.folders import scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, manifest_line, read_manifest, write_manifest
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json, replacing, write_json, write_text
+from dgs_lightning.files import replacing, write_json, write_text
+from dgs_lightning.reading.documents import read_json
 from dgs_lightning.tasks.generation import GenerationTask
 
 _log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         """File names of the finished images, the same on each device. Refuse a folder with other images."""
         journal = self.output / _JOURNAL / "settings.json"
         remedy = f"Delete {self.output} and run the command again"
-        earlier = read_json(journal, "the settings of unfinished images", remedy, default={})
+        earlier: dict[str, Any] = {**read_json(journal, CardSettings, "the settings of the images", remedy, default={})}
         earlier = earlier or read_card(self.output).get("settings", {})
         self.data.keep_batch_size(earlier.get("requests", {}).get("batch_size"))
         settings = self._settings(trainer)

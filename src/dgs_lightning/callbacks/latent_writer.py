@@ -57,7 +57,7 @@ class LatentWriter(ResumableWriter[EncodingTask, ImageDataModule]):
         self._key = self._settings.key(self._images)
         self.output.mkdir(parents=True, exist_ok=True)
         done = torch.zeros(len(data.predict_records), dtype=torch.bool)
-        done[encoded_images(self.output, self._key)] = True
+        done[encoded_images(self.output, self._key, len(done))] = True
         left = int((~done).sum())
         size = self._settings.bytes_for(left)
         if trainer.is_global_zero:

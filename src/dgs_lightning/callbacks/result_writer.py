@@ -13,6 +13,7 @@ from dgs_lightning.callbacks.parts import require, tensorboards
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.files import write_json
 from dgs_lightning.models.classifier import save_classifier
+from dgs_lightning.reporting.style import plain_text
 from dgs_lightning.tasks.classification import ClassificationTask
 
 MEASURES = ("accuracy", "top5")
@@ -103,11 +104,11 @@ class ResultWriter(Callback):
         names = [readable_name(label) for label in task.config.labels] if few else None
         for board in tensorboards(trainer):
             figure = Figure(figsize=(8, 8), layout="constrained")
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), plain_text():
                 # torchmetrics passes a tensor to matplotlib; NumPy deprecates the way in which it is converted.
                 warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
                 task.metrics["confusion"].plot(confusion, figure.subplots(), few, names, "Blues")
-            board.add_figure("val/confusion", figure, trainer.global_step)
+                board.add_figure("val/confusion", figure, trainer.global_step)
 
 
 def rounded(value: Tensor) -> float:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import lightning as L
 
+from dgs_lightning.bounds import Between
 from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
 from dgs_lightning.data.cards import hash_json, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
@@ -17,6 +18,7 @@ from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, wri
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import explain_disk_errors, write_text
+from dgs_lightning.reading.documents import lines_of, parse_line
 from dgs_lightning.tasks.scoring import Scores, ScoringTask
 
 _log = logging.getLogger(__name__)
@@ -24,7 +26,15 @@ MAYBE_SEEN = (
     "not cross-fitted: where the estimator was trained on these images, their difficulties are lower than those of "
     "images that it has not seen"
 )
-Pairs = list[tuple[float, str]]  # difficulty and predicted label of each image of a batch
+Pairs = list[tuple[Annotated[float, Between(0, 1)], str]]  # difficulty and predicted label of each image of a batch
+
+
+class JournalLine(TypedDict):
+    """The scores of one batch."""
+
+    key: str
+    batch: int
+    scores: Pairs
 
 
 class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
@@ -86,15 +96,18 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
 
     def _read_journals(self) -> dict[int, Pairs]:
         """Scores of the finished batches of all devices, by the number of the batch."""
-        return {number: scores for path in self._journals() for number, scores in self._lines(path)}
+        sizes = dict(enumerate(map(len, self.data.predict_batches)))
+        lines = (line for path in self._journals() for line in self._lines(path))
+        return {number: scores for number, scores in lines if sizes.get(number) == len(scores)}
 
     def _lines(self, path: Path) -> Iterator[tuple[int, Pairs]]:
         """Batches of a journal, up to a broken line or a line of another estimator or set."""
         with (
-            suppress(FileNotFoundError, ValueError, KeyError, TypeError),
+            suppress(FileNotFoundError, ValueError),
             path.open(encoding="utf-8", errors="replace") as lines,
         ):
-            for entry in map(json.loads, lines):
+            for line in lines_of(lines):
+                entry = parse_line(line, JournalLine)
                 if entry["key"] != self._key:
                     return
                 yield entry["batch"], entry["scores"]

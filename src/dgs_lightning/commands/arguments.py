@@ -4,17 +4,20 @@ import argparse
 import importlib
 import json
 import re
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader, set_loader
 
 from dgs_lightning.bounds import place_in_groups
 from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
+from dgs_lightning.reading.texts import Unreadable, parse_yaml
 
 Settings = dict[str, Any]
 CALLBACKS = "--trainer.callbacks"
+YAML = "limited yaml"  # jsonargparse's mode for YAML within the limits of this package
 
 # How jsonargparse says that a class has no such parameter, or that a group has no such form.
 _UNKNOWN = re.compile(
@@ -23,6 +26,15 @@ _UNKNOWN = re.compile(
     r"""|Parser key "(?P<group>\w+)":\s+(- )?(Unable to load config|Expected a path))""",
     re.DOTALL,
 )
+
+
+def _limited_yaml(text: str) -> Any:  # noqa: ANN401
+    """A YAML text as jsonargparse reads it, if it is within the limits of this package."""
+    parse_yaml(text)
+    return get_loader("yaml")(text)
+
+
+set_loader(YAML, _limited_yaml, (yaml.YAMLError, Unreadable))
 
 
 class Parser(argparse.ArgumentParser):
@@ -147,10 +159,9 @@ def _callbacks_in(value: str) -> list[Any]:
 
 def _yaml_value(text: str) -> Any:  # noqa: ANN401
     """The value of a YAML text; the text itself where it is none."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    with suppress(Unreadable):
+        return parse_yaml(text)
+    return text
 
 
 def _with_flags(callback: Any) -> Settings:  # noqa: ANN401

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 import dgs_lightning
 from dgs_lightning.bounds import Above, AtLeast, Between, check_bounds, check_value
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint, check_readable
-from dgs_lightning.commands.arguments import parse, short_message, with_one_config
+from dgs_lightning.commands.arguments import YAML, parse, short_message, with_one_config
 from dgs_lightning.commands.process import prepared_process
 from dgs_lightning.errors import InputError
 
@@ -109,8 +109,8 @@ class DGSCommandLine(LightningCLI):
                 "log_every_n_steps": 20,
                 "callbacks": [StepReport(on_step)] if on_step else [],
             },
-            parser_kwargs={"prog": "dgs", "exit_on_error": False}
-            | {command: {"exit_on_error": False} for command in LIGHTNING_COMMANDS},
+            parser_kwargs={"prog": "dgs", "exit_on_error": False, "parser_mode": YAML}
+            | {command: {"exit_on_error": False, "parser_mode": YAML} for command in LIGHTNING_COMMANDS},
             args=[args[0], *with_one_config(args[1:])],
         )
 
@@ -221,7 +221,7 @@ def function_arguments(command: str, args: list[str]) -> tuple[dict[str, Any], i
         InputError: If a setting is unknown, of the wrong type, missing or out of its range.
     """
     description = (inspect.getdoc(function_of(command)) or "").partition("\n\nArgs:")[0]
-    parser = ArgumentParser(prog=f"dgs {command}", description=description, exit_on_error=False)
+    parser = ArgumentParser(prog=f"dgs {command}", description=description, exit_on_error=False, parser_mode=YAML)
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
     parser.add_function_arguments(function_of(command), fail_untyped=True)
     add_threads(parser)

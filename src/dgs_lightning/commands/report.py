@@ -15,7 +15,6 @@ from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
 from dgs_lightning.reporting.overview import overview, overview_markdown, results_grid, to_terminal
 from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Accuracy, Score, Setting
-from dgs_lightning.reporting.records import read_record
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import row_score, summarize
 from dgs_lightning.reporting.tables import FORMS, build_tables
@@ -105,7 +104,7 @@ def _scores(reports: Sequence[RunReport], which: Accuracy) -> tuple[dict[Setting
 def print_summary(folder: str | Path) -> None:
     """Print a run's table of results, and the paths of its files."""
     run = read_run(folder)
-    summary = read_record(run.folder / layout.SUMMARY, default={}) or summarize(run)
+    summary = summarize(run)
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(to_terminal(results_grid(summary, run)))
     for path in filter(Path.exists, (run.folder / name for name in _FILES)):

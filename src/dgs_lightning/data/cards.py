@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+from dgs_lightning.bounds import AtLeast
 from dgs_lightning.data.records import ImageRecord
-from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json, write_json
+from dgs_lightning.files import write_json
+from dgs_lightning.reading.documents import read_json
 
 CARD = "dataset.json"
 HASHED_AT_ONCE = 256  # images that a thread hashes in one task
@@ -29,20 +30,49 @@ LIBRARIES = (
 )
 
 
+class Requests(TypedDict, total=False):
+    """The images that were asked for, on the card of generated images."""
+
+    batch_size: Annotated[int | None, AtLeast(1)]
+
+
+class CardSettings(TypedDict, total=False):
+    """Settings that the images of a set depend on. Others than these are compared only."""
+
+    image_size: Annotated[int | None, AtLeast(1)]
+    channels: Annotated[int | None, AtLeast(1)]
+    requests: Requests
+
+
+class Scoring(TypedDict, total=False):
+    """Settings that the scores of a set depend on. Others than this are compared only."""
+
+    key: str
+
+
+class Card(TypedDict, total=False):
+    """The card of an image set. Other keys are allowed."""
+
+    name: str
+    kind: str
+    labels: dict[str, str | None]  # label -> readable name
+    images: Annotated[int, AtLeast(0)]
+    settings: CardSettings
+    versions: dict[str, str]
+    hashes: dict[str, str]
+    provenance: list[Any]
+    licences: list[str]
+    scoring: Scoring
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """The folder's ``dataset.json``; empty if there is none.
 
     Raises:
-        InputError: If it is no JSON object, or a part of it has the wrong type.
+        InputError: If it is no :class:`Card`.
     """
-    path, expected, remedy = folder / CARD, "the card of an image set", "Make the set again, or delete the card"
-    card = read_json(path, expected, remedy, default={})
-    objects, lists = ("labels", "settings", "hashes", "scoring"), ("provenance", "licences")
-    wrong = [name for name in objects if not isinstance(card.get(name, {}), dict)]
-    wrong += [name for name in lists if not isinstance(card.get(name, []), list)]
-    if wrong or not all(isinstance(text, str) for text in card.get("licences", [])):
-        raise InputError.broken(path, f"{', '.join(wrong) or 'licences'} of a wrong type", expected, remedy)
-    return card
+    remedy = "Make the set again, or delete the card"
+    return {**read_json(folder / CARD, Card, "the card of an image set", remedy, default={})}
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:

@@ -5,20 +5,23 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dgs_lightning.bounds import Between
 from dgs_lightning.data.cards import hash_files, hash_json
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json, write_json, write_tensors
+from dgs_lightning.files import write_json, write_tensors
+from dgs_lightning.reading.documents import read_json
 
 CARD = "latents.json"
-FORMAT = "dgs-lightning/latents"
+FORMAT: Literal["dgs-lightning/latents"] = "dgs-lightning/latents"
+Side = Annotated[int, Between(1, 65536)]
 _REMEDY = "Delete it, and encode the images again"
 
 
@@ -39,10 +42,10 @@ class CacheSettings:
 
     codec: str  # identity of the codec
     transform: str  # description of the transform from file to image
-    shape: tuple[int, int, int]  # (C, h, w) of a latent
+    shape: tuple[Side, Side, Side]  # (C, h, w) of a latent
     posterior: bool  # whether log variances are kept beside the means
-    flips: int  # orientations of each image: 1, or 2 with the horizontally flipped one
-    dtype: str  # float16 or float32
+    flips: Annotated[int, Between(1, 2)]  # orientations of each image: 2 with the horizontally flipped one
+    dtype: Literal["float16", "float32"]
 
     def key(self, images: str) -> str:
         """Key of the cache: a hash of these settings and of the hash of the images."""
@@ -52,6 +55,16 @@ class CacheSettings:
         """Size in bytes of a cache of this number of images."""
         element: int = getattr(torch, self.dtype).itemsize
         return images * self.flips * (1 + self.posterior) * math.prod(self.shape) * element
+
+
+class LatentCard(TypedDict):
+    """The card of a latent cache. Other keys are allowed."""
+
+    format: Literal["dgs-lightning/latents"]
+    key: str
+    images: str
+    settings: CacheSettings
+    licences: NotRequired[list[str]]
 
 
 def check_space(folder: Path, size: int) -> None:
@@ -77,11 +90,16 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.safetensors"))
 
 
-def read_shard(path: Path, key: str) -> dict[str, Tensor]:
+def read_shard(path: Path, key: str, count: int) -> dict[str, Tensor]:
     """Tensors of a shard. They are mapped into memory, that is, read from the disk when they are used.
 
+    Args:
+        path: The shard.
+        key: Key of its cache.
+        count: Number of images of its cache.
+
     Raises:
-        InputError: If the shard is broken, or has another key.
+        InputError: If the shard is broken, has another key, or has latents of images that the cache does not have.
     """
     try:
         with safe_open(path, "pt") as shard:
@@ -89,6 +107,9 @@ def read_shard(path: Path, key: str) -> dict[str, Tensor]:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
         if not {"images", "means"} <= tensors.keys() or tensors["images"].ndim != 1:
             raise ValueError("no latents in it")
+        images = tensors["images"]
+        if images.dtype != torch.long or bool(((images < 0) | (images >= count)).any()):
+            raise ValueError(f"positions of images outside 0 to {count - 1}")
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError.broken(path, error, "latents", _REMEDY) from None
     if found != key:
@@ -98,10 +119,10 @@ def read_shard(path: Path, key: str) -> dict[str, Tensor]:
     return tensors
 
 
-def encoded_images(folder: Path, key: str) -> Tensor:
+def encoded_images(folder: Path, key: str, count: int) -> Tensor:
     """Positions of the images whose latents are on disk, shape ``(n,)``. Raises as :func:`read_shard` does."""
     nothing = torch.empty(0, dtype=torch.long)
-    return torch.cat([nothing, *(read_shard(path, key)["images"] for path in shard_paths(folder))])
+    return torch.cat([nothing, *(read_shard(path, key, count)["images"] for path in shard_paths(folder))])
 
 
 def finish_cache(
@@ -116,7 +137,7 @@ def finish_cache(
         InputError: If latents are missing.
     """
     key = settings.key(images)
-    missing = len(records) - len(set(encoded_images(folder, key).tolist()))
+    missing = len(records) - len(set(encoded_images(folder, key, len(records)).tolist()))
     if missing:
         raise _missing(folder, missing, len(records))
     write_manifest(folder, records)
@@ -151,16 +172,12 @@ class LatentCache:
         if not (folder / CARD).exists():
             remedy = "Make it with 'dgs predict --config minimax/encode.yaml'"
             raise InputError(folder, "no finished latent cache", f"a folder with {CARD}", remedy)
-        card = read_json(folder / CARD, "a latent cache's card", _REMEDY)
-        try:
-            if card["format"] != FORMAT:
-                raise ValueError(f"no format {FORMAT!r}")
-            self.settings = CacheSettings(**{**card["settings"], "shape": tuple(card["settings"]["shape"])})
-            self.licences = tuple(card.get("licences", ()))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError.broken(folder / CARD, error, "a latent cache's card", _REMEDY) from None
+        card = read_json(folder / CARD, LatentCard, "a latent cache's card", _REMEDY)
+        settings = cast(dict[str, Any], card["settings"])  # a mapping in the file
+        self.settings = CacheSettings(**settings | {"shape": tuple(settings["shape"])})
+        self.licences = tuple(card.get("licences", ()))
         self.folder = folder
-        self.key, self._images = str(card.get("key")), str(card.get("images"))
+        self.key, self._images = card["key"], card["images"]
         self.records = read_manifest(folder)
         self.labels = tuple(sorted({record.label for record in self.records}))
         position = {label: index for index, label in enumerate(self.labels)}
@@ -176,13 +193,11 @@ class LatentCache:
             raise _missing(folder, missing, len(self.records))
 
     def _shard(self, path: Path) -> dict[str, Tensor]:
-        """Read a shard and check that it has latents of this cache's images and shape."""
-        shard = read_shard(path, self.key)
-        images = shard["images"]
-        shape = (len(images), self.settings.flips, *self.settings.shape)
-        known = images.dtype == torch.long and bool(((images >= 0) & (images < len(self.records))).all())
-        if not known or any(name not in shard or shard[name].shape != shape for name in self._tensors):
-            raise InputError(path, "latents of other images, or of another shape", f"shape {shape}", _REMEDY)
+        """Read a shard and check that its latents have this cache's shape."""
+        shard = read_shard(path, self.key, len(self.records))
+        shape = (len(shard["images"]), self.settings.flips, *self.settings.shape)
+        if any(name not in shard or shard[name].shape != shape for name in self._tensors):
+            raise InputError(path, "latents of another shape", f"shape {shape}", _REMEDY)
         return shard
 
     def __len__(self) -> int:

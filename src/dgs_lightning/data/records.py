@@ -8,9 +8,13 @@ from typing import Any
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing
+from dgs_lightning.reading.documents import check_length, lines_of
+from dgs_lightning.reading.shapes import FolderName
+from dgs_lightning.reading.texts import LARGEST, check_plain
 
 MANIFEST = "metadata.jsonl"
-LONGEST_PATH, LONGEST_NAME = 4096, 255  # characters that a file system takes
+LONGEST_PATH = 4096  # characters that a file system takes
+_FOLDER_NAME = FolderName()
 
 
 @dataclass(slots=True)
@@ -58,8 +62,8 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
     records: dict[str, ImageRecord] = {}
     shared: dict[str, str] = {}  # labels and estimators repeat: a million lines need a thousand strings
     try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(lines_of(file), 1):
                 try:
                     record = _parse(line, shared)
                     if record.file_name in records:
@@ -77,7 +81,7 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
 def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
     """Record of one line. A ValueError describes the fault of a line that cannot be used."""
     try:
-        entry = json.loads(line)
+        entry = json.loads(check_length(line))
     except json.JSONDecodeError as error:
         raise ValueError(f"a truncated or invalid line ({error.msg})") from None
     except RecursionError:
@@ -89,8 +93,8 @@ def _parse(line: str, shared: dict[str, str]) -> ImageRecord:
     known = {name: value for name, value in entry.items() if name in _NAMES and value is not None}
     extra = {name: value for name, value in entry.items() if name not in _NAMES}
     if extra:
-        json.dumps(extra, allow_nan=False)  # infinity and NaN cannot be written
-    known["file_name"] = _relative_path(known.get("file_name"))
+        check_plain(extra, infinite=False)
+    known["file_name"] = relative_path(known.get("file_name"))
     check_label(known.get("label"))
     _check_values(known)
     for name in ("label", *_TEXTS):
@@ -104,7 +108,7 @@ def _check_values(known: dict[str, Any]) -> None:
     for name, value in known.items():
         if name in _TEXTS and not isinstance(value, str):
             raise ValueError(f"{name} {value!r} instead of text")
-        if name in _COUNTS and (type(value) is not int or value < 0):
+        if name in _COUNTS and (type(value) is not int or not 0 <= value < LARGEST):
             raise ValueError(f"{name} {value!r} instead of a whole number")
         if name == "difficulty":
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -112,7 +116,7 @@ def _check_values(known: dict[str, Any]) -> None:
             known[name] = float(value)
 
 
-def _relative_path(name: object) -> str:
+def relative_path(name: object) -> str:
     """A relative path in its shortest form. A ValueError names a path that leaves the folder."""
     if not isinstance(name, str) or not name or "\0" in name or len(name) > LONGEST_PATH:
         raise ValueError(f"file_name {repr(name)[:100]}")
@@ -126,7 +130,7 @@ def _relative_path(name: object) -> str:
 
 def check_label(label: object) -> None:
     """Raise a ValueError if a label cannot be the name of a class folder."""
-    if not isinstance(label, str) or label in ("", ".", "..") or {"/", "\0"} & set(label) or len(label) > LONGEST_NAME:
+    if not isinstance(label, str) or not _FOLDER_NAME.allows(label):
         raise ValueError(f"label {repr(label)[:100]}, which is no name of a class folder")
 
 

@@ -23,6 +23,7 @@ from dgs_lightning.data.records import ImageRecord, require_scores
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_tensors
 from dgs_lightning.models.weights import read_weights
+from dgs_lightning.reading.texts import parse_json
 from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
 from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
 from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings
@@ -163,7 +164,7 @@ def read_description(path: Path) -> object:
     """
     try:
         with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {})[DESCRIPTION])
+            return parse_json((file.metadata() or {})[DESCRIPTION])
     except (SafetensorError, OSError, ValueError, KeyError):
         expected, remedy = "centres that 'dgs centers' wrote, or no file", "Delete it, or choose another output"
         raise InputError.broken(path, "no such centres in it", expected, remedy) from None

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dgs_lightning.bounds import Between, check_bounds
-from dgs_lightning.commands.arguments import short_message
+from dgs_lightning.commands.arguments import YAML, short_message
 from dgs_lightning.configs import find_config, load_config, merge
-from dgs_lightning.errors import InputError, listed
+from dgs_lightning.errors import InputError, listed, short
+from dgs_lightning.reading.shapes import FolderName
+from dgs_lightning.reading.texts import Unreadable, check_plain, parse_yaml
 from dgs_lightning.runs.fingerprints import Kind
 from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.seeding import REPEATS
@@ -171,7 +172,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
 
 def _experiment(settings: Settings, where: str) -> Experiment:
     """The experiment with these settings, after checking the type and limits of each."""
-    parser = ArgumentParser(exit_on_error=False, parser_mode="yaml")
+    parser = ArgumentParser(exit_on_error=False, parser_mode=YAML)
     parser.add_class_arguments(Experiment)
     try:
         parsed: Namespace = parser.parse_object(settings)
@@ -189,9 +190,12 @@ def _parsed_change(change: str) -> Settings:
     if not equals or not key.strip():
         raise InputError.setting("--set", repr(change), "key=value", "Write it as '--set ipc=10'")
     try:
-        return nested(key.strip(), yaml.safe_load(text))
-    except yaml.YAMLError:
-        raise InputError.setting("--set", repr(change), "a YAML value", "Quote the value") from None
+        settings = nested(key.strip(), parse_yaml(text))
+        check_plain(settings)
+    except Unreadable as error:
+        expected, remedy = error.expected or "a YAML value", "Correct the value, or put it in quotes"
+        raise InputError.setting(f"--set {short(change)}", error.found, expected, remedy) from None
+    return settings
 
 
 def nested(key: str, value: Any) -> Settings:  # noqa: ANN401
@@ -214,5 +218,5 @@ def _check_values(experiment: Experiment, where: str) -> None:
         raise InputError.unset(f"{where}: ipc", "at least one number", "10")
     for name in ("methods", "networks"):
         for value in settings[name]:
-            if value in ("", ".", "..") or "/" in value or "\0" in value:
+            if not FolderName().allows(value):
                 raise InputError.setting(f"{where}: {name}", repr(value), "names of folders", "Correct the name")

@@ -2,16 +2,26 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
 
 from torch import nn
 
+from dgs_lightning.bounds import FINITE, Above, Between
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json, write_json, write_tensors
+from dgs_lightning.files import write_json, write_tensors
 from dgs_lightning.models.registry import build_network
 from dgs_lightning.models.weights import fill, read_weights
+from dgs_lightning.reading.documents import naming, read_json
+from dgs_lightning.reading.shapes import Filled, check_shape
 
 FORMAT = "dgs-lightning/classifier"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class Format(TypedDict):
+    """What tells the settings of a classifier from those of other models."""
+
+    format: Literal["dgs-lightning/classifier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +29,18 @@ class ClassifierConfig:
     """The settings of a classifier, and the normalisation of its input."""
 
     network: str  # name for build_network
-    labels: tuple[str, ...]  # the classes, in the order of the logits
-    image_size: int  # side of the square input in pixels
-    channels: int  # of the input
-    mean: tuple[float, ...]  # of each channel, subtracted from images in [0, 1]
-    std: tuple[float, ...]  # standard deviation of each channel, by which images are then divided
-    width: int = 128  # channels of a ConvNet
+    labels: Annotated[tuple[str, ...], Filled()]  # the classes, in the order of the logits
+    image_size: Annotated[int, Between(1, 16384)]  # side of the square input in pixels
+    channels: Annotated[int, Between(1, 1024)]  # of the input
+    mean: tuple[Annotated[float, FINITE], ...]  # of each channel, subtracted from images in [0, 1]
+    std: tuple[Annotated[float, Above(0)], ...]  # standard deviation of each channel, by which images are then divided
+    width: Annotated[int, Between(1, 16384)] = 128  # channels of a ConvNet
     folds: int | None = None  # number of folds of the training images; None if it was trained on all images
     fold: int | None = None  # the fold that was left out of the training
 
     def __post_init__(self) -> None:
-        """Check types and lengths. A ValueError describes a wrong one."""
-        if not all(isinstance(text, str) for text in (self.network, *self.labels)) or not self.labels:
-            raise ValueError("a network or labels that are no texts")
-        if any(type(size) is not int or size < 1 for size in (self.image_size, self.channels, self.width)):
-            raise ValueError("an image_size, channels or width that is no whole number from 1 on")
-        numbers = all(isinstance(number, int | float) for number in (*self.mean, *self.std))
-        if not numbers or not len(self.mean) == len(self.std) == self.channels:
+        """Check the lengths. A ValueError describes a wrong one."""
+        if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError("a mean or std that is not one number for each channel")
 
     def build(self, pretrained: bool | str = False) -> nn.Module:
@@ -57,15 +62,14 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierConfig]:
     """
     path, remedy = folder / CONFIG, "Name its folder of weights, or train it again"
     expected = "the config.json that ResultWriter writes with save_weights: true"
-    settings = read_json(path, expected, remedy)
+    read_json(path, Format, expected, remedy)
+    settings: dict[str, Any] = read_json(path, dict[str, Any], expected, remedy)
+    del settings["format"]
+    with naming(path, expected, remedy):
+        check_shape(settings, ClassifierConfig)
     try:
-        if settings.pop("format", None) != FORMAT:
-            raise ValueError(f"no format {FORMAT!r}")
-        lists = ("labels", "mean", "std")
-        if not all(isinstance(settings[key], list) for key in lists):
-            raise ValueError("labels, mean or std that are no lists")
-        config = ClassifierConfig(**settings | {key: tuple(settings[key]) for key in lists})
-    except (ValueError, TypeError, KeyError) as error:
+        config = ClassifierConfig(**settings | {key: tuple(settings[key]) for key in ("labels", "mean", "std")})
+    except ValueError as error:
         raise InputError(path, f"no classifier's settings ({error})", expected, remedy) from None
     network = config.build()
     fill(network, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))

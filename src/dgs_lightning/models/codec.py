@@ -120,7 +120,7 @@ def build_codec(source: str, channels: int = 3) -> Codec:
     try:
         load: Any = AutoModel.from_pretrained
         autoencoder = load(source, use_safetensors=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
         expected = "'pixels', or folder or hub id of an autoencoder with config.json and safetensors weights"
         remedy = "Give a folder, or go online once so that the hub's files can be fetched"
         raise InputError.weights(f"codec {source!r}", short(error), expected, remedy) from None

@@ -4,10 +4,12 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+from dgs_lightning.bounds import AtLeast, Between
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json
+from dgs_lightning.reading.documents import read_json
+from dgs_lightning.reading.shapes import Filled
 
 TRANSFORMER, AUTOENCODER = ("transformer/*",), ("*.json", "*.safetensors")  # the files needed of a model on the hub
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -93,8 +95,21 @@ def licence_of(name: str) -> str | None:
     return next((licence for start, licence in _LICENCES.items() if name.startswith(start)), None)
 
 
+class ModelConfig(TypedDict, total=False):
+    """What this package reads in the config.json of a model before it is loaded. Other keys are allowed."""
+
+    _class_name: str
+    labels: list[str]
+    latent_channels: Annotated[int, Between(1, 65536)]
+    block_out_channels: Annotated[list[int], Filled()]
+    encoder_block_out_channels: Annotated[list[int], Filled()]
+    scaling_factor: float
+    shift_factor: float | None
+    image_size: Annotated[int, AtLeast(1)]
+
+
 def read_config(folder: Path | None) -> dict[str, Any]:
     """The config.json of a model; empty if it is missing or broken. Loading the model will raise the error."""
     with suppress(InputError):
-        return read_json(folder / "config.json", "the settings of a model") if folder else {}
+        return {**read_json(folder / "config.json", ModelConfig, "the settings of a model")} if folder else {}
     return {}

@@ -15,18 +15,24 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.errors import InputError
+from dgs_lightning.reading.documents import read_yaml
 from dgs_lightning.reporting.names import show_row, split_variant, table_order
 from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
-from dgs_lightning.reporting.records import REMEDY, Cost, Evaluation, read_evaluation, read_record
+from dgs_lightning.reporting.records import (
+    REMEDY,
+    Cost,
+    Evaluation,
+    RunSettings,
+    Selection,
+    read_evaluation,
+    read_record,
+)
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import SetName
-from dgs_lightning.runs.records import DONE
+from dgs_lightning.runs.records import DONE, StageRecord
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
 Listing = Mapping[str, list[tuple[str, float | None]]]  # label -> file names and difficulties, from easy to hard
-_KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "variants": dict} | {
-    name: int for name in ("draws", "repeats")
-}
 _PARTS = (layout.STAGES, layout.EVALUATION, layout.DISTILLED, layout.POOLS, layout.SCORES)
 
 
@@ -130,12 +136,11 @@ class RunFolder:
         """Time of every finished stage, ordered by name."""
         costs = []
         for path in sorted(self.folder.glob(layout.stage_record("**/*"))):
-            record = read_record(path)
+            record = read_record(path, StageRecord)
             if record.get("status") == DONE and "name" in record:
-                manifest = self.folder / str(record["name"]) / MANIFEST
+                manifest = self.folder / record["name"] / MANIFEST
                 images = len(manifest.read_bytes().splitlines()) if manifest.is_file() else None
-                seconds = float(record.get("seconds", 0))
-                costs.append(Cost(str(record["name"]), seconds, images, record.get("device")))
+                costs.append(Cost(record["name"], float(record.get("seconds", 0)), images, record.get("device")))
         return costs
 
     @property
@@ -220,13 +225,13 @@ class RunFolder:
 
     def selection(self, name: SetName) -> Mapping[str, Any]:
         """The report ``selection.json`` of how a distilled set was selected; empty without that file."""
-        return read_record(self.folder / layout.distilled(name) / layout.SELECTION, default={})
+        return read_record(self.folder / layout.distilled(name) / layout.SELECTION, Selection, default={})
 
     @cached_property
     def intervals(self) -> int:
         """Number of difficulty intervals in the run's first selection; 10 without a selection."""
         selections = (self.selection(name) for name in self.distilled)
-        return next((int(selection["intervals"]) for selection in selections if selection), 10)
+        return next((number for selection in selections if (number := selection.get("intervals"))), 10)
 
     def readable(self, label: str) -> str:
         """Name of a class: from the original set's card, else ImageNet's name of a WordNet id, else the label."""
@@ -261,12 +266,8 @@ def read_run(folder: str | Path) -> RunFolder:
         expected = f"the folder of a run, with {', '.join(_PARTS[:-1])} or {_PARTS[-1]} in it"
         raise InputError(folder, found, expected, "Give the folder that 'dgs run' wrote, runs/NAME by default")
     path = folder / layout.EXPERIMENT
-    settings = load_yaml(path) if path.is_file() else {}
-    for name, kind in _KINDS.items():
-        value = settings.get(name)
-        if value is not None and not isinstance(value, kind):
-            raise InputError.broken(path, f"{name} is {value!r}", "what 'dgs run' wrote", REMEDY)
-    return RunFolder(folder, settings)
+    expected = "the settings that 'dgs run' wrote"
+    return RunFolder(folder, read_yaml(path, RunSettings, expected, REMEDY) if path.is_file() else {})
 
 
 def _read_records(images: Path) -> list[ImageRecord]:

@@ -43,7 +43,8 @@ def split_variant(row: str, variants: Variants) -> tuple[str, str]:
     changes = variants[row]
     method = str(changes["method"])
     distribution = changes.get("select", {}).get("distribution")
-    stop = changes.get(method, {}).get("stop_timestep")
+    own = changes.get(method)
+    stop = own.get("stop_timestep") if isinstance(own, dict) else None
     if isinstance(distribution, str):
         return method, distribution
     if stop is not None:

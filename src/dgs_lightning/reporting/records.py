@@ -2,14 +2,88 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required, TypedDict, TypeVar
 
+from dgs_lightning.bounds import AtLeast, Between
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json
+from dgs_lightning.reading.documents import read_json
+from dgs_lightning.reading.shapes import Filled, FolderName
 from dgs_lightning.runs.layout import Training
 from dgs_lightning.seeding import draw_and_repeat
 
 REMEDY = "Delete it, and run the experiment again"
+T = TypeVar("T")
+Section = dict[str, Any]
+Share = Annotated[float, Between(0, 1)]
+Counts = Annotated[list[Annotated[float, Between(0, 1e12)]], Filled()]
+
+
+class Variant(TypedDict, total=False):
+    """A row that differs from a method in some settings."""
+
+    method: Required[Annotated[str, FolderName()]]
+    select: Section
+    mgd3: Section
+    dag: Section
+    options: dict[str, Section]
+
+
+class RunSettings(TypedDict, total=False):
+    """The settings of an experiment that its report depends on, as in ``experiment.yaml``."""
+
+    name: Annotated[str, FolderName()]
+    title: str
+    methods: list[str] | None
+    networks: list[str] | None
+    ipc: int | list[int] | None
+    seed: Annotated[int | None, AtLeast(0)]
+    draws: Annotated[int | None, AtLeast(1)]
+    repeats: Annotated[int | None, AtLeast(1)]
+    variants: dict[str, Variant] | None
+    classes: str | None
+    data: str | None
+    image_size: int | None
+    guided: Annotated[str, FolderName()]
+    select: Section | None
+    mgd3: Section | None
+    dag: Section | None
+
+
+class Result(TypedDict):
+    """The accuracies of a training, as in ``result.json``."""
+
+    accuracy_last: Share
+    accuracy_best: Share
+
+
+class Histogram(TypedDict):
+    """Images by difficulty interval, and their mean difficulty."""
+
+    counts: Counts
+    mean: Share
+
+
+class Account(TypedDict):
+    """The images of a class at each stage of difficulty-guided sampling, before or after smoothing."""
+
+    target: Counts
+    original: Histogram
+    pool: Histogram
+    distilled: Histogram
+
+
+class ClassAccount(TypedDict, total=False):
+    """How the images of a class were selected."""
+
+    raw: Account
+    smoothed: Account
+
+
+class Selection(TypedDict, total=False):
+    """How a distilled set was selected, as in ``selection.json``."""
+
+    intervals: Annotated[int, Between(1, 1000)]
+    classes: dict[str, ClassAccount]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +141,15 @@ def read_evaluation(path: Path, run: Path, seed: int) -> Evaluation:
     Raises:
         InputError: If the file is broken, or does not lie in the folder of a training.
     """
-    result = read_record(path)
+    result = read_record(path, Result)
     try:
         training = Training.parse(path.parent.relative_to(run).as_posix())
-        accuracies = float(result["accuracy_last"]), float(result["accuracy_best"])
-    except (KeyError, TypeError, ValueError) as error:
-        expected = "accuracy_last and accuracy_best as numbers, in a folder seedK"
-        raise InputError.broken(path, f"no usable {error}", expected, REMEDY) from None
-    return Evaluation(training, *draw_and_repeat(seed, training.seed), *accuracies)
+    except ValueError as error:
+        raise InputError.broken(path, error, "the result of a training in a folder seedK", REMEDY) from None
+    places = draw_and_repeat(seed, training.seed)
+    return Evaluation(training, *places, float(result["accuracy_last"]), float(result["accuracy_best"]))
 
 
-def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+def read_record(path: Path, kind: type[T], default: T | None = None) -> T:
     """A JSON object that a run wrote; ``default`` without that file. Other files raise an InputError."""
-    return read_json(path, "a record of the run", REMEDY, default)
+    return read_json(path, kind, "a record of the run", REMEDY, default)

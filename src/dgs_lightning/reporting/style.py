@@ -1,6 +1,7 @@
 """One look for all figures: colours and fonts, and files whose bytes depend only on the content of the figure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -58,18 +59,22 @@ def use_style() -> None:
     mpl.rcParams.update(_RC)
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Make a function draw in the project's look, without a change to matplotlib's settings.
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Draw text as it is: names of classes and methods may contain ``$``, which matplotlib reads as mathematics."""
+    with mpl.rc_context({"text.parse_math": False}):
+        yield
 
-    Text is drawn as it is: names of classes and methods may contain ``$``, which matplotlib reads as mathematics.
-    """
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Make a function draw in the project's look and in :func:`plain_text`, without a change to other figures."""
 
     @wraps(draw)
     def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
         with mpl.rc_context():
             use_style()
-            mpl.rcParams["text.parse_math"] = False
-            return draw(*args, **kwargs)
+            with plain_text():
+                return draw(*args, **kwargs)
 
     return in_style
 

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from dgs_lightning.data.latents import LatentCache
+from dgs_lightning.errors import InputError
 from dgs_lightning.runs.layout import TRAJECTORIES
 
 
@@ -20,22 +21,35 @@ class Trajectories(NamedTuple):
 
 
 def read_trajectories(folder: Path | None) -> Trajectories | None:
-    """The trajectories recorded with an image set; None if there are none."""
+    """The trajectories recorded with an image set; None if there are none. A broken file raises an InputError."""
     if folder is None or not (folder / TRAJECTORIES).is_file():
         return None
-    with safe_open(folder / TRAJECTORIES, "np") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
-        label = file.metadata()["label"]
-    predictions, centers = tensors["predictions"], tensors.get("centers")
+    path = folder / TRAJECTORIES
+    try:
+        with safe_open(path, "np") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
+            label = (file.metadata() or {})["label"]
+        predictions, centers = tensors["predictions"], tensors.get("centers")
+        if (
+            predictions.ndim < 3
+            or not predictions.size
+            or (centers is not None and centers[0].size != predictions[0, 0].size)
+        ):
+            raise ValueError(f"predictions of shape {predictions.shape}")
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+        remedy = "Delete it, or generate the images again"
+        raise InputError.broken(path, error, "recorded trajectories of images", remedy) from None
     flat = predictions.reshape(*predictions.shape[:2], -1)
     return Trajectories(label, flat, None if centers is None else centers.reshape(len(centers), -1))
 
 
 def class_latents(cache: Path, label: str) -> NDArray[np.float32] | None:
-    """Latents of a class's original images, flattened, shape ``(N, D)``; None without that cache."""
+    """Latents of a class's original images, flattened, shape ``(N, D)``; None without that cache or class."""
     if not cache.is_dir():
         return None
     latents = LatentCache(cache)
+    if label not in latents.labels:
+        return None
     images = (latents.classes == latents.labels.index(label)).nonzero().flatten()
     means: NDArray[np.float32] = latents.read(images).mean.flatten(1).numpy()
     return means

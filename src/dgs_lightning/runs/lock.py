@@ -10,12 +10,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypedDict
 
 from dgs_lightning.errors import InputError
+from dgs_lightning.reading.documents import read_json
 
 HEARTBEAT = 20.0  # seconds between two signs of life of a holder
 SILENCE = 6 * HEARTBEAT  # seconds without a sign after which a holder is taken for dead
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class Holder(TypedDict):
+    """The process that holds a folder."""
+
+    host: str
+    process: int
 
 
 @contextmanager
@@ -103,11 +112,10 @@ def _drop_dead(path: Path) -> None:
 
 
 def _read(path: Path) -> tuple[str | None, int | None]:
-    """Host and process that a file names; None for what it does not say."""
-    with suppress(OSError, ValueError, AttributeError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        host, process = content.get("host"), content.get("process")
-        return (host if isinstance(host, str) else None), (process if type(process) is int else None)
+    """Host and process that a file names; None where it does not say them."""
+    with suppress(InputError):
+        held = read_json(path, Holder, "the holder of a lock")
+        return held["host"], held["process"]
     return None, None
 
 

@@ -5,18 +5,33 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from dgs_lightning import __version__
+from dgs_lightning.bounds import AtLeast
 from dgs_lightning.data.cards import versions
 from dgs_lightning.errors import InputError, listed
-from dgs_lightning.files import read_json, write_json
+from dgs_lightning.files import write_json
+from dgs_lightning.reading.documents import read_json
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.results import Results, changes, files_of, is_passing, read_results, remove, write_results
 
 DONE, RUNNING = "done", "running"
 _REMEDY = "Move the folder elsewhere, or give another --output"
 _FORMATS = (".png", ".json", ".jsonl", ".safetensors", ".yaml")  # of what an unfinished stage writes
+
+
+class StageRecord(TypedDict, total=False):
+    """The record of a stage. Other keys are allowed."""
+
+    name: str
+    command: str
+    key: str  # hash of its settings and inputs
+    status: str
+    seconds: Annotated[float, AtLeast(0)]
+    device: str | None
+    version: str  # of this package
+    versions: dict[str, str]  # of the libraries, too
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class Records:
     def read(self, stage: str) -> Mapping[str, Any]:
         """The record of a stage; empty where there is none, or a broken one."""
         with suppress(InputError):
-            return read_json(self.path(stage), "a record of the run", default={})
+            return {**read_json(self.path(stage), StageRecord, "a record of the run", default={})}
         return {}
 
     def results(self, stage: str) -> Results:
@@ -110,8 +125,6 @@ class Records:
     def version_changes(self, stage: str) -> list[str]:
         """Versions of libraries that are others now than when a stage was run, such as ``torch 2.14.0, now 2.15.0``."""
         before, now = self.read(stage).get("versions", {}), versions()
-        if not isinstance(before, dict):
-            return []
         return [f"{name} {before[name]}, now {now.get(name)}" for name in before if before[name] != now.get(name)]
 
     def check_removable(self, stage: str) -> None:

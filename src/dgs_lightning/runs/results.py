@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
+from dgs_lightning.bounds import AtLeast
 from dgs_lightning.data.cards import hash_file
-from dgs_lightning.errors import InputError
+from dgs_lightning.data.records import relative_path
+from dgs_lightning.errors import InputError, short
 from dgs_lightning.files import force_to_disk, write_text
+from dgs_lightning.reading.documents import lines_of, parse_line
 
 # Files of a stage that are no results: logs, checkpoints, and what is hidden, such as a half-written file.
 _PASSING = re.compile(r"(.*/)?(\.[^/]+(/.*)?|events\.out\.tfevents\.[^/]+|hparams\.yaml|metrics\.csv|[^/]+\.ckpt)")
@@ -83,18 +86,19 @@ def read_results(path: Path) -> Results | None:
     Raises:
         InputError: If a line is broken.
     """
+    found: dict[str, Result] = {}
+    number = 0
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8") as file:
+            for line in lines_of(file):
+                number += 1
+                name, size, sha256 = parse_line(line, tuple[str, Annotated[int, AtLeast(0)], str])
+                found[relative_path(name)] = Result(size, sha256)
     except FileNotFoundError:
         return None
-    found = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            name, size, sha256 = json.loads(line)
-            found[str(name)] = Result(int(size), str(sha256))
-        except (ValueError, TypeError):
-            problem, expected = f"line {number} is {line[:60]!r}", "lines with name, size and hash of a file"
-            raise InputError.broken(path, problem, expected, "Delete it: the stage is then run again") from None
+    except ValueError as error:
+        where, expected = f"{path}, line {number}", "name, size and hash of a file of the run"
+        raise InputError(where, short(error), expected, "Delete the file: the stage is then run again") from None
     return found
 
 

@@ -1,18 +1,20 @@
 """Conversion between the original names of a DiT's weights and those of diffusers' ``DiTTransformer2DModel``."""
 
 import re
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dgs_lightning.bounds import Between
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.layers import TimestepEmbedder, position_table
 from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.seeding import generator
 
 State = dict[str, Tensor]
+Size = Annotated[int, Between(1, 1_000_000)]
 TIMESTEPS = 1000
 
 # From original names to those of diffusers: within a block, in the embedders, and outside the blocks. Diffusers keeps a
@@ -41,6 +43,22 @@ _SETTINGS = {  # from fields of DiTConfig to diffusers' names of settings
     "depth": "num_layers",
     "num_heads": "num_attention_heads",
 }
+
+
+class Settings(TypedDict):
+    """Content of the ``config.json`` of a ``DiTTransformer2DModel``. Other keys are allowed."""
+
+    _class_name: Literal["DiTTransformer2DModel"]
+    sample_size: Size
+    num_embeds_ada_norm: Size
+    in_channels: Size
+    out_channels: Size
+    patch_size: Size
+    num_layers: Size
+    num_attention_heads: Size
+    attention_head_dim: Size
+
+
 _QKV = ("attn1.to_q", "attn1.to_k", "attn1.to_v")
 
 
@@ -115,13 +133,13 @@ def with_diffusers_frequencies(original: TimestepEmbedder) -> TimestepEmbedder:
     return fitted
 
 
-def config_from_diffusers(settings: dict[str, Any]) -> DiTConfig:
+def config_from_diffusers(settings: Settings) -> DiTConfig:
     """Architecture of a ``DiTTransformer2DModel`` from its ``config.json``.
 
     The published DiT-XL/2 of 1,000 classes was converted from the original weights. It keeps the timestep frequencies
     of their training; stock diffusers runs it with slightly different ones.
     """
-    same = {field: settings[name] for field, name in _SETTINGS.items()}
+    same: dict[str, Any] = {field: settings[name] for field, name in _SETTINGS.items()}  # type: ignore[literal-required]
     return DiTConfig(
         **same,
         hidden_size=settings["num_attention_heads"] * settings["attention_head_dim"],

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,13 +17,14 @@ from torch import Tensor
 
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json, write_json, write_tensors
+from dgs_lightning.files import write_json, write_tensors
 from dgs_lightning.models.dit import diffusers
 from dgs_lightning.models.dit.difffit import add_scales, merge_difffit
 from dgs_lightning.models.dit.diffusers import State
 from dgs_lightning.models.dit.network import DiT, DiTConfig, default_labels, known_heads
 from dgs_lightning.models.hub import TRANSFORMER, download, find_model
 from dgs_lightning.models.weights import as_state, hash_state, read_file
+from dgs_lightning.reading.documents import read_json
 
 FORMAT = "dgs-lightning/dit"
 PUBLISHED_LICENCE = "DiT weights: CC BY-NC 4.0"
@@ -31,6 +32,35 @@ PUBLISHED = "facebook/DiT-XL-2-"  # hub id of the published weights, without the
 _CONFIG = "config.json"
 _BESIDE = "dgs.json"  # beside an exported transformer: the labels and frequencies, which diffusers' config lacks
 Weights = Literal["ema", "raw"]
+
+
+class _Kind(TypedDict, total=False):
+    """What tells this project's settings of a DiT from those of diffusers."""
+
+    format: str
+
+
+class _Base(TypedDict):
+    """The weights that a fine-tuned model starts from: their place, and the hash of those that it keeps."""
+
+    source: str
+    hash: str
+
+
+class _OwnSettings(TypedDict):
+    """The settings of a DiT in this project's own folder."""
+
+    config: DiTConfig
+    labels: list[str]
+    licences: NotRequired[list[str]]
+    base: _Base | None
+
+
+class _Beside(TypedDict):
+    """What the settings of diffusers lack."""
+
+    frequencies: Literal["original", "diffusers"]
+    labels: list[str]
 
 
 def load_dit(
@@ -134,7 +164,7 @@ def _save_pipeline(folder: Path, vae: str, labels: Sequence[str]) -> None:
         vae=stock.AutoencoderKL.from_pretrained(vae),
         scheduler=stock.DDIMScheduler(clip_sample=False),
     ).save_pretrained(folder)
-    index = read_json(folder / "model_index.json", "the index of a pipeline")
+    index = read_json(folder / "model_index.json", dict[str, Any], "the index of a pipeline")
     write_json(folder / "model_index.json", index | {"id2label": dict(enumerate(labels))})
 
 
@@ -171,6 +201,7 @@ def _own_state(folder: Path, config: DiTConfig, labels: Sequence[str], own: dict
     averaged = weights == "ema" and (folder / "ema.safetensors").is_file()
     state: State = read_file(folder / ("ema.safetensors" if averaged else "model.safetensors"))
     if base := own["base"]:
+        _check_bases(folder)
         source = folder / base["source"]
         model = load_dit(str(source) if source.exists() else base["source"], labels=labels, num_heads=config.num_heads)
         frozen = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
@@ -241,32 +272,32 @@ def _transformer(folder: Path) -> Path:
 
 def _read_settings(folder: Path) -> tuple[DiTConfig, Sequence[str], dict[str, Any]]:
     """Architecture and labels (if known) of a DiT's folder; base and licences if this project wrote the folder."""
-    expected, remedy = "the settings of a DiT that this version knows", "Give a model's folder as it was written"
-    path, beside = folder / _CONFIG, read_json(folder / _BESIDE, expected, remedy, default={})
-    saved = read_json(path, expected, remedy, default={})
-    if saved.get("format") != FORMAT:
-        path = _transformer(folder) / _CONFIG
-        saved = read_json(path, expected, remedy)
+    expected = "the settings of a DiT that this version knows"
+    remedy = "Give a model's folder as it was written, or use the version of dgs that wrote it"
+    path = folder / _CONFIG
     try:
-        if saved.get("format") == FORMAT:
-            base = saved["base"] and {name: str(saved["base"][name]) for name in ("source", "hash")}
-            own = {"base": base, "licences": tuple(_texts(saved.get("licences", [])))}
-            return DiTConfig(**saved["config"]), _texts(saved["labels"]), own
-        if saved.get("_class_name") != "DiTTransformer2DModel":
-            raise ValueError(f"{saved.get('_class_name', 'no format')} instead of a DiTTransformer2DModel")
-        config = diffusers.config_from_diffusers(saved)
-        if not beside:
-            return config, (), {}
-        path = folder / _BESIDE
-        return replace(config, frequencies=beside["frequencies"]), _texts(beside["labels"]), {}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found = " with ".join(error.parts[:2]) if isinstance(error, InputError) else str(error)
-        found = f"no {found}" if isinstance(error, KeyError) else found
-        raise InputError.weights(path, found, expected, f"{remedy}, or the version of dgs that wrote it") from None
+        if read_json(path, _Kind, expected, remedy, default={}).get("format") == FORMAT:
+            own = read_json(path, _OwnSettings, expected, remedy)
+            config = DiTConfig(**own["config"])  # type: ignore[arg-type]  # a mapping in the file
+            return config, own["labels"], {"base": own["base"], "licences": tuple(own.get("licences", ()))}
+        path = _transformer(folder) / _CONFIG
+        config = diffusers.config_from_diffusers(read_json(path, diffusers.Settings, expected, remedy))
+    except InputError as error:
+        where, found, *_ = error.parts
+        if where.startswith(str(path)):
+            raise
+        raise InputError.weights(path, f"{where} with {found}", expected, remedy) from None
+    if not (folder / _BESIDE).is_file():
+        return config, (), {}
+    beside = read_json(folder / _BESIDE, _Beside, expected, remedy)
+    return replace(config, frequencies=beside["frequencies"]), beside["labels"], {}
 
 
-def _texts(texts: object) -> list[str]:
-    """Labels or licences of a file. A TypeError says that they are no texts."""
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise TypeError("labels or licences that are no list of texts")
-    return texts
+def _check_bases(folder: Path) -> None:
+    """Check that the model that a folder starts from does not start from that folder itself."""
+    seen = [folder.resolve()]
+    while (own := _read_settings(folder)[2]) and own["base"] and (folder := folder / own["base"]["source"]).is_dir():
+        if folder.resolve() in seen:
+            expected, remedy = "a model that does not start from itself", "Restore the file as it was written"
+            raise InputError(f"{seen[-1] / _CONFIG}: base.source", own["base"]["source"], expected, remedy)
+        seen.append(folder.resolve())

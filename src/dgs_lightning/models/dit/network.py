@@ -2,16 +2,19 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dgs_lightning.bounds import Between
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.models.dit import layers
+from dgs_lightning.reading.shapes import check_shape
+from dgs_lightning.reading.texts import Unreadable
 from dgs_lightning.seeding import generator
 
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # width, depth, heads
@@ -29,28 +32,24 @@ class DiTConfig:
         InputError: If a setting has another type, is too small, or does not fit another one.
     """
 
-    input_size: int
-    num_classes: int
-    in_channels: int = 4
-    patch_size: int = 2
-    hidden_size: int = 1152
-    depth: int = 28
-    num_heads: int = 16
-    mlp_ratio: float = 4.0
+    input_size: Annotated[int, Between(0, 4096)]
+    num_classes: Annotated[int, Between(1, 1_000_000)]
+    in_channels: Annotated[int, Between(1, 4096)] = 4
+    patch_size: Annotated[int, Between(1, 4096)] = 2
+    hidden_size: Annotated[int, Between(1, 65536)] = 1152
+    depth: Annotated[int, Between(1, 1024)] = 28
+    num_heads: Annotated[int, Between(1, 4096)] = 16
+    mlp_ratio: Annotated[float, Between(0, 1024, open="left")] = 4.0
     learn_sigma: bool = True
-    class_dropout_prob: float = 0.1
+    class_dropout_prob: Annotated[float, Between(0, 1)] = 0.1
     frequencies: Literal["original", "diffusers"] = "diffusers"
 
     def __post_init__(self) -> None:
         """Check that a DiT can be built."""
-        for part in fields(self):
-            value, least = getattr(self, part.name), 0 if part.name == "input_size" else 1
-            if part.type is int and (type(value) is not int or value < least):
-                raise InputError.setting(f"DiT {part.name}", repr(value), f"a whole number, at least {least}")
-            if part.type is float and not isinstance(value, int | float):
-                raise InputError.setting(f"DiT {part.name}", repr(value), "a number")
-        if self.frequencies not in ("original", "diffusers"):
-            raise InputError.choice("DiT frequencies", self.frequencies, ("original", "diffusers"))
+        try:
+            check_shape(asdict(self), DiTConfig)
+        except Unreadable as error:
+            raise InputError.setting(f"DiT {error.place}", error.found, error.expected) from None
         if self.hidden_size % 4:
             expected = "a multiple of 4, for sines and cosines of column and row"
             raise InputError.setting("DiT hidden_size", self.hidden_size, expected)
