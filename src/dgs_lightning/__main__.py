@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0; 1 if the doctor finds a problem; 2 if a setting or file is at fault; 130 if the user
         interrupted it; 143 if it was terminated; 141 if nobody reads its output any more.
     """
+    _replace_closed_streams()
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(usage())
@@ -91,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C
             signal.signal(number, stop)
     try:
+        _check_text(args[1:])
         with explain_disk_errors():
             status = dispatch(args[0], args[1:])
             sys.stdout.flush()
@@ -106,6 +108,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"dgs {args[0]}: {user_error}\n")
         return 2
+
+
+def _replace_closed_streams() -> None:
+    """Replace standard streams that the caller closed, as ``>&-`` does, so that no file gets their numbers."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: SIM115  (open as long as the process is)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+def _check_text(args: Sequence[str]) -> None:
+    """Check that arguments are UTF-8: settings, records and cards, which name folders, are written in it."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            remedy = "Rename the file or folder, or give another one"
+            raise InputError("arguments", f"{arg}, which has bytes that are not UTF-8", "UTF-8", remedy) from None
 
 
 def _reader_is_gone() -> bool:

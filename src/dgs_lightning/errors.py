@@ -12,7 +12,8 @@ import re
 from collections.abc import Collection, Iterable
 from typing import cast
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # in names of files and in libraries' messages
+# Characters of names and of libraries' messages that control a terminal, turn the direction of text, or are no text.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
 _LONGEST = 200  # characters of a problem that a library describes
 
 
@@ -30,7 +31,8 @@ class InputError(ValueError):
 
     def __init__(self, where: object, found: object, expected: object, remedy: str) -> None:
         # The four parts are the exception's arguments, by which it travels between processes.
-        super().__init__(*(_UNPRINTABLE.sub(_escaped, str(part)) for part in (where, found, expected)), remedy)
+        parts = (_UNPRINTABLE.sub(_escaped, str(part)) for part in (where, found, expected))
+        super().__init__(*parts, printable(remedy))
 
     def __str__(self) -> str:
         """The message in one sentence, and the remedy in another."""
@@ -148,6 +150,11 @@ def short(problem: object) -> str:
     """What is wrong, in one line of at most 200 characters without full stop; an exception without message is named."""
     words = " ".join(str(problem).split())[:_LONGEST].rstrip(".")
     return words or type(problem).__name__
+
+
+def printable(text: object) -> str:
+    """A text for a terminal: what controls the terminal is shown, such as ``\\x1b``; only the ends of lines stay."""
+    return "\n".join(_UNPRINTABLE.sub(_escaped, line) for line in str(text).split("\n"))
 
 
 def _escaped(character: re.Match[str]) -> str:

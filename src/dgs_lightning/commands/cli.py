@@ -23,7 +23,7 @@ from dgs_lightning.bounds import Above, AtLeast, Between, check_bounds, check_va
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint, check_readable
 from dgs_lightning.commands.arguments import YAML, parse, short_message, with_one_config
 from dgs_lightning.commands.process import prepared_process
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, printable
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 FUNCTION_COMMANDS = {
@@ -262,10 +262,19 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+class PrintableLog(logging.Formatter):
+    """Formats logs for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message of a log, with the characters shown that control a terminal."""
+        return printable(super().format(record))
+
+
 @contextmanager
 def logs_on_stderr() -> Iterator[None]:
     """Show the package's logs of sizes and rates."""
     log, handler = logging.getLogger(dgs_lightning.__name__), logging.StreamHandler()
+    handler.setFormatter(PrintableLog())
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -299,5 +308,5 @@ def execute(command: str, args: list[str], on_step: OnStep | None = None) -> str
         set_threads(threads)
         answer = str(function_of(command)(**arguments))
     if on_step is None:
-        print(answer)
+        print(printable(answer))
     return answer

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, printable
 from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import figures_of
 from dgs_lightning.reporting.folder import RunFolder, read_run
@@ -108,4 +108,4 @@ def print_summary(folder: str | Path) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(to_terminal(results_grid(summary, run)))
     for path in filter(Path.exists, (run.folder / name for name in _FILES)):
-        console.print(str(path), soft_wrap=True)
+        console.print(printable(path), soft_wrap=True)

@@ -15,7 +15,7 @@ from numpy.random import Generator, default_rng
 from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, require_scores
-from dgs_lightning.errors import InputError, listed
+from dgs_lightning.errors import InputError, listed, printable
 from dgs_lightning.models.features import Features, build_features
 from dgs_lightning.seeding import named_seed
 from dgs_lightning.selection import coresets
@@ -252,7 +252,7 @@ def difficulties(records: Sequence[ImageRecord]) -> Floats:
 
 def _warn_of_failed_smoothing(classes: Mapping[str, Any]) -> None:
     thresholds = {label: report.get("thresholds", {}).values() for label, report in classes.items()}
-    if failed := [label for label, pair in thresholds.items() if any(found["degenerate"] for found in pair)]:
+    if failed := [printable(label) for label, pair in thresholds.items() if any(found["degenerate"] for found in pair)]:
         warnings.warn(
             f"smoothing found no thresholds in {len(failed)} of {len(classes)} classes ({listed(failed, 10)}) and "
             "clipped nothing there: their difficulties are too few or too similar for this smoothing",

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, printable
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -52,7 +52,9 @@ def show(findings: Sequence[Finding]) -> int:
     """Print findings as a table, and return the exit status: 1 if there is a problem, else 0."""
     table = Table("", "found", "what to do", box=None, padding=(0, 2, 0, 0))
     for finding in findings:
-        table.add_row(Text(finding.level, COLOURS[finding.level]), Text(finding.what), Text(finding.remedy))
+        table.add_row(
+            Text(finding.level, COLOURS[finding.level]), Text(printable(finding.what)), Text(printable(finding.remedy))
+        )
     console = Console(highlight=False)
     console.print(table)
     counts = Counter(finding.level for finding in findings)

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from dgs_lightning.errors import printable
+
 
 class Reading:
     """Shows how much of the user's data is read, where there is a terminal and enough to read.
@@ -62,8 +64,8 @@ class Progress:
 
     def begin(self, stage: str, command: str) -> None:
         """A stage starts."""
-        self.tasks[stage] = self.bars.add_task(stage, total=None)
-        self.console.print(f"{stage}: {command}")
+        self.tasks[stage] = self.bars.add_task(printable(stage), total=None)
+        self.say(f"{stage}: {command}")
 
     def step(self, stage: str, done: int, total: int) -> None:
         """A stage has done some of its steps."""
@@ -75,12 +77,12 @@ class Progress:
         self.done += 1
         self.bars.remove_task(self.tasks.pop(stage))
         self.bars.update(self.total, completed=self.done)
-        self.console.print(f"[{self.done}/{self.stages}] {stage}: done in {seconds:.1f} s")
+        self.say(f"[{self.done}/{self.stages}] {stage}: done in {seconds:.1f} s")
 
     def say(self, text: str) -> None:
         """Something for the user to read."""
-        self.console.print(text)
+        self.console.print(printable(text))
 
     def stop(self, stage: str) -> None:
         """A stage has failed."""
-        self.console.print(f"{stage}: stopped, and goes on from there when the same command is given again")
+        self.say(f"{stage}: stopped, and goes on from there when the same command is given again")

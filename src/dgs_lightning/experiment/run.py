@@ -8,7 +8,7 @@ import yaml
 
 from dgs_lightning.commands.arguments import experiment_parser
 from dgs_lightning.configs import class_name
-from dgs_lightning.errors import InputError, listed
+from dgs_lightning.errors import InputError, listed, printable
 from dgs_lightning.experiment.execution import Job, Outcome
 from dgs_lightning.experiment.folder import RunOutput
 from dgs_lightning.experiment.plan import Plan
@@ -82,7 +82,7 @@ class ExperimentRun:
         for stage in self.stages:
             callbacks = (stage.config.get("trainer") or {}).get("callbacks") or []
             names = f"  # {', '.join(str(class_name(callback)) for callback in callbacks)}" if callbacks else ""
-            print(f"{self.status(stage):8} {stage.name:45} {self.command(stage)}{names}")
+            print(printable(f"{self.status(stage):8} {stage.name:45} {self.command(stage)}{names}"))
 
     def check_folder(self) -> None:
         """Check that the run would neither write among its inputs nor over files that are not its own.

@@ -6,7 +6,7 @@ Plain values are texts, numbers, true and false, null, lists, and mappings with 
 import json
 import re
 from math import isfinite
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
@@ -141,19 +141,20 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
         """The node at the next event of the parser."""
-        event = self.peek_event()
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark: Any = event.start_mark
         self._depth += 1
         if self._depth > DEPTH + 1:
-            raise yaml.MarkedYAMLError(problem=_too_deep("").found, problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=_too_deep("").found, problem_mark=mark)
         node = super().compose_node(parent, index)  # type: ignore[arg-type]
         self._depth -= 1
         if isinstance(event, yaml.AliasEvent) and id(node) not in self._sizes:
-            raise yaml.MarkedYAMLError(problem="a value that contains itself", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="a value that contains itself", problem_mark=mark)
         if id(node) not in self._sizes:
             self._sizes[id(node)] = 1 + sum(self._sizes[id(part)] for part in _parts(node))
         if self._sizes[id(node)] > VALUES:
             problem = f"more than {VALUES:,} values with the aliases written out"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         return node
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,16 +28,26 @@ def to_markdown(table: Table) -> str:
         own = f"**{cell.own_text}**" if cell.best else cell.own_text
         return " ".join(filter(None, (own, cell.paper_text)))
 
-    rows = [[*labels, *map(text, cells)] for labels, cells in table.rows]
-    lines = markdown_table(Grid(table.headings, rows, table.labels))
-    return "\n".join([f"**{table.full_title}.** {table.note}", "", *lines, ""])
+    rows = [[*map(markdown, labels), *map(text, cells)] for labels, cells in table.rows]
+    lines = _markdown_lines([*map(markdown, table.headings)], rows, table.labels)
+    return "\n".join([f"**{markdown(table.full_title)}.** {markdown(table.note)}", "", *lines, ""])
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is: nothing in it is markup, HTML or the end of a line."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def markdown_table(grid: Grid) -> list[str]:
     """The lines of a table in Markdown."""
-    rule = ["---"] * grid.labels + ["---:"] * (len(grid.headings) - grid.labels)
-    lines = [grid.headings, rule, *grid.rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    headings, *rows = ([*map(markdown, line)] for line in (grid.headings, *grid.rows))
+    return _markdown_lines(headings, rows, grid.labels)
+
+
+def _markdown_lines(headings: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> list[str]:
+    rule = ["---"] * labels + ["---:"] * (len(headings) - labels)
+    return ["| " + " | ".join(line) + " |" for line in (headings, rule, *rows)]
 
 
 def to_csv(table: Table) -> str:

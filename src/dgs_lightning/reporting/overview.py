@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
+from rich.text import Text
 
+from dgs_lightning.errors import printable
 from dgs_lightning.reporting.folder import RunFolder
-from dgs_lightning.reporting.formats import Grid, markdown_table
+from dgs_lightning.reporting.formats import Grid, markdown, markdown_table
 from dgs_lightning.reporting.names import show
 from dgs_lightning.reporting.notes import comparison_notes, result_notes
 from dgs_lightning.reporting.records import Cost
@@ -112,15 +114,15 @@ def costs_grid(costs: Iterable[Cost]) -> Grid:
 
 def overview_markdown(shown: Overview) -> str:
     """The texts of a run as Markdown."""
-    parts = [f"# {shown.title}", ""]
+    parts = [f"# {markdown(shown.title)}", ""]
     if shown.unfinished:
-        parts += [f"**Not finished:** {shown.unfinished}.", ""]
-    parts += [shown.results.note, "", *markdown_table(shown.results), ""]
+        parts += [f"**Not finished:** {markdown(shown.unfinished)}.", ""]
+    parts += [markdown(shown.results.note), "", *markdown_table(shown.results), ""]
     if shown.comparisons.rows:
         title, note = shown.comparisons.title, shown.comparisons.note
-        parts += [f"## {title}", "", note, "", *markdown_table(shown.comparisons), ""]
+        parts += [f"## {title}", "", markdown(note), "", *markdown_table(shown.comparisons), ""]
     if shown.legible:
-        parts += [shown.legible, ""]
+        parts += [markdown(shown.legible), ""]
     if shown.costs.rows:
         parts += ["## Cost", "", *markdown_table(shown.costs), ""]
     return "\n".join([*parts, shown.versions, ""])
@@ -133,9 +135,11 @@ def to_terminal(grid: Grid) -> RichTable:
     shared = [p for p in columns if len({row[p] for row in grid.rows}) == 1]
     shown = [p for p, name in enumerate(headings) if name not in WIDE and p not in shared]
     title = ", ".join(f"{headings[p]}: {grid.rows[0][p]}" for p in shared)
-    table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table = RichTable(
+        title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
     for p in shown:
         table.add_column(headings[p], justify="left" if p < grid.labels else "right", no_wrap=p > 0)
     for row in grid.rows:
-        table.add_row(*(row[p] for p in shown))
+        table.add_row(*(Text(printable(row[p])) for p in shown))
     return table

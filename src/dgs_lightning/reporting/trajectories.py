@@ -30,11 +30,8 @@ def read_trajectories(folder: Path | None) -> Trajectories | None:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
             label = (file.metadata() or {})["label"]
         predictions, centers = tensors["predictions"], tensors.get("centers")
-        if (
-            predictions.ndim < 3
-            or not predictions.size
-            or (centers is not None and centers[0].size != predictions[0, 0].size)
-        ):
+        size = predictions[0, 0].size
+        if predictions.ndim < 3 or (centers is not None and centers[0].size != size):
             raise ValueError(f"predictions of shape {predictions.shape}")
     except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
         remedy = "Delete it, or generate the images again"
