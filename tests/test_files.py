@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import hide_thread_disk_errors, read_json, replacing, write_json, write_tensors, write_text
+from dgs_lightning.files import hide_thread_disk_errors, replacing, write_json, write_tensors, write_text
 
 
 def fail_after_half_of(path: Path) -> None:
@@ -44,30 +44,6 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_name_at_the_limit_of_the_file_system_can_be_written(tmp_path: Path) -> None:
     write_text(tmp_path / ("n" * 255), "text")
     assert (tmp_path / ("n" * 255)).read_text() == "text"
-
-
-def test_a_json_object_is_read_or_its_default_where_there_is_no_file(tmp_path: Path) -> None:
-    write_json(tmp_path / "f.json", {"a": 1})
-    assert read_json(tmp_path / "f.json", "a card") == {"a": 1}
-    assert read_json(tmp_path / "none.json", "a card", default={}) == {}
-    with pytest.raises(InputError, match=r"none.json: found no such file or folder, expected a card"):
-        read_json(tmp_path / "none.json", "a card")
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"[1]", "list instead of an object"),
-        (b'{"a": ', "Expecting value"),
-        (b"\xff", "'utf-8' codec can't decode"),
-        (b"[" * 100_000, "maximum recursion depth"),
-    ],
-    ids=["list", "truncated", "not UTF-8", "nested too deeply"],
-)
-def test_a_broken_json_file_is_an_error_that_says_what_to_do(tmp_path: Path, content: bytes, problem: str) -> None:
-    (tmp_path / "f.json").write_bytes(content)
-    with pytest.raises(InputError, match=rf"f.json: found a broken file \({problem}.*, expected a card\. Mend it"):
-        read_json(tmp_path / "f.json", "a card", "Mend it", default={})
 
 
 @pytest.mark.parametrize(

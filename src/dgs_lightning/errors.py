@@ -153,7 +153,7 @@ def short(problem: object) -> str:
 
 
 def printable(text: object) -> str:
-    """A text for a terminal: what controls the terminal is shown, such as ``\\x1b``; only the ends of lines stay."""
+    """A text for a terminal: characters that control it are shown by their codes, except the ends of lines."""
     return "\n".join(_UNPRINTABLE.sub(_escaped, line) for line in str(text).split("\n"))
 
 

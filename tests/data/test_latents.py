@@ -64,9 +64,9 @@ def test_a_cache_that_lost_a_shard_is_refused(tmp_path: Path) -> None:
 
 def test_shards_with_another_key_are_refused(tmp_path: Path) -> None:
     write_shards(tmp_path, ([0, 1],))
-    assert encoded_images(tmp_path, SETTINGS.key("images")).tolist() == [0, 1]
+    assert encoded_images(tmp_path, SETTINGS.key("images"), 7).tolist() == [0, 1]
     with pytest.raises(InputError, match="latents of other images, or made with another codec or transform"):
-        encoded_images(tmp_path, SETTINGS.key("others"))
+        encoded_images(tmp_path, SETTINGS.key("others"), 7)
 
 
 def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_truncated_shard_is_refused(tmp_path: Path) -> None:
     path = shard_paths(tmp_path)[0]
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="found a broken file"):
-        encoded_images(tmp_path, SETTINGS.key("images"))
+        encoded_images(tmp_path, SETTINGS.key("images"), 7)
 
 
 def test_the_size_is_known_beforehand(tmp_path: Path) -> None:

@@ -52,9 +52,8 @@ def show(findings: Sequence[Finding]) -> int:
     """Print findings as a table, and return the exit status: 1 if there is a problem, else 0."""
     table = Table("", "found", "what to do", box=None, padding=(0, 2, 0, 0))
     for finding in findings:
-        table.add_row(
-            Text(finding.level, COLOURS[finding.level]), Text(printable(finding.what)), Text(printable(finding.remedy))
-        )
+        texts = (Text(printable(text)) for text in (finding.what, finding.remedy))
+        table.add_row(Text(finding.level, COLOURS[finding.level]), *texts)
     console = Console(highlight=False)
     console.print(table)
     counts = Counter(finding.level for finding in findings)

@@ -10,7 +10,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from dgs_lightning.errors import short
 from dgs_lightning.reading.texts import Unreadable, inside
@@ -116,7 +128,10 @@ def _inside(value: object, kind: Any, place: str) -> Iterator[tuple[object, Any,
 @cache
 def _keys(kind: Any) -> tuple[Mapping[str, Any], list[str], bool]:  # noqa: ANN401
     """The types of a mapping's known keys, the keys that must be there, and whether there may be others."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints = {
+        name: get_args(hint)[0] if get_origin(hint) in (Required, NotRequired) else hint
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+    }
     if is_typeddict(kind):
         required = kind.__required_keys__
     else:

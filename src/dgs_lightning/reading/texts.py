@@ -6,7 +6,7 @@ Plain values are texts, numbers, true and false, null, lists, and mappings with 
 import json
 import re
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
@@ -44,7 +44,7 @@ def parse_json(text: str) -> object:
         Unreadable: If it is no JSON, is nested too deeply, or has NaN, infinity or half of a character in it.
     """
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise Unreadable(f"line {error.lineno}", error.msg, "JSON") from None
     except RecursionError:
@@ -117,10 +117,6 @@ def inside(place: str, key: str) -> str:
     """Place of a key's value in the mapping at a place."""
     key = key if len(key) <= 100 else f"{key[:100]}..."
     return f"{place}.{key}" if place else key
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise Unreadable("", name, "finite numbers")
 
 
 def _too_deep(place: str) -> Unreadable:

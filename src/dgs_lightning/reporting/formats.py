@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dgs_lightning.errors import printable
 from dgs_lightning.reporting.published import Setting
 from dgs_lightning.reporting.tables import Cell, Table
 
@@ -35,7 +36,7 @@ def to_markdown(table: Table) -> str:
 
 def markdown(text: str) -> str:
     """Text that Markdown shows as it is: nothing in it is markup, HTML or the end of a line."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 

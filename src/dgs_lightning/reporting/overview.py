@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from dgs_lightning.errors import printable
 from dgs_lightning.reporting.folder import RunFolder
@@ -134,12 +133,10 @@ def to_terminal(grid: Grid) -> RichTable:
     columns = [p for p, name in enumerate(headings) if name in ("IPC", "Network", "Sets", "Trainings")]
     shared = [p for p in columns if len({row[p] for row in grid.rows}) == 1]
     shown = [p for p, name in enumerate(headings) if name not in WIDE and p not in shared]
-    title = ", ".join(f"{headings[p]}: {grid.rows[0][p]}" for p in shared)
-    table = RichTable(
-        title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
-    )
+    title = printable(", ".join(f"{headings[p]}: {grid.rows[0][p]}" for p in shared))
+    table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for p in shown:
         table.add_column(headings[p], justify="left" if p < grid.labels else "right", no_wrap=p > 0)
     for row in grid.rows:
-        table.add_row(*(Text(printable(row[p])) for p in shown))
+        table.add_row(*(printable(row[p]) for p in shown))
     return table

@@ -97,6 +97,7 @@ def read_results(path: Path) -> Results | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
+        number += isinstance(error, UnicodeDecodeError)  # which comes before its line
         where, expected = f"{path}, line {number}", "name, size and hash of a file of the run"
         raise InputError(where, short(error), expected, "Delete the file: the stage is then run again") from None
     return found
