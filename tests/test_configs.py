@@ -49,7 +49,7 @@ def test_a_config_that_starts_from_itself_is_refused(text: str, folder: Path) ->
 
 def test_a_base_is_the_name_of_one_config(folder: Path) -> None:
     (folder / "two.yaml").write_text("base: [first.yaml, second.yaml]")
-    with pytest.raises(InputError, match=r"two.yaml: base: .*expected the name of one config"):
+    with pytest.raises(InputError, match=r"two.yaml: base: found a list, expected text or null"):
         load_config("two.yaml")
 
 

@@ -1,10 +1,11 @@
 """Configs: YAML files of the user and those shipped with the package, read, started from and merged."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any, TypedDict
 
-from dgs_lightning.errors import InputError, listed
+from dgs_lightning.errors import InputError, listed, short
 from dgs_lightning.reading.documents import read_yaml
 
 Settings = dict[str, Any]
@@ -72,17 +73,14 @@ def find_config(name: str, folder: str = "") -> Path:
     Raises:
         InputError: If there is neither. The message names the shipped configs with similar names.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
-    for candidate in (ROOT / folder / name, ROOT / folder / f"{name}.yaml"):
-        if candidate.is_file():
+    for candidate in (Path(name), ROOT / folder / name, ROOT / folder / f"{name}.yaml"):
+        if os.path.isfile(candidate):  # also where the name is too long for a file system
             return candidate
     known = sorted(str(p.relative_to(ROOT / folder).with_suffix("")) for p in (ROOT / folder).rglob("*.yaml"))
     beside = [other for other in known if other.split("/")[0] == name.split("/")[0]]
     near = difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.7) or beside or known
     remedy = f"Give a path, or one of: {listed(near, 20)}"
-    raise InputError(f"config {name!r}", "no such file", "a YAML file or a shipped config", remedy)
+    raise InputError(f"config {short(name)!r}", "no such file", "a YAML file or a shipped config", remedy)
 
 
 def load_yaml(path: Path) -> Settings:

@@ -4,11 +4,13 @@ from pathlib import Path
 import lightning as L
 import pytest
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from dgs_lightning.callbacks.result_writer import ResultWriter
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
+from dgs_lightning.examples import SILENT
 from dgs_lightning.tasks.classification import ClassificationTask
 
 
@@ -56,3 +58,16 @@ def test_a_training_of_any_length_leaves_its_result_and_weights_if_asked_to(
 def test_another_task_is_refused_before_it_trains(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ResultWriter: found BoringModel, expected ClassificationTask"):
         trainer(tmp_path, ResultWriter(), max_epochs=1).fit(BoringModel())
+
+
+def test_names_of_classes_are_drawn_as_they_are_in_the_confusion_matrix(data: ImageDataModule, tmp_path: Path) -> None:
+    for number, name in enumerate(("$x_{$", "a\nb")):
+        (tmp_path / "images" / ("cat", "dog")[number]).rename(tmp_path / "images" / name)
+    run = L.Trainer(
+        **SILENT | {"logger": TensorBoardLogger(tmp_path / "logs")},
+        default_root_dir=tmp_path / "run",
+        callbacks=[ResultWriter()],
+        max_epochs=1,
+    )
+    run.fit(ClassificationTask("convnet1", width=4), data)
+    assert (tmp_path / "run" / "result.json").exists()

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,25 @@ def test_names_that_look_like_mathematics_are_drawn_as_text(tmp_path: Path) -> N
         original_against_distilled({name: ([image], [image])}),
     ):
         save(figure, tmp_path / "figure")  # matplotlib raises an error for mathematics that it cannot read
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "$\\frac{1}{", "\x1b[31m", "a\nb", "<b>&", "%d {x}"])
+def test_names_of_classes_and_methods_are_drawn_as_they_are(name: str, tmp_path: Path) -> None:
+    stage = SamplingStages(*[Histogram(EASY, 0.1)] * 4)
+    scores, image = np.linspace(0, 1, 5), Image.new("RGB", (4, 4))
+    pictures = [ScoredImage(image, 0.5)] * 2
+    points = np.zeros((1, 2, 2))
+    made = [
+        sampling_histograms({name: (stage, stage)}),
+        difficulty_densities({name: scores}, {name: scores}, name, {name: name}),
+        difficulty_by_set(scores, {name: (name, scores)}),
+        accuracy_bars({name: [Bar(name, name, [1.0], Score(1.0, None), 2.0)]}),
+        guided_trajectories(np.zeros((3, 2)), [Paths(name, name, points, None)]),
+        class_samples({name: [image]}, name),
+        difficulty_grid(pictures, name),
+        original_against_distilled({name: (pictures, pictures)}),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of characters that the font lacks, and of names that leave no room
+        for number, figure in enumerate(made):
+            assert all(path.stat().st_size for path in save(figure, tmp_path / str(number)))

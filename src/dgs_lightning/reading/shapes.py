@@ -81,7 +81,10 @@ def check_shape(value: object, kind: Any, place: str = "") -> None:  # noqa: ANN
     if origin in (Union, UnionType):
         _check_alternatives(value, kind, place)
     elif origin is Annotated:
-        check_shape(value, parts[0], place)
+        try:
+            check_shape(value, parts[0], place)
+        except Unreadable as error:
+            raise error if error.place != place else _mismatch(value, kind, place) from None
         if not all(limit.allows(value) for limit in parts[1:]):
             raise _mismatch(value, kind, place)
     elif origin is Literal:
