@@ -191,7 +191,7 @@ def refusal(read: Callable[[Path], object], folder: Path) -> str | None:
         read(folder)
     except InputError as error:
         said = str(error)
-    assert said is None or (len(said) < 1500 and said.isprintable()), said
+    assert said is None or (len(said) < 3500 and said.isprintable()), said
     return said
 
 

@@ -15,6 +15,7 @@ from typing import cast
 # Characters of names and of libraries' messages that control a terminal, turn the direction of text, or are no text.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
 _LONGEST = 200  # characters of a problem that a library describes
+_MOST = 1000  # characters of a part of an error: names in files may have any length
 
 
 class InputError(ValueError):
@@ -32,7 +33,8 @@ class InputError(ValueError):
     def __init__(self, where: object, found: object, expected: object, remedy: str) -> None:
         # The four parts are the exception's arguments, by which it travels between processes.
         parts = (_UNPRINTABLE.sub(_escaped, str(part)) for part in (where, found, expected))
-        super().__init__(*parts, printable(remedy))
+        shortened = (part if len(part) <= _MOST else f"{part[:_MOST]}..." for part in parts)
+        super().__init__(*shortened, printable(remedy))
 
     def __str__(self) -> str:
         """The message in one sentence, and the remedy in another."""

@@ -83,7 +83,7 @@ def test_a_dataclass_takes_no_other_keys_and_a_line_is_checked_too() -> None:
             | {"colour": 3},
             CacheSettings,
         )
-    assert parse_line('["a", 1]\n', tuple[str, int]) == ["a", 1]
+    assert [*parse_line('["a", 1]\n', tuple[str, int])] == ["a", 1]
     with pytest.raises(Unreadable, match=r"\[1\]: found 'x', expected a whole number"):
         parse_line('["a", "x"]', tuple[str, int])
 

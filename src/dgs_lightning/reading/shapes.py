@@ -165,7 +165,8 @@ def words(kind: Any) -> str:  # noqa: ANN401
     if origin in (Union, UnionType):
         return " or ".join(map(words, parts))
     if origin is Annotated:
-        return ", ".join([words(parts[0]), *map(str, parts[1:])])
+        limits = (str(limit).removeprefix("a finite number").removeprefix(", ") for limit in parts[1:])
+        return ", ".join(filter(None, [words(parts[0]), *limits]))
     if origin is Literal:
         return f"one of {', '.join(map(str, parts))}" if len(parts) > 1 else repr(parts[0])
     if is_typeddict(kind) or is_dataclass(kind):
