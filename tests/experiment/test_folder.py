@@ -159,7 +159,7 @@ def test_an_unfinished_stage_of_other_versions_is_not_completed_silently(finishe
     path.write_text(json.dumps(record))
     run = experiment_run("run")
     told: list[str] = []
-    run.progress.say = told.append  # type: ignore[method-assign]
+    run.progress.say = told.append  # type: ignore[method-assign, assignment]
     assert execute(run) == []  # finished: told, and kept
     assert "1 stages were run with other versions: torch 1.0, now" in told[0]
     path.write_text(json.dumps({**record, "status": "running"}))

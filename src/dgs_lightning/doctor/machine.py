@@ -28,13 +28,12 @@ def check_output(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[Fi
     output = Path(experiment.output or "runs")
     if error := error_of(RunOutput(output, experiment, Records(output)).check_place, stages):
         yield of_error(error)
-    size = (
-        unread_bytes({path for stage in stages for path in stage.inputs}) if experiment.fingerprint == "content" else 0
-    )
+    paths = {path for stage in stages for path in stage.inputs}
+    size = unread_bytes(paths) if experiment.fingerprint == "content" else 0
     if size > LARGE:
-        minutes = size / READ / 60
-        what = f"{decimal(size)} of data are read once, to recognise them later: about {minutes:.0f} to {4 * minutes:.0f} minutes"
-        yield ok(f"{what}; with fingerprint=names, names and sizes are enough")
+        least = size / READ / 60
+        what = f"{decimal(size)} of data are read once, to recognise them later: {least:.0f} to {4 * least:.0f} minutes"
+        yield ok(f"{what}; with fingerprint=names, their names and sizes are enough")
 
 
 def check_devices(experiment: Experiment) -> Iterator[Finding]:
