@@ -77,14 +77,14 @@ def test_honest_aliases_and_merge_keys_are_read(tmp_path: Path) -> None:
 def test_a_dataclass_takes_no_other_keys_and_a_line_is_checked_too() -> None:
     from dgs_lightning.data.latents import CacheSettings
 
-    with pytest.raises(Unreadable, match="colour: found an unknown key, expected one of codec, transform"):
+    with pytest.raises(Unreadable, match="colour: an unknown key instead of one of codec, transform"):
         check_shape(
             {"codec": "x", "transform": "", "shape": [1, 2, 3], "posterior": True, "flips": 1, "dtype": "float16"}
             | {"colour": 3},
             CacheSettings,
         )
     assert [*parse_line('["a", 1]\n', tuple[str, int])] == ["a", 1]
-    with pytest.raises(Unreadable, match=r"\[1\]: found 'x', expected a whole number"):
+    with pytest.raises(Unreadable, match=r"\[1\]: 'x' instead of a whole number"):
         parse_line('["a", "x"]', tuple[str, int])
 
 

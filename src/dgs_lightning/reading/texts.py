@@ -33,8 +33,11 @@ class Unreadable(ValueError):
         self.place, self.found, self.expected = place, found, expected
 
     def __str__(self) -> str:
-        expected = f", expected {self.expected}" if self.expected else ""
-        return f"{self.place}{': ' if self.place else ''}found {self.found}{expected}"
+        place, instead = (
+            f"{self.place}: " if self.place else "",
+            f" instead of {self.expected}" if self.expected else "",
+        )
+        return f"{place}{self.found}{instead}"
 
 
 def parse_json(text: str) -> object:
