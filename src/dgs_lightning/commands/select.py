@@ -1,5 +1,6 @@
 """The command ``dgs select``: a distilled set from an image pool."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
 
     Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the report
     ``selection.json``: for each class the histograms of Fig. 7, the target, the selected and filled images, the
-    thresholds, and the distances from the target.
+    thresholds, and the distances from the target. The card has the number of images of each class.
 
     Args:
         output: Folder of the distilled set, which is returned. An earlier set there is replaced.
@@ -44,6 +45,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         "name": Path(output).name,
         "kind": "distilled",
         "labels": labels,
+        "images_per_class": Counter(record.label for record in selected.records),
         "settings": {name: value for name, value in asdict(settings).items() if name not in paths},
         "versions": versions(),
         "hashes": {"selection": hash_json(selected.report)},

@@ -3,7 +3,9 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -109,13 +111,26 @@ class Selection(SelectionSettings):
 
     Args:
         pool: Folder of the image pool: class folders of images from any source.
-        ipc: Number of images to select from each class.
+        ipc: Number of images to select from each class; by default ``share`` says how many.
+        share: Share of the images of each class to select instead, rounded down.
         original: Folder of the original images. Without it, ``scale`` follows the pool's own difficulties.
     """
 
     pool: str
-    ipc: ImagesPerClass
+    ipc: ImagesPerClass | None = None
+    share: Annotated[float | None, Between(0, 1, open="both")] = None
     original: str | None = None
+
+    @classmethod
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Check that one of ``ipc`` and ``share`` says how many images to select."""
+        super().check_combination(settings)
+        ipc, share = settings["ipc"], settings["share"]
+        if ipc is None and share is None:
+            raise InputError.unset("ipc", "a number of images of each class, or a share of them", "10 (or share=0.5)")
+        if share is not None and (ipc is not None or settings["method"] == "all"):
+            found = f"{share} beside {'method: all' if ipc is None else f'ipc: {ipc}'}"
+            raise InputError.setting("share", found, "one of them alone", "Remove one of the two")
 
     def run(self) -> Selected:
         """Read the pool, and the originals if a folder is given, and select.
@@ -128,7 +143,8 @@ class Selection(SelectionSettings):
             pool = {label: [records[k] for k in _first(records, self.pool_images)] for label, records in pool.items()}
         original = pool if self.original is None else _by_label(self.original, self.original_scores)
         self._check_classes(pool, original)
-        report: dict[str, Any] = {name: getattr(self, name) for name in ("method", "ipc", "seed", "intervals")}
+        size = "ipc" if self.share is None else "share"
+        report: dict[str, Any] = {name: getattr(self, name) for name in ("method", size, "seed", "intervals")}
         report["estimator"] = self._estimator(pool, original)
         if self.method == "dgs":
             smoothing = self._smoothing and asdict(self._smoothing)
@@ -137,15 +153,19 @@ class Selection(SelectionSettings):
         selected: list[ImageRecord] = []
         classes: dict[str, Any] = {}
         for label, records in pool.items():
-            size, rng = min(self.ipc, len(records)), default_rng(named_seed("select", self.seed, label))
+            count, rng = min(self._wanted(records), len(records)), default_rng(named_seed("select", self.seed, label))
             if self.method == "dgs":
-                chosen, classes[label] = self._by_difficulty(records, difficulties(original[label]), size, rng)
+                chosen, classes[label] = self._by_difficulty(records, difficulties(original[label]), count, rng)
             else:
-                chosen = [records[k] for k in sorted(self._coreset(records, size, rng, features))]
+                chosen = [records[k] for k in sorted(self._coreset(records, count, rng, features))]
                 classes[label] = {"selected": len(chosen)}
             selected += [self._with_interval(record) for record in chosen]
         _warn_of_failed_smoothing(classes)
         return Selected(selected, {**report, "classes": classes})
+
+    def _wanted(self, records: Sequence[ImageRecord]) -> int:
+        """Number of images to select from a class."""
+        return self.ipc or int(Fraction(str(self.share)) * len(records))  # as text, 0.29 of 100 images are 29
 
     def _check_classes(self, pool: Classes, original: Classes) -> None:
         """Check that the pool has the classes of the originals, and enough images of each."""
@@ -154,7 +174,11 @@ class Selection(SelectionSettings):
             expected = f"the {len(original)} classes of {self.original}"
             remedy = "Add the missing class folders and remove the others"
             raise InputError.labels(self.pool, expected, remedy, missing=missing, unknown=unknown)
-        short = [f"{label}: {len(records)}" for label, records in pool.items() if len(records) < self.ipc]
+        sizes = {label: (len(records), self._wanted(records)) for label, records in pool.items()}
+        if small := [f"{label}: {size}" for label, (size, wanted) in sizes.items() if wanted < 1]:
+            found = f"{len(small)} classes of which a share of {self.share} is no image ({listed(small, 20)})"
+            raise InputError(self.pool, found, "at least one image of each class", "Raise the share, or add images")
+        short = [f"{label}: {size}" for label, (size, wanted) in sizes.items() if size < wanted]
         if short and not self.allow_fewer and self.method != "all":
             found = f"{len(short)} classes with fewer images than the IPC ({listed(short, 20)})"
             remedy = "Lower the IPC, enlarge the pool, or set allow_fewer to take all images of these classes"
@@ -176,21 +200,17 @@ class Selection(SelectionSettings):
     def _by_difficulty(
         self, records: list[ImageRecord], reference: Floats, size: int, rng: Generator
     ) -> tuple[list[ImageRecord], dict[str, Any]]:
-        """Difficulty-guided sampling of one class (Algorithm 1): the selected images, and a report for Fig. 7."""
-        scores, intervals = difficulties(records), self.intervals
-        found = select_class(
-            scores,
-            reference,
-            size,
-            rng,
-            distribution=self.distribution,
-            smoothing=self._smoothing,
-            intervals=intervals,
-            shortage=self.shortage,
+        """Difficulty-guided sampling of one class (Algorithm 1): the selected images, and a report for Fig. 7.
+
+        In the report, ``unsmoothed`` is a draw with the same random numbers, but without smoothing.
+        """
+        scores = difficulties(records)
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("distribution", "intervals", "shortage")}
+        plain, found = (
+            select_class(scores, reference, size, deepcopy(rng), smoothing=smoothing, **options)
+            for smoothing in (None, self._smoothing)
         )
         smoothed, draw = found.smoothed, found.draw
-        before = histogram(reference, intervals), histogram(scores, intervals)
-        target = sampling_distribution(self.distribution, size, *before)
         report = {
             "selected": size,
             "target": found.target.tolist(),
@@ -200,7 +220,8 @@ class Selection(SelectionSettings):
             "thresholds": {"pool": asdict(smoothed.pool_thresholds), "original": asdict(smoothed.original_thresholds)},
             "kl": found.kl,
             "wasserstein": found.wasserstein,
-            "raw": self._histograms(target, reference, scores, draw.chosen),
+            "unsmoothed": self._histograms(plain.target, reference, scores, plain.draw.chosen),
+            "raw": self._histograms(plain.target, reference, scores, draw.chosen),
             "smoothed": self._histograms(found.target, smoothed.original, smoothed.pool, draw.chosen),
         }
         extra = {k: {**records[k].extra, "smoothed": float(smoothed.pool[k])} for k in draw.chosen}
