@@ -71,7 +71,8 @@ class ResultWriter(Callback):
         labels, evaluation = task.config.labels, task.evaluation
         numbers = {name: rounded(evaluation[name]) for name in MEASURES}
         subsets = {name: rounded(accuracy) for name, accuracy in task.by_subset.items()}
-        self.history.append({"epoch": trainer.current_epoch + 1, **numbers, **({"subsets": subsets} if subsets else {})})
+        more = {"subsets": subsets} if subsets else {}
+        self.history.append({"epoch": trainer.current_epoch + 1, **numbers, **more})
         self.per_class = dict(zip(labels, map(rounded, evaluation["per_class"]), strict=True))
         self.confusion = evaluation["confusion"]
 

@@ -62,6 +62,11 @@ SETTINGS: Mapping[str, object] = {  # the paper's settings of an experiment, unl
     "dag.stop_timestep": 25,
     "pool_multiple": 5,
 }
+RATIOS: Mapping[tuple[str, int], float] = {  # data set and IPC -> share of the training images that is kept (Table 1)
+    ("imagewoof", 10): 0.008,
+    ("imagewoof", 20): 0.016,
+    ("imagewoof", 50): 0.038,
+}
 DEFAULT_VARIANTS = {4: "scale", 5: "pool5", 6: "val_original", 7: "stop25"}  # table -> variant with these settings
 
 

@@ -97,6 +97,12 @@ def distribution_distance(distilled: Difficulties, original: Difficulties) -> fl
     return float(np.mean(distances)) if distances else None
 
 
+def kept_share(run: RunFolder, ipc: int) -> float | None:
+    """Share of the original images that a set of this IPC keeps, in ``[0, 1]``; None where they are not scored."""
+    sizes = [len(scores) for scores in run.difficulties(ORIGINAL).values()]
+    return sum(min(ipc, size) for size in sizes) / sum(sizes) if sizes else None
+
+
 def row_score(row: Mapping[str, Any], which: Accuracy) -> Score | None:
     """Accuracy of a row of ``summary.json`` in percent; None if no network was trained."""
     mean, std = row[f"accuracy_{which}_mean"], row[f"accuracy_{which}_std"]

@@ -1,12 +1,20 @@
 """Results laid out in the form of the paper's Tables 1 to 7, beside the published numbers."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from dgs_lightning.reporting.names import DISTRIBUTIONS, show, table_order
-from dgs_lightning.reporting.published import DEFAULT_VARIANTS, PUBLISHED, Accuracy, Score, Setting, published
+from dgs_lightning.reporting.published import (
+    DEFAULT_VARIANTS,
+    PUBLISHED,
+    RATIOS,
+    Accuracy,
+    Score,
+    Setting,
+    published,
+)
 from dgs_lightning.runs.layout import FULL
 from dgs_lightning.runs.methods import METHODS
 
@@ -25,6 +33,7 @@ class Form:
     contest: tuple[str, ...]  # cells that share these fields, or the family of the method, compete for bold
     variants: tuple[str, ...] = ()  # prefixes of the variants that the table shows; empty if it shows none
     methods: tuple[str, ...] = ()  # methods that the table shows; empty for all
+    ratio: bool = False  # whether the second label is the share of the training images that a set keeps
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -35,7 +44,7 @@ class Form:
 _SAMPLED = tuple(method.key for method in METHODS.values() if method.rule == "dgs")
 _BY_VARIANT = (("variant",), "ipc", ("ipc",))  # rows, column, contest
 FORMS: Mapping[int, Form] = {
-    1: Form("Methods and networks", ("ipc", "network"), "method", ("ipc", "network", "family")),
+    1: Form("Methods and networks", ("ipc", "network"), "method", ("ipc", "network", "family"), ratio=True),
     2: Form("Methods", ("method",), "ipc", ("ipc",)),
     3: Form("Data sets", ("dataset", "ipc"), "method", ("dataset", "ipc")),
     4: Form("Sampling distributions", *_BY_VARIANT, DISTRIBUTIONS, _SAMPLED),
@@ -73,6 +82,18 @@ class Cell:
         return f"({self.paper.mean:.1f}{difference})"
 
 
+class Ratio(NamedTuple):
+    """Share of the training images that a set keeps, in ``[0, 1]``: ours and the paper's, None where not known."""
+
+    ours: float | None = None
+    paper: float | None = None
+
+    def __str__(self) -> str:
+        """The ratio as shown: ``4.0 % (3.8 %)``."""
+        texts = ("" if ratio is None else f"{ratio:.1%}".replace("%", " %") for ratio in self)
+        return "{} ({})".format(*texts).replace(" ()", "").strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A filled table."""
@@ -81,12 +102,13 @@ class Table:
     title: str  # its subject, and the values that are the same in the whole table
     note: str  # how to read a cell
     headings: tuple[str, ...]  # of the label columns, then of the cell columns
-    rows: tuple[tuple[tuple[str, ...], tuple[Cell, ...]], ...]  # labels and cells of each row
+    rows: tuple[tuple[tuple[str, ...], tuple[Cell, ...]], ...]  # labels and cells of each row, of which there is one
+    ratios: Mapping[int, Ratio] = field(default_factory=dict)  # by IPC; empty if the table shows none
 
     @property
     def labels(self) -> int:
         """Number of label columns."""
-        return len(FORMS[self.number].rows)
+        return len(self.rows[0][0])
 
     @property
     def lines(self) -> list[tuple[str | Cell, ...]]:
@@ -111,6 +133,7 @@ def build_tables(
     accuracy: Accuracy = "best",
     repeats: str = "3",
     difference_from_paper: str = "",
+    ratios: Mapping[tuple[str, int], float] | None = None,
 ) -> list[Table]:
     """Lay results out in the form of the paper's tables.
 
@@ -121,6 +144,7 @@ def build_tables(
         accuracy: Which accuracy the scores are; the note says it.
         repeats: How many trainings each score averages; the note says it.
         difference_from_paper: How our trainings differ from the paper's; the note says it beside the paper's numbers.
+        ratios: Share of the training images that a set keeps, by data set and IPC, where it is known.
 
     Returns:
         A table for each combination of the form's fixed values that we have results for.
@@ -136,7 +160,7 @@ def build_tables(
             groups[_values(setting, form.fixed)][setting] = score
         for _, group in sorted(groups.items()):
             if numbers is not None or number == 1 or _is_relevant(number, group):
-                tables.append(_fill(number, group, note, paper))
+                tables.append(_fill(number, group, note, paper, ratios or {}))
     return tables
 
 
@@ -155,7 +179,9 @@ def _is_relevant(number: int, group: Mapping[Setting, Score]) -> bool:
     return any(published(number, setting) for setting in group)
 
 
-def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) -> Table:
+def _fill(
+    number: int, group: Mapping[Setting, Score], note: str, paper: str, known: Mapping[tuple[str, int], float]
+) -> Table:
     """The table of a group of results that share the form's fixed values.
 
     It shows published methods and variants, too, on each data set, network and IPC that we have results for.
@@ -174,15 +200,32 @@ def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) ->
     filled = [(_show(form.rows, row), tuple(cell(row, column) for column in columns)) for row in rows]
     filled = [(labels, cells) for labels, cells in filled if any(c.ours or c.paper for c in cells)]
     has_paper = any(c.paper for _, cells in filled for c in cells)
+    label_headings = [_HEADINGS[name] for name in form.rows]
+    ratios = _ratios(first.dataset, {setting.ipc for setting in settings}, known) if form.ratio else {}
+    if ratios:
+        label_headings.insert(1, "Ratio")
+        filled = [((ipc, str(ratios[cells[0].setting.ipc]), *others), cells) for (ipc, *others), cells in filled]
     fixed = [text for text in _show(form.fixed, _values(first, form.fixed)) if text]
     headings = (f"IPC {column}" if form.column == "ipc" else show(form.column, column) for (column,) in columns)
     return Table(
         number,
         ", ".join([form.title, *fixed]),
-        note + paper * has_paper + _BEST * bool(best),
-        (*(_HEADINGS[name] for name in form.rows), *headings),
+        note + paper * has_paper + _ratio_note(ratios.values()) + _BEST * bool(best),
+        (*label_headings, *headings),
         tuple(filled),
+        ratios,
     )
+
+
+def _ratios(dataset: str, ipcs: Iterable[int], known: Mapping[tuple[str, int], float]) -> dict[int, Ratio]:
+    """The ratio of each IPC; empty if none is known."""
+    ratios = {ipc: Ratio(known.get((dataset, ipc)), RATIOS.get((dataset, ipc))) for ipc in ipcs}
+    return ratios if any(map(any, ratios.values())) else {}
+
+
+def _ratio_note(ratios: Collection[Ratio]) -> str:
+    papers = ", and the paper's in brackets" if any(ratio.paper for ratio in ratios) else ""
+    return f" Ratio: share of the training images that a set keeps{papers}." if ratios else ""
 
 
 def _values(setting: Setting, names: Iterable[str]) -> tuple[Any, ...]:
