@@ -153,7 +153,7 @@ class Selection(SelectionSettings):
         selected: list[ImageRecord] = []
         classes: dict[str, Any] = {}
         for label, records in pool.items():
-            count, rng = min(self._wanted(records), len(records)), default_rng(named_seed("select", self.seed, label))
+            count, rng = min(self._wanted(records), len(records)), self._rng(label)
             if self.method == "dgs":
                 chosen, classes[label] = self._by_difficulty(records, difficulties(original[label]), count, rng)
             else:
@@ -166,6 +166,10 @@ class Selection(SelectionSettings):
     def _wanted(self, records: Sequence[ImageRecord]) -> int:
         """Number of images to select from a class."""
         return self.ipc or int(Fraction(str(self.share)) * len(records))  # as text, 0.29 of 100 images are 29
+
+    def _rng(self, label: str) -> Generator:
+        """Source of a class's draws. Its name has the method, so that two methods draw independently."""
+        return default_rng(named_seed("select", self.seed, self.method, label))
 
     def _check_classes(self, pool: Classes, original: Classes) -> None:
         """Check that the pool has the classes of the originals, and enough images of each."""
