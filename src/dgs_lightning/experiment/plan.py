@@ -25,6 +25,8 @@ class Plan(SharedStages):
         experiment = self.experiment
         rows = [(row, ipc) for ipc in experiment.ipcs for row in experiment.methods]
         draws = range(experiment.draws)
+        if experiment.networks:
+            self.validation()  # first: a subset that cannot be selected stops the run before hours of generation
         for draw, (row, ipc) in product(draws, rows):
             self.distilled(row, ipc, draw)
         for pool in [name for name in self.stages if name.startswith(f"{layout.POOLS}/")]:
@@ -168,22 +170,9 @@ class Plan(SharedStages):
         trained_on = SetName(row, None) if made is None else SetName.parse(PurePosixPath(made.path).name)
         name = str(Training(trained_on, network, seed))
         section = classification(self.experiment.evaluate)
-        data = {
-            "train": self.images("train") if made is None else made,
-            "val": self._validation(variant_of(self.experiment, row)[1].validation),
-        }
+        data = {"train": self.images("train") if made is None else made, "val": self.validation()}
         config = self.lightning(name, section, wiring({"network": network, "seed": seed}, data), single=True)
         return self.add(name, "fit", config)
-
-    def _validation(self, kind: str) -> Place:
-        """The validation images, or a part of them that is chosen by difficulty."""
-        images = self.images("val")
-        if kind == "all":
-            return images
-        name = f"{layout.VALIDATION}/{kind}"
-        config = expand({"config": f"select/validation_{kind}.yaml"})
-        wiring = {"pool": images, "pool_scores": self.scores("val", images), "output": InRun(name)}
-        return self.add(name, "select", {**config, **wiring, "seed": self.experiment.seed})
 
 
 def _inside(folder: InRun, file: str) -> InRun:

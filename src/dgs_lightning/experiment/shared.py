@@ -146,6 +146,23 @@ class SharedStages:
             return None
         return self.scores(layout.ORIGINAL, self.images("train"))
 
+    def validation(self) -> Place | list[Place]:
+        """The validation images; where the experiment names subsets of them, a list with a folder for each as well."""
+        images, subsets = self.images("val"), []
+        for name in dict.fromkeys(self.experiment.validation):
+            folder = f"{layout.VALIDATION}/{name}"
+            config = {
+                **expand({"config": f"select/validation_{name}.yaml"}),
+                "pool": images,
+                "pool_scores": self.scores("val", images),
+                "original": self.images("train"),
+                "original_scores": self.original_scores(),
+                "seed": self.experiment.seed,
+                "output": InRun(folder),
+            }
+            subsets.append(self.add(folder, "select", config))
+        return [images, *subsets] if subsets else images
+
     def judged(self, pool: str) -> None:
         """Add the stage in which a strong classifier, trained on the originals, says how legible a pool is."""
         if self.experiment.judge is not None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dgs_lightning.reporting.folder import RunFolder
+from dgs_lightning.reporting.names import show
 from dgs_lightning.runs.methods import GIVEN, METHODS, Method
 
 ACCURACIES = (
@@ -27,6 +28,9 @@ def result_notes(summary: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
     trained = [row for row in summary["rows"] if row["trainings"]]
     if trained:
         yield ACCURACIES
+        if subsets := dict.fromkeys(e.subset for e in run.evaluations if e.subset):
+            shown = ", ".join(show("variant", f"val_{subset}") for subset in subsets)
+            yield f"{shown} in brackets: the same trainings, evaluated on these subsets of the validation images."
         yield from _spread_notes(trained, run)
     if any(row["mean_difficulty"] is not None for row in summary["rows"]):
         yield DIFFICULTIES
