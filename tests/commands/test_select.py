@@ -1,4 +1,5 @@
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from dgs_lightning.__main__ import main
 from dgs_lightning.commands.select import select
 from dgs_lightning.configs import ROOT, load_yaml
 from dgs_lightning.data.cards import hash_json, read_card, write_card
+from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
 
@@ -112,13 +114,29 @@ def test_every_shipped_config_selects(config: Path, pool: Path, tmp_path: Path) 
     assert len(read_manifest(output)) == (20 if "share" in settings else 6)
 
 
-def test_the_validation_sets_of_table_6_are_halves_that_differ_in_difficulty(pool: Path, tmp_path: Path) -> None:
-    means = {"original": np.mean([record.difficulty or 0 for record in read_manifest(pool)])}
+def scored_set(folder: Path, images: int, power: float) -> Path:
+    """Ten classes with so many images each, whose difficulties are uniform to a power."""
+    rng, records = default_rng(images), []
+    for label, index in product(class_list("imagenette"), range(images)):
+        records.append(ImageRecord(f"{label}/{index:02}.png", label, difficulty=rng.random() ** power, estimator="net"))
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (1, 1)).save(folder / records[-1].file_name)
+    write_manifest(folder, records)
+    return folder
+
+
+def test_the_validation_sets_of_table_6_differ_on_50_images_a_class_and_scale_follows_the_originals(
+    tmp_path: Path,
+) -> None:
+    val, train = scored_set(tmp_path / "val", 50, 2), scored_set(tmp_path / "train", 20, 0.5)
+    sets = {"original": {record.file_name: record.difficulty or 0 for record in read_manifest(val)}}
     for name in ("random", "easy", "scale"):
-        settings = load_yaml(ROOT / "select" / f"validation_{name}.yaml")
-        output = select(output=str(tmp_path / name), pool=str(pool), **settings)
-        means[name] = np.mean([record.difficulty or 0 for record in read_manifest(output)])
+        settings = {**load_yaml(ROOT / "select" / f"validation_{name}.yaml"), "original": str(train)}
+        output = select(output=str(tmp_path / name), pool=str(val), **settings)
+        sets[name] = {record.file_name: record.difficulty or 0 for record in read_manifest(output)}
         card = read_card(output)
-        assert (card["settings"]["share"], card["images_per_class"]) == (0.5, dict.fromkeys(LABELS, 10))
+        assert (card["settings"]["share"], set(card["images_per_class"].values())) == (0.5, {25})
+    assert len({frozenset(found) for found in sets.values()}) == 4
+    means = {name: np.mean([*found.values()]) for name, found in sets.items()}
     assert means["easy"] == min(means.values())
-    assert len(set(means.values())) == 4
+    assert means["scale"] == max(means.values())  # the originals are harder than the validation images

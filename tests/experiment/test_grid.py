@@ -1,4 +1,4 @@
-"""A grid of methods, IPCs, networks and seeds: each shared stage once, killed or not, on one device or two."""
+"""A grid of methods, IPCs, networks and draws: each shared stage once, killed or not, on one device or two."""
 
 import json
 import os
@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from dgs_lightning.data.folders import read_set
+
 pytestmark = pytest.mark.slow
 
 GRID = (
     "methods=[random, dit_dgs]",
     "ipc=[1, 2]",
     "networks=[convnet1, convnet2]",
-    "repeats=2",
+    "draws=2",
+    "repeats=1",
+    "validation=[random, easy, scale]",
     "pool_multiple=3",
     "folds=2",
     "judge=null",
@@ -27,6 +31,9 @@ GRID = (
     "evaluate.model.init_args={width: 8}",
     "evaluate.trainer.max_steps=4",
 )
+
+
+SUBSETS = ("-val_random", "-val_easy", "-val_scale")
 
 
 def command(output: Path, devices: int) -> list[str]:
@@ -55,11 +62,27 @@ def one_device(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str
 def test_every_cell_is_trained_and_every_shared_stage_run_once(one_device: tuple[Path, list[str]]) -> None:
     output, begun = one_device
     kinds = Counter(name.split("/")[0] for name in begun)
-    once = {"data", "latents", "pretrain", "pools", "report"}
+    once = {"data", "latents", "pretrain", "report"}
     assert {kind: kinds[kind] for kind in once} == dict.fromkeys(once, 1)
-    assert (kinds["estimator"], kinds["scores"], kinds["distilled"], kinds["evaluation"]) == (2, 2, 4, 16)
-    cells = {(row["method"], row["ipc"], row["network"], row["repeats"]) for row in rows(output)}
-    assert cells == {(m, i, n, 2) for m in ("random", "dit_dgs") for i in (1, 2) for n in ("convnet1", "convnet2")}
+    assert (kinds["estimator"], kinds["pools"], kinds["scores"]) == (2, 2, 4)  # pools and their scores: two draws
+    assert (kinds["validation"], kinds["distilled"], kinds["evaluation"]) == (3, 8, 16)
+    cells = {(row["method"], row["ipc"], row["network"], row["sets"], row["trainings"]) for row in rows(output)}
+    shown = [f"{method}{on}" for method in ("random", "dit_dgs") for on in ("", *SUBSETS)]
+    assert cells == {(row, i, n, 2, 2) for row in shown for i in (1, 2) for n in ("convnet1", "convnet2")}
+
+
+def test_table_6_has_the_accuracies_of_one_training_on_four_validation_sets(
+    one_device: tuple[Path, list[str]],
+) -> None:
+    output, _ = one_device
+    sets = {path.name: {record.file_name for record in read_set(path)} for path in output.glob("validation/*")}
+    whole = {record.file_name for record in read_set(output / "data" / "val")}
+    assert all(files < whole for files in sets.values())
+    assert len(set(map(frozenset, sets.values()))) == 3
+    [table] = output.glob("tables/table6-*convnet1.md")
+    rows = [line.split("|")[1:3] for line in table.read_text().splitlines()[4:]]
+    shown = [(validation.strip(), method.strip()) for validation, method in rows]
+    assert shown == [(on, method) for on in ("Ori", "Random", "Easy", "Scale") for method in ("Random", "DiT + DGS")]
 
 
 def test_two_devices_and_a_kill_give_the_numbers_of_one(one_device: tuple[Path, list[str]], tmp_path: Path) -> None:
