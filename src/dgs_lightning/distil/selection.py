@@ -28,7 +28,8 @@ from dgs_lightning.selection.smoothing import SmoothingSettings, smoothing_setti
 
 Method = Literal["dgs", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"]
 Smoothing = Literal["paper", "released", "none"]
-ImagesPerClass = Annotated[int, Between(1, 1_000_000_000)]
+IPC = Between(1, 1_000_000_000)
+ImagesPerClass = Annotated[int, IPC]
 Classes = Mapping[str, list[ImageRecord]]
 
 BY_DIFFICULTY = ("dgs", "ccs", "easy")
@@ -117,7 +118,7 @@ class Selection(SelectionSettings):
     """
 
     pool: str
-    ipc: ImagesPerClass | None = None
+    ipc: Annotated[int | None, IPC] = None
     share: Annotated[float | None, Between(0, 1, open="both")] = None
     original: str | None = None
 

@@ -75,13 +75,12 @@ def read_evaluations(path: Path, run: Path, seed: int) -> list[Evaluation]:
     try:
         training = Training.parse(path.parent.relative_to(run).as_posix())
         found = {"": result, **result.get("subsets", {})}
-        names = ("accuracy_last", "accuracy_best")
-        accuracies = {subset: [float(of[name]) for name in names] for subset, of in found.items()}
+        accuracies = {on: (float(of["accuracy_last"]), float(of["accuracy_best"])) for on, of in found.items()}
     except (KeyError, TypeError, ValueError) as error:
         expected = "accuracy_last and accuracy_best as numbers, in a folder seedK"
         raise InputError.broken(path, f"no usable {error}", expected, REMEDY) from None
-    place = draw_and_repeat(seed, training.seed)
-    return [Evaluation(training, *place, *of, subset) for subset, of in accuracies.items()]
+    draw, repeat = draw_and_repeat(seed, training.seed)
+    return [Evaluation(training, draw, repeat, last, best, on) for on, (last, best) in accuracies.items()]
 
 
 def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
