@@ -177,7 +177,7 @@ def _of_set(run: RunFolder, distilled_set: SetName) -> Iterator[ReportFigure]:
     stages = {
         run.readable(label): (_stages(accounts[label]["raw"]), _stages(accounts[label]["smoothed"]))
         for label in examples
-        if "raw" in accounts.get(label, {})
+        if "smoothed" in accounts.get(label, {})
     }
     if stages:
         caption = (
