@@ -149,8 +149,8 @@ def test_transport_takes_a_set_nearer_to_the_originals_than_any_other_method(poo
 
 
 def test_without_originals_the_set_follows_the_pool(pool: Path) -> None:
-    for settings in ({"smoothing": "none"}, {"method": "transport"}):
-        account = run(pool=pool, ipc=10, **settings).report["classes"]["cat"]
+    for changes in ({"smoothing": "none"}, {"method": "transport"}):
+        account = run(pool=pool, ipc=10, **changes).report["classes"]["cat"]
         assert account["raw"]["original"] == account["raw"]["pool"]
         assert sum(account.get("filled", ())) == 0
         assert account["raw"]["distance"] < 0.06
