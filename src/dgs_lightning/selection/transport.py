@@ -66,7 +66,8 @@ def rank_costs(scores: Floats, original: Floats, ipc: int) -> Floats:
     steps, sums = np.arange(0, scale + 1, ipc), np.concatenate([[0.0], np.cumsum(ordered)]) * ipc
 
     def area(u: Counts) -> Floats:  # under Q, from 0 to u
-        return np.interp(u, steps, sums)
+        found: Floats = np.interp(u, steps, sums)
+        return found
 
     start = np.arange(0, scale, count)
     end, x = start + count, scores[:, None]
