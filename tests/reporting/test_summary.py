@@ -197,4 +197,14 @@ def test_notes_say_what_the_spread_has_in_it(run_folder: Path) -> None:
     assert "Full dataset: one set, in which chance has no part" in two
     assert "Training noise: its estimated share" in two
     assert "one draw" not in two
+    assert "equally near" not in two
     assert "not known how much of the spread comes from training" in notes(run_folder, repeats=1)
+
+
+def test_notes_say_that_sets_of_transport_from_the_same_images_differ_only_in_ties(run_folder: Path) -> None:
+    with_two_draws(run_folder)
+    for part in ("distilled", "evaluation"):
+        for old in (run_folder / part).glob("random-ipc4*"):
+            old.rename(old.with_name(old.name.replace("random", "ori_transport")))
+    text = notes(run_folder, methods=["ori_transport", "dit"])
+    assert "Transport (Ori): chance decides only between equally near sets of the same images" in text

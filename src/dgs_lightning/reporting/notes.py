@@ -72,6 +72,8 @@ def _spread_notes(rows: list[Mapping[str, Any]], run: RunFolder) -> Iterator[str
             yield ONE_DRAW.format("the spread and the interval")
     if several and (fixed := _titles(m for m in _methods(rows, run) if not m.by_chance)):
         yield f"{fixed}: one set, in which chance has no part; the spread and the interval are training noise alone."
+    if several and (tied := _titles(m for m in _methods(rows, run) if m.rule == "transport" and not m.made_by)):
+        yield f"{tied}: chance decides only between equally near sets of the same images, so all draws are much alike."
 
 
 def _methods(rows: list[Mapping[str, Any]], run: RunFolder) -> list[Method]:
