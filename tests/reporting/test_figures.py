@@ -56,13 +56,6 @@ def test_fig_7_has_a_row_before_and_one_after_smoothing_for_each_class() -> None
     assert axes[2].get_ylim() == axes[3].get_ylim()
 
 
-def test_fig_7_has_one_row_for_a_set_that_was_drawn_without_smoothing() -> None:
-    plain = SamplingStages(*[Histogram(EASY, 0.1)] * 4)
-    (part,) = sampling_histograms({"cat": [plain]}).subfigs
-    assert [axes.get_ylabel() for axes in part.axes] == ["without smoothing", "", "", ""]
-    assert [axes.get_xlabel() for axes in part.axes] == ["difficulty"] * 4
-
-
 def test_the_density_is_a_gaussian_kernel_estimate_mirrored_at_the_ends() -> None:
     scores = np.random.default_rng(0).beta(0.8, 3, 400)
     x, y = density(scores, points=2048)

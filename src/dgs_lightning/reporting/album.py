@@ -178,21 +178,19 @@ def _of_set(run: RunFolder, distilled_set: SetName) -> Iterator[ReportFigure]:
             "is its difficulty."
         )
         yield ReportFigure(f"scores-{name}", caption, lambda: pictures.original_against_distilled(pairs))
-    report = run.selection(distilled_set)
-    rows = ("unsmoothed", "smoothed") if report.get("smoothing") else ("unsmoothed",)
-    accounts = report.get("classes", {})
+    selection = run.selection(distilled_set)
+    accounts = selection["classes"] if selection.get("smoothing") else {}
     stages = {
-        run.readable(label): [_stages(accounts[label][row]) for row in rows]
+        run.readable(label): (_stages(accounts[label]["unsmoothed"]), _stages(accounts[label]["smoothed"]))
         for label in examples
         if "unsmoothed" in accounts.get(label, {})
     }
     if stages:
-        caption = f"{title}: difficulties of {which} at each stage of difficulty-guided sampling (Fig. 7)."
-        if len(rows) > 1:
-            caption += (
-                " The lower row shows smoothed difficulties, and the images that they select are the set. The upper "
-                "row shows what would be selected without smoothing."
-            )
+        caption = (
+            f"{title}: difficulties of {which} at each stage of difficulty-guided sampling (Fig. 7). The lower row has "
+            "smoothed difficulties, and the images that they select are the set. The upper row shows what would be "
+            "selected without smoothing."
+        )
         yield ReportFigure(f"smoothing-{name}", caption, lambda: figures.sampling_histograms(stages))
 
 

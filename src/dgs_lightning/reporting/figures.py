@@ -44,20 +44,17 @@ class SamplingStages(NamedTuple):
 
 
 @styled
-def sampling_histograms(classes: Mapping[str, Sequence[SamplingStages]]) -> Figure:
-    """Histograms of each class: a row for the draw without smoothing, one for that with it, four columns (Fig. 7).
-
-    Each class has both, or the draw without smoothing alone.
-    """
-    figure = new_figure(10.4, 0.3 + sum(0.1 + 1.7 * len(stages) for stages in classes.values()))
+def sampling_histograms(classes: Mapping[str, tuple[SamplingStages, SamplingStages]]) -> Figure:
+    """Histograms of each class: a row for a draw without smoothing, one for that with it, and four columns (Fig. 7)."""
+    figure = new_figure(10.4, 3.5 * len(classes))
     parts = figure.subfigures(len(classes), 1, squeeze=False).flat
     for part, (name, stages) in zip(parts, classes.items(), strict=True):
         heading(part, name)
-        grid = part.subplots(len(stages), 4, squeeze=False)
-        for axes_row, drawn, text in zip(grid, stages, ("without smoothing", "with smoothing"), strict=False):
+        grid = part.subplots(2, 4)
+        for axes_row, drawn, text in zip(grid, stages, ("without smoothing", "with smoothing"), strict=True):
             _sampling_row(axes_row, drawn)
             axes_row[0].set_ylabel(text)
-        for axes in grid[-1]:
+        for axes in grid[1]:
             axes.set_xlabel("difficulty")
     return figure
 
