@@ -33,6 +33,8 @@ def test_a_run_is_reported_into_its_own_folder_and_again_in_the_same_bytes(run_f
     new = first.keys() - before.keys()
     assert {"summary.json", "summary.md", "index.html", "tables/table1-digits.tex", "figures/accuracy.pdf"} <= new
     assert {Path(name).suffix for name in new if name.startswith("tables/")} == {".md", ".csv", ".tex"}
+    for name in ("tables/table1-digits.md", "index.html"):
+        assert b"10.0 %" in first[name]  # the ratio: 4 of 40 images of each class
     report([str(run_folder)])
     assert contents(run_folder) == first
     assert {name: first[name] for name in before} == before

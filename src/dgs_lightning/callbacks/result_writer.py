@@ -98,10 +98,10 @@ class ResultWriter(Callback):
         }
         for name in MEASURES:
             result |= best_and_last(name, [evaluation[name] for evaluation in self.history])
-        if task.data.subsets:
+        if task.subsets:
             result["subsets"] = {
                 subset: best_and_last("accuracy", [evaluation["subsets"][subset] for evaluation in self.history])
-                for subset in task.data.subsets
+                for subset in task.subsets
             }
         return result
 

@@ -115,6 +115,11 @@ class ClassificationTask(L.LightningModule):
         """The datamodule of the trainer."""
         return self.trainer.datamodule  # type: ignore[attr-defined,no-any-return]
 
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """Names of the subsets of the validation images, where the datamodule has any."""
+        return getattr(self.data, "subsets", ())
+
     def configure_model(self) -> None:
         """Build the network for the images and classes of the datamodule, with weights drawn from the seed."""
         if hasattr(self, "network"):
@@ -210,14 +215,14 @@ class ClassificationTask(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count the answers for each subset of the images."""
-        self.answers = torch.zeros(2, len(self.data.subsets), dtype=torch.int64, device=self.device)  # all, right
+        self.answers = torch.zeros(2, len(self.subsets), dtype=torch.int64, device=self.device)  # all, right
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the right and wrong answers of the network for a batch of validation or test images."""
         images, classes = batch
         logits = self.network(normalise(images, self.config.mean, self.config.std))
         self.metrics.update(logits, classes)
-        if self.data.subsets:
+        if self.subsets:
             members = self.data.members(batch_idx).to(self.device)
             right = members & (logits.argmax(1) == classes)
             self.answers += torch.stack([members.sum(1), right.sum(1)])
@@ -229,7 +234,7 @@ class ClassificationTask(L.LightningModule):
         self.metrics.reset()
         self.log_dict({f"{stage}/{name}": self.evaluation[name] for name in ("accuracy", "top5")})
         count, right = self.trainer.strategy.reduce(self.answers, reduce_op="sum")
-        self.by_subset = dict(zip(self.data.subsets, right / count, strict=True))
+        self.by_subset = dict(zip(self.subsets, right / count, strict=True))
         self.log_dict({f"{stage}/accuracy_{name}": accuracy for name, accuracy in self.by_subset.items()})
 
     on_test_epoch_start = on_validation_epoch_start
