@@ -10,7 +10,6 @@ from dgs_lightning.configs import add_callbacks, load_config, merge, remove_call
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.run import main as run_experiment
-from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import load_experiment
 
 CallbacksOf = Callable[..., list[tuple[str, dict[str, Any]]]]

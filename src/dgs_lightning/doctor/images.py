@@ -6,6 +6,7 @@ from statistics import median
 
 from dgs_lightning.bounds import with_defaults
 from dgs_lightning.commands.prepare import DIGITS, SPLITS, Split, prepare
+from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.editions import edition_of
 from dgs_lightning.data.folders import read_set
@@ -13,7 +14,6 @@ from dgs_lightning.data.images import load_image
 from dgs_lightning.data.splits import validation_count
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.errors import InputError, listed
-from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.runs.methods import METHODS, ORIGINALS
 
@@ -112,8 +112,7 @@ def _selects_from_originals(experiment: Experiment) -> bool:
 def check_edition(trees: Trees) -> Iterator[Finding]:
     """The edition of ImageNet, or of a subset. Published numbers are those of ImageNet's own images."""
     if {"train", "val"} <= trees.keys() and (edition := edition_of(trees["train"].counts, trees["val"].counts)):
-        description, advice = edition
-        yield warning(description, advice) if advice else ok(description)
+        yield warning(str(edition), edition.advice) if edition.advice else ok(str(edition))
 
 
 def check_files(experiment: Experiment, trees: Trees) -> Iterator[Finding]:

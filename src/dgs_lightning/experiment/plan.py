@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dgs_lightning.configs import merge, remove_callbacks
+from dgs_lightning.configs import expand, merge, remove_callbacks
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.sections import expand, given_settings, wiring, with_classes
+from dgs_lightning.experiment.sections import given_settings, wiring, with_classes
 from dgs_lightning.experiment.settings import Experiment, nested, variant_of
 from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, given, replaced
 from dgs_lightning.runs import layout

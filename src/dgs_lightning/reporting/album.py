@@ -32,9 +32,12 @@ class ReportFigure(NamedTuple):
     draw: Callable[[], Figure]
 
 
-def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
-    """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order."""
-    yield from _accuracies(run)
+def figures_of(run: RunFolder, differences: str = "") -> Iterator[ReportFigure]:
+    """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order.
+
+    ``differences`` says how the run differs from the paper, beside the paper's numbers.
+    """
+    yield from _accuracies(run, differences)
     if run.difficulties(ORIGINAL):
         yield from _difficulties(run)
     for pool in run.pools:
@@ -46,7 +49,7 @@ def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
             yield from _of_set(run, name)
 
 
-def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
+def _accuracies(run: RunFolder, differences: str) -> Iterator[ReportFigure]:
     groups = {key: group for key, group in trainings(run).items() if group}
     panels = {
         f"{show('network', network)}, IPC {ipc}": [
@@ -63,8 +66,8 @@ def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
             "the sample standard deviation, and each circle is one repeat."
         )
         if any(bar.paper is not None for bars in panels.values() for bar in bars):
-            difference = f". The settings differ: {run.difference_from_paper}" if run.difference_from_paper else ""
-            caption += f" The diamond is the paper's mean{difference}."
+            other = f" in another set-up: {differences}" if differences else ""
+            caption += f" The diamond is the paper's mean{other}."
         yield ReportFigure("accuracy", caption, lambda: figures.accuracy_bars(panels))
 
 
