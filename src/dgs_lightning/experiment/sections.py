@@ -23,3 +23,10 @@ def with_classes(task: str | None, data: str | None, section: Settings, *callbac
     named = [class_name(callback) for callback in settings.get("trainer", {}).get("callbacks") or []]
     missing: list[Settings] = [{"class_path": kind} for kind in callbacks if kind not in named]
     return merge(settings, {"trainer": {"callbacks": missing}}) if missing else settings
+
+
+def classification(section: Settings) -> Settings:
+    """A section that trains a classifier: for the published length, unless it says otherwise."""
+    published: Settings = {"trainer": {"max_epochs": -1}}
+    callbacks = ("PublishedLength", "ResultWriter")
+    return merge(published, with_classes("ClassificationTask", "ImageDataModule", section, *callbacks))

@@ -113,7 +113,7 @@ def build_tables(
     results: Mapping[Setting, Score],
     numbers: Iterable[int] | None = None,
     accuracy: Accuracy = "best",
-    repeats: str = "3",
+    measured: str = "3 trainings on one set",
     differences: str = "",
     compared: bool | None = None,
 ) -> list[Table]:
@@ -124,14 +124,14 @@ def build_tables(
         numbers: Numbers of the paper's tables. By default Table 1, and each other table that has published numbers for
             our settings or varies the same field as our results.
         accuracy: Which accuracy the scores are; the note says it.
-        repeats: How many trainings each score averages; the note says it.
+        measured: What each score averages, such as ``3 draws``; the note says it.
         differences: How our set-up differs from the paper's; the note says it beside the paper's numbers.
         compared: Whether a cell shows our mean minus the paper's. By default it does where the set-up is the paper's.
 
     Returns:
         A table for each combination of the form's fixed values that we have results for.
     """
-    note = f"Top-1 accuracy in %{_ACCURACY[accuracy]}: mean ± sample standard deviation over the repeats ({repeats})."
+    note = f"Top-1 accuracy in %{_ACCURACY[accuracy]}: mean ± sample standard deviation over {measured}."
     compared = not differences if compared is None else compared
     paper = " In brackets: the paper's mean" + (", and our mean minus the paper's" if compared else "")
     paper += f". The paper's set-up is another one: {differences}." if differences else "."
