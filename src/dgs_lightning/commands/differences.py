@@ -39,7 +39,6 @@ EXPERIMENT: Settings = {  # settings of the experiment itself, and what a file t
     "estimator": None,
     "image_size": None,
     "guided": "dit",
-    "validation": "all",
     "pool_multiple": 5,
     "codec": "pixels",
     "decoder": None,
@@ -54,7 +53,6 @@ WORDS = {  # keys of settings, the most important first -> words for them
     "image_size": "side of the generated images",
     r"evaluate\.data\.image_size": "side of the images that the classifier sees",
     "trainings": "trainings of a row",
-    "validation": "validation images",
     r"evaluate\.length": "length of a classifier's training",
     "guided": "model that is guided",
     r"select\.distribution": "sampling distribution",
@@ -77,7 +75,7 @@ WORDS = {  # keys of settings, the most important first -> words for them
     r"evaluate\.PublishedLength\.evaluations": "evaluations in a training",
     r"evaluate\.(model|data|trainer)\.([\w.]+)": r"\2 of the classifier's training",
     "score.model.definition": "definition of difficulty",
-    r"select\.features": "features of K-Center, Herding and K-Means",
+    "features": "what K-Center and Herding compare:",
     r"(\w+)\.trainer\.precision": r"precision of '\1'",
     r"(\w+)\.class": r"classes of '\1'",
     "codec": "autoencoder of the latents",
@@ -101,7 +99,7 @@ IGNORED = re.compile(  # places, seeds, devices and speed; what other keys here 
     r"|evaluate\.(trainer\.max_(epochs|steps)|PublishedLength\.(epochs|steps))"
     r"|(latents|generate|score)\.data\.batch_size|score\.data\..*|score\.model\.(estimator|weights|cross_fit|check_\w+)"
     r"|generate\.\w+Guidance\.(latents|scores|centers|ipc|seed|store|smoothing|intervals)"
-    r"|select\.(method|ipc|seed|output|pool|original|\w+_scores|pool_images|features_weights|allow_fewer|threads)"
+    r"|select\.(method|ipc|seed|output|pool|original|\w+_scores|pool_images|features|features_weights|allow_fewer|threads)"
     r"|centers\.(output|latents|scores|ipc|labels|seed|threads)"
 )
 
@@ -148,6 +146,9 @@ def _of_experiment(run: RunFolder, paper: Settings) -> Iterator[tuple[str, str]]
         copy = key in LOCAL and ours and Path(ours).name.startswith(Path(theirs[key]).name)
         if ours != theirs[key] and not copy:
             yield key, _instead(key, "dgs prepare" if key == "prepare" else ours, theirs[key])
+    compare, estimator = (run.settings.get("select") or {}).get("features"), paper["estimator"]
+    if compare not in (None, estimator, run.settings.get("estimator")):  # by default those of the estimator
+        yield "features", _instead("features", compare, estimator)
     trainings = (run.settings.get("repeats") or TRAININGS) * (run.settings.get("draws") or 1)
     if trainings < TRAININGS:
         yield "trainings", _instead("trainings", trainings, TRAININGS)

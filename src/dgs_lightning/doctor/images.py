@@ -17,6 +17,7 @@ from dgs_lightning.errors import InputError, listed
 from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.runs.methods import METHODS, ORIGINALS
 
+FEW = 20  # validation images of a class, from which Table 6 takes parts
 SAMPLE = 24  # images of each folder that are read
 Trees = dict[str, Split]
 """Image sets by their use: ``train`` and ``val``, or ``data`` (to be split), ``original`` and ``pool``."""
@@ -97,6 +98,21 @@ def check_counts(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
         elif role == "pool" and least < 2 * ipc:
             what = f"{tree.folder}: hardly more images of a class than the ipc {ipc}, so there is little to select from"
             yield warning(what, f"Make a pool of {experiment.pool_multiple * ipc} images a class, as the paper does")
+
+
+def check_validation_sets(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
+    """Validation images of each class, against the subsets of them that rows are evaluated on (Table 6)."""
+    subsets = {variant_of(experiment, row)[1].validation for row in experiment.methods} - {"all"}
+    tree = trees.get("val") or trees.get("data")
+    if not subsets or tree is None:
+        return
+    share = None if "val" in trees else val_fraction(experiment)
+    least = min(validation_count(size, share) if share else size for size in tree.counts.values())
+    what = f"{tree.folder}: {least} validation images in the smallest class, to take {listed(sorted(subsets))} from"
+    if least < 2:
+        yield problem(what, "Add validation images: a class needs 2 or more, and 20 or more are better")
+    elif least < FEW:
+        yield warning(what, "Add validation images, since accuracies on parts of so few images say little")
 
 
 def val_fraction(experiment: Experiment) -> float:
