@@ -24,7 +24,8 @@ def measure_accuracy(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     each = max(1, min(OF_A_CLASS, IN_ALL // len(tree.counts)))
     ranks = ranks_in_class(tree.records, "measure", experiment.seed)
     records = [record for record, (rank, _) in zip(tree.records, ranks, strict=True) if rank < each]
-    for where, name, weights in _classifiers(experiment):
+    for kind, name, weights in _classifiers(experiment):
+        where = f"{kind} {name}"
         if error := why_estimator_missing(name, weights):
             yield warning(f"{where}: not measured, since its weights are not on this machine", error.parts[-1])
             continue
@@ -32,14 +33,14 @@ def measure_accuracy(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
         pictures = (load_image(tree.folder / record.file_name) for record in records)
         predicted = map(classifier.predict, pictures)
         accuracy = Accuracy.of([(r.label, label) for r, label in zip(records, predicted, strict=True)])
-        error = accuracy.why_at_chance(where, f"or name another {where.split()[0]}")
+        error = accuracy.why_at_chance(where, f"or name another {kind}")
         yield of_error(error) if error else ok(f"{where}: {accuracy} ({tree.folder}, at most {each} of a class)")
 
 
 def _classifiers(experiment: Experiment) -> Iterator[tuple[str, str, str | None]]:
-    """What is said of each named classifier, its name, and its weights if they are given."""
+    """Kind of each named classifier, its name, and its weights if they are given."""
     if (name := experiment.estimator) is not None:
-        yield f"estimator {name}", name, weights_of_estimator(experiment)
+        yield "estimator", name, weights_of_estimator(experiment)
     teacher = expand(experiment.evaluate).get("model", {}).get("init_args", {}).get("teacher")
     if teacher:
-        yield f"teacher {teacher['name']}", teacher["name"], teacher.get("weights")
+        yield "teacher", teacher["name"], teacher.get("weights")
