@@ -201,7 +201,7 @@ def test_two_devices_give_the_same_bytes_as_one(
 
 
 def refuse_on_two_devices(estimator: str, images: Path, output: Path) -> None:
-    with pytest.raises(InputError, match="chance is 33.3%"):
+    with pytest.raises(InputError, match=r"chance is 33\.3%"):
         score(ScoringTask(estimator), images, output, devices=2)
 
 
