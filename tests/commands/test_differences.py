@@ -14,7 +14,7 @@ from dgs_lightning.reporting.folder import RunFolder, read_run
 
 def planned(folder: Path, name: str, *changes: str) -> RunFolder:
     """A run as it is on disk when its first training has ended, without the images and models."""
-    small = [f"data={folder / 'data'}", "ipc=10", "networks=[resnet_ap10]"]
+    small = [f"data={folder / 'data'}", "ipc=10", "networks=[resnet_ap10]", "draws=1", "repeats=3"]
     experiment = load_experiment(name, [*small, *changes], str(folder / "run"))
     output, finished = Path(str(experiment.output)), False
     for stage in Plan(experiment).everything():
@@ -38,30 +38,33 @@ def test_a_shipped_experiment_does_not_differ_from_the_paper_and_rows_vary_on_pu
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["estimator=timm:resnet10t"], "difficulty estimator timm:resnet10t instead of torchvision:resnet50"),
-        (["dit=null"], "DiT one trained from scratch instead of facebook/DiT-XL-2-256"),
-        (["guided=minimax"], "model that is guided minimax instead of dit"),
-        (["draws=1", "repeats=2"], "trainings of a row 2 instead of 3"),
-        (["select.smoothing=released"], "smoothing released instead of paper"),
-        (["select.smoothing_forks={extremes: zero}"], "extremes in the smoothing zero instead of the default"),
-        (["dag.scale=0.2"], "scale of DAG 0.2 instead of 0.1"),
-        (["mgd3.stop_timestep=30"], "stop_timestep of MGD3 30 instead of 25"),
-        (["dag.intervals=4"], "intervals of the difficulties in DAG 4 instead of 10"),
-        (["generate.model.init_args.guidance_scale=2.5"], "scale of classifier-free guidance 2.5 instead of 4"),
+        (["estimator=timm:resnet10t"], "difficulty estimator: timm:resnet10t instead of torchvision:resnet50"),
+        (["dit=null"], "DiT: one trained from scratch instead of facebook/DiT-XL-2-256"),
+        (["guided=minimax"], "model that is guided: minimax instead of dit"),
+        (["repeats=2"], "trainings of a row: 2 instead of 3"),
+        (["select.smoothing=released"], "smoothing: released instead of paper"),
+        (["select.smoothing_forks={extremes: zero}"], "extremes in the smoothing: zero instead of the default"),
+        (["dag.scale=0.2"], "scale of DAG: 0.2 instead of 0.1"),
+        (["mgd3.stop_timestep=30"], "stop_timestep of MGD3: 30 instead of 25"),
+        (["dag.intervals=4"], "intervals of the difficulties in DAG: 4 instead of 10"),
+        (["generate.model.init_args.guidance_scale=2.5"], "scale of classifier-free guidance: 2.5 instead of 4"),
         (
             ["finetune.model.init_args.optimizer.learning_rate=0.01"],
-            "learning rate of the fine-tuning 0.01 instead of 0.001",
+            "learning rate of the fine-tuning: 0.01 instead of 0.001",
         ),
-        (["finetune.trainer.max_epochs=2"], "max_epochs of the fine-tuning 2 instead of 8"),
-        (["evaluate.model.init_args.augmentation.cutmix=0"], "CutMix 0 instead of 1"),
-        (["evaluate.model.init_args.optimizer.lr=0.05"], "learning rate of the classifier 0.05 instead of the default"),
+        (["finetune.trainer.max_epochs=2"], "max_epochs of the fine-tuning: 2 instead of 8"),
+        (["evaluate.model.init_args.augmentation.cutmix=0"], "CutMix: 0 instead of 1"),
+        (
+            ["evaluate.model.init_args.optimizer.lr=0.05"],
+            "learning rate of the classifier: 0.05 instead of the default",
+        ),
         (
             ["evaluate.trainer.max_epochs=200"],
-            "length of a classifier's training 200 epochs instead of epochs that follow from the IPC",
+            "length of a classifier's training: 200 epochs instead of epochs that follow from the IPC",
         ),
-        (["evaluate.data.init_args.image_size=64"], "side of the images that the classifier sees 64 instead of 224"),
-        (["generate.trainer.precision=16-mixed"], "precision of 'generate' 16-mixed instead of "),
-        (["latents.model.init_args.flips=false"], "latents.model.flips off instead of on"),
+        (["evaluate.data.init_args.image_size=64"], "side of the images that the classifier sees: 64 instead of 224"),
+        (["generate.trainer.precision=16-mixed"], "precision of 'generate': 16-mixed instead of "),
+        (["latents.model.init_args.flips=false"], "latents.model.flips: off instead of on"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -102,14 +105,20 @@ def test_fastais_edition_is_told_by_its_numbers_of_images(tmp_path: Path) -> Non
     )
 
 
-def test_the_most_important_ten_come_first_and_the_others_are_counted(tmp_path: Path) -> None:
-    run = planned(tmp_path, "imagewoof128")
+def test_the_most_important_come_first_and_those_beyond_ten_are_counted(tmp_path: Path) -> None:
+    run = planned(tmp_path, "imagewoof128", "methods=[dgs_ori, minimax_dgs]")
     found = differences_from_paper(run)
-    assert found[0].startswith("DiT one trained from scratch")
-    assert found[1].startswith("difficulty estimator timm:tf_efficientnet_lite0")
-    note = note_on(run, found)
-    assert note.count("; ") == 10
-    assert note.endswith(f"; and {len(found) - 10} more")
+    assert found[0].startswith("DiT: one trained from scratch")
+    assert found[1].startswith("difficulty estimator: timm:tf_efficientnet_lite0")
+    assert note_on(run, found) == "imagewoof128 has " + "; ".join(found)
+    assert note_on(run, [*"abcdefghijkl"]) == "imagewoof128 has a; b; c; d; e; f; g; h; i; j; and 2 more"
+
+
+def test_models_that_no_stage_uses_are_no_difference(tmp_path: Path) -> None:
+    said = " ".join(differences_from_paper(planned(tmp_path, "imagewoof64", "methods=[dgs_ori]")))
+    assert "estimator" in said
+    assert "DiT" not in said
+    assert "autoencoder" not in said
 
 
 def test_nothing_is_compared_on_other_data_before_a_training_or_with_version_0_1_0(tmp_path: Path) -> None:

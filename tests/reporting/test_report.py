@@ -74,8 +74,8 @@ def test_several_runs_share_tables_and_page_and_have_a_part_each(undrawn: Path) 
     table = (page.parent / "tables" / "table1-imagewoof.md").read_text()
     assert "62.0 ± 1.4 (34.1) |" in table  # no difference, since the set-up is another one
     difference = (
-        "woof has side of the images that the classifier sees 64 instead of 224; "
-        "length of a classifier's training 200 epochs instead of epochs that follow from the IPC"
+        "woof has side of the images that the classifier sees: 64 instead of 224; "
+        "length of a classifier's training: 200 epochs instead of epochs that follow from the IPC"
     )
     assert difference in table
     assert page.read_text().count(html.escape(difference)) == 3  # under the table, in the figure's caption and its text

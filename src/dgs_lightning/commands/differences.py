@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,15 @@ SECTIONS = {  # first part of a stage's name -> section of the experiment with i
 }
 FUNCTIONS = {"select": Selection, "centers": Centers}  # sections of commands that are plain functions
 OF_ROWS = (layout.GUIDED, layout.CENTERS, layout.DISTILLED, layout.EVALUATION)  # stages of one row of the table
-EXPERIMENT: Settings = {  # settings of the experiment itself, and what a file that leaves them out means
-    "dit": None,
-    "estimator": None,
-    "image_size": None,
-    "guided": "dit",
-    "pool_multiple": 5,
-    "codec": "pixels",
-    "decoder": None,
-    "prepare": None,
+EXPERIMENT = {  # settings of the experiment itself -> what a file without them means, and the section that uses them
+    "dit": (None, "generate"),
+    "estimator": (None, "score"),
+    "image_size": (None, "generate"),
+    "guided": ("dit", "centers"),
+    "pool_multiple": (5, "generate"),
+    "codec": ("pixels", "generate"),
+    "decoder": (None, "generate"),
+    "prepare": (None, "evaluate"),
 }
 LOCAL = ("dit", "codec", "decoder")  # models that may be local copies of the published ones
 TRAINER = {"precision": "32-true"}  # Lightning's default
@@ -75,7 +75,7 @@ WORDS = {  # keys of settings, the most important first -> words for them
     r"evaluate\.PublishedLength\.evaluations": "evaluations in a training",
     r"evaluate\.(model|data|trainer)\.([\w.]+)": r"\2 of the classifier's training",
     "score.model.definition": "definition of difficulty",
-    "features": "what K-Center and Herding compare:",
+    "features": "features of K-Center and Herding",
     r"(\w+)\.trainer\.precision": r"precision of '\1'",
     r"(\w+)\.class": r"classes of '\1'",
     "codec": "autoencoder of the latents",
@@ -92,7 +92,8 @@ NOTHING = {  # words for a setting without a value; others have their default
 _PLACES = "train|val|predict|cache|images|labels|seed|images_per_class|centers"
 _SPEED = "accelerator|devices|num_nodes|strategy|plugins|sync_batchnorm|benchmark|deterministic|use_distributed_sampler"
 IGNORED = re.compile(  # places, seeds, devices and speed; what other keys here say; what rows differ in
-    rf"\w+\.data\.({_PLACES}|channels|val_batch_size|num_workers|loading\..*|cross_fitting\..*)"
+    r"latents\.data\.image_size"
+    rf"|\w+\.data\.({_PLACES}|channels|val_batch_size|num_workers|loading\..*|cross_fitting\..*)"
     rf"|\w+\.model\.(dit|codec|network|seed|num_heads|decode_batch|compile|checkpointing|optimizer\.fused|size\..*)"
     rf"|\w+\.trainer\.({_SPEED}|callbacks|logger|profiler|default_root_dir|enable_\w+|log_every_n_steps"
     r"|num_sanity_val_steps|inference_mode)"
@@ -118,8 +119,9 @@ def differences_from_paper(run: RunFolder) -> list[str]:
     if run.dataset not in datasets or not run.evaluations:
         return []
     paper = load_config(run.dataset, "experiments")
-    found = dict(_of_experiment(run, paper))
-    for (section, row), settings in _stages(run).items():
+    stages = _stages(run)
+    found = dict(_of_experiment(run, paper, {section for section, _ in stages}))
+    for (section, row), settings in stages.items():
         if section == "evaluate" and ClassificationTask.MOVED.keys() & settings.get("model", {}).get("init_args", {}):
             return ["settings of version 0.1.0, which are not compared"]
         ours = _flat(section, settings)
@@ -136,16 +138,19 @@ def note_on(run: RunFolder, differences: list[str]) -> str:
     return f"{run.name} has " + "; ".join([*differences[:MOST], *more])
 
 
-def _of_experiment(run: RunFolder, paper: Settings) -> Iterator[tuple[str, str]]:
-    """Differences of the experiment's own settings, of the number of trainings and of the images, by their keys."""
-    theirs = {**EXPERIMENT, **paper}
-    for key in EXPERIMENT:
-        ours = run.settings.get(key, theirs[key])
+def _of_experiment(run: RunFolder, paper: Settings, sections: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Differences of the experiment's own settings, of the number of trainings and of the images, by their keys.
+
+    Settings that only sections without a stage use do not count.
+    """
+    for key, (default, section) in EXPERIMENT.items():
+        theirs = paper.get(key, default)
+        ours = run.settings.get(key, theirs)
         if key == "decoder" and ours is None:
             ours = run.settings.get("codec")
-        copy = key in LOCAL and ours and Path(ours).name.startswith(Path(theirs[key]).name)
-        if ours != theirs[key] and not copy:
-            yield key, _instead(key, "dgs prepare" if key == "prepare" else ours, theirs[key])
+        copy = key in LOCAL and ours and Path(ours).name.startswith(Path(theirs).name)
+        if section in sections and ours != theirs and not copy:
+            yield key, _instead(key, "dgs prepare" if key == "prepare" else ours, theirs)
     compare, estimator = (run.settings.get("select") or {}).get("features"), paper["estimator"]
     if compare not in (None, estimator, run.settings.get("estimator")):  # by default those of the estimator
         yield "features", _instead("features", compare, estimator)
@@ -248,4 +253,4 @@ def _instead(key: str, ours: object, theirs: object) -> str:
             return "on" if value else "off"
         return f"{value:g}" if isinstance(value, float) else str(value)
 
-    return f"{words} {shown(ours)} instead of {shown(theirs)}"
+    return f"{words}: {shown(ours)} instead of {shown(theirs)}"
