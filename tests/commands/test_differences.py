@@ -110,8 +110,9 @@ def test_the_most_important_come_first_and_those_beyond_ten_are_counted(tmp_path
     found = differences_from_paper(run)
     assert found[0].startswith("DiT: one trained from scratch")
     assert found[1].startswith("difficulty estimator: timm:tf_efficientnet_lite0")
-    assert note_on(run, found) == "imagewoof128 has " + "; ".join(found)
-    assert note_on(run, [*"abcdefghijkl"]) == "imagewoof128 has a; b; c; d; e; f; g; h; i; j; and 2 more"
+    assert note_on(run, found) == f"the set-up of imagewoof128 is not the paper's ({'; '.join(found)})"
+    assert note_on(run, [*"abcdefghijkl"]).endswith("(a; b; c; d; e; f; g; h; i; j; and 2 more)")
+    assert note_on(run, []) == ""
 
 
 def test_models_that_no_stage_uses_are_no_difference(tmp_path: Path) -> None:

@@ -26,12 +26,12 @@ def test_table_1_shows_the_paper_beside_ours_and_the_difference() -> None:
 
 def test_beside_another_set_up_the_papers_number_stands_without_a_difference_unless_asked() -> None:
     results = on_imagewoof(dit=33.0)
-    table = only(build_tables(results, [1], differences="woof has another DiT"))
+    table = only(build_tables(results, [1], differences="the set-up is another one"))
     assert next(cell.paper_text for cell in table.rows[0][1] if cell.ours) == "(34.4)"
-    assert "the paper's mean. The paper's set-up is another one: woof has another DiT." in table.note
-    table = only(build_tables(results, [1], differences="woof has another DiT", compared=True))
+    assert "the paper's mean; the set-up is another one." in table.note
+    table = only(build_tables(results, [1], differences="the set-up is another one", compared=True))
     assert next(cell.paper_text for cell in table.rows[0][1] if cell.ours) == "(34.4, -1.4)"
-    assert "our mean minus the paper's. The paper's set-up is another one: woof has another DiT." in table.note
+    assert "our mean minus the paper's; the set-up is another one." in table.note
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:

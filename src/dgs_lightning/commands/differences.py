@@ -133,9 +133,10 @@ def differences_from_paper(run: RunFolder) -> list[str]:
 
 
 def note_on(run: RunFolder, differences: list[str]) -> str:
-    """The differences of a run in one line, the first ten of them."""
+    """The differences of a run as a part of a sentence that names the first ten; empty if there are none."""
     more = [f"and {len(differences) - MOST} more"] if len(differences) > MOST else []
-    return f"{run.name} has " + "; ".join([*differences[:MOST], *more])
+    named = "; ".join([*differences[:MOST], *more])
+    return f"the set-up of {run.name} is not the paper's ({named})" if named else ""
 
 
 def _of_experiment(run: RunFolder, paper: Settings, sections: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -148,7 +149,7 @@ def _of_experiment(run: RunFolder, paper: Settings, sections: Collection[str]) -
         ours = run.settings.get(key, theirs)
         if key == "decoder" and ours is None:
             ours = run.settings.get("codec")
-        copy = key in LOCAL and ours and Path(ours).name.startswith(Path(theirs).name)
+        copy = key in LOCAL and ours and Path(ours).name.startswith(Path(str(theirs)).name)
         if section in sections and ours != theirs and not copy:
             yield key, _instead(key, "dgs prepare" if key == "prepare" else ours, theirs)
     compare, estimator = (run.settings.get("select") or {}).get("features"), paper["estimator"]

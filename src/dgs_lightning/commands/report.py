@@ -58,8 +58,7 @@ def report(
     folder = _folder(opened, output)
     reports, others = [], []
     for run in opened:
-        found = differences_from_paper(run)
-        other = note_on(run, found) if found else ""
+        other = note_on(run, differences_from_paper(run))
         part = folder if len(opened) == 1 else folder / run.name
         if missing := ", ".join(run.unfinished):
             _log.warning("%s: not finished: %s; the report shows the other stages", run.folder, missing)
@@ -70,7 +69,7 @@ def report(
         reports.append(RunReport(run, summary, figures))
         others += [other] if other else []
     scores, measured = _scores(reports, accuracy)
-    built = build_tables(scores, tables, accuracy, measured, ". ".join(others), differences)
+    built = build_tables(scores, tables, accuracy, measured, "; ".join(others), differences)
     for table in built:
         for ending, write in {"md": to_markdown, "csv": to_csv, "tex": to_latex}.items():
             write_text(folder / layout.TABLES / f"{table.slug}.{ending}", write(table))

@@ -36,7 +36,7 @@ class ReportFigure(NamedTuple):
 def figures_of(run: RunFolder, differences: str = "") -> Iterator[ReportFigure]:
     """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order.
 
-    ``differences`` says how the run differs from the paper, beside the paper's numbers.
+    ``differences`` says how the set-up differs from the paper's, as a part of a sentence beside the paper's numbers.
     """
     yield from _accuracies(run, differences)
     if run.difficulties(ORIGINAL):
@@ -68,8 +68,7 @@ def _accuracies(run: RunFolder, differences: str) -> Iterator[ReportFigure]:
             "training."
         )
         if any(bar.paper is not None for bars in panels.values() for bar in bars):
-            other = f" in another set-up: {differences}" if differences else ""
-            caption += f" The diamond is the paper's mean{other}."
+            caption += f" The diamond is the paper's mean{'; ' * bool(differences)}{differences}."
         yield ReportFigure("accuracy", caption, lambda: figures.accuracy_bars(panels))
 
 

@@ -125,7 +125,7 @@ def build_tables(
             our settings or varies the same field as our results.
         accuracy: Which accuracy the scores are; the note says it.
         measured: What each score averages, such as ``3 draws``; the note says it.
-        differences: How our set-up differs from the paper's; the note says it beside the paper's numbers.
+        differences: How our set-up differs from the paper's, as a part of a sentence of the note; empty if it does not.
         compared: Whether a cell shows our mean minus the paper's. By default it does where the set-up is the paper's.
 
     Returns:
@@ -134,7 +134,7 @@ def build_tables(
     note = f"Top-1 accuracy in %{_ACCURACY[accuracy]}: mean ± sample standard deviation over {measured}."
     compared = not differences if compared is None else compared
     paper = " In brackets: the paper's mean" + (", and our mean minus the paper's" if compared else "")
-    paper += f". The paper's set-up is another one: {differences}." if differences else "."
+    paper += f"; {differences}." if differences else "."
     tables = []
     for number in FORMS if numbers is None else numbers:
         form = FORMS[number]
