@@ -153,7 +153,7 @@ def test_scoring_keeps_nothing_of_a_batch(steps: int, tmp_path: Path) -> None:
     data = ImageDataModule(predict=str(tmp_path / "images"), val_batch_size=1, image_size=4, channels=3)
     growth = Growth(steps)
     writer = ScoreWriter(str(tmp_path / "scores"))
-    trainer(tmp_path, growth, writer).predict(ScoringTask(str(tmp_path / "estimator")), data)
+    trainer(tmp_path, growth, writer).predict(task, data)
     growth.check()
     assert len(read_manifest(tmp_path / "scores")) == steps
 
