@@ -1,8 +1,8 @@
 """Results laid out in the form of the paper's Tables 1 to 7, beside the published numbers."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from dgs_lightning.reporting.names import DISTRIBUTIONS, show, table_order
@@ -56,17 +56,21 @@ FORMS: Mapping[int, Form] = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One setting's accuracy: ours, the paper's, both or neither; ``best`` if ours is the highest of its contest."""
+    """One setting's accuracy: ours, the paper's, both or neither.
+
+    ``best`` if ours is the highest of its contest. ``compared`` if the difference from the paper's is shown.
+    """
 
     setting: Setting
     ours: Score | None
     paper: Score | None
     best: bool = False
+    compared: bool = True
 
     @property
     def difference(self) -> float | None:
-        """Our mean minus the paper's, in percentage points."""
-        return None if self.ours is None or self.paper is None else self.ours.mean - self.paper.mean
+        """Our mean minus the paper's, in percentage points; None where the two are not compared."""
+        return self.ours.mean - self.paper.mean if self.compared and self.ours and self.paper else None
 
     @property
     def own_text(self) -> str:
@@ -132,7 +136,8 @@ def build_tables(
     numbers: Iterable[int] | None = None,
     accuracy: Accuracy = "best",
     measured: str = "3 trainings on one set",
-    difference_from_paper: str = "",
+    differences: str = "",
+    compared: bool | None = None,
     ratios: Mapping[tuple[str, int], float] | None = None,
 ) -> list[Table]:
     """Lay results out in the form of the paper's tables.
@@ -143,15 +148,17 @@ def build_tables(
             our settings or varies the same field as our results.
         accuracy: Which accuracy the scores are; the note says it.
         measured: What each score averages, such as ``3 draws``; the note says it.
-        difference_from_paper: How our trainings differ from the paper's; the note says it beside the paper's numbers.
+        differences: How our set-up differs from the paper's, as a part of a sentence of the note; empty if it does not.
+        compared: Whether a cell shows our mean minus the paper's. By default it does where the set-up is the paper's.
         ratios: Share of the training images that a set keeps, by data set and IPC, where it is known.
 
     Returns:
         A table for each combination of the form's fixed values that we have results for.
     """
     note = f"Top-1 accuracy in %{_ACCURACY[accuracy]}: mean ± sample standard deviation over {measured}."
-    difference = f"; the settings differ: {difference_from_paper}" if difference_from_paper else ""
-    paper = f" In brackets: the paper's mean, and our mean minus the paper's{difference}."
+    compared = not differences if compared is None else compared
+    paper = " In brackets: the paper's mean" + (", and our mean minus the paper's" if compared else "")
+    paper += f"; {differences}." if differences else "."
     tables = []
     for number in FORMS if numbers is None else numbers:
         form = FORMS[number]
@@ -160,7 +167,8 @@ def build_tables(
             groups[_values(setting, form.fixed)][setting] = score
         for _, group in sorted(groups.items()):
             if numbers is not None or number == 1 or _is_relevant(number, group):
-                tables.append(_fill(number, group, note, paper, ratios or {}))
+                table = _fill(number, group, note, paper, compared)
+                tables.append(_with_ratios(table, ratios or {}) if form.ratio else table)
     return tables
 
 
@@ -179,9 +187,7 @@ def _is_relevant(number: int, group: Mapping[Setting, Score]) -> bool:
     return any(published(number, setting) for setting in group)
 
 
-def _fill(
-    number: int, group: Mapping[Setting, Score], note: str, paper: str, known: Mapping[tuple[str, int], float]
-) -> Table:
+def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str, compared: bool) -> Table:
     """The table of a group of results that share the form's fixed values.
 
     It shows published methods and variants, too, on each data set, network and IPC that we have results for.
@@ -195,37 +201,35 @@ def _fill(
 
     def cell(row: tuple[Any, ...], column: tuple[Any, ...]) -> Cell:
         setting = first._replace(**dict(zip((*form.rows, form.column), (*row, *column), strict=True)))
-        return Cell(setting, group.get(setting), published(number, setting), setting in best)
+        return Cell(setting, group.get(setting), published(number, setting), setting in best, compared)
 
     filled = [(_show(form.rows, row), tuple(cell(row, column) for column in columns)) for row in rows]
     filled = [(labels, cells) for labels, cells in filled if any(c.ours or c.paper for c in cells)]
     has_paper = any(c.paper for _, cells in filled for c in cells)
-    label_headings = [_HEADINGS[name] for name in form.rows]
-    ratios = _ratios(first.dataset, {setting.ipc for setting in settings}, known) if form.ratio else {}
-    if ratios:
-        label_headings.insert(1, "Ratio")
-        filled = [((ipc, str(ratios[cells[0].setting.ipc]), *others), cells) for (ipc, *others), cells in filled]
     fixed = [text for text in _show(form.fixed, _values(first, form.fixed)) if text]
     headings = (f"IPC {column}" if form.column == "ipc" else show(form.column, column) for (column,) in columns)
     return Table(
         number,
         ", ".join([form.title, *fixed]),
-        note + paper * has_paper + _ratio_note(ratios.values()) + _BEST * bool(best),
-        (*label_headings, *headings),
+        note + paper * has_paper + _BEST * bool(best),
+        (*(_HEADINGS[name] for name in form.rows), *headings),
         tuple(filled),
-        ratios,
     )
 
 
-def _ratios(dataset: str, ipcs: Iterable[int], known: Mapping[tuple[str, int], float]) -> dict[int, Ratio]:
-    """The ratio of each IPC; empty if none is known."""
-    ratios = {ipc: Ratio(known.get((dataset, ipc)), RATIOS.get((dataset, ipc))) for ipc in ipcs}
-    return ratios if any(map(any, ratios.values())) else {}
-
-
-def _ratio_note(ratios: Collection[Ratio]) -> str:
-    papers = ", and the paper's in brackets" if any(ratio.paper for ratio in ratios) else ""
-    return f" Ratio: share of the training images that a set keeps{papers}." if ratios else ""
+def _with_ratios(table: Table, known: Mapping[tuple[str, int], float]) -> Table:
+    """A table with the ratios of its IPCs after its first label, which is the IPC; unchanged if none is known."""
+    settings = [cells[0].setting for _, cells in table.rows]
+    places = {setting.ipc: (setting.dataset, setting.ipc) for setting in settings}
+    ratios = {ipc: Ratio(known.get(place), RATIOS.get(place)) for ipc, place in places.items()}
+    if not any(map(any, ratios.values())):
+        return table
+    papers = ", and the paper's in brackets" if any(ratio.paper for ratio in ratios.values()) else ""
+    note = f"{table.note} Ratio: share of the training images that a set keeps{papers}."
+    texts = (str(ratios[setting.ipc]) for setting in settings)
+    rows = [((ipc, text, *labels), cells) for ((ipc, *labels), cells), text in zip(table.rows, texts, strict=True)]
+    headings = (table.headings[0], "Ratio", *table.headings[1:])
+    return replace(table, note=note, headings=headings, rows=tuple(rows), ratios=ratios)
 
 
 def _values(setting: Setting, names: Iterable[str]) -> tuple[Any, ...]:
