@@ -195,7 +195,7 @@ def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = 
         name="guided/{set}",
         settings={**pool.settings, **requests},
         callback=callback,
-        takes=("scale", "stop_timestep", "form"),
+        takes=("scale", "stop_timestep", "form", "guided"),
     )
     return computed, generated
 
