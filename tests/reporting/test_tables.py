@@ -97,3 +97,12 @@ def test_table_6_compares_the_methods_on_each_validation_set() -> None:
     best = {(labels[0], labels[1]) for labels, cells in table.rows if cells[0].best}
     assert best == {("Ori", "Minimax + DGS"), ("Easy", "Minimax")}
     assert len(table.rows) == 8
+
+
+def test_table_7_says_that_stop_50_guides_no_step_and_that_the_papers_numbers_do_not_fit() -> None:
+    plain = Setting("imagenette", "resnet_ap10", "dag", 10, "stop50")
+    results = {plain: Score(59.0, 0.1), plain._replace(variant="stop50-below"): Score(61.0, 0.1)}
+    table = only(build_tables(results, [7]))
+    assert "Stop 50 then guides no step" in table.note
+    assert "61.4 against 59.1" in table.note
+    assert [labels for labels, cells in table.rows if cells[0].ours] == [("DAG", "stop 50"), ("DAG", "stop 50, below")]

@@ -47,8 +47,9 @@ class PublishedLength(pl.Callback):
         steps_ipc: Annotated[int | None, AtLeast(1)] = None,
         most_times: Annotated[float, AtLeast(1)] = MOST_TIMES,
     ) -> None:
-        self.asked: dict[str, Any] = {"epochs": epochs, "steps": steps, "steps_ipc": steps_ipc, "most_times": most_times}
-        check_bounds(type(self), {**self.asked, "evaluations": evaluations})
+        length = {"epochs": epochs, "steps": steps, "steps_ipc": steps_ipc, "most_times": most_times}
+        check_bounds(type(self), {**length, "evaluations": evaluations})
+        self.asked: dict[str, Any] = length
         self.evaluations = evaluations
         self.length: dict[str, int | None] = {}
 
@@ -85,7 +86,7 @@ class PublishedLength(pl.Callback):
         epochs = asked_epochs(**self.asked, batches=batches, batch_size=batch_size, ipc=ipc, classes=classes)
         if self.asked["steps_ipc"] is not None:
             log.info(
-                "%d steps on %.0f images per class, as %d steps are meant for %d images per class",
+                "%d steps on %.0f images per class, as %d steps are meant for an IPC of %d",
                 *(epochs * batches, ipc, self.asked["steps"], self.asked["steps_ipc"]),
             )
         return epochs

@@ -34,8 +34,9 @@ _NUMBERED = {  # field of a setting -> key with a number -> name shown
 def split_variant(row: str, variants: Variants) -> tuple[str, str]:
     """Method and variant of a row: the key of a method, ``METHOD-VARIANT``, or the name of one of the ``variants``.
 
-    The variant is named as in the keys of the paper's tables: a sampling distribution, ``stopN`` (``stopN-below`` if
-    steps below the stop are guided), ``poolN`` or ``val_NAME``. Otherwise it is the row's name without its method. It is empty for an unchanged method.
+    The variant is named as in the keys of the paper's tables: a sampling distribution, ``stopN``, ``poolN`` or
+    ``val_NAME``; ``stopN-below`` guides the steps below the stop. Otherwise it is the row's name without its method. It
+    is empty for an unchanged method.
     """
     if row not in variants:
         method, _, variant = row.partition("-")

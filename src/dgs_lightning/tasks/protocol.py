@@ -89,8 +89,8 @@ def asked_epochs(
 ) -> int:
     r"""Epochs that the settings of :class:`~dgs_lightning.callbacks.published_length.PublishedLength` ask for.
 
-    Without ``epochs`` and ``steps``, it is the published number for ``ipc`` training images per class. Steps are rounded
-    up to epochs. With ``steps_ipc``, they are first multiplied by the ratio of the published numbers of steps
+    Without ``epochs`` and ``steps``, it is the published number for ``ipc`` training images per class. Steps are
+    rounded up to epochs. With ``steps_ipc``, they are first multiplied by the ratio of the published numbers of steps
 
     .. math:: \frac{E(n)\, B(n)}{E(s)\, B(s)}
 
