@@ -36,9 +36,9 @@ class Form:
 _SAMPLED = tuple(method.key for method in METHODS.values() if method.rule == "dgs")
 _BY_VARIANT = (("variant",), "ipc", ("ipc",))  # rows, column, contest
 _STOP = (
-    " A step is guided while its index, from 49 down to 0, is above the stop, as in the code of MGD3. Stop 50 then guides "
-    "no step, and DAG equals DiT; the paper's numbers do not (IPC 10: 61.4 against 59.1). With guided: below, as in rows "
-    "with the word below, a step is guided while its index is below the stop."
+    " A step is guided while its index, from 49 down to 0, is above the stop, as in the code of MGD3. Stop 50 then "
+    "guides no step, and DAG equals DiT; the paper's numbers do not (IPC 10: 61.4 against 59.1). With guided: below, "
+    "as in rows with the word below, a step is guided while its index is below the stop."
 )
 FORMS: Mapping[int, Form] = {
     1: Form("Methods and networks", ("ipc", "network"), "method", ("ipc", "network", "family")),
