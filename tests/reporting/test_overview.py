@@ -3,8 +3,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dgs_lightning.reporting.folder import Cost, read_run
+from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.overview import costs_grid, overview, overview_markdown, results_grid, to_terminal
+from dgs_lightning.reporting.records import Cost
 from dgs_lightning.reporting.summary import summarize
 
 

@@ -142,7 +142,7 @@ class Selection(SelectionSettings):
         selected: list[ImageRecord] = []
         classes: dict[str, Any] = {}
         for label, records in pool.items():
-            size, rng = min(self.ipc, len(records)), default_rng(named_seed("select", self.seed, label))
+            size, rng = min(self.ipc, len(records)), self._rng(label)
             if self.method == "dgs":
                 chosen, classes[label] = self._by_difficulty(records, difficulties(original[label]), size, rng)
             else:
@@ -151,6 +151,10 @@ class Selection(SelectionSettings):
             selected += [self._with_interval(record) for record in chosen]
         _warn_of_failed_smoothing(classes)
         return Selected(selected, {**report, "classes": classes})
+
+    def _rng(self, label: str) -> Generator:
+        """Source of a class's draws. Its name has the method, so that two methods draw independently."""
+        return default_rng(named_seed("select", self.seed, self.method, label))
 
     def _check_classes(self, pool: Classes, original: Classes) -> None:
         """Check that the pool has the classes of the originals, and enough images of each."""
