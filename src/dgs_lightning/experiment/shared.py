@@ -134,6 +134,19 @@ class SharedStages:
             task["weights"] = given(weights)
         return self._score(name, task, images)
 
+    def features(self, select: Settings) -> Settings:
+        """What a rule of ``dgs select`` compares: what the section names, or else features of the estimator.
+
+        Networks of different folds have no features in common, so fold 0's network of a cross-fitted estimator serves
+        all images.
+        """
+        estimator, weights = self.experiment.estimator, self.experiment.estimator_weights
+        name = select.get("features") or estimator
+        return {"features": self.estimator()[0] if name is None else given(name)} | given_settings(
+            features_weights=select.get("features_weights")
+            or (given(weights) if weights and name == estimator else None)
+        )
+
     def _score(self, name: str, task: Settings, images: Place) -> Place:
         section = with_classes("ScoringTask", "ImageDataModule", self.experiment.score)
         stage = layout.scores(name)

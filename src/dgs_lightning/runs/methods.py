@@ -23,6 +23,7 @@ from dgs_lightning.errors import InputError
 
 ORIGINALS, GIVEN = "originals", "given"
 RANDOM_RULES = ("random", "ccs", "dgs")  # rules of ``dgs select`` that draw at random
+FEATURE_RULES = ("kcenter", "herding", "kmeans")  # rules that compare features of images
 _MODELS = ("dit", "minimax", "guided", "codec", "decoder")
 USES = (*_MODELS, "train", "latents", "original_scores", "labels", "ipc", "pool_images", "seed", "previous")
 
