@@ -63,7 +63,7 @@ class Plan(SharedStages):
             "output": InRun(layout.distilled(name)),
         }
         if method.rule in FEATURE_RULES:
-            config |= self.features(config)
+            config = self.with_features(config)
         if original is not None:
             config |= {"original": self.images("train"), "original_scores": original}
         config |= self._candidates(method, name, experiment)
