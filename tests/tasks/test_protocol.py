@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -50,9 +51,9 @@ def test_exactly_100_classes_have_two_thirds_of_the_published_epochs(
 def test_a_whole_training_set_has_the_published_ratio_of_steps_from_1_to_10(
     steps: int, ipc: float, batches: int, expected: int
 ) -> None:
-    sizes = {"batches": batches, "batch_size": 64, "ipc": ipc, "classes": 10}
-    assert batches * asked_epochs(steps=steps, steps_ipc=10, **sizes) == expected
-    assert asked_epochs(steps=steps, **sizes) == math.ceil(steps / batches)  # without steps_ipc, for any number
+    epochs = partial(asked_epochs, steps=steps, batches=batches, batch_size=64, ipc=ipc, classes=10)
+    assert batches * epochs(steps_ipc=10) == expected
+    assert epochs() == math.ceil(steps / batches)  # without steps_ipc, for any number
 
 
 def test_more_than_a_hundred_classes_are_learned_faster_with_less_decay() -> None:
