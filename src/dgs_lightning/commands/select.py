@@ -22,7 +22,8 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
 
     Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the report
     ``selection.json``: for each class the histograms of Fig. 7, the target, the selected and filled images, the
-    thresholds, and the distances from the target. For a method that compares features, both say in words what they are.
+    thresholds, and the distances from the target and from the originals. For a method that compares features, the card
+    and the report say in words what they are.
 
     Args:
         output: Folder of the distilled set, which is returned. An earlier set there is replaced.

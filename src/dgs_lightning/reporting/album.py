@@ -177,7 +177,8 @@ def _of_set(run: RunFolder, distilled_set: SetName) -> Iterator[ReportFigure]:
             "The number under an image is its difficulty."
         )
         yield ReportFigure(f"scores-{name}", caption, lambda: pictures.original_against_distilled(pairs))
-    accounts = run.selection(distilled_set).get("classes", {})
+    selection = run.selection(distilled_set)
+    accounts = selection["classes"] if selection.get("smoothing") else {}
     stages = {
         run.readable(label): (_stages(accounts[label]["raw"]), _stages(accounts[label]["smoothed"]))
         for label in examples
