@@ -135,7 +135,8 @@ def test_local_weights_of_the_estimator_serve_its_scores_and_the_features_of_its
 def test_coresets_compare_features_of_the_estimator_unless_pixels_are_asked_for(
     name: str, changes: list[str], features: object
 ) -> None:
-    selected = {stage.name: stage for stage in stages(load_experiment(name, changes))}
+    few = ["methods=[kcenter, random]", "ipc=10", "draws=1", "networks=[]"]
+    selected = {stage.name: stage for stage in stages(load_experiment(name, [*few, *changes]))}
     kcenter, random = (selected[f"distilled/{method}-ipc10"] for method in ("kcenter", "random"))
     assert kcenter.config["features"] == features
     assert changes or "features" not in random.config
@@ -149,8 +150,8 @@ def test_the_plan_knows_the_rules_that_compare_features() -> None:
 
 def test_where_the_steps_are_given_the_whole_training_set_has_more_of_them_than_a_set() -> None:
     for name, expected in (("quickstart", {"steps_ipc": 10}), ("own_images", {"steps_ipc": 10}), ("table1", {})):
-        settings = {}
-        for stage in stages(load_experiment(name, ["data=digits"])):
+        settings, few = {}, ["methods=[random, full]", "ipc=[10, 20]", "draws=1", "networks=[convnet3]"]
+        for stage in stages(load_experiment(name, ["data=digits", *few])):
             if stage.name.startswith("evaluation/"):
                 length = next(c for c in stage.config["trainer"]["callbacks"] if c["class_path"] == "PublishedLength")
                 settings[stage.name.split("/")[1].startswith("full")] = length["init_args"]
