@@ -6,9 +6,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dgs_lightning.commands.cli import check, execute
-from dgs_lightning.configs import ROOT
+from dgs_lightning.configs import ROOT, expand
 from dgs_lightning.data.latents import LatentCache
-from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.models.dit.formats import load_dit
 
