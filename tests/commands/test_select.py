@@ -15,6 +15,7 @@ from dgs_lightning.data.cards import hash_json, read_card, write_card
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
+from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
 
 LABELS = ("n02086240", "mine")
 
@@ -58,6 +59,20 @@ def test_the_card_tells_settings_sources_and_hashes_without_paths(pool: Path, tm
     assert card["hashes"]["selection"] == hash_json(report)
     assert sum(report["classes"]["mine"]["smoothed"]["distilled"]["counts"]) == 4
     assert not [name for name, content in contents(output).items() if str(tmp_path).encode() in content]
+
+
+def test_the_card_and_the_report_say_which_features_are_compared(pool: Path, tmp_path: Path) -> None:
+    network = ClassifierConfig("convnet1", LABELS, 8, 3, (0.5,) * 3, (0.25,) * 3, width=4, folds=5, fold=0)
+    save_classifier(network.build(), network, tmp_path / "estimator")
+    for features, what in (
+        ("pixels", "32 x 32 thumbnails"),
+        (str(tmp_path / "estimator"), "the network of fold 0 of 5"),
+    ):
+        output = select(output=str(tmp_path / "set"), pool=str(pool), ipc=4, method="herding", features=features)
+        said = json.loads((output / "selection.json").read_text())["features"]
+        assert what in said
+        assert read_card(output)["settings"]["features"] == said
+        assert not [name for name, content in contents(output).items() if str(tmp_path).encode() in content]
 
 
 def test_a_pool_without_a_card_leaves_its_licence_open(pool: Path, tmp_path: Path) -> None:

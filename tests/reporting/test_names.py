@@ -15,12 +15,15 @@ def test_a_variant_is_named_by_what_it_changes() -> None:
         "bell": {"method": "dit_dgs", "select": {"distribution": "hill"}},
         "wide": {"method": "dit_dgs", "pool_multiple": 6},
         "late": {"method": "dag", "dag": {"stop_timestep": 40}},
+        "low": {"method": "dag", "dag": {"stop_timestep": 40, "guided": "below"}},
         "released": {"method": "dit_dgs", "select": {"smoothing": "released"}},
         "dit-val_original": {"method": "dit"},
     }
     assert split_variant("bell", variants) == ("dit_dgs", "hill")
     assert split_variant("wide", variants) == ("dit_dgs", "pool6")
     assert split_variant("late", variants) == ("dag", "stop40")
+    assert split_variant("low", variants) == ("dag", "stop40-below")
+    assert show_row("low", variants) == "DAG (stop 40, below)"
     assert split_variant("released", variants) == ("dit_dgs", "released")
     assert split_variant("dit-val_original", variants) == ("dit", "val_original")
     assert show_row("wide", variants) == "DiT + DGS (6 x IPC)"

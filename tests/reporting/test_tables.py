@@ -133,3 +133,12 @@ def test_table_1_has_the_share_of_the_images_that_a_set_keeps_beside_the_papers(
     [other] = build_tables({Setting("digits", "convnet3", "dit", 10): Score(80, 1)}, ratios={("digits", 10): 0.07})
     assert other.rows[0][0] == ("10", "7.0 %", "ConvNet-3")
     assert "paper" not in other.note
+
+
+def test_table_7_says_that_stop_50_guides_no_step_and_that_the_papers_numbers_do_not_fit() -> None:
+    plain = Setting("imagenette", "resnet_ap10", "dag", 10, "stop50")
+    results = {plain: Score(59.0, 0.1), plain._replace(variant="stop50-below"): Score(61.0, 0.1)}
+    table = only(build_tables(results, [7]))
+    assert "Stop 50 then guides no step" in table.note
+    assert "61.4 against 59.1" in table.note
+    assert [labels for labels, cells in table.rows if cells[0].ours] == [("DAG", "stop 50"), ("DAG", "stop 50, below")]

@@ -19,7 +19,7 @@ from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, require_scores
 from dgs_lightning.errors import InputError, listed
-from dgs_lightning.models.features import Features, build_features
+from dgs_lightning.models.features import PIXELS, Features, build_features
 from dgs_lightning.seeding import named_seed
 from dgs_lightning.selection import coresets
 from dgs_lightning.selection.clustering import Points
@@ -71,8 +71,11 @@ class SelectionSettings(Group):
         pool_scores: Folder with the scores of the pool, if they are not in the pool's own metadata.
         original_scores: Folder with the scores of the originals, if they are not in their own metadata.
         pool_images: Use only this many images of each class, the first by index; by default all.
-        features: What ``kcenter``, ``herding`` and ``kmeans`` compare: ``pixels``, or the name of a timm network.
-        features_weights: Local file with that network's weights; by default timm downloads them.
+        features: What ``kcenter``, ``herding`` and ``kmeans`` compare: ``pixels`` (32 x 32 thumbnails), or the features
+            of a classifier, ``torchvision:NAME``, ``timm:NAME`` or a folder of trained weights. In an experiment, it is
+            by default the difficulty estimator, or the first one of a cross-fitted estimator.
+        features_weights: Local file with the weights of a named network, or torchvision's name of weights; by default
+            they come from its hub.
         hard_cutoff: Share of the hardest images that ``ccs`` drops.
         strata: Number of difficulty strata that ``ccs`` covers.
         allow_fewer: If a class has fewer images than ``ipc``, take all of them instead of stopping.
@@ -88,7 +91,7 @@ class SelectionSettings(Group):
     pool_scores: str | None = None
     original_scores: str | None = None
     pool_images: Annotated[int | None, AtLeast(1)] = None
-    features: str = "pixels"
+    features: str = PIXELS
     features_weights: str | None = None
     hard_cutoff: Annotated[float, Between(0, 1, open="right")] = 0.3
     strata: Annotated[int, Between(1, 1_000_000)] = 50
@@ -156,6 +159,8 @@ class Selection(SelectionSettings):
             smoothing = self._smoothing and asdict(self._smoothing)
             report |= {"distribution": self.distribution, "smoothing": smoothing, "shortage": self.shortage}
         features = build_features(self.features, self.features_weights) if self.method in BY_FEATURES else None
+        if features is not None:
+            report["features"] = features.what
         selected: list[ImageRecord] = []
         classes: dict[str, Any] = {}
         for label, records in pool.items():

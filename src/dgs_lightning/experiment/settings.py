@@ -50,8 +50,8 @@ class Experiment:
         dit: Pretrained DiT (folder, checkpoint or hub id); none: one is trained from scratch (``pretrain``).
         guided: Which of ``dit`` and ``minimax`` generates under guidance.
         estimator: Difficulty estimator by name; none: one is trained out of fold (``cross_fit``).
-        estimator_weights: Local file of the named estimator's weights, also where it is the network of
-            ``select.features``; by default they come from its hub.
+        estimator_weights: Local file of the named estimator's weights, also for its features; by default they come from
+            its hub.
         folds: Folds of the estimator's cross-fitting.
         trainer: Trainer settings of every stage, for example ``{devices: 8}``.
         jobs: Stages that run side by side.
@@ -67,7 +67,8 @@ class Experiment:
         cross_fit: Section for training the difficulty estimator.
         judge: Section for the strong classifier that says how legible a pool is; none: no judge.
         score: Section for scoring difficulty.
-        select: Section for ``dgs select``.
+        select: Section for ``dgs select``. By default, its ``features`` are those of the difficulty estimator, or those
+            of fold 0's network.
         evaluate: Section for downstream training.
     """
 

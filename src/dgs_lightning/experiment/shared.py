@@ -136,6 +136,17 @@ class SharedStages:
             task["check_accuracy"] = False
         return self._score(name, task, images)
 
+    def with_features(self, select: Settings) -> Settings:
+        """Settings of ``dgs select`` for a rule that compares features: by default those of the estimator.
+
+        Networks of different folds have no features in common, so fold 0's network of a cross-fitted estimator serves
+        all images.
+        """
+        estimator, weights = self.experiment.estimator, self.experiment.estimator_weights
+        name = select.get("features") or estimator
+        own = {"features_weights": given(weights)} if weights is not None and name == estimator else {}
+        return {**own, **select, "features": self.estimator()[0] if name is None else given(name)}
+
     def _score(self, name: str, task: Settings, images: Place) -> Place:
         section = with_classes("ScoringTask", "ImageDataModule", self.experiment.score)
         stage = layout.scores(name)

@@ -28,7 +28,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {  # field of a setting -> key -> name
 }
 _NUMBERED = {  # field of a setting -> key with a number -> name shown
     "network": {r"convnet(\d+)": r"ConvNet-\1"},
-    "variant": {r"pool(\d+)": r"\1 x IPC", r"stop(\d+)": r"stop \1"},
+    "variant": {r"pool(\d+)": r"\1 x IPC", r"stop(\d+)": r"stop \1", r"stop(\d+)-below": r"stop \1, below"},
 }
 
 
@@ -46,8 +46,8 @@ def split_variant(row: str, variants: Variants) -> tuple[str, str]:
     """Method and variant of a row: the key of a method, ``METHOD-VARIANT``, or the name of one of the ``variants``.
 
     The variant is named as in the keys of the paper's tables: a sampling distribution, ``stopN``, ``poolN``, or
-    ``val_NAME`` for a row of :func:`on_subset`. Otherwise it is the row's name without its method. It is empty for an
-    unchanged method.
+    ``val_NAME`` for a row of :func:`on_subset`; ``stopN-below`` guides the steps below the stop. Otherwise it is the
+    row's name without its method. It is empty for an unchanged method.
     """
     if row not in variants:
         trained, _, subset = row.rpartition(_SUBSET)
@@ -59,11 +59,12 @@ def split_variant(row: str, variants: Variants) -> tuple[str, str]:
     changes = variants[row]
     method = str(changes["method"])
     distribution = changes.get("select", {}).get("distribution")
-    stop = changes.get(method, {}).get("stop_timestep")
+    guidance = changes.get(method, {})
+    stop, side = guidance.get("stop_timestep"), guidance.get("guided", "above")
     if isinstance(distribution, str):
         return method, distribution
     if stop is not None:
-        return method, f"stop{stop}"
+        return method, f"stop{stop}" + ("" if side == "above" else f"-{side}")
     if "pool_multiple" in changes:
         return method, f"pool{changes['pool_multiple']}"
     return method, row.removeprefix(f"{method}-")

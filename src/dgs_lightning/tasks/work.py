@@ -160,8 +160,9 @@ def training_length(trainer: Settings, images: int, batch_size: int, classes: in
     if (limits.max_epochs, limits.max_steps) == (None, -1):
         limits.max_epochs = LIGHTNING_EPOCHS
     if published is not None and (limits.max_epochs, limits.max_steps) == (-1, -1):
-        asked = published.get("epochs"), published.get("steps")
-        limits.max_epochs = asked_epochs(*asked, batches=batches, ipc=images / classes, classes=classes)
+        asked = {name: value for name, value in published.items() if name != "evaluations"}
+        ipc = images / classes
+        limits.max_epochs = asked_epochs(**asked, batches=batches, batch_size=batch_size, ipc=ipc, classes=classes)
     epochs = epochs_of(limits, batches) or 0
     if published is not None and interval == 1:
         interval = evaluation_interval(epochs, published.get("evaluations", EVALUATIONS))
