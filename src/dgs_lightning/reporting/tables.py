@@ -56,7 +56,9 @@ FORMS: Mapping[int, Form] = {
     4: Form("Sampling distributions", *_BY_VARIANT, DISTRIBUTIONS, _SAMPLED),
     5: Form("Size of the image pool", *_BY_VARIANT, ("pool",), _SAMPLED),
     6: Form("Validation sets", ("variant", "method"), "ipc", ("variant", "ipc"), ("val_",)),
-    7: Form("Difficulty-aware guidance", ("method", "variant"), "ipc", ("ipc",), ("stop",), ("mgd3", "dag"), note=_STOP),
+    7: Form(
+        "Difficulty-aware guidance", ("method", "variant"), "ipc", ("ipc",), ("stop",), ("mgd3", "dag"), note=_STOP
+    ),
 }
 
 
@@ -183,7 +185,8 @@ def _results_for(number: int, results: Mapping[Setting, Score]) -> dict[Setting,
     form, variant = FORMS[number], DEFAULT_VARIANTS.get(number, "")
     shown = {s: score for s, score in results.items() if not form.methods or s.method in form.methods}
     default = {s._replace(variant=variant): score for s, score in shown.items() if not s.variant}
-    return default | {s: score for s, score in shown.items() if form.variants and s.variant.startswith(form.variants)}
+    varied = {s: score for s, score in shown.items() if form.variants and s.variant.startswith(form.variants)}
+    return default | {s: score for s, score in varied.items() if ", " not in s.variant}  # one change at a time
 
 
 def _is_relevant(number: int, group: Mapping[Setting, Score]) -> bool:
