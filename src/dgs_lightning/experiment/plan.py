@@ -7,7 +7,7 @@ from typing import Any
 
 from dgs_lightning.configs import merge, remove_callbacks
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.sections import expand, given_settings, wiring, with_classes
+from dgs_lightning.experiment.sections import expand, given_settings, wiring, with_callback_settings, with_classes
 from dgs_lightning.experiment.settings import Experiment, nested, variant_of
 from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, given, replaced
 from dgs_lightning.runs import layout
@@ -75,7 +75,7 @@ class Plan:
         if writer:
             callback = {"class_path": writer, "init_args": {"output": InRun(name)}}
             settings["trainer"]["callbacks"] = [*(settings["trainer"].get("callbacks") or []), callback]
-            settings["trainer"]["logger"] = settings["trainer"].get("logger", False)
+            settings["trainer"]["logger"] = settings["trainer"].get("logger", writer == "ImageWriter")  # it shows some
         return settings
 
     # ---- images and models that several stages share ---------------------------------------------------------
@@ -123,6 +123,7 @@ class Plan:
 
     def _train_dit(self, name: str, kind: str, section: Settings, task: Settings) -> Place:
         section, seed = with_classes(kind, "LatentDataModule", section, "WeightsWriter"), {"seed": self.experiment.seed}
+        section = with_callback_settings(section, "SampleGrid", codec=given(self.experiment.codec))
         data = {"cache": self.latents(), **seed, **given_settings(labels=self.experiment.classes)}
         self._add(name, "fit", self._lightning(name, section, wiring({**task, **seed}, data)))
         return InRun(layout.weights(name))

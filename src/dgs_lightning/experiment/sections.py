@@ -45,6 +45,18 @@ def with_classes(task: str | None, data: str | None, section: Settings, *callbac
     return merge(settings, {"trainer": {"callbacks": missing}}) if missing else settings
 
 
+def with_callback_settings(section: Settings, kind: str, **settings: Any) -> Settings:  # noqa: ANN401
+    """A section in which the callbacks of a class have these settings."""
+    trainer = section.get("trainer", {})
+    callbacks = [
+        merge({"class_path": callback} if isinstance(callback, str) else callback, {"init_args": settings})
+        if class_name(callback) == kind
+        else callback
+        for callback in trainer.get("callbacks") or []
+    ]
+    return {**section, "trainer": {**trainer, "callbacks": callbacks}}
+
+
 def _check_shape(settings: Settings, above: str, names: Sequence[str], shape: type = dict) -> None:
     """Check that parts of a section can be combined with this run's own settings.
 
