@@ -104,7 +104,13 @@ JUNK = st.one_of(
     st.lists(st.sampled_from([None, -1, 0, "x", float("nan"), [], {}]), max_size=3),
     st.dictionaries(st.sampled_from(["class_path", "init_args", "config", "trainer", "method"]), st.integers(-1, 1)),
 )
-FEW = ("methods=[random, dit]", "repeats=1", "folds=2", "judge=null")  # stages, so that planning them is quick
+FEW = (
+    "methods=[random, dit]",
+    "draws=1",
+    "repeats=1",
+    "folds=2",
+    "judge=null",
+)  # stages, so that planning them is quick
 NAMES = [setting.name for setting in fields(Experiment)]
 
 
@@ -134,6 +140,7 @@ def test_nothing_is_no_value_of_a_setting_that_needs_one(name: str) -> None:
     [
         ("seed=-1", "seed: found -1"),
         ("repeats=1000000000", "repeats: found"),
+        ("draws=0", "draws: found 0, expected a number from 1 to 1000"),
         ("threads=1000000", "threads: found"),
         ("guided=dream", "guided"),
         ("variants={../x: {method: random}}\nmethods=[../x]", "'../x', expected names of folders"),

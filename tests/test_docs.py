@@ -167,6 +167,8 @@ def test_the_example_of_a_network_is_trained(folder: Path) -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_example_of_a_method_runs_to_a_row_of_the_table(jobs: int, tmp_path: Path) -> None:
     lengths = ("cross_fit.trainer.max_steps=20", "evaluate.trainer.max_steps=20", "judge=null")
-    tiny = [part for setting in (f"jobs={jobs}", "repeats=1", "folds=2", *lengths) for part in ("--set", setting)]
+    tiny = [
+        part for setting in (f"jobs={jobs}", "draws=1", "repeats=1", "folds=2", *lengths) for part in ("--set", setting)
+    ]
     run_example("my_method.py", tmp_path, "methods.md", tiny)
     assert "| Gentle | 10 |" in (tmp_path / "runs" / "quickstart" / "summary.md").read_text()

@@ -20,6 +20,7 @@ TINY = (
     "ipc=3",
     "pool_multiple=2",
     "folds=2",
+    "draws=1",
     "repeats=1",
     "methods=[random, dgs_ori, dit_dgs, minimax, full]",
     "image_size=16",

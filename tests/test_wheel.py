@@ -23,6 +23,7 @@ TINY = (
     "ipc=2",
     "pool_multiple=3",
     "folds=2",
+    "draws=1",
     "repeats=1",
     "pretrain.trainer.max_steps=40",
     "generate.model.init_args.steps=10",

@@ -95,17 +95,13 @@ class Drawing:
         steps = f"M{x - size:g},{y - size:g}l{2 * size:g},{2 * size:g}m0,-{2 * size:g}l-{2 * size:g},{2 * size:g}"
         self.parts.append(f'<path d="{steps}" class="guide" style="stroke-width: 3"/>')
 
-    def bars(self, x: float, y: float, *stacked: tuple[np.ndarray, str], size: tuple[float, float] = (190, 96)) -> None:
+    def bars(self, x: float, y: float, counts: np.ndarray, kind: str) -> None:
         """A histogram over the difficulty from 0 to 1 with its upper left corner at ``(x, y)``."""
-        width, height = size
-        total = np.sum([counts for counts, _ in stacked], axis=0)
-        step, base = width / len(total), np.zeros(len(total))
-        for counts, kind in stacked:
-            for k in np.flatnonzero(counts):
-                tall, low = height * counts[k] / total.max(), height * base[k] / total.max()
-                top, thick = y + height - low - tall, round(tall, 1)
-                self.rectangle(round(x + k * step + 1, 1), round(top, 1), step - 2, thick, kind)
-            base += counts
+        width, height = 190, 96
+        step = width / len(counts)
+        for k in np.flatnonzero(counts):
+            tall = round(height * counts[k] / counts.max(), 1)
+            self.rectangle(round(x + k * step + 1, 1), y + height - tall, step - 2, tall, kind)
         self.path((x, y + height + 0.5), (x + width, y + height + 0.5), head=False)
         for place, label in ((0, "0"), (width / 2, "difficulty"), (width, "1")):
             self.text(x + place, y + height + 16, label, "muted")
@@ -189,13 +185,13 @@ def sampling() -> Drawing:
         (270, pool, found.smoothed.pool, "pool"),
     ):
         drawing.text(places[0], y - 9, f"{len(scores)} difficulties (Eq. 6)", "muted", "start")
-        drawing.bars(places[0], y, (histogram(scores, 10), kind))
+        drawing.bars(places[0], y, histogram(scores, 10), kind)
         drawing.path((places[0] + 200, y + 50), (places[1] - 8, y + 50))
         drawing.text(places[1], y - 9, "smoothed (Eq. 7 to 9)", "muted", "start")
-        drawing.bars(places[1], y, (histogram(smoothed, 10), kind))
+        drawing.bars(places[1], y, histogram(smoothed, 10), kind)
     drawing.path((places[1] + 200, 118), (places[2] - 8, 118))
     drawing.text(places[2], 59, "scaled to 10 images", "muted", "start")
-    drawing.bars(places[2], 68, (found.target, "target"))
+    drawing.bars(places[2], 68, found.target, "target")
     drawing.path((places[2] + 200, 118), (places[3] + 95, 118), (places[3] + 95, 246))
     drawing.text(places[3] + 87, 152, "how many images", "muted", "end")
     drawing.text(places[3] + 87, 168, "of each interval", "muted", "end")
@@ -204,32 +200,34 @@ def sampling() -> Drawing:
     drawing.text(places[2] + 95, 338, "where an interval lacks images,", "muted")
     drawing.text(places[2] + 95, 354, "any other images take their place", "muted")
     drawing.text(places[3], 261, "the distilled set", "muted", "start")
-    drawing.bars(places[3], 270, (found.draw.taken, "distilled"), (found.draw.filled, "target"))
+    drawing.bars(places[3], 270, found.draw.taken + found.draw.filled, "distilled")
     return drawing
 
 
 def guidance() -> Drawing:
     """Difficulty-aware guidance of one class (Algorithm 2), after Fig. 4 of the paper."""
-    drawing = Drawing(960, 372, "Difficulty-aware guidance: cluster centres within intervals guide the denoising")
-    drawing.panel(16, 16, 330, 340, "yellow", "Latents of the originals of a class")
-    drawing.panel(366, 16, 578, 340, "blue", "Guided denoising, one image for each centre")
+    drawing = Drawing(960, 376, "Difficulty-aware guidance: cluster centres within intervals guide the denoising")
+    drawing.panel(16, 16, 330, 344, "yellow", "Latents of the originals of a class")
+    drawing.panel(366, 16, 578, 344, "blue", "Guided denoising, one image for each centre")
     random = np.random.default_rng(3)
     bands = (("0 to 0.1", 26, 5), ("0.1 to 0.2", 14, 2), ("0.2 to 0.3", 8, 1), ("0.9 to 1", 12, 2))
     for number, (interval, images, centers) in enumerate(bands):
-        y = 60 + 60 * number + (26 if number == 3 else 0)
-        drawing.rectangle(108, y, 220, 48, "box edge", radius=6)
-        drawing.text(98, y + 28, interval, "muted", "end")
+        y = 62 + 56 * number + (24 if number == 3 else 0)
+        drawing.rectangle(108, y, 220, 46, "box edge", radius=6)
+        drawing.text(98, y + 27, interval, "muted", "end")
         groups = np.arange(images) % centers
         middle = 118 + 200 * (np.arange(centers) + 0.5) / centers
         for group in groups:
             x = middle[group] + random.uniform(-1, 1) * min(24, 70 / centers)
             drawing.parts.append(
-                f'<circle cx="{x:.0f}" cy="{y + random.uniform(9, 39):.0f}" r="3" class="original" fill-opacity="0.7"/>'
+                f'<circle cx="{x:.0f}" cy="{y + random.uniform(8, 38):.0f}" r="3" class="original" fill-opacity="0.7"/>'
             )
         for x in middle:
-            drawing.cross(round(x), y + 24)
-    drawing.text(218, 252, "…", "muted")
-    drawing.text(181, 342, "k-means in each interval; the target says how many centres", "muted")
+            drawing.cross(round(x), y + 23)
+    drawing.text(218, 244, "…", "muted")
+    drawing.text(98, 54, "difficulty", "muted", "end")
+    drawing.text(181, 322, "k-means within each interval, with as many", "muted")
+    drawing.text(181, 339, "centres as the target has images there", "muted")
     frames(drawing, random)
     return drawing
 
@@ -238,9 +236,9 @@ def frames(drawing: Drawing, random: np.random.Generator) -> None:
     """Images on their way from noise to a digit, pulled towards a centre until the stop timestep."""
     three = np.array([[int(c) for c in row] for row in ("01110", "10001", "00001", "00110", "00001", "10001", "01110")])
     side, top = 9, 178
-    lefts = [386 + 80 * k + (26 if k > 2 else 0) for k in range(6)]
-    drawing.cross(476, 76, 7)
-    drawing.text(492, 81, "the centre of this image", "muted", "start")
+    lefts = [418 + 80 * k + (26 if k > 2 else 0) for k in range(6)]
+    drawing.cross(520, 76, 7)
+    drawing.text(536, 81, "the centre of this image", "muted", "start")
     for number, (x, index) in enumerate(zip(lefts, (49, 41, 33, 25, 12, 0), strict=True)):
         clean = (number / 5) ** 1.2
         grey = clean * 0.9 * three + (1 - clean) * random.uniform(0, 1, three.shape)
@@ -254,14 +252,14 @@ def frames(drawing: Drawing, random: np.random.Generator) -> None:
         if number < 5:
             drawing.path((x + 50, top + 31), (lefts[number + 1] - 5, top + 31))
         if number < 3:
-            drawing.path((476, 92), (476, 118), (x + 22.5, 142), (x + 22.5, top - 6), kind="guide")
-    drawing.text(366 + 289, top + 108, "step, from noise (49) to the latent of the image (0)", "muted")
+            drawing.path((520, 92), (520, 118), (x + 22.5, 142), (x + 22.5, top - 6), kind="guide")
+    drawing.text(655, top + 108, "step, from noise (49) to the latent of the image (0)", "muted")
     stop = (lefts[2] + lefts[3] + 45) / 2
     drawing.path((stop, 106), (stop, top + 92), kind="line dashed", head=False)
     drawing.text(stop + 10, 118, "stop timestep 25", "ink", "start")
     drawing.text(stop + 10, 135, "no guidance from here on", "muted", "start")
     drawing.text(655, 314, "shift of a step's mean = scale · sigma · (centre - predicted latent)", "ink")
-    drawing.text(655, 336, "each image is decoded and kept: the set has the target's difficulties", "muted")
+    drawing.text(655, 336, "each image is decoded and kept: the set has one image for each centre", "muted")
 
 
 DIAGRAMS = {"pipeline": pipeline, "sampling": sampling, "guidance": guidance}

@@ -218,3 +218,9 @@ def test_a_degenerate_search_warns_once(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"in 2 of 2 classes \(cat, dog\)") as caught:
         run(pool=folder, ipc=5)
     assert len(caught) == 1
+
+
+def test_methods_draw_independently_of_each_other(tmp_path: Path) -> None:
+    one_interval = make_set(tmp_path, {"cat": 300}, easy=40)  # nearly all difficulties are 0: both draw from all images
+    drawn = [set(names(run(pool=one_interval, ipc=60, method=m, smoothing="none"))) for m in ("random", "dgs")]
+    assert len(drawn[0] & drawn[1]) < 30  # 60 from one permutation, 12 by chance

@@ -40,6 +40,7 @@ def healthy(tmp_path: Path, make_tree: MakeTree) -> Experiment:
         methods=["random", "dit_dgs", "minimax_dgs", "mgd3"],
         ipc=[5, 10],
         networks=["convnet2"],
+        draws=1,
         repeats=2,
         output=(tmp_path / "run").as_posix(),
         data=(tmp_path / "data").as_posix(),

@@ -1,4 +1,4 @@
-"""A grid of methods, IPCs, networks and seeds: each shared stage once, killed or not, on one device or two."""
+"""A grid of methods, IPCs, networks and draws: each shared stage once, killed or not, on one device or two."""
 
 import json
 import os
@@ -17,7 +17,8 @@ GRID = (
     "methods=[random, dit_dgs]",
     "ipc=[1, 2]",
     "networks=[convnet1, convnet2]",
-    "repeats=2",
+    "draws=2",
+    "repeats=1",
     "pool_multiple=3",
     "folds=2",
     "judge=null",
@@ -55,11 +56,12 @@ def one_device(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str
 def test_every_cell_is_trained_and_every_shared_stage_run_once(one_device: tuple[Path, list[str]]) -> None:
     output, begun = one_device
     kinds = Counter(name.split("/")[0] for name in begun)
-    once = {"data", "latents", "pretrain", "pools", "report"}
+    once = {"data", "latents", "pretrain", "report"}
     assert {kind: kinds[kind] for kind in once} == dict.fromkeys(once, 1)
-    assert (kinds["estimator"], kinds["scores"], kinds["distilled"], kinds["evaluation"]) == (2, 2, 4, 16)
-    cells = {(row["method"], row["ipc"], row["network"], row["repeats"]) for row in rows(output)}
-    assert cells == {(m, i, n, 2) for m in ("random", "dit_dgs") for i in (1, 2) for n in ("convnet1", "convnet2")}
+    assert (kinds["estimator"], kinds["pools"], kinds["scores"]) == (2, 2, 3)  # pools and their scores: two draws
+    assert (kinds["distilled"], kinds["evaluation"]) == (8, 16)
+    cells = {(row["method"], row["ipc"], row["network"], row["sets"], row["trainings"]) for row in rows(output)}
+    assert cells == {(m, i, n, 2, 2) for m in ("random", "dit_dgs") for i in (1, 2) for n in ("convnet1", "convnet2")}
 
 
 def test_two_devices_and_a_kill_give_the_numbers_of_one(one_device: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ from dgs_lightning.experiment import stage as stage_module
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment, load_experiment
 from dgs_lightning.experiment.stage import Given, Stage, one_of_each_kind, stage_keys
+from dgs_lightning.runs.layout import Training
+from dgs_lightning.runs.methods import METHODS, MadeBy, Method, Use, register
+from dgs_lightning.seeding import draw_and_repeat, draw_seed
 
 SMALL = Experiment(
     title="small",
     methods=["random", "dit", "dit_dgs", "minimax_dgs", "full"],
     ipc=[10, 20],
     networks=["convnet2"],
+    draws=1,
     repeats=2,
     output="runs/small",
     data="digits",
@@ -290,5 +294,63 @@ def test_rows_with_the_same_centres_share_the_stage_that_computes_them() -> None
 
 
 def test_a_setting_that_no_stage_of_a_method_takes_is_refused() -> None:
-    with pytest.raises(InputError, match=r"dag: found 'strength', expected one of seed, smoothing, .*stop_timestep"):
+    with pytest.raises(InputError, match=r"dag: found 'strength', expected one of smoothing, .*stop_timestep"):
         stages(replace(SMALL, ipc=10, methods=["dag"], dag={"strength": 2}))
+
+
+DRAWN = replace(SMALL, methods=["random", "kcenter", "dit", "dit_dgs", "mgd3", "full"], ipc=10, draws=3, repeats=2)
+
+
+def test_each_draw_has_its_own_pool_centres_and_set_and_shares_models_and_scores_of_the_originals() -> None:
+    by_name = {stage.name: stage for stage in stages(DRAWN)}
+    for kind in ("pools/dit", "scores/dit", "distilled/dit_dgs-ipc10", "distilled/random-ipc10", "centers/mgd3-ipc10"):
+        assert {kind, f"{kind}-draw1", f"{kind}-draw2"} == {name for name in by_name if name.startswith(kind)}
+    for shared in ("latents", "pretrain", "scores/original", "distilled/kcenter-ipc10"):
+        assert [name for name in by_name if name.startswith(shared)] == [shared]
+    second = by_name["distilled/dit_dgs-ipc10-draw1"]
+    assert {"pools/dit-draw1", "scores/dit-draw1", "scores/original"} <= {needed.name for needed in second.needs}
+
+
+def test_the_seeds_of_a_draw_are_named_and_those_of_the_first_are_the_runs() -> None:
+    by_name = {stage.name: stage for stage in stages(replace(DRAWN, seed=7))}
+    for draw, suffix in enumerate(("", "-draw1", "-draw2")):
+        assert by_name[f"pools/dit{suffix}"].config["data"]["init_args"]["seed"] == draw_seed(7, draw)
+        assert by_name[f"centers/mgd3-ipc10{suffix}"].config["seed"] == draw_seed(7, draw)
+        assert by_name[f"distilled/random-ipc10{suffix}"].config["seed"] == draw_seed(7, draw)
+    assert draw_seed(7, 0) == 7
+    assert by_name["pretrain"].config["model"]["init_args"]["seed"] == 7
+
+
+def test_every_method_has_draws_times_repeats_trainings_with_the_same_seeds() -> None:
+    trainings = [Training.parse(name) for name in (s.name for s in stages(DRAWN)) if name.startswith("evaluation/")]
+    seeds = {0, 1, 1000, 1001, 2000, 2001}
+    for row in DRAWN.methods:
+        assert {training.seed for training in trainings if training.trained_on.row == row} == seeds
+    sets = {row: {t.trained_on for t in trainings if t.trained_on.row == row} for row in DRAWN.methods}
+    assert {row: len(names) for row, names in sets.items()} == {
+        **dict.fromkeys(DRAWN.methods, 3),
+        "kcenter": 1,
+        "full": 1,
+    }
+    assert all(draw_and_repeat(0, t.seed)[0] == t.trained_on.draw for t in trainings if len(sets[t.trained_on.row]) > 1)
+
+
+def test_draws_on_a_given_pool_select_anew_from_the_one_pool() -> None:
+    experiment = replace(DRAWN, methods=["pool", "pool_dgs"], pool="photos", estimator="timm:resnet18", networks=[])
+    names = [stage.name for stage in stages(experiment)]
+    assert [name for name in names if name.startswith("scores/pool")] == ["scores/pool"]
+    assert [name for name in names if name.startswith("distilled/pool-")] == ["distilled/pool-ipc10"]
+    assert sum(name.startswith("distilled/pool_dgs-") for name in names) == 3
+
+
+def test_a_stage_without_the_seed_of_a_draw_is_made_once_and_what_follows_a_drawn_stage_for_each_draw() -> None:
+    plain = MadeBy("crops", "select", settings={"pool": Use("train"), "method": "all"})
+    drawn = replace(plain, name="mixed", settings={"pool": Use("previous"), "method": "random", "seed": Use("seed")})
+    after = replace(plain, name="refined", settings={"pool": Use("previous"), "method": "all"})
+    register(Method("chain", "Chain", "#000000", "all", stages=(plain, drawn, after)))
+    try:
+        names = {stage.name for stage in stages(replace(DRAWN, methods=["chain"], draws=2, networks=[]))}
+    finally:
+        del METHODS["chain"]
+    assert {"crops", "mixed", "mixed-draw1", "refined", "refined-draw1"} <= names
+    assert "crops-draw1" not in names

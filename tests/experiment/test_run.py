@@ -22,6 +22,7 @@ TINY = (
     "ipc=2",
     "pool_multiple=3",
     "folds=2",
+    "draws=1",
     "repeats=1",
     "methods=[random, ccs, dgs_ori, dit, dit_dgs, minimax_dgs, dag, full]",
     "pretrain.trainer.max_steps=40",

@@ -29,6 +29,7 @@ TINY = (
     "ipc=2",
     "pool_multiple=3",
     "folds=2",
+    "draws=1",
     "repeats=1",
     "methods=[minimax_dgs, dag]",
     "judge=null",

@@ -23,6 +23,7 @@ from dgs_lightning.reporting.figures import (
     sampling_histograms,
 )
 from dgs_lightning.reporting.pictures import ScoredImage, class_samples, difficulty_grid, original_against_distilled
+from dgs_lightning.reporting.published import Score
 from dgs_lightning.reporting.style import save
 
 EASY = np.array([5, 3, 1, 1, 0, 0, 0, 0, 0, 0])
@@ -118,7 +119,7 @@ def test_difficulty_figures_have_as_many_intervals_as_the_selection() -> None:
 
 
 def test_accuracy_bars_tell_mean_deviation_and_the_papers_value() -> None:
-    bars = [Bar("dit", "DiT", [60.0, 62.0], 59.0), Bar("dag", "DAG", [70.0])]
+    bars = [Bar("dit", "DiT", [60.0, 62.0], Score(61.0, 1.41), 59.0), Bar("dag", "DAG", [70.0], Score(70.0, None))]
     figure = accuracy_bars({"ConvNet-6, IPC 10": bars, "ResNet-18, IPC 10": bars[:1]})
     left = figure.axes[0]
     assert [text.get_text() for text in left.texts] == ["61.0 ± 1.4", "70.0"]
@@ -147,7 +148,7 @@ def test_names_that_look_like_mathematics_are_drawn_as_text(tmp_path: Path) -> N
     stages = SamplingStages(*[Histogram(EASY, 0.1)] * 4)
     image = ScoredImage(Image.new("L", (8, 8)), 0.5)
     for figure in (
-        accuracy_bars({name: [Bar("dit", name, [60.0])]}),
+        accuracy_bars({name: [Bar("dit", name, [60.0], Score(60.0, None))]}),
         difficulty_by_set(scores, {name: ("dit", scores)}),
         difficulty_densities({"a": scores}, {"a": scores}, name, {"a": name}),
         guided_trajectories(np.zeros((2, 2)), [Paths(name, "dit", np.zeros((1, 2, 2)), None)]),

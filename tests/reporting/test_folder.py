@@ -34,7 +34,7 @@ def test_evaluations_are_read_with_row_ipc_network_and_seed(finished_run: Path) 
     found = read_run(finished_run).evaluations
     assert len(found) == 10
     dit = [e for e in found if e.row == "dit"]
-    assert [(e.ipc, e.network, e.seed, e.accuracy_last, e.accuracy_best) for e in dit] == [
+    assert [(e.ipc, e.network, e.training.seed, e.accuracy_last, e.accuracy_best) for e in dit] == [
         (4, "convnet3", 5, 0.6, 0.61),
         (4, "convnet3", 6, 0.62, 0.63),
     ]
@@ -46,7 +46,7 @@ def test_results_that_the_settings_no_longer_ask_for_are_left_out(run_folder: Pa
     settings |= {"methods": ["dit", "random"], "repeats": 1}
     (run_folder / "experiment.yaml").write_text(yaml.safe_dump(settings))
     run = read_run(run_folder)
-    assert [(e.row, e.seed) for e in run.evaluations] == [("dit", 5), ("random", 5)]
+    assert [(e.row, e.training.seed) for e in run.evaluations] == [("dit", 5), ("random", 5)]
     assert run.distilled == [SetName("dit", 4), SetName("random", 4)]
 
 

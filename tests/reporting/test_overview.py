@@ -3,8 +3,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dgs_lightning.reporting.folder import Cost, read_run
+from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.overview import costs_grid, overview, overview_markdown, results_grid, to_terminal
+from dgs_lightning.reporting.records import Cost
 from dgs_lightning.reporting.summary import summarize
 
 
@@ -27,7 +28,7 @@ def test_markdown_tells_rows_comparison_legibility_and_what_is_unfinished(run_fo
     run = read_run(run_folder)
     text = overview_markdown(overview(run, summarize(run)))
     assert text.startswith("# Three digits\n\n**Not finished:** finetune.")
-    assert "| DiT + DGS (Ground) | 4 | ConvNet-3 | 2 | 67.0 ± 1.4 | 66.0 ± 1.4 | 53.3 to 78.7 |" in text
+    assert "| DiT + DGS (Ground) | 4 | ConvNet-3 | 1 | 2 | 67.0 ± 1.4 | 66.0 ± 1.4 | 53.3 to 78.7 |" in text
     assert "| DiT + DGS | DiT | 4 | ConvNet-3 | +10.0 | +10.0 to +10.0 | 2 of 2 |" in text
     assert "Pool images whose class an independent classifier recognizes: DiT " in text
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from dgs_lightning.reporting.folder import read_run
+from dgs_lightning.reporting.notes import comparison_notes, result_notes
 from dgs_lightning.reporting.summary import distribution_distance, paired_comparisons, summarize, summary_rows
 
 
@@ -19,12 +21,12 @@ def test_the_distance_is_the_mean_over_classes_of_the_shift_in_difficulty() -> N
 
 def test_rows_have_mean_and_sample_deviation_over_the_repeats(finished_run: Path) -> None:
     rows = summary_rows(read_run(finished_run))
-    assert [(row["method"], row["ipc"], row["repeats"]) for row in rows] == [
-        ("random", 4, 2),
-        ("dit", 4, 2),
-        ("dit_dgs", 4, 2),
-        ("flat", 4, 2),
-        ("full", None, 2),
+    assert [(row["method"], row["ipc"], row["sets"], row["trainings"]) for row in rows] == [
+        ("random", 4, 1, 2),
+        ("dit", 4, 1, 2),
+        ("dit_dgs", 4, 1, 2),
+        ("flat", 4, 1, 2),
+        ("full", None, 1, 2),
     ]
     assert rows[1]["accuracy_last_mean"] == pytest.approx(0.61)
     assert rows[1]["accuracy_last_std"] == pytest.approx(0.02 / math.sqrt(2))
@@ -37,8 +39,8 @@ def test_one_repeat_has_no_deviation_and_an_untrained_set_no_accuracy(run_folder
     shutil.rmtree(run_folder / "evaluation" / "random-ipc4")
     rows = {row["method"]: row for row in summary_rows(read_run(run_folder))}
     dit, random = rows["dit"], rows["random"]
-    assert (dit["repeats"], dit["accuracy_last_mean"], dit["accuracy_last_std"]) == (1, 0.6, None)
-    assert (random["network"], random["repeats"], random["accuracy_best_mean"]) == (None, 0, None)
+    assert (dit["trainings"], dit["accuracy_last_mean"], dit["accuracy_last_std"]) == (1, 0.6, None)
+    assert (random["network"], random["trainings"], random["accuracy_best_mean"]) == (None, 0, None)
     assert random["mean_difficulty"] is not None
 
 
@@ -48,8 +50,15 @@ def test_the_summary_has_its_published_form(finished_run: Path) -> None:
     assert (summary["experiment"], summary["seed"]) == ("three-digits", 5)
     assert sorted(summary["rows"][0]) == sorted(
         [
-            *("method", "ipc", "network", "repeats", "accuracy_last_mean", "accuracy_last_std"),
-            *("accuracy_best_mean", "accuracy_best_std", "mean_difficulty", "distribution_distance"),
+            *("method", "ipc", "network", "sets", "trainings", "accuracy_last_mean", "accuracy_last_std"),
+            *(
+                "accuracy_last_interval",
+                "training_share",
+                "accuracy_best_mean",
+                "accuracy_best_std",
+                "mean_difficulty",
+                "distribution_distance",
+            ),
         ]
     )
     assert summary["seconds"]["pools/dit"] == 6.0
@@ -70,3 +79,72 @@ def test_guidance_is_compared_with_its_counterpart_seed_by_seed(finished_run: Pa
     comparison = comparisons["dit_dgs", "dit", 4, "convnet3"]
     assert comparison.difference.mean == pytest.approx(10)
     assert comparison.wins == 2
+
+
+def with_two_draws(folder: Path) -> Path:
+    """The run with a second draw of Random and DiT, and with the trainings of two draws on the full data set."""
+    settings = yaml.safe_load((folder / "experiment.yaml").read_text())
+    (folder / "experiment.yaml").write_text(yaml.safe_dump({**settings, "draws": 2}))
+    for row, accuracy in {
+        "random-ipc4-draw1": 0.7,
+        "dit-ipc4-draw1": 0.6,
+        "dit_dgs-ipc4-draw1": 0.8,
+        "full": 0.8,
+    }.items():
+        for repeat in (0, 1):
+            path = folder / "evaluation" / row / "convnet3" / f"seed{1005 + repeat}" / "result.json"
+            path.parent.mkdir(parents=True)
+            last = accuracy + 0.02 * repeat
+            path.write_text(json.dumps({"accuracy_last": last, "accuracy_best": last}))
+    shutil.copytree(folder / "distilled" / "random-ipc4", folder / "distilled" / "random-ipc4-draw1")
+    return folder
+
+
+def test_with_several_draws_the_spread_is_that_of_the_draws_and_the_share_of_training_is_known(
+    run_folder: Path,
+) -> None:
+    rows = {row["method"]: row for row in summary_rows(read_run(with_two_draws(run_folder)))}
+    random, full = rows["random"], rows["full"]
+    assert (random["sets"], random["trainings"], full["sets"], full["trainings"]) == (2, 4, 1, 4)
+    assert random["accuracy_last_mean"] == pytest.approx((0.51 + 0.71) / 2)
+    assert random["accuracy_last_std"] == pytest.approx(0.2 / math.sqrt(2))  # of the draws' means, 0.51 and 0.71
+    within, between = 0.02**2 / 2, 0.2**2 / 2
+    assert random["training_share"] == pytest.approx(within / (within + between - within / 2))
+    assert full["accuracy_last_std"] == pytest.approx(np.std([0.9, 0.92, 0.8, 0.82], ddof=1))
+    assert full["training_share"] is None
+
+
+def test_with_several_draws_methods_are_compared_draw_by_draw(run_folder: Path) -> None:
+    comparison = paired_comparisons(read_run(with_two_draws(run_folder)))["dit_dgs", "dit", 4, "convnet3"]
+    assert (comparison.difference.count, comparison.wins) == (2, 2)
+    assert comparison.difference.mean == pytest.approx((10 + 20) / 2)
+
+
+def test_draws_that_the_settings_no_longer_ask_for_are_left_out(run_folder: Path) -> None:
+    before = summary_rows(read_run(run_folder))
+    with_two_draws(run_folder)
+    settings = yaml.safe_load((run_folder / "experiment.yaml").read_text())
+    (run_folder / "experiment.yaml").write_text(yaml.safe_dump({**settings, "draws": 1}))
+    assert summary_rows(read_run(run_folder)) == before
+
+
+def notes(folder: Path, **settings: object) -> str:
+    """The notes on the results and on the comparisons."""
+    old = yaml.safe_load((folder / "experiment.yaml").read_text())
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(old | settings))
+    run = read_run(folder)
+    return " ".join([*result_notes(summarize(run), run), *comparison_notes(run)])
+
+
+def test_notes_say_what_the_spread_has_in_it(run_folder: Path) -> None:
+    one = notes(run_folder)
+    assert "one draw, so the chance of the draw is not in the spread and the interval" in one
+    assert "one draw, so the chance of the draw is not in p and the interval" in one
+    assert "DiT: the first IPC images of each class of the pool." in one
+    two = notes(with_two_draws(run_folder))
+    assert "over the sets of a row, one for each draw" in two
+    assert "All draws share the difficulty estimator" in two
+    assert "Full dataset: one set, in which chance has no part" in two
+    assert "Training noise: its estimated share" in two
+    assert "one draw" not in two
+    assert "not known how much of the spread comes from training" in notes(run_folder, repeats=1)

@@ -15,7 +15,7 @@ from dgs_lightning.reporting.album import figures_of
 from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.runs.methods import METHODS, MadeBy, Method, Use, markdown_table, register
 
-TINY = ("ipc=2", "jobs=1", "folds=2", "repeats=1", "judge=null", "methods=[random, gentle]")
+TINY = ("ipc=2", "jobs=1", "folds=2", "draws=1", "repeats=1", "judge=null", "methods=[random, gentle]")
 
 
 @pytest.fixture

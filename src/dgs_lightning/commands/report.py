@@ -10,11 +10,12 @@ from rich.console import Console
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import figures_of
-from dgs_lightning.reporting.folder import RunFolder, read_record, read_run
+from dgs_lightning.reporting.folder import RunFolder, read_run
 from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
 from dgs_lightning.reporting.overview import overview, overview_markdown, results_grid, to_terminal
 from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Accuracy, Score, Setting
+from dgs_lightning.reporting.records import read_record
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import row_score, summarize
 from dgs_lightning.reporting.tables import FORMS, build_tables
@@ -57,9 +58,9 @@ def report(
         write_text(part / layout.SUMMARY_TEXT, overview_markdown(overview(run, summary)))
         figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in figures_of(run)]
         reports.append(RunReport(run, summary, figures))
-    scores, repeats = _scores(reports, accuracy)
+    scores, measured = _scores(reports, accuracy)
     differences = "; ".join(filter(None, (run.difference_from_paper for run in opened)))
-    built = build_tables(scores, tables, accuracy, repeats, differences)
+    built = build_tables(scores, tables, accuracy, measured, differences)
     for table in built:
         for ending, write in {"md": to_markdown, "csv": to_csv, "tex": to_latex}.items():
             write_text(folder / layout.TABLES / f"{table.slug}.{ending}", write(table))
@@ -84,20 +85,21 @@ def _folder(runs: Sequence[RunFolder], output: str | None) -> Path:
 
 
 def _scores(reports: Sequence[RunReport], which: Accuracy) -> tuple[dict[Setting, Score], str]:
-    """Accuracies of all runs in percent, keyed like the paper's tables, and their numbers of repeats as text."""
+    """Accuracies of all runs in percent, keyed like the paper's tables, and what they average as text."""
     scores: dict[Setting, Score] = {}
-    repeats = set()
+    measured = dict[str, None]()
     for run, summary, _ in reports:
         rows = [(row, score) for row in summary["rows"] if (score := row_score(row, which))]
         ipcs = sorted({row["ipc"] for row, _ in rows} - {None})
         for row, score in rows:
-            repeats.add(row["repeats"])
+            several = row["sets"] > 1
+            measured[f"{row['sets']} draws" if several else f"{row['trainings']} trainings on one set"] = None
             for ipc in ipcs if row["ipc"] is None else [row["ipc"]]:  # the full data set has a cell at every IPC
                 setting = run.setting(row["method"], ipc, row["network"])
                 if setting in scores:
                     _log.warning("%s: an earlier run has %s, too; the tables show this run's", run.name, setting)
                 scores[setting] = score
-    return scores, " or ".join(map(str, sorted(repeats)))
+    return scores, " or ".join(measured)
 
 
 def print_summary(folder: str | Path) -> None:

@@ -138,7 +138,7 @@ class Selection(SelectionSettings):
         selected: list[ImageRecord] = []
         classes: dict[str, Any] = {}
         for label, records in pool.items():
-            size, rng = min(self.ipc, len(records)), default_rng(named_seed("select", self.seed, label))
+            size, rng = min(self.ipc, len(records)), self._rng(label)
             if self.method == "dgs":
                 chosen, classes[label] = self._by_difficulty(records, difficulties(original[label]), size, rng)
             else:
@@ -149,6 +149,10 @@ class Selection(SelectionSettings):
         parts = {"original": chain(*original.values()), "pool": chain(*pool.values()), "distilled": selected}
         scored = {part: [r.difficulty for r in records if r.difficulty is not None] for part, records in parts.items()}
         return Selected(selected, {**report, "classes": classes}, scored)
+
+    def _rng(self, label: str) -> Generator:
+        """Source of a class's draws. Its name has the method, so that two methods draw independently."""
+        return default_rng(named_seed("select", self.seed, self.method, label))
 
     def _check_classes(self, pool: Classes, original: Classes) -> None:
         """Check that the pool has the classes of the originals, and enough images of each."""

@@ -57,6 +57,13 @@ def with_callback_settings(section: Settings, kind: str, **settings: Any) -> Set
     return {**section, "trainer": {**trainer, "callbacks": callbacks}}
 
 
+def classification(section: Settings) -> Settings:
+    """A section that trains a classifier: for the published length, unless it says otherwise."""
+    published: Settings = {"trainer": {"max_epochs": -1}}
+    callbacks = ("PublishedLength", "ResultWriter")
+    return merge(published, with_classes("ClassificationTask", "ImageDataModule", section, *callbacks))
+
+
 def _check_shape(settings: Settings, above: str, names: Sequence[str], shape: type = dict) -> None:
     """Check that parts of a section can be combined with this run's own settings.
 

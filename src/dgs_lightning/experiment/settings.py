@@ -11,6 +11,7 @@ from dgs_lightning.commands.arguments import short_message
 from dgs_lightning.configs import find_config, load_config, merge
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.runs.methods import METHODS
+from dgs_lightning.seeding import REPEATS
 
 Settings = dict[str, Any]
 
@@ -34,7 +35,10 @@ class Experiment:
         classes: Name of a class list (``imagewoof``, ...) that the data are checked against.
         networks: Downstream networks that are trained on each distilled set; none: nothing is trained.
         seed: Seed of everything; image ``i`` of a class has a seed of its own derived from it.
-        repeats: Training runs for each distilled set and network.
+        draws: Independent image pools and distilled sets of each method in which chance has a part. The estimator, the
+            latents, the DiT and the scores of the originals are the same for all draws.
+        repeats: Downstream trainings for each distilled set and network. A method without chance in its set has draws
+            x repeats trainings on one set.
         variants: Rows that differ from a method in some settings: name to ``{method: ..., CHANGES}``, where the changes
             are to ``select``, ``mgd3``, ``dag``, ``pool_multiple`` or ``validation``.
         validation: What is evaluated on: ``all`` validation images, or those that ``dgs select`` takes by the shipped
@@ -78,7 +82,8 @@ class Experiment:
     classes: str | None = None
     networks: list[str] = field(default_factory=list)
     seed: Annotated[int, Between(0, 4294967295)] = 0
-    repeats: Annotated[int, Between(1, 1000)] = 3
+    draws: Annotated[int, Between(1, 1000)] = 3
+    repeats: Annotated[int, Between(1, REPEATS)] = 1
     variants: dict[str, Settings] = field(default_factory=dict)
     validation: str = "all"
     pool_multiple: Annotated[int, Between(1, 1000)] = 5

@@ -68,6 +68,11 @@ class Stage:
         return found
 
 
+def within(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or lies in it."""
+    return path == folder or path.startswith(f"{folder}/")
+
+
 def replaced(content: Any, path: Callable[[InRun | Given], Any]) -> Any:  # noqa: ANN401
     """Settings with each of their paths replaced by what a function makes of it."""
     if isinstance(content, InRun | Given):

@@ -11,11 +11,12 @@ from sklearn.decomposition import PCA
 
 from dgs_lightning.data.images import load_image
 from dgs_lightning.reporting import figures, pictures
-from dgs_lightning.reporting.folder import Evaluation, RunFolder
+from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.names import show
 from dgs_lightning.reporting.pictures import ScoredImage
 from dgs_lightning.reporting.published import Setting, first_published
-from dgs_lightning.reporting.summary import trainings
+from dgs_lightning.reporting.records import Evaluation
+from dgs_lightning.reporting.summary import row_accuracies, row_score, trainings
 from dgs_lightning.reporting.trajectories import Trajectories, class_latents, read_trajectories
 from dgs_lightning.runs.layout import LATENTS, ORIGINAL, SetName
 from dgs_lightning.runs.methods import METHODS
@@ -59,8 +60,9 @@ def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
     }
     if panels:
         caption = (
-            "A bar shows the best accuracy of a method on the validation set, averaged over the repeats. The line is "
-            "the sample standard deviation, and each circle is one repeat."
+            "A bar shows the best accuracy of a method on the validation set, averaged over its trainings. The line is "
+            "the sample standard deviation over the draws, or over the trainings if a row has one set. A circle is one "
+            "training."
         )
         if any(bar.paper is not None for bars in panels.values() for bar in bars):
             difference = f". The settings differ: {run.difference_from_paper}" if run.difference_from_paper else ""
@@ -71,7 +73,9 @@ def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
 def _bar(run: RunFolder, setting: Setting, row: str, evaluations: Sequence[Evaluation]) -> figures.Bar:
     paper = first_published(setting)
     values = [100 * evaluation.accuracy_best for evaluation in evaluations]
-    return figures.Bar(setting.method, run.show(row), values, paper.mean if paper else None)
+    score = row_score(row_accuracies(evaluations), "best")
+    assert score is not None  # there is a training
+    return figures.Bar(setting.method, run.show(row), values, score, paper.mean if paper else None)
 
 
 def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:

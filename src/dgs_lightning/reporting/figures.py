@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from dgs_lightning.reporting.published import Score
-from dgs_lightning.reporting.statistics import summarize_repeats
 from dgs_lightning.reporting.style import (
     CLOUD,
     DISTILLED,
@@ -212,17 +211,18 @@ def _panels(figure: Figure, count: int, rows: int, columns: int, sharey: bool = 
 
 
 class Bar(NamedTuple):
-    """Accuracy of one method: its repeats, in percent, and the paper's mean if there is one."""
+    """Accuracy of one method in percent: its trainings, their mean and spread, and the paper's mean if there is one."""
 
     method: str
     name: str
     values: Sequence[float]
+    score: Score
     paper: float | None = None
 
 
 @styled
 def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
-    """Mean accuracy of each method and its standard deviation; circles are repeats, a diamond is the paper's mean.
+    """Mean accuracy of each method and its standard deviation; circles are trainings, a diamond is the paper's mean.
 
     Each panel has bars and a title, such as ``ConvNet-6, IPC 10``.
     """
@@ -240,15 +240,14 @@ def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
 
 def _bar_panel(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
     for y, bar in enumerate(bars):
-        repeats = summarize_repeats(bar.values)
-        mean, std = repeats.mean, repeats.sample_std
+        mean, std = bar.score
         axes.barh(y, mean, height=0.72, color=method_color(bar.method))
         axes.errorbar(mean, y, xerr=std, color=INK, lw=2)
         axes.plot(bar.values, [y] * len(bar.values), "o", ms=3.4, mfc="white", mec=INK, mew=0.7)
         if bar.paper is not None:
             axes.plot(bar.paper, y, "D", ms=4.5, mfc=TARGET, mec="white", mew=0.7)
         right = max([*bar.values, bar.paper or 0, mean + (std or 0)]) + 1.5
-        axes.text(right, y, str(Score(mean, std)), va="center", fontsize=8)
+        axes.text(right, y, str(bar.score), va="center", fontsize=8)
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set(xlim=(0, 118), xlabel="top-1 accuracy, %", title=title)

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,43 +15,19 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json
 from dgs_lightning.reporting.names import show_row, split_variant, table_order
 from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
+from dgs_lightning.reporting.records import REMEDY, Cost, Evaluation, read_evaluation, read_record
 from dgs_lightning.runs import layout
-from dgs_lightning.runs.layout import SetName, Training
+from dgs_lightning.runs.layout import SetName
 from dgs_lightning.runs.records import DONE
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
 Listing = Mapping[str, list[tuple[str, float | None]]]  # label -> file names and difficulties, from easy to hard
-_KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "repeats": int, "variants": dict}
+_KINDS = {"methods": list, "networks": list, "ipc": int | list, "seed": int, "variants": dict} | {
+    name: int for name in ("draws", "repeats")
+}
 _PARTS = (layout.STAGES, layout.EVALUATION, layout.DISTILLED, layout.POOLS, layout.SCORES)
-_REMEDY = "Delete it, and run the experiment again"
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """One network trained on one set: ``evaluation/ROW-ipcN/NETWORK/seedK/result.json``.
-
-    ``ipc`` is None for the full data set. Accuracies are in ``[0, 1]``.
-    """
-
-    row: str
-    ipc: int | None
-    network: str
-    seed: int
-    accuracy_last: float
-    accuracy_best: float
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Time and device of a finished stage, and the number of images that it wrote or scored, if any."""
-
-    stage: str
-    seconds: float
-    images: int | None
-    device: str | None
 
 
 class RunFolder:
@@ -105,27 +80,38 @@ class RunFolder:
             InputError: If a result is broken.
         """
         paths = sorted(self.folder.glob(f"{layout.EVALUATION}/**/seed*/{layout.RESULT}"))
-        found = [_evaluation(path, path.parent.relative_to(self.folder).as_posix()) for path in paths]
-        networks, repeats = self.settings.get("networks"), self.settings.get("repeats")
+        found = [read_evaluation(path, self.folder, self.seed) for path in paths]
+        networks = self.settings.get("networks")
         return [
             e
             for e in found
             if self._has_row(e.row, e.ipc)
             and (networks is None or e.network in networks)
-            and (repeats is None or 0 <= e.seed - self.seed < repeats)
+            and e.training.protocol == layout.PROTOCOL
+            and self._asks_for("draws", e.draw)
+            and self._asks_for("repeats", e.repeat)
         ]
+
+    def _asks_for(self, setting: str, number: int) -> bool:
+        """Whether the settings ask for the draw or repeat with a number, from 0."""
+        count = self.settings.get(setting)
+        return number >= 0 and (count is None or number < count)
 
     @property
     def distilled(self) -> list[SetName]:
-        """The distilled sets that the settings ask for."""
+        """The distilled sets that the settings ask for, of all draws."""
         names = map(SetName.parse, self._folders(layout.DISTILLED))
-        return [name for name in names if self._has_row(name.row, name.ipc)]
+        return [name for name in names if self._has_row(name.row, name.ipc) and self._asks_for("draws", name.draw)]
 
     @property
     def distilled_by_ipc(self) -> list[SetName]:
-        """The distilled sets that have an IPC, in the order of the tables."""
-        sets = [name for name in self.distilled if name.ipc is not None]
+        """The distilled sets of the first draw that have an IPC, in the order of the tables."""
+        sets = [name for name in self.distilled if name.ipc is not None and name.draw == 0]
         return sorted(sets, key=lambda name: (name.ipc, table_order("method", self.method(name.row)), name))
+
+    def sets(self, row: str, ipc: int) -> list[SetName]:
+        """The distilled sets of a row, one for each draw."""
+        return [name for name in self.distilled if (name.row, name.ipc) == (row, ipc)]
 
     def _has_row(self, row: str, ipc: int | None) -> bool:
         """Whether the settings ask for a row; without settings, every row that exists is shown."""
@@ -135,8 +121,9 @@ class RunFolder:
 
     @property
     def pools(self) -> list[str]:
-        """Names of the image pools, with a pool that was made outside of this run."""
-        return self._folders(layout.POOLS) + [layout.GIVEN_POOL] * (self.scores_folder(layout.GIVEN_POOL) is not None)
+        """Names of the image pools of the first draw, with a pool that was made outside of this run."""
+        own = list(filter(layout.is_first_draw, self._folders(layout.POOLS)))
+        return own + [layout.GIVEN_POOL] * (self.scores_folder(layout.GIVEN_POOL) is not None)
 
     @cached_property
     def costs(self) -> list[Cost]:
@@ -167,8 +154,7 @@ class RunFolder:
     def difference_from_paper(self) -> str:
         """How a run on one of the paper's data sets differs from the paper; empty if it does not, or on other data."""
         published = {setting.dataset for table in PUBLISHED.values() for setting in table}
-        trained = (Training(SetName(e.row, e.ipc), e.network, e.seed) for e in self.evaluations)
-        configs = (self.folder / layout.stage_settings(str(training)) for training in trained)
+        configs = (self.folder / layout.stage_settings(str(e.training)) for e in self.evaluations)
         config = next((path for path in configs if path.is_file()), None)
         if config is None or self.dataset not in published:
             return ""
@@ -279,18 +265,8 @@ def read_run(folder: str | Path) -> RunFolder:
     for name, kind in _KINDS.items():
         value = settings.get(name)
         if value is not None and not isinstance(value, kind):
-            raise InputError.broken(path, f"{name} is {value!r}", "what 'dgs run' wrote", _REMEDY)
+            raise InputError.broken(path, f"{name} is {value!r}", "what 'dgs run' wrote", REMEDY)
     return RunFolder(folder, settings)
-
-
-def _evaluation(path: Path, folder: str) -> Evaluation:
-    result = read_record(path)
-    try:
-        (row, ipc, _), network, seed, _ = Training.parse(folder)
-        return Evaluation(row, ipc, network, seed, float(result["accuracy_last"]), float(result["accuracy_best"]))
-    except (KeyError, TypeError, ValueError) as error:
-        expected = "accuracy_last and accuracy_best as numbers, in a folder seedK"
-        raise InputError.broken(path, f"no usable {error}", expected, _REMEDY) from None
 
 
 def _read_records(images: Path) -> list[ImageRecord]:
@@ -304,11 +280,6 @@ def _by_difficulty(records: Iterable[ImageRecord]) -> Listing:
     for images in by_label.values():
         images.sort(key=lambda image: (image[1] is None, image[1] or 0, image[0]))
     return dict(sorted(by_label.items()))
-
-
-def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A JSON object that a run wrote; ``default`` without that file. Other files raise an InputError."""
-    return read_json(path, "a record of the run", _REMEDY, default)
 
 
 def _length(config: Mapping[str, Any]) -> str | None:

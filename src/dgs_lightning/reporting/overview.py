@@ -1,29 +1,23 @@
 """A run's summary as text, for Markdown, the page and the terminal."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
-from dgs_lightning.reporting.folder import Cost, RunFolder
+from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.formats import Grid, markdown_table
 from dgs_lightning.reporting.names import show
-from dgs_lightning.reporting.statistics import Repeats
+from dgs_lightning.reporting.notes import comparison_notes, result_notes
+from dgs_lightning.reporting.records import Cost
 from dgs_lightning.reporting.summary import paired_comparisons, row_score
 
-NOTE = (
-    "Best and Last are top-1 accuracies on the validation set, in %: Best is from a training's best evaluation, as the "
-    "literature reports it, and Last is from its end. Both are mean ± sample standard deviation over the runs. The "
-    "interval is that of the mean of Last. Difficulty is the mean over the set. Distance is the Wasserstein-1 distance "
-    "between the difficulties of the set and of the original images, averaged over the classes."
-)
-COMPARISON_NOTE = "Difference of the Last accuracies on the same seeds, in percentage points; p is of a paired t-test."
 INTERVAL = "95 % interval"
-HEADINGS = ("Method", "IPC", "Network", "Runs", "Best", "Last", INTERVAL, "Difficulty", "Distance")
-COMPARISON_HEADINGS = ("With", "Without", "IPC", "Network", "Difference", INTERVAL, "Seeds won", "p")
+COMPARISON_HEADINGS = ("With", "Without", "IPC", "Network", "Difference", INTERVAL, "Pairs won", "p")
 COST_HEADINGS = ("Stage", "Seconds", "Images", "Images a second", "Device")
+WIDE = (INTERVAL, "Training noise", "Sets", "Trainings")  # columns that a terminal has no room for
 _ADDED_UP = ("evaluation", "estimator")  # kinds of stages that a run repeats many times
 
 
@@ -53,25 +47,33 @@ def overview(run: RunFolder, summary: Mapping[str, Any]) -> Overview:
     )
 
 
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "" if value is None else format(value, form)
+
+
+COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {  # heading -> text of a row of the summary
+    "IPC": lambda row: "all" if row["ipc"] is None else str(row["ipc"]),
+    "Network": lambda row: show("network", row["network"] or ""),
+    "Sets": lambda row: str(row["sets"] or ""),
+    "Trainings": lambda row: str(row["trainings"] or ""),
+    "Best": lambda row: str(row_score(row, "best") or ""),
+    "Last": lambda row: str(row_score(row, "last") or ""),
+    INTERVAL: lambda row: " to ".join(_number(100 * end, ".1f") for end in row["accuracy_last_interval"] or ()),
+    "Training noise": lambda row: _number(row["training_share"], ".0%"),
+    "Difficulty": lambda row: _number(row["mean_difficulty"]),
+    "Distance": lambda row: _number(row["distribution_distance"]),
+}
+
+
 def results_grid(summary: Mapping[str, Any], run: RunFolder) -> Grid:
-    """The rows of a summary."""
-    rows = []
-    for row in summary["rows"]:
-        ends = Repeats(row["repeats"], row["accuracy_last_mean"], row["accuracy_last_std"]).interval
-        numbers = (row["mean_difficulty"], row["distribution_distance"])
-        rows.append(
-            (
-                run.show(row["method"]),
-                "all" if row["ipc"] is None else str(row["ipc"]),
-                show("network", row["network"] or ""),
-                str(row["repeats"]),
-                str(row_score(row, "best") or ""),
-                str(row_score(row, "last") or ""),
-                " to ".join(f"{100 * end:.1f}" for end in ends or ()),
-                *("" if number is None else f"{number:.3f}" for number in numbers),
-            )
-        )
-    return Grid(HEADINGS, rows, 3, NOTE)
+    """The rows of a summary; columns in which all rows are empty are left out."""
+    rows = [{name: text(row) for name, text in COLUMNS.items()} for row in summary["rows"]]
+    names = [name for name in COLUMNS if any(row[name] for row in rows)]
+    texts = [
+        (run.show(of["method"]), *(row[name] for name in names)) for of, row in zip(summary["rows"], rows, strict=True)
+    ]
+    labels = 1 + sum(name in names for name in ("IPC", "Network"))
+    return Grid(("Method", *names), texts, labels, " ".join(result_notes(summary, run)))
 
 
 def _comparisons_grid(run: RunFolder) -> Grid:
@@ -90,7 +92,8 @@ def _comparisons_grid(run: RunFolder) -> Grid:
                 "" if comparison.p_value is None else f"{comparison.p_value:.2f}",
             )
         )
-    return Grid(COMPARISON_HEADINGS, rows, 4, COMPARISON_NOTE, "With and without difficulty guidance")
+    note = " ".join(comparison_notes(run))
+    return Grid(COMPARISON_HEADINGS, rows, 4, note, "With and without difficulty guidance")
 
 
 def costs_grid(costs: Iterable[Cost]) -> Grid:
@@ -124,14 +127,15 @@ def overview_markdown(shown: Overview) -> str:
 
 
 def to_terminal(grid: Grid) -> RichTable:
-    """The results for a terminal of 80 columns: without intervals, and with values that all rows share in the title."""
-    columns = [HEADINGS.index(name) for name in ("Network", "Runs")]
+    """The results for a terminal of 80 columns: with few columns, and with values that all rows share in the title."""
+    headings = grid.headings
+    columns = [p for p, name in enumerate(headings) if name in ("IPC", "Network", "Sets", "Trainings")]
     shared = [p for p in columns if len({row[p] for row in grid.rows}) == 1]
-    shown = [p for p, name in enumerate(HEADINGS) if name != INTERVAL and p not in shared]
-    title = ", ".join(f"{HEADINGS[p]}: {grid.rows[0][p]}" for p in shared)
+    shown = [p for p, name in enumerate(headings) if name not in WIDE and p not in shared]
+    title = ", ".join(f"{headings[p]}: {grid.rows[0][p]}" for p in shared)
     table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for p in shown:
-        table.add_column(HEADINGS[p], justify="left" if p < grid.labels else "right", no_wrap=p > 0)
+        table.add_column(headings[p], justify="left" if p < grid.labels else "right", no_wrap=p > 0)
     for row in grid.rows:
         table.add_row(*(row[p] for p in shown))
     return table

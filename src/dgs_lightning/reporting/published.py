@@ -41,7 +41,7 @@ class Setting(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Accuracy in percent: the mean over the repeats and their standard deviation, None for one repeat."""
+    """Accuracy in percent: a mean and a standard deviation, None for a single measurement."""
 
     mean: float
     std: float | None

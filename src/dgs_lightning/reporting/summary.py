@@ -8,11 +8,12 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 from dgs_lightning.data.cards import versions
-from dgs_lightning.reporting.folder import Difficulties, Evaluation, RunFolder
+from dgs_lightning.reporting.folder import Difficulties, RunFolder
 from dgs_lightning.reporting.names import split_variant, table_order
 from dgs_lightning.reporting.published import Accuracy, Score
-from dgs_lightning.reporting.statistics import Comparison, compare_paired, summarize_repeats
-from dgs_lightning.runs.layout import FULL, ORIGINAL, SetName
+from dgs_lightning.reporting.records import Evaluation
+from dgs_lightning.reporting.statistics import Comparison, compare_paired, summarize_draws, training_share
+from dgs_lightning.runs.layout import FULL, ORIGINAL
 from dgs_lightning.runs.methods import METHODS
 
 Trained = tuple[str, int | None, str | None]  # row, IPC and network; no network if none was trained on the set
@@ -52,39 +53,52 @@ def summary_rows(run: RunFolder) -> list[dict[str, Any]]:
 
     Returns:
         For each row ``method`` (the key of a method or the name of a variant), ``ipc`` (None for the full data set),
-        ``network`` (None, and no accuracies, if none was trained yet), ``repeats`` (number of trainings); mean and
-        sample standard deviation (None with fewer than two repeats) of the accuracy at the end of training
-        (``accuracy_last_mean``, ``accuracy_last_std``) and of the best of each training (``accuracy_best_mean``,
-        ``accuracy_best_std``), in ``[0, 1]``; ``mean_difficulty`` of the set's images and ``distribution_distance``
-        (:func:`distribution_distance`), None if they are not scored.
+        ``network`` (None, and no accuracies, if none was trained yet); ``sets``, the number of different sets, one for
+        each draw, and ``trainings``, that of trainings on all of them. Of the accuracy at the end of training
+        ``accuracy_last_mean``, ``accuracy_last_std`` and ``accuracy_last_interval``, and of the best of each training
+        ``accuracy_best_mean`` and ``accuracy_best_std``, as in
+        :func:`~dgs_lightning.reporting.statistics.summarize_draws`, in ``[0, 1]``; ``training_share`` of the spread of
+        the last accuracy (:func:`~dgs_lightning.reporting.statistics.training_share`); ``mean_difficulty`` of the
+        images and ``distribution_distance`` (:func:`distribution_distance`), both the mean over the sets. None where
+        there are too few trainings, or no scores.
     """
-    rows = []
-    for (row, ipc, network), evaluations in trainings(run).items():
-        last, last_std = _mean_and_std([evaluation.accuracy_last for evaluation in evaluations])
-        best, best_std = _mean_and_std([evaluation.accuracy_best for evaluation in evaluations])
-        difficulties = run.difficulties(FULL if ipc is None else str(SetName(row, ipc)))
-        rows.append(
-            {
-                "method": row,
-                "ipc": ipc,
-                "network": network,
-                "repeats": len(evaluations),
-                "accuracy_last_mean": last,
-                "accuracy_last_std": last_std,
-                "accuracy_best_mean": best,
-                "accuracy_best_std": best_std,
-                "mean_difficulty": float(np.concatenate([*difficulties.values()]).mean()) if difficulties else None,
-                "distribution_distance": distribution_distance(difficulties, run.difficulties(ORIGINAL)),
-            }
-        )
-    return rows
+    return [
+        {"method": row, "ipc": ipc, "network": network}
+        | row_accuracies(evaluations)
+        | _difficulties(run, [FULL] if ipc is None else [str(name) for name in run.sets(row, ipc)])
+        for (row, ipc, network), evaluations in trainings(run).items()
+    ]
 
 
-def _mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    if not values:
-        return None, None
-    repeats = summarize_repeats(values)
-    return repeats.mean, repeats.sample_std
+def row_accuracies(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """The numbers of a row that come from its trainings."""
+    sets = {e.training.trained_on for e in evaluations}
+    found: dict[str, Any] = {"sets": len(sets), "trainings": len(evaluations), "training_share": None}
+    for which in ("last", "best"):
+        by_set: dict[int, list[float]] = defaultdict(list)
+        for e in evaluations:
+            by_set[e.training.trained_on.draw].append(e.accuracy_last if which == "last" else e.accuracy_best)
+        spread = summarize_draws(by_set) if by_set else None
+        found[f"accuracy_{which}_mean"] = spread and spread.mean
+        found[f"accuracy_{which}_std"] = spread and spread.sample_std
+        if which == "last":
+            found["accuracy_last_interval"] = spread and spread.interval
+            found["training_share"] = training_share(by_set)
+    return found
+
+
+def _difficulties(run: RunFolder, names: Sequence[str]) -> dict[str, Any]:
+    """The numbers of a row that come from the scores of its sets."""
+    scored = [difficulties for name in names if (difficulties := run.difficulties(name))]
+    distances = [distribution_distance(difficulties, run.difficulties(ORIGINAL)) for difficulties in scored]
+    return {
+        "mean_difficulty": _mean([float(np.concatenate([*by_label.values()]).mean()) for by_label in scored]),
+        "distribution_distance": _mean([distance for distance in distances if distance is not None]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def distribution_distance(distilled: Difficulties, original: Difficulties) -> float | None:
@@ -94,7 +108,7 @@ def distribution_distance(distilled: Difficulties, original: Difficulties) -> fl
     """
     common = [label for label in distilled if label in original]
     distances = [wasserstein_distance(distilled[label], original[label]) for label in common]
-    return float(np.mean(distances)) if distances else None
+    return _mean(distances)
 
 
 def row_score(row: Mapping[str, Any], which: Accuracy) -> Score | None:
@@ -104,19 +118,32 @@ def row_score(row: Mapping[str, Any], which: Accuracy) -> Score | None:
 
 
 def paired_comparisons(run: RunFolder) -> dict[tuple[str, str, int, str], Comparison]:
-    """Last accuracies with difficulty guidance minus those without, seed by seed, in percentage points.
+    """Last accuracies with difficulty guidance minus those without, draw by draw, in percentage points.
 
-    There is a comparison for each pair of methods, IPC and network with a common seed.
+    There is a comparison for each pair of methods, IPC and network with a common training. The value of a draw is the
+    mean of its trainings. With one draw, the trainings are compared seed by seed.
     """
-    by_seed: dict[tuple[str, int, str], dict[int, float]] = defaultdict(dict)
-    for e in run.evaluations:
-        if e.ipc is not None:
-            by_seed[e.row, e.ipc, e.network][e.seed] = 100 * e.accuracy_last
-    pairs = [(method.key, method.compared_with) for method in METHODS.values() if method.compared_with]
+    groups = trainings(run)
     comparisons = {}
-    for first, second in pairs:
-        for _, ipc, network in sorted(key for key in by_seed if key[0] == first):
-            ours, theirs = by_seed[first, ipc, network], by_seed.get((second, ipc, network), {})
-            if ours.keys() & theirs.keys():
-                comparisons[first, second, ipc, network] = compare_paired(ours, theirs)
+    for (row, ipc, network), evaluations in groups.items():
+        base = METHODS[row].compared_with if row in METHODS else None
+        if base is not None and ipc is not None and network is not None:
+            ours, theirs = _paired(evaluations, groups.get((base, ipc, network), []))
+            if ours:
+                comparisons[row, base, ipc, network] = compare_paired(ours, theirs)
     return comparisons
+
+
+def _paired(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> tuple[dict[int, float], dict[int, float]]:
+    """Last accuracies in percent of the trainings that both have, by draw, or by repeat if there is one draw."""
+    common = {(e.draw, e.repeat) for e in first} & {(e.draw, e.repeat) for e in second}
+    several = len({draw for draw, _ in common}) > 1
+
+    def grouped(evaluations: Sequence[Evaluation]) -> dict[int, float]:
+        groups: dict[int, list[float]] = defaultdict(list)
+        for e in evaluations:
+            if (e.draw, e.repeat) in common:
+                groups[e.draw if several else e.repeat].append(100 * e.accuracy_last)
+        return {pair: float(np.mean(values)) for pair, values in groups.items()}
+
+    return grouped(first), grouped(second)

@@ -109,7 +109,7 @@ def build_tables(
     results: Mapping[Setting, Score],
     numbers: Iterable[int] | None = None,
     accuracy: Accuracy = "best",
-    repeats: str = "3",
+    measured: str = "3 trainings on one set",
     difference_from_paper: str = "",
 ) -> list[Table]:
     """Lay results out in the form of the paper's tables.
@@ -119,13 +119,13 @@ def build_tables(
         numbers: Numbers of the paper's tables. By default Table 1, and each other table that has published numbers for
             our settings or varies the same field as our results.
         accuracy: Which accuracy the scores are; the note says it.
-        repeats: How many trainings each score averages; the note says it.
+        measured: What each score averages, such as ``3 draws``; the note says it.
         difference_from_paper: How our trainings differ from the paper's; the note says it beside the paper's numbers.
 
     Returns:
         A table for each combination of the form's fixed values that we have results for.
     """
-    note = f"Top-1 accuracy in %{_ACCURACY[accuracy]}: mean ± sample standard deviation over the repeats ({repeats})."
+    note = f"Top-1 accuracy in %{_ACCURACY[accuracy]}: mean ± sample standard deviation over {measured}."
     difference = f"; the settings differ: {difference_from_paper}" if difference_from_paper else ""
     paper = f" In brackets: the paper's mean, and our mean minus the paper's{difference}."
     tables = []

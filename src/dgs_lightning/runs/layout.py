@@ -15,7 +15,8 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     evaluation/SET/[PROTOCOL/]NETWORK/seedK        downstream trainings
     summary.json, summary.md, index.html, tables, figures
 
-``SET`` is ``ROW-ipcN`` or, from the second draw on, ``ROW-ipcN-drawK``; ``full`` is the whole training set.
+``SET`` is ``ROW-ipcN`` or, from the second draw on, ``ROW-ipcN-drawK``; ``full`` is the whole training set. Pools of
+these draws end in ``-drawK``, too. ``seedK`` is the seed of a training, which follows from its draw and repeat.
 """
 
 import re
@@ -54,7 +55,7 @@ class SetName(NamedTuple):
         """Name of the set's folder, such as ``dit_dgs-ipc10``."""
         if self.ipc is None:
             return self.row
-        return f"{self.row}-ipc{self.ipc}" + (f"-draw{self.draw}" if self.draw else "")
+        return of_draw(f"{self.row}-ipc{self.ipc}", self.draw)
 
     @classmethod
     def parse(cls, name: str) -> "SetName":
@@ -94,6 +95,16 @@ class Training(NamedTuple):
         if match is None:
             raise ValueError(f"{path} is not {EVALUATION}/SET/NETWORK/seedK")
         return cls(SetName.parse(match[1]), match[3], int(match[4]), match[2] or PROTOCOL)
+
+
+def of_draw(name: str, draw: int) -> str:
+    """Name of what is made anew for each draw; that of draw 0 is the bare name."""
+    return f"{name}-draw{draw}" if draw else name
+
+
+def is_first_draw(name: str) -> bool:
+    """Whether a name, such as that of a pool, is of draw 0."""
+    return re.search(r"-draw\d+$", name) is None
 
 
 def distilled(name: SetName) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 from dgs_lightning.errors import InputError
 
 ORIGINALS, GIVEN = "originals", "given"
+RANDOM_RULES = ("random", "ccs", "dgs")  # rules of ``dgs select`` that draw at random
 _MODELS = ("dit", "minimax", "guided", "codec", "decoder")
 USES = (*_MODELS, "train", "latents", "original_scores", "labels", "ipc", "pool_images", "seed", "previous")
 
@@ -33,8 +34,9 @@ class Use:
     Args:
         name: ``train`` (training images), ``latents`` (their latent cache), ``original_scores``; ``dit`` (weights
             before fine-tuning), ``minimax`` (after it), ``guided`` (the one that the experiment guides); ``codec``,
-            ``decoder``; ``labels`` (class list), ``ipc``, ``pool_images`` (images per class of a pool), ``seed``; or
-            ``previous``, the result of the method's previous stage.
+            ``decoder``; ``labels`` (class list), ``ipc``, ``pool_images`` (images per class of a pool); ``seed`` (that
+            of the draw: a stage with it, and all stages after it, are run for each draw); or ``previous``, the result
+            of the method's previous stage.
     """
 
     name: str
@@ -76,6 +78,11 @@ class MadeBy:
     takes: tuple[str, ...] | None = None
     writer: str | None = None
     file: str = ""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the stage uses the seed of a draw."""
+        return any(isinstance(value, Use) and value.name == "seed" for value in self.settings.values())
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,11 @@ class Method:
         if self.stages or self.pool in (ORIGINALS, GIVEN):
             return self.stages
         return METHODS[self.pool].made_by
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether chance decides which images a set has. If so, each draw of an experiment has a set of its own."""
+        return bool(self.made_by) or self.rule in RANDOM_RULES
 
     @property
     def family(self) -> str:
@@ -185,8 +197,14 @@ def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = 
     computed = MadeBy(
         "centers/{set}",
         "centers",
-        settings={"latents": Use("latents"), "labels": Use("labels"), "ipc": Use("ipc"), **centers},
-        takes=("seed", *takes),
+        settings={
+            "latents": Use("latents"),
+            "labels": Use("labels"),
+            "ipc": Use("ipc"),
+            "seed": Use("seed"),
+            **centers,
+        },
+        takes=takes,
         file="centers.safetensors",
     )
     requests = {"data.init_args.images_per_class": Use("ipc"), "data.init_args.centers": Use("previous")}

@@ -1,0 +1,76 @@
+"""Sentences beside the results of a run: how its numbers are to be read, and what they do not show."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dgs_lightning.reporting.folder import RunFolder
+from dgs_lightning.runs.methods import GIVEN, METHODS, Method
+
+ACCURACIES = (
+    "Best and Last are top-1 accuracies on the validation set, in %: Best is from a training's best evaluation, as the "
+    "literature reports it, and Last is from its end."
+)
+ONE_DRAW = "There is one draw, so the chance of the draw is not in {}."
+DIFFICULTIES = (
+    "Difficulty is the mean over the images. Distance is the Wasserstein-1 distance between the difficulties of the "
+    "set and of the original images, averaged over the classes."
+)
+
+
+def result_notes(summary: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
+    """How to read the rows of a summary.
+
+    Args:
+        summary: Content of ``summary.json``.
+        run: The run.
+    """
+    trained = [row for row in summary["rows"] if row["trainings"]]
+    if trained:
+        yield ACCURACIES
+        yield from _spread_notes(trained, run)
+    if any(row["mean_difficulty"] is not None for row in summary["rows"]):
+        yield DIFFICULTIES
+    methods = {method.key: method for method in _methods(summary["rows"], run)}.values()
+    if first := _titles(method for method in methods if method.rule == "first"):
+        yield f"{first}: the first IPC images of each class of the pool."
+    if any(method.images == GIVEN for method in methods):
+        yield "The pool is one and the same for all draws; each draw selects from it anew."
+
+
+def comparison_notes(run: RunFolder) -> Iterator[str]:
+    """How to read the comparisons with and without difficulty guidance."""
+    several = len({e.draw for e in run.evaluations}) > 1
+    pairs = "the same draw, with the same seeds of training" if several else "the same seeds of training"
+    yield f"Difference of the Last accuracies of {pairs}, in percentage points; p is of a paired t-test."
+    if not several:
+        yield ONE_DRAW.format("p and the interval")
+
+
+def _spread_notes(rows: list[Mapping[str, Any]], run: RunFolder) -> Iterator[str]:
+    """What the spread and the interval of accuracies have in them."""
+    several = any(row["sets"] > 1 for row in rows)
+    if several:
+        yield (
+            "They are mean ± sample standard deviation over the sets of a row, one for each draw; the interval is that "
+            "of the mean of Last. All draws share the difficulty estimator with the scores of the originals and, where "
+            "the rows use them, the latents and the weights of the DiT."
+        )
+        if all(row["trainings"] <= row["sets"] for row in rows if row["sets"] > 1):
+            yield "Each set has one training, so it is not known how much of the spread comes from training."
+        elif any(row["training_share"] is not None for row in rows):
+            yield "Training noise: its estimated share of the variance of one training; the rest is chance of the draw."
+    else:
+        yield "They are mean ± sample standard deviation over the trainings; the interval is that of the mean of Last."
+        if any(method.by_chance for method in _methods(rows, run)):
+            yield ONE_DRAW.format("the spread and the interval")
+    if several and (fixed := _titles(m for m in _methods(rows, run) if not m.by_chance)):
+        yield f"{fixed}: one set, in which chance has no part; the spread and the interval are training noise alone."
+
+
+def _methods(rows: list[Mapping[str, Any]], run: RunFolder) -> list[Method]:
+    """The known methods of some rows."""
+    return [METHODS[key] for row in rows if (key := run.method(row["method"])) in METHODS]
+
+
+def _titles(methods: Iterator[Method]) -> str:
+    return ", ".join(dict.fromkeys(method.title for method in methods))
