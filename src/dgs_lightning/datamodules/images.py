@@ -234,9 +234,10 @@ class ImageDataModule(L.LightningDataModule):
         return None if seed is None else int(seed)
 
     def val_dataloader(self) -> BatchLoader:
-        """Batches in order, each image once, shared by the devices."""
+        """Batches in order, each image once, shared by the devices. A device without any would wait for ever."""
         rank, devices = place_of(self.trainer)
-        batches = torch.split(torch.arange(len(self.val_records)), self.hparams["val_batch_size"])[rank::devices]
+        size = min(self.hparams["val_batch_size"], max(1, len(self.val_records) // devices))
+        batches = torch.split(torch.arange(len(self.val_records)), size)[rank::devices]
         return BatchLoader(self._val, lambda: batches, self.loading.num_workers)
 
     def test_dataloader(self) -> BatchLoader:
