@@ -6,11 +6,10 @@ import pytest
 import yaml
 
 from dgs_lightning.commands.cli import check, function_arguments
-from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
+from dgs_lightning.configs import add_callbacks, expand, load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.run import main as run_experiment
-from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import load_experiment
 
 CallbacksOf = Callable[..., list[tuple[str, dict[str, Any]]]]

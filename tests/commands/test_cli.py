@@ -5,9 +5,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from jsonargparse import Namespace
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dgs_lightning import __main__
@@ -16,6 +16,8 @@ from dgs_lightning.commands.arguments import with_one_config
 from dgs_lightning.commands.cli import execute, logger_of
 from dgs_lightning.errors import InputError
 from dgs_lightning.examples import write_latents
+
+CSV = SimpleNamespace(class_path="CSVLogger")  # a logger of the user
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
@@ -155,11 +157,11 @@ def test_tensorboard_shows_a_training_under_the_name_of_its_folder_also_after_a_
         ("fit", None, None, True),  # the folder of the terminal, where Lightning numbers the trainings
         ("predict", None, "RUN", False),
         ("predict", True, "RUN", "RUN"),
-        ("predict", Namespace(class_path="CSVLogger"), "RUN", Namespace(class_path="CSVLogger")),
+        ("predict", CSV, "RUN", CSV),
     ],
 )
 def test_a_logger_that_the_user_sets_stays(command: str, logger: object, root: str | None, expected: object) -> None:
-    found = logger_of(command, Namespace(logger=logger, default_root_dir=root))
+    found = logger_of(command, SimpleNamespace(logger=logger, default_root_dir=root))
     if expected == "RUN":
         assert found.class_path == "lightning.pytorch.loggers.TensorBoardLogger"
         found = found.init_args.save_dir

@@ -8,6 +8,7 @@ from dgs_lightning.experiment import stage as stage_module
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment, load_experiment
 from dgs_lightning.experiment.stage import Given, Stage, one_of_each_kind, stage_keys
+from dgs_lightning.reporting.names import show_row
 from dgs_lightning.runs.layout import Training
 from dgs_lightning.runs.methods import METHODS, MadeBy, Method, Use, register
 from dgs_lightning.seeding import draw_and_repeat, draw_seed
@@ -190,6 +191,20 @@ def test_a_variant_shares_all_but_what_it_changes() -> None:
     assert by_name["distilled/hill-ipc10"].config["pool_images"] == 60
     assert by_name["distilled/dit_dgs-ipc10"].config["pool_images"] == 50
     assert by_name["pools/dit"].config["data"]["init_args"]["images_per_class"] == 60
+
+
+def test_the_quickstart_shows_what_smoothing_does_and_the_nearest_set_of_the_same_pool() -> None:
+    shown = ["dit_dgs", "dit_dgs-unsmoothed", "dit_transport"]
+    experiment = load_experiment("quickstart", [])
+    assert set(shown) <= set(experiment.methods)
+    configs = {stage.name: stage.config for stage in stages(replace(experiment, methods=shown, networks=[], draws=1))}
+    rows = {row: configs[f"distilled/{row}-ipc10"] for row in shown}
+    assert (rows["dit_dgs-unsmoothed"]["smoothing"], rows["dit_dgs-unsmoothed"]["shortage"]) == ("none", "nearest")
+    assert "smoothing" not in rows["dit_dgs"]
+    assert rows["dit_transport"]["method"] == "transport"
+    for name in ("pool", "pool_scores", "original", "original_scores", "seed"):
+        assert len({str(config[name]) for config in rows.values()}) == 1
+    assert show_row("dit_dgs-unsmoothed", experiment.variants) == "DiT + DGS (unsmoothed)"
 
 
 def test_a_variant_may_not_change_what_it_shares() -> None:

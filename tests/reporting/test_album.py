@@ -1,9 +1,12 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
+from dgs_lightning.commands.select import select
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
 from dgs_lightning.data.records import read_manifest
 from dgs_lightning.reporting.album import figures_of
@@ -28,6 +31,16 @@ def test_fig_7_is_of_the_easiest_and_the_hardest_class(finished_run: Path) -> No
     smoothing = next(figure for figure in figures_of(run) if figure.slug == "smoothing-dit_dgs-ipc4")
     shown = [part.get_suptitle() for part in smoothing.draw().subfigs]
     assert shown == [min(means, key=means.__getitem__), max(means, key=means.__getitem__)]
+
+
+@pytest.mark.parametrize("changes", [{"smoothing": "none"}, {"method": "transport"}])
+def test_a_set_without_smoothing_has_no_figure_of_smoothing(run_folder: Path, changes: dict[str, Any]) -> None:
+    places = {"original": "data/train", "original_scores": "scores/original", "pool_scores": "scores/dit"}
+    paths = {name: str(run_folder / place) for name, place in {**places, "pool": "pools/dit"}.items()}
+    select(str(run_folder / "distilled" / "dit_dgs-ipc4"), ipc=4, **paths, **changes)
+    shown = slugs(run_folder)
+    assert {"samples-dit_dgs-ipc4", "scores-dit_dgs-ipc4"} <= set(shown)
+    assert "smoothing-dit_dgs-ipc4" not in shown
 
 
 def test_a_run_without_results_and_scores_still_has_its_pictures(run_folder: Path) -> None:

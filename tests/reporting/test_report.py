@@ -1,4 +1,5 @@
 import csv
+import html
 import json
 import logging
 import shutil
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from dgs_lightning.commands.report import print_summary, report
+from dgs_lightning.configs import expand
 from dgs_lightning.data.records import MANIFEST
 from dgs_lightning.errors import InputError
 
@@ -61,22 +63,30 @@ def test_several_runs_share_tables_and_page_and_have_a_part_each(undrawn: Path) 
     shutil.move(
         other / "evaluation" / "minimax-ipc10" / "convnet3", other / "evaluation" / "minimax-ipc10" / "convnet6"
     )
+    shutil.rmtree(other / "stages")
     config = other / "stages" / "evaluation" / "minimax-ipc10" / "convnet6" / "seed5.yaml"
     config.parent.mkdir(parents=True)
-    config.write_text("trainer: {max_epochs: 200}\ndata: {init_args: {image_size: 64}}")
+    own = {"trainer": {"max_epochs": 200}, "data": {"init_args": {"image_size": 64}}}
+    config.write_text(yaml.safe_dump(expand({"config": "classify/published.yaml", **own})))
     page = report([str(undrawn), str(other)])
     assert page == undrawn.parent / "report" / "index.html"
     assert json.loads((page.parent / "woof" / "summary.json").read_text())["experiment"] == "woof"
     table = (page.parent / "tables" / "table1-imagewoof.md").read_text()
-    assert "62.0 ± 1.4 (34.1, +27.9)" in table
+    assert "62.0 ± 1.4 (34.1) |" in table  # no difference, since the set-up is another one
     difference = (
-        "settings differ: the paper has images of 224 x 224 pixels and epochs that follow from the IPC, "
-        "woof has images of 64 x 64 pixels and 200 epochs"
+        "the set-up of woof is not the paper's (side of the images that the classifier sees: 64 instead of 224; "
+        "length of a classifier's training: 200 epochs instead of epochs that follow from the IPC)"
     )
     assert difference in table
-    assert page.read_text().count(difference) == 3  # under the table, in the figure's caption and in its description
+    assert (
+        html.unescape(page.read_text()).count(difference) == 3
+    )  # under the table, in the figure's caption and its text
     assert "Three digits, Woof" in page.read_text()
     assert not (other / "summary.json").exists()
+    report([str(undrawn), str(other)], differences=True)
+    table = (page.parent / "tables" / "table1-imagewoof.md").read_text()
+    assert "62.0 ± 1.4 (34.1, +27.9)" in table
+    assert difference in table
 
 
 def test_a_setting_that_two_runs_have_is_said(undrawn: Path, caplog: pytest.LogCaptureFixture) -> None:

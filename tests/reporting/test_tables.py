@@ -24,6 +24,16 @@ def test_table_1_shows_the_paper_beside_ours_and_the_difference() -> None:
     assert next(cell.paper_text for cell in table.rows[0][1] if not cell.ours) == "(28.4)"
 
 
+def test_beside_another_set_up_the_papers_number_stands_without_a_difference_unless_asked() -> None:
+    results = on_imagewoof(dit=33.0)
+    table = only(build_tables(results, [1], differences="the set-up is another one"))
+    assert next(cell.paper_text for cell in table.rows[0][1] if cell.ours) == "(34.4)"
+    assert "the paper's mean; the set-up is another one." in table.note
+    table = only(build_tables(results, [1], differences="the set-up is another one", compared=True))
+    assert next(cell.paper_text for cell in table.rows[0][1] if cell.ours) == "(34.4, -1.4)"
+    assert "our mean minus the paper's; the set-up is another one." in table.note
+
+
 def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
     assert only(build_tables(on_imagewoof(dit=34.38), [1])).rows[0][1][3].paper_text == "(34.4, +0.0)"
 

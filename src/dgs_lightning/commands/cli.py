@@ -182,7 +182,7 @@ class SettingsCheck(DGSCommandLine):
         raise self.Done
 
 
-def logger_of(command: str, trainer: Namespace) -> Any:  # noqa: ANN401
+def logger_of(command: str, trainer: Any) -> Any:  # noqa: ANN401
     """Settings of the trainer's logger.
 
     Lightning's default logger would begin a new folder when a training resumes, ``lightning_logs/version_1``. In its
@@ -193,8 +193,9 @@ def logger_of(command: str, trainer: Namespace) -> Any:  # noqa: ANN401
     wanted = command != "predict" if trainer.logger is None else trainer.logger
     if wanted is not True or trainer.default_root_dir is None:
         return wanted
-    place = {"save_dir": str(trainer.default_root_dir), "name": "", "version": "", "default_hp_metric": False}
-    return Namespace(class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=Namespace(place))
+    namespace: Callable[..., Namespace] = Namespace  # jsonargparse does not type its constructor
+    place = namespace(save_dir=str(trainer.default_root_dir), name="", version="", default_hp_metric=False)
+    return namespace(class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=place)
 
 
 def named_classes(settings: Any) -> Iterator[tuple[type, Settings]]:  # noqa: ANN401

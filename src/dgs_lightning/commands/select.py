@@ -23,7 +23,8 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
 
     Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the report
     ``selection.json``: for each class the histograms of Fig. 7, the target, the selected and filled images, the
-    thresholds, and the distances from the target. TensorBoard shows the difficulties of originals, pool and set.
+    thresholds, and the distances from the target and from the originals. TensorBoard shows the difficulties of
+    originals, pool and set.
 
     Args:
         output: Folder of the distilled set, which is returned. An earlier set there is replaced.

@@ -34,6 +34,6 @@ def write_histograms(folder: Path, difficulties: Mapping[str, Iterable[float]]) 
     events.write(Event(file_version="brain.Event:2").SerializeToString())
     for tag, scores in difficulties.items():
         if (values := np.fromiter(scores, dtype=np.float64)).size:
-            events.write(Event(summary=histogram(tag, values, edges)).SerializeToString())
+            events.write(Event(summary=histogram(tag, values, edges)).SerializeToString())  # type: ignore[no-untyped-call]
     with replacing(folder / EVENTS) as partial:
         partial.write_bytes(content.getvalue())

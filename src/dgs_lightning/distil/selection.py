@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.random import Generator, default_rng
+from scipy.stats import wasserstein_distance
 
 from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
@@ -23,13 +24,15 @@ from dgs_lightning.selection.clustering import Points
 from dgs_lightning.selection.distribution import Counts, Floats, histogram, interval_of, sampling_distribution
 from dgs_lightning.selection.sampler import Shortage, select_class
 from dgs_lightning.selection.smoothing import SmoothingSettings, smoothing_settings
+from dgs_lightning.selection.transport import closest_set
 
-Method = Literal["dgs", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"]
+Method = Literal["dgs", "transport", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"]
 Smoothing = Literal["paper", "released", "none"]
 ImagesPerClass = Annotated[int, Between(1, 1_000_000_000)]
 Classes = Mapping[str, list[ImageRecord]]
 
-BY_DIFFICULTY = ("dgs", "ccs", "easy")
+BY_ORIGINALS = ("dgs", "transport")
+BY_DIFFICULTY = (*BY_ORIGINALS, "ccs", "easy")
 BY_FEATURES: Mapping[str, Callable[[Points, int], Counts]] = {
     "kcenter": coresets.k_center_greedy,
     "herding": coresets.herding,
@@ -51,8 +54,10 @@ class SelectionSettings(Group):
     """How images are selected from a pool: by difficulty (Sections 3.2 and 3.3), or by another method.
 
     Args:
-        method: ``dgs`` follows a difficulty distribution; ``random``, ``kcenter``, ``herding``, ``kmeans`` and ``ccs``
-            are coresets; ``first`` takes the first images by index, ``easy`` the easiest images, ``all`` all images.
+        method: ``dgs`` follows a difficulty distribution; ``transport`` (not in the paper) takes the images whose
+            difficulties have the least distance to those of the originals; ``random``, ``kcenter``, ``herding``,
+            ``kmeans`` and ``ccs`` are coresets; ``first`` takes the first images by index, ``easy`` the easiest images,
+            ``all`` all images.
         distribution: ``scale`` (that of the originals), ``hill``, ``ground``, ``slope``, ``cliff`` (Fig. 8), ``pool``
             (that of the pool), ``uniform`` (as even as the pool allows), or one number for each interval.
         smoothing: ``paper``, ``released`` (as in the authors' code), or ``none`` for difficulties without smoothing.
@@ -139,8 +144,9 @@ class Selection(SelectionSettings):
         classes: dict[str, Any] = {}
         for label, records in pool.items():
             size, rng = min(self.ipc, len(records)), self._rng(label)
-            if self.method == "dgs":
-                chosen, classes[label] = self._by_difficulty(records, difficulties(original[label]), size, rng)
+            if self.method in BY_ORIGINALS:
+                follow = self._by_difficulty if self.method == "dgs" else self._by_transport
+                chosen, classes[label] = follow(records, difficulties(original[label]), size, rng)
             else:
                 chosen = [records[k] for k in sorted(self._coreset(records, size, rng, features))]
                 classes[label] = {"selected": len(chosen)}
@@ -172,7 +178,7 @@ class Selection(SelectionSettings):
         if self.method not in BY_DIFFICULTY:
             return None
         estimator = require_scores([*chain(*pool.values())], Path(self.pool))
-        if self.method == "dgs" and self.original is not None:
+        if self.method in BY_ORIGINALS and self.original is not None:
             other = require_scores([*chain(*original.values())], Path(self.original))
             if other != estimator:
                 expected = f"those of {estimator}, as in the pool; scores of different estimators cannot be compared"
@@ -207,17 +213,32 @@ class Selection(SelectionSettings):
             "thresholds": {"pool": asdict(smoothed.pool_thresholds), "original": asdict(smoothed.original_thresholds)},
             "kl": found.kl,
             "wasserstein": found.wasserstein,
-            "raw": self._histograms(target, reference, scores, draw.chosen),
-            "smoothed": self._histograms(found.target, smoothed.original, smoothed.pool, draw.chosen),
+            "raw": {"target": target.tolist(), **self._account(reference, scores, draw.chosen)},
+            "smoothed": {
+                "target": found.target.tolist(),
+                **self._account(smoothed.original, smoothed.pool, draw.chosen),
+            },
         }
         extra = {k: {**records[k].extra, "smoothed": float(smoothed.pool[k])} for k in draw.chosen}
         return [replace(records[k], extra=extra[k]) for k in draw.chosen], report
 
-    def _histograms(self, target: Counts, original: Floats, pool: Floats, chosen: Counts) -> dict[str, Any]:
-        """Counts by interval, and mean, of the originals, the pool and the selected images."""
-        return {"target": target.tolist()} | {
+    def _by_transport(
+        self, records: list[ImageRecord], reference: Floats, size: int, rng: Generator
+    ) -> tuple[list[ImageRecord], dict[str, Any]]:
+        """The images of one class nearest to the originals' difficulties, and a report of these."""
+        scores = difficulties(records)
+        chosen = closest_set(scores, reference, size, rng)
+        return [records[k] for k in chosen], {"selected": size, "raw": self._account(reference, scores, chosen)}
+
+    def _account(self, original: Floats, pool: Floats, chosen: Counts) -> dict[str, Any]:
+        """Counts by interval and mean of the originals, the pool and the selected images.
+
+        ``distance`` is the Wasserstein-1 distance between the difficulties of the selected images and of the originals.
+        """
+        distilled = pool[chosen]
+        return {"distance": float(wasserstein_distance(distilled, original))} | {
             name: {"counts": histogram(scores, self.intervals).tolist(), "mean": float(scores.mean())}
-            for name, scores in (("original", original), ("pool", pool), ("distilled", pool[chosen]))
+            for name, scores in (("original", original), ("pool", pool), ("distilled", distilled))
         }
 
     def _coreset(self, records: list[ImageRecord], size: int, rng: Generator, features: Features | None) -> Counts:

@@ -5,9 +5,9 @@ from itertools import product
 from pathlib import PurePosixPath
 from typing import Any
 
-from dgs_lightning.configs import merge
+from dgs_lightning.configs import expand, merge
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.sections import classification, expand, wiring, with_classes
+from dgs_lightning.experiment.sections import classification, wiring, with_classes
 from dgs_lightning.experiment.settings import Experiment, nested, variant_of
 from dgs_lightning.experiment.shared import Place, SharedStages
 from dgs_lightning.experiment.stage import InRun, Settings, Stage, given, replaced, within

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dgs_lightning.configs import merge, remove_callbacks
+from dgs_lightning.configs import expand, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.sections import (
     classification,
-    expand,
     given_settings,
     wiring,
     with_callback_settings,
@@ -140,6 +139,8 @@ class SharedStages:
             task["cross_fit"] = self.experiment.folds
         if weights is not None:
             task["weights"] = given(weights)
+        if name == layout.GIVEN_POOL:  # as any pool, it may hold images that are hard to recognise
+            task["check_accuracy"] = False
         return self._score(name, task, images)
 
     def _score(self, name: str, task: Settings, images: Place) -> Place:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -21,6 +21,7 @@ IMAGENET_CLASSES = 1000
 TORCHVISION_WEIGHTS = "IMAGENET1K_V1"  # the paper's, of its ResNet-50
 Fold = tuple[int, int] | None  # a fold, and the number of folds
 NAMES = "torchvision:NAME, timm:NAME, or a folder of trained weights"
+ENOUGH = 50  # images that tell a classifier that knows nothing from a weak one
 PIXELS_AT_ONCE = 2**20  # of a CPU's forward pass, so that its activations stay in the cache
 
 
@@ -45,6 +46,12 @@ class Estimator(nn.Module):
     def train(self, mode: bool = True) -> "Estimator":
         """Stay in evaluation mode."""
         return super().train(False)
+
+    @torch.inference_mode()
+    def predict(self, image: Image.Image) -> str:
+        """The label that the classifier gives an RGB picture."""
+        device = next(self.parameters()).device
+        return self.labels[int(self(self.preprocess(image)[None].to(device)).argmax())]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of preprocessed images. On a CPU the batch is computed in parts."""
@@ -167,6 +174,55 @@ def why_estimator_missing(name: str, weights: str | None) -> InputError | None:
     if source.library:
         return InputError.missing(source.local, f"weights of {where}", "Correct the path, or remove estimator_weights")
     return InputError.setting(where, "no such folder", NAMES, "Correct the name")
+
+
+class Accuracy(NamedTuple):
+    """How many images of a set a classifier recognises.
+
+    Attributes:
+        images: Number of images.
+        known: Images that are given one of the set's classes.
+        right: Images that are given their own class.
+        classes: Number of the set's classes.
+    """
+
+    images: int
+    known: int
+    right: int
+    classes: int
+
+    @classmethod
+    def of(cls, answers: Sequence[tuple[str, str]]) -> "Accuracy":
+        """From the label and the predicted label of each image."""
+        classes = {label for label, _ in answers}
+        known = [label == predicted for label, predicted in answers if predicted in classes]
+        return cls(len(answers), len(known), sum(known), len(classes))
+
+    def __str__(self) -> str:
+        """The share of recognised images in words."""
+        return f"{self.right / self.images:.1%} of {self.images:,} images recognised"
+
+    def why_at_chance(self, where: str, remedy: str) -> InputError | None:
+        """The error of a classifier that is no better than chance; ``None`` if it is better.
+
+        Of the images that are given one of the C classes, a share above ``min(2 / C, 1/2)`` must be given their own.
+        Folders with labels of other classes, and wrong weights, give about ``1 / C``: a random order of the classes has
+        one class in its own place on average. Fewer than ``ENOUGH`` images show nothing.
+
+        Args:
+            where: The classifier, as the user knows it.
+            remedy: What to do if folders and weights are right.
+        """
+        least = min(2 / self.classes, 0.5) if self.classes else 0.0
+        if self.images < ENOUGH or self.classes < 2 or self.right > least * self.known:
+            return None
+        among = f"{self.right / max(1, self.known):.1%} of those that are given one of the {self.classes} classes"
+        expected = f"more than {least:.1%} of these; chance is {1 / self.classes:.1%}"
+        likely = (
+            "See that each class folder is named by the label of its images (ImageNet: the WordNet id, not a position "
+            "in another order), and that the weights belong to this network"
+        )
+        return InputError(where, f"{self}, and {among}", expected, f"{likely}; {remedy}")
 
 
 def load_estimator(name: str, weights: str | None = None) -> Estimator:

@@ -33,9 +33,12 @@ class ReportFigure(NamedTuple):
     draw: Callable[[], Figure]
 
 
-def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
-    """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order."""
-    yield from _accuracies(run)
+def figures_of(run: RunFolder, differences: str = "") -> Iterator[ReportFigure]:
+    """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order.
+
+    ``differences`` says how the set-up differs from the paper's, as a part of a sentence beside the paper's numbers.
+    """
+    yield from _accuracies(run, differences)
     if run.difficulties(ORIGINAL):
         yield from _difficulties(run)
     for pool in run.pools:
@@ -47,7 +50,7 @@ def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
             yield from _of_set(run, name)
 
 
-def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
+def _accuracies(run: RunFolder, differences: str) -> Iterator[ReportFigure]:
     groups = {key: group for key, group in trainings(run).items() if group}
     panels = {
         f"{show('network', network)}, IPC {ipc}": [
@@ -65,8 +68,7 @@ def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
             "training."
         )
         if any(bar.paper is not None for bars in panels.values() for bar in bars):
-            difference = f". The settings differ: {run.difference_from_paper}" if run.difference_from_paper else ""
-            caption += f" The diamond is the paper's mean{difference}."
+            caption += f" The diamond is the paper's mean{'; ' * bool(differences)}{differences}."
         yield ReportFigure("accuracy", caption, lambda: figures.accuracy_bars(panels))
 
 
@@ -177,7 +179,8 @@ def _of_set(run: RunFolder, distilled_set: SetName) -> Iterator[ReportFigure]:
             "The number under an image is its difficulty."
         )
         yield ReportFigure(f"scores-{name}", caption, lambda: pictures.original_against_distilled(pairs))
-    accounts = run.selection(distilled_set).get("classes", {})
+    selection = run.selection(distilled_set)
+    accounts = selection["classes"] if selection.get("smoothing") else {}
     stages = {
         run.readable(label): (_stages(accounts[label]["raw"]), _stages(accounts[label]["smoothed"]))
         for label in examples

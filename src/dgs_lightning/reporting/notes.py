@@ -15,6 +15,11 @@ DIFFICULTIES = (
     "Difficulty is the mean over the images. Distance is the Wasserstein-1 distance between the difficulties of the "
     "set and of the original images, averaged over the classes."
 )
+SMOOTHED = (
+    "Smoothed distance is the same between the smoothed difficulties (Eq. 7 to 9), which difficulty-guided sampling "
+    "compares. The pool and the originals are smoothed each on its own, so that the easiest images of both get 0 and "
+    "the hardest get 1: it may be small where Distance is large. A row without smoothing has none."
+)
 
 
 def result_notes(summary: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
@@ -30,6 +35,8 @@ def result_notes(summary: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
         yield from _spread_notes(trained, run)
     if any(row["mean_difficulty"] is not None for row in summary["rows"]):
         yield DIFFICULTIES
+    if any(row["smoothed_distance"] is not None for row in summary["rows"]):
+        yield SMOOTHED
     methods = {method.key: method for method in _methods(summary["rows"], run)}.values()
     if first := _titles(method for method in methods if method.rule == "first"):
         yield f"{first}: the first IPC images of each class of the pool."
@@ -65,6 +72,8 @@ def _spread_notes(rows: list[Mapping[str, Any]], run: RunFolder) -> Iterator[str
             yield ONE_DRAW.format("the spread and the interval")
     if several and (fixed := _titles(m for m in _methods(rows, run) if not m.by_chance)):
         yield f"{fixed}: one set, in which chance has no part; the spread and the interval are training noise alone."
+    if several and (tied := _titles(m for m in _methods(rows, run) if m.rule == "transport" and not m.made_by)):
+        yield f"{tied}: chance decides only between equally near sets of the same images, so all draws are much alike."
 
 
 def _methods(rows: list[Mapping[str, Any]], run: RunFolder) -> list[Method]:

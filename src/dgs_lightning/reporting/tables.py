@@ -47,17 +47,21 @@ FORMS: Mapping[int, Form] = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One setting's accuracy: ours, the paper's, both or neither; ``best`` if ours is the highest of its contest."""
+    """One setting's accuracy: ours, the paper's, both or neither.
+
+    ``best`` if ours is the highest of its contest. ``compared`` if the difference from the paper's is shown.
+    """
 
     setting: Setting
     ours: Score | None
     paper: Score | None
     best: bool = False
+    compared: bool = True
 
     @property
     def difference(self) -> float | None:
-        """Our mean minus the paper's, in percentage points."""
-        return None if self.ours is None or self.paper is None else self.ours.mean - self.paper.mean
+        """Our mean minus the paper's, in percentage points; None where the two are not compared."""
+        return self.ours.mean - self.paper.mean if self.compared and self.ours and self.paper else None
 
     @property
     def own_text(self) -> str:
@@ -110,7 +114,8 @@ def build_tables(
     numbers: Iterable[int] | None = None,
     accuracy: Accuracy = "best",
     measured: str = "3 trainings on one set",
-    difference_from_paper: str = "",
+    differences: str = "",
+    compared: bool | None = None,
 ) -> list[Table]:
     """Lay results out in the form of the paper's tables.
 
@@ -120,14 +125,16 @@ def build_tables(
             our settings or varies the same field as our results.
         accuracy: Which accuracy the scores are; the note says it.
         measured: What each score averages, such as ``3 draws``; the note says it.
-        difference_from_paper: How our trainings differ from the paper's; the note says it beside the paper's numbers.
+        differences: How our set-up differs from the paper's, as a part of a sentence of the note; empty if it does not.
+        compared: Whether a cell shows our mean minus the paper's. By default it does where the set-up is the paper's.
 
     Returns:
         A table for each combination of the form's fixed values that we have results for.
     """
     note = f"Top-1 accuracy in %{_ACCURACY[accuracy]}: mean ± sample standard deviation over {measured}."
-    difference = f"; the settings differ: {difference_from_paper}" if difference_from_paper else ""
-    paper = f" In brackets: the paper's mean, and our mean minus the paper's{difference}."
+    compared = not differences if compared is None else compared
+    paper = " In brackets: the paper's mean" + (", and our mean minus the paper's" if compared else "")
+    paper += f"; {differences}." if differences else "."
     tables = []
     for number in FORMS if numbers is None else numbers:
         form = FORMS[number]
@@ -136,7 +143,7 @@ def build_tables(
             groups[_values(setting, form.fixed)][setting] = score
         for _, group in sorted(groups.items()):
             if numbers is not None or number == 1 or _is_relevant(number, group):
-                tables.append(_fill(number, group, note, paper))
+                tables.append(_fill(number, group, note, paper, compared))
     return tables
 
 
@@ -155,7 +162,7 @@ def _is_relevant(number: int, group: Mapping[Setting, Score]) -> bool:
     return any(published(number, setting) for setting in group)
 
 
-def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) -> Table:
+def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str, compared: bool) -> Table:
     """The table of a group of results that share the form's fixed values.
 
     It shows published methods and variants, too, on each data set, network and IPC that we have results for.
@@ -169,7 +176,7 @@ def _fill(number: int, group: Mapping[Setting, Score], note: str, paper: str) ->
 
     def cell(row: tuple[Any, ...], column: tuple[Any, ...]) -> Cell:
         setting = first._replace(**dict(zip((*form.rows, form.column), (*row, *column), strict=True)))
-        return Cell(setting, group.get(setting), published(number, setting), setting in best)
+        return Cell(setting, group.get(setting), published(number, setting), setting in best, compared)
 
     filled = [(_show(form.rows, row), tuple(cell(row, column) for column in columns)) for row in rows]
     filled = [(labels, cells) for labels, cells in filled if any(c.ours or c.paper for c in cells)]
