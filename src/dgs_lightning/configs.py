@@ -80,7 +80,8 @@ def find_config(name: str, folder: str = "") -> Path:
             return candidate
     known = sorted(str(p.relative_to(ROOT / folder).with_suffix("")) for p in (ROOT / folder).rglob("*.yaml"))
     beside = [other for other in known if other.split("/")[0] == name.split("/")[0]]
-    near = difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.7) or beside or known
+    longer = [other for other in known if other.startswith(name.removesuffix(".yaml"))]
+    near = longer or difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.7) or beside or known
     remedy = f"Give a path, or one of: {listed(near, 20)}"
     raise InputError(f"config {name!r}", "no such file", "a YAML file or a shipped config", remedy)
 

@@ -104,7 +104,7 @@ def test_there_is_an_image_for_each_mode(latents: Path, dit: Path, tmp_path: Pat
     assert sorted(images) == [f"{label}/{i:05d}.png" for label in CLASSES for i in range(3)]
     card = read_card(tmp_path / "mgd3")
     assert card["kind"] == "distilled"
-    assert card["settings"]["model"]["guidance"].keys() == {"centers", "scale", "stop_timestep", "form"}
+    assert card["settings"]["model"]["guidance"].keys() == {"centers", "scale", "stop_timestep", "form", "guided"}
 
 
 def test_guided_images_are_shown_above_the_same_images_without_guidance_and_do_not_change(
@@ -216,6 +216,18 @@ def test_stopping_at_the_first_step_equals_no_guidance(latents: Path, dit: Path,
     plain = generate(tmp_path / "plain", dit)
     stopped = generate(tmp_path / "stopped", dit, ModeGuidance(str(latents), ipc=4, stop_timestep=50))
     assert all(torch.equal(plain[name], stopped[name]) for name in plain)
+
+
+def test_the_other_reading_of_the_stop_guides_all_steps_at_50_and_none_at_0(
+    latents: Path, scores: Path, dit: Path, tmp_path: Path
+) -> None:
+    plain = generate(tmp_path / "plain", dit)
+    for stop in (0, 50):
+        guidance = DifficultyAwareGuidance(str(latents), str(scores), ipc=4, stop_timestep=stop, guided="below")
+        guided = generate(tmp_path / str(stop), dit, guidance)
+        assert all(torch.equal(plain[name], guided[name]) == (stop == 0) for name in plain)
+    with pytest.raises(InputError, match="guided: found beside, expected one of above, below"):
+        ModeGuidance(guided="beside")
 
 
 def test_difficulty_aware_sets_are_generated(latents: Path, scores: Path, dit: Path, tmp_path: Path) -> None:

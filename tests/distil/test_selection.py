@@ -117,6 +117,15 @@ def test_difficulty_guided_sampling_gives_its_account(pool: Path, original: Path
         )
 
 
+def test_the_account_has_the_draw_without_smoothing_as_if_it_were_asked_for(pool: Path, original: Path) -> None:
+    smoothed, plain = (
+        run(pool=pool, original=original, ipc=10, smoothing=name).report["classes"] for name in ("paper", "none")
+    )
+    for label in SIZES:
+        assert smoothed[label]["unsmoothed"] == plain[label]["raw"] == plain[label]["unsmoothed"]
+        assert smoothed[label]["unsmoothed"] != smoothed[label]["raw"]
+
+
 @pytest.mark.filterwarnings("ignore:smoothing found")
 @pytest.mark.parametrize("smoothing", get_args(Smoothing))
 def test_the_account_has_the_distance_to_the_originals_before_and_after_smoothing(
@@ -191,6 +200,39 @@ def test_ccs_covers_as_many_strata_as_it_is_set_to(pool: Path) -> None:
 
     assert hardest(2) == 3  # half of the IPC from each half of the range
     assert hardest(1) < 3  # most images are easy
+
+
+def test_a_share_is_of_the_images_of_each_class_and_is_recorded(pool: Path) -> None:
+    selected = run(pool=pool, share=0.3, method="random")
+    assert Counter(record.label for record in selected.records) == {"cat": 9, "dog": 7}  # of 30 and 24, rounded down
+    assert selected.report["share"] == 0.3
+    assert {label: found["selected"] for label, found in selected.report["classes"].items()} == {"cat": 9, "dog": 7}
+
+
+def test_a_share_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    pool = make_set(tmp_path, {"cat": 100})
+    assert len(run(pool=pool, share=0.29, method="easy").records) == 29  # 0.29 * 100 is below 29 in floating point
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"^ipc: found nothing, .*Set ipc=10 \(or share=0\.5\)"),
+        ({"ipc": 5, "share": 0.5}, r"^share: found 0\.5 beside ipc: 5"),
+        ({"method": "all", "share": 0.5}, r"^share: found 0\.5 beside method: all"),
+        ({"share": 0.0}, r"^share: "),
+        ({"share": 1.0}, r"^share: "),
+    ],
+)
+def test_either_an_ipc_or_a_share_says_how_many_images_to_select(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(pool="no/such/folder", **settings)
+
+
+def test_a_share_that_leaves_no_image_of_a_class_is_an_error(tmp_path: Path) -> None:
+    pool = make_set(tmp_path, {"cat": 9, "dog": 3})
+    with pytest.raises(InputError, match=r"1 classes of which a share of 0\.3 is no image \(dog: 3\)"):
+        run(pool=pool, share=0.3, method="easy")
 
 
 def test_easy_takes_the_easiest(pool: Path) -> None:

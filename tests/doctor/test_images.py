@@ -129,10 +129,10 @@ def test_images_smaller_than_the_working_size_are_pointed_out(healthy: Experimen
     assert "image_size=16" in found.remedy
 
 
-def test_classes_with_few_validation_images_are_told_where_rows_are_evaluated_on_parts_of_them(
+def test_classes_with_few_validation_images_are_told_where_trainings_are_evaluated_on_parts_of_them(
     healthy: Experiment,
 ) -> None:
-    easy = replace(healthy, variants={"easy": {"method": "dit", "validation": "easy"}}, methods=["dit", "easy"])
+    easy = replace(healthy, validation=["easy"])
 
     def found(experiment: Experiment) -> list[Finding]:
         return list(check_validation_sets(experiment, open_trees(experiment)[0]))

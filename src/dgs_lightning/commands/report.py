@@ -18,7 +18,7 @@ from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Accuracy, Score, Setting
 from dgs_lightning.reporting.records import read_record
 from dgs_lightning.reporting.style import save
-from dgs_lightning.reporting.summary import row_score, summarize
+from dgs_lightning.reporting.summary import kept_share, row_score, summarize
 from dgs_lightning.reporting.tables import FORMS, build_tables
 from dgs_lightning.runs import layout
 
@@ -69,7 +69,9 @@ def report(
         reports.append(RunReport(run, summary, figures))
         others += [other] if other else []
     scores, measured = _scores(reports, accuracy)
-    built = build_tables(scores, tables, accuracy, measured, "; ".join(others), differences)
+    known = {(run.dataset, s.ipc): kept_share(run, s.ipc) for run in opened for s in scores if s.dataset == run.dataset}
+    ratios = {place: share for place, share in known.items() if share is not None}
+    built = build_tables(scores, tables, accuracy, measured, "; ".join(others), differences, ratios)
     for table in built:
         for ending, write in {"md": to_markdown, "csv": to_csv, "tex": to_latex}.items():
             write_text(folder / layout.TABLES / f"{table.slug}.{ending}", write(table))

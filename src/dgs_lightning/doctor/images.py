@@ -101,14 +101,13 @@ def check_counts(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
 
 
 def check_validation_sets(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
-    """Validation images of each class, against the subsets of them that rows are evaluated on (Table 6)."""
-    subsets = {variant_of(experiment, row)[1].validation for row in experiment.methods} - {"all"}
-    tree = trees.get("val") or trees.get("data")
+    """Validation images of each class, against the subsets of them that trainings are evaluated on (Table 6)."""
+    subsets, tree = experiment.validation, trees.get("val") or trees.get("data")
     if not subsets or tree is None:
         return
     share = None if "val" in trees else val_fraction(experiment)
     least = min(validation_count(size, share) if share else size for size in tree.counts.values())
-    what = f"{tree.folder}: {least} validation images in the smallest class, to take {listed(sorted(subsets))} from"
+    what = f"{tree.folder}: {least} validation images in the smallest class, to take {listed(subsets)} from"
     if least < 2:
         yield problem(what, "Add validation images: a class needs 2 or more, and 20 or more are better")
     elif least < FEW:

@@ -42,3 +42,19 @@ def classification(section: Settings) -> Settings:
     published: Settings = {"trainer": {"max_epochs": -1}}
     callbacks = ("PublishedLength", "ResultWriter")
     return merge(published, with_classes("ClassificationTask", "ImageDataModule", section, *callbacks))
+
+
+def for_whole_set(section: Settings, ipc: int) -> Settings:
+    """A section that trains a classifier on the whole training set, if its ``steps`` are meant for sets of this IPC.
+
+    The row of the whole training set is compared with the sets as what they can reach at most, so it is trained longer.
+    """
+
+    def lengthened(callback: Any) -> Any:  # noqa: ANN401
+        settings = (callback.get("init_args") or {}) if isinstance(callback, dict) else {}
+        if class_name(callback) != "PublishedLength" or settings.get("steps") is None:
+            return callback
+        return {**callback, "init_args": {"steps_ipc": ipc, **settings}}
+
+    callbacks = [lengthened(callback) for callback in section["trainer"]["callbacks"]]
+    return {**section, "trainer": {**section["trainer"], "callbacks": callbacks}}

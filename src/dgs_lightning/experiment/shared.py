@@ -143,6 +143,17 @@ class SharedStages:
             task["check_accuracy"] = False
         return self._score(name, task, images)
 
+    def with_features(self, select: Settings) -> Settings:
+        """Settings of ``dgs select`` for a rule that compares features: by default those of the estimator.
+
+        Networks of different folds have no features in common, so fold 0's network of a cross-fitted estimator serves
+        all images.
+        """
+        estimator, weights = self.experiment.estimator, self.experiment.estimator_weights
+        name = select.get("features") or estimator
+        own = {"features_weights": given(weights)} if weights is not None and name == estimator else {}
+        return {**own, **select, "features": self.estimator()[0] if name is None else given(name)}
+
     def _score(self, name: str, task: Settings, images: Place) -> Place:
         section = with_classes("ScoringTask", "ImageDataModule", self.experiment.score)
         stage = layout.scores(name)
@@ -154,6 +165,23 @@ class SharedStages:
         if self.experiment.data is None and self.experiment.original is None:
             return None
         return self.scores(layout.ORIGINAL, self.images("train"))
+
+    def validation(self) -> Place | list[Place]:
+        """The validation images; where the experiment names subsets of them, a list with a folder for each as well."""
+        images, subsets = self.images("val"), []
+        for name in dict.fromkeys(self.experiment.validation):
+            folder = f"{layout.VALIDATION}/{name}"
+            config = {
+                **expand({"config": f"select/validation_{name}.yaml"}),
+                "pool": images,
+                "pool_scores": self.scores("val", images),
+                "original": self.images("train"),
+                "original_scores": self.original_scores(),
+                "seed": self.experiment.seed,
+                "output": InRun(folder),
+            }
+            subsets.append(self.add(folder, "select", config))
+        return [images, *subsets] if subsets else images
 
     def judged(self, pool: str) -> None:
         """Add the stage in which a strong classifier, trained on the originals, says how legible a pool is."""

@@ -1,6 +1,6 @@
 """Trained classifiers with their own labels and preprocessing: difficulty estimators and teachers of soft labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,9 +55,43 @@ class Estimator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of preprocessed images. On a CPU the batch is computed in parts."""
-        pixels = images.shape[-2] * images.shape[-1]
-        at_once = max(1, PIXELS_AT_ONCE // pixels) if images.device.type == "cpu" else len(images)
-        return torch.cat([self.network(part) for part in torch.split(images, at_once)])
+        return _in_parts(self.network, images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features ``(B, D)`` of preprocessed images: the input of the network's last linear layer, which is pooled.
+
+        Raises:
+            InputError: If the network has no such layer.
+        """
+        return _in_parts(lambda part: pooled_features(self.network, part), images)
+
+
+def pooled_features(network: nn.Module, images: Tensor) -> Tensor:
+    """Features ``(B, D)`` of a classifier's inputs ``(B, C, H, W)``: the input of its last linear layer.
+
+    A network of timm may be without classifier.
+
+    Raises:
+        InputError: If another network has no linear layer.
+    """
+    if hasattr(network, "forward_head"):  # timm
+        head: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)  # type: ignore[operator]
+        return head
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        expected, remedy = "a classifier that ends in a linear layer", "Name another network, or 'pixels'"
+        raise InputError.setting("features", f"{type(network).__name__} without linear layer", expected, remedy)
+    inputs: list[Tensor] = []
+    with layers[-1].register_forward_pre_hook(lambda _, args: inputs.append(args[0])):
+        network(images)
+    return inputs[0].flatten(1)
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Results of a function of images, which are computed in parts on a CPU."""
+    pixels = images.shape[-2] * images.shape[-1]
+    at_once = max(1, PIXELS_AT_ONCE // pixels) if images.device.type == "cpu" else len(images)
+    return torch.cat([function(part) for part in torch.split(images, at_once)])
 
 
 class Teacher(nn.Module):

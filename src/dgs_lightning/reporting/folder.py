@@ -15,9 +15,9 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.reporting.names import show_row, split_variant, table_order
+from dgs_lightning.reporting.names import show_row, split_variant, table_order, trained_row
 from dgs_lightning.reporting.published import Setting
-from dgs_lightning.reporting.records import REMEDY, Cost, Evaluation, read_evaluation, read_record
+from dgs_lightning.reporting.records import REMEDY, Cost, Evaluation, read_evaluations, read_record
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import SetName
 from dgs_lightning.runs.records import DONE
@@ -76,16 +76,18 @@ class RunFolder:
     def evaluations(self) -> list[Evaluation]:
         """All finished trainings of downstream networks that the settings ask for, ordered by path.
 
+        A training is there once for all validation images, and once for each subset of them.
+
         Raises:
             InputError: If a result is broken.
         """
         paths = sorted(self.folder.glob(f"{layout.EVALUATION}/**/seed*/{layout.RESULT}"))
-        found = [read_evaluation(path, self.folder, self.seed) for path in paths]
+        found = [evaluation for path in paths for evaluation in read_evaluations(path, self.folder, self.seed)]
         networks = self.settings.get("networks")
         return [
             e
             for e in found
-            if self._has_row(e.row, e.ipc)
+            if self._has_row(e.training.trained_on.row, e.ipc)
             and (networks is None or e.network in networks)
             and e.training.protocol == layout.PROTOCOL
             and self._asks_for("draws", e.draw)
@@ -111,6 +113,7 @@ class RunFolder:
 
     def sets(self, row: str, ipc: int) -> list[SetName]:
         """The distilled sets of a row, one for each draw."""
+        row = trained_row(row, self.variants)
         return [name for name in self.distilled if (name.row, name.ipc) == (row, ipc)]
 
     def _has_row(self, row: str, ipc: int | None) -> bool:

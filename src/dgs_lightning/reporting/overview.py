@@ -83,8 +83,8 @@ def _comparisons_grid(run: RunFolder) -> Grid:
         difference = comparison.difference
         rows.append(
             (
-                show("method", first),
-                show("method", second),
+                run.show(first),
+                run.show(second),
                 str(ipc),
                 show("network", network),
                 f"{difference.mean:+.1f}",

@@ -51,6 +51,11 @@ class Score(NamedTuple):
         return f"{self.mean:.1f}" + ("" if self.std is None else f" ± {self.std:.1f}")
 
 
+RATIOS: Mapping[tuple[str, int], float] = {  # data set and IPC -> share of the training images that is kept (Table 1)
+    ("imagewoof", 10): 0.008,
+    ("imagewoof", 20): 0.016,
+    ("imagewoof", 50): 0.038,
+}
 DEFAULT_VARIANTS = {4: "scale", 5: "pool5", 6: "val_original", 7: "stop25"}  # table -> variant with these settings
 
 

@@ -9,7 +9,7 @@ from scipy.stats import wasserstein_distance
 
 from dgs_lightning.data.cards import versions
 from dgs_lightning.reporting.folder import Difficulties, RunFolder
-from dgs_lightning.reporting.names import split_variant, table_order
+from dgs_lightning.reporting.names import split_variant, table_order, trained_row
 from dgs_lightning.reporting.published import Accuracy, Score
 from dgs_lightning.reporting.records import Evaluation
 from dgs_lightning.reporting.statistics import Comparison, compare_paired, summarize_draws, training_share
@@ -126,6 +126,12 @@ def smoothed_distance(selection: Mapping[str, Any]) -> float | None:
     return _mean(account["smoothed"].get("distance") for account in accounts)
 
 
+def kept_share(run: RunFolder, ipc: int) -> float | None:
+    """Share of the original images that a set of this IPC keeps, in ``[0, 1]``; None where they are not scored."""
+    sizes = [len(scores) for scores in run.difficulties(ORIGINAL).values()]
+    return sum(min(ipc, size) for size in sizes) / sum(sizes) if sizes else None
+
+
 def row_score(row: Mapping[str, Any], which: Accuracy) -> Score | None:
     """Accuracy of a row of ``summary.json`` in percent; None if no network was trained."""
     mean, std = row[f"accuracy_{which}_mean"], row[f"accuracy_{which}_std"]
@@ -141,11 +147,13 @@ def paired_comparisons(run: RunFolder) -> dict[tuple[str, str, int, str], Compar
     groups = trainings(run)
     comparisons = {}
     for (row, ipc, network), evaluations in groups.items():
-        base = METHODS[row].compared_with if row in METHODS else None
+        trained = trained_row(row, run.variants)
+        base = METHODS[trained].compared_with if trained in METHODS else None
         if base is not None and ipc is not None and network is not None:
-            ours, theirs = _paired(evaluations, groups.get((base, ipc, network), []))
+            other = base + row.removeprefix(trained)  # on the same subset of the validation images
+            ours, theirs = _paired(evaluations, groups.get((other, ipc, network), []))
             if ours:
-                comparisons[row, base, ipc, network] = compare_paired(ours, theirs)
+                comparisons[row, other, ipc, network] = compare_paired(ours, theirs)
     return comparisons
 
 

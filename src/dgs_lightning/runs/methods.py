@@ -23,6 +23,7 @@ from dgs_lightning.errors import InputError
 
 ORIGINALS, GIVEN = "originals", "given"
 RANDOM_RULES = ("random", "ccs", "dgs", "transport")  # rules of ``dgs select`` that draw, if only among equals
+FEATURE_RULES = ("kcenter", "herding", "kmeans")  # rules that compare features of images
 _MODELS = ("dit", "minimax", "guided", "codec", "decoder")
 USES = (*_MODELS, "train", "latents", "original_scores", "labels", "ipc", "pool_images", "seed", "previous")
 
@@ -213,7 +214,7 @@ def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = 
         name="guided/{set}",
         settings={**pool.settings, **requests},
         callback=callback,
-        takes=("scale", "stop_timestep", "form"),
+        takes=("scale", "stop_timestep", "form", "guided"),
     )
     return computed, generated
 
