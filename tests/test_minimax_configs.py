@@ -6,7 +6,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dgs_lightning.commands.cli import check, execute
-from dgs_lightning.configs import ROOT, expand
+from dgs_lightning.configs import ROOT, expand, load_config
 from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.models.dit.formats import load_dit
@@ -27,6 +27,16 @@ def test_a_config_opens_with_the_command_that_runs_it(config: Path) -> None:
     command, *arguments = command_of(config)
     assert f"minimax/{config.name}" in arguments
     check(command, arguments)
+
+
+@pytest.mark.parametrize("config", [path for path in CONFIGS if "encode" not in path.stem], ids=lambda path: path.stem)
+def test_every_training_of_a_dit_shows_samples_in_the_latents_of_its_codec(config: Path) -> None:
+    settings = load_config(str(config))
+    callbacks = {entry["class_path"]: entry.get("init_args", {}) for entry in settings["trainer"]["callbacks"]}
+    data = config.stem.removeprefix("pretrain_")
+    encoding = {"own_images": "encode_digits", "digits": "encode_digits", "imagewoof128": "encode_imagewoof128"}
+    encoder = load_config(f"minimax/{encoding.get(data, 'encode')}.yaml")["model"]["init_args"]["codec"]
+    assert callbacks["SampleGrid"].get("codec", "pixels") == encoder
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)

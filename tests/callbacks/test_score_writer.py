@@ -11,10 +11,12 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import DemoModel
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.data.cards import read_card, write_card
 from dgs_lightning.data.folders import read_set, scan_images
+from dgs_lightning.data.histograms import EVENTS
 from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
@@ -83,7 +85,7 @@ def test_scores_go_into_a_folder_of_their_own(images: Path, estimator: Callable[
     before = contents(images)
     score(estimator(0), images, tmp_path / "scores")
     assert contents(images) == before
-    assert sorted(contents(tmp_path / "scores")) == ["dataset.json", "metadata.jsonl"]
+    assert sorted(contents(tmp_path / "scores")) == ["dataset.json", EVENTS, "metadata.jsonl"]
     records = read_set(images, tmp_path / "scores")
     assert require_scores(records, images).startswith("convnet1@")
     assert all(record.predicted in CONFIG.labels for record in records)
@@ -106,6 +108,14 @@ def test_scores_go_into_the_sets_own_metadata_and_leave_the_rest_of_it(
     card = read_card(images)
     assert (card["kind"], card["name"]) == ("pool", "p")
     assert "note" not in card["scoring"]  # no classifier is trained on a pool before it is made
+
+
+def test_tensorboard_shows_the_difficulties(images: Path, estimator: Callable[[int], str], tmp_path: Path) -> None:
+    score(estimator(0), images, tmp_path / "scores")
+    (shown,) = EventAccumulator(str(tmp_path / "scores")).Reload().Histograms("difficulty")
+    difficulties = [record.difficulty or 0 for record in read_manifest(tmp_path / "scores")]
+    assert shown.histogram_value.num == len(difficulties)
+    assert shown.histogram_value.sum == pytest.approx(sum(difficulties))
 
 
 def test_difficulties_keep_all_their_digits(images: Path, estimator: Callable[[int], str], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.datasets import ImageFolder
 
 from dgs_lightning.__main__ import main
@@ -59,6 +60,19 @@ def test_the_card_tells_settings_sources_and_hashes_without_paths(pool: Path, tm
     assert card["hashes"]["selection"] == hash_json(report)
     assert sum(report["classes"]["mine"]["smoothed"]["distilled"]["counts"]) == 4
     assert not [name for name, content in contents(output).items() if str(tmp_path).encode() in content]
+
+
+def test_tensorboard_shows_the_difficulties_of_originals_pool_and_set(pool: Path, tmp_path: Path) -> None:
+    output = select(output=str(tmp_path / "distilled"), pool=str(pool), original=str(pool), ipc=4, pool_images=10)
+    events = EventAccumulator(str(output)).Reload()
+    shown = {tag: events.Histograms(tag)[0].histogram_value for tag in events.Tags()["histograms"]}
+    assert {tag: values.num for tag, values in shown.items()} == {
+        "difficulty/original": 40,
+        "difficulty/pool": 20,  # those that may be selected
+        "difficulty/distilled": 8,
+    }
+    difficulties = [record.difficulty or 0 for record in read_manifest(output)]
+    assert shown["difficulty/distilled"].sum == pytest.approx(sum(difficulties))
 
 
 def test_the_card_and_the_report_say_which_features_are_compared(pool: Path, tmp_path: Path) -> None:

@@ -56,6 +56,18 @@ def test_batches_hold_the_pixels_in_the_unit_interval_and_positions_of_labels(da
     assert np.allclose(images[4].numpy(), expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("devices", [2, 3, 4, 5])
+def test_each_of_several_devices_has_images_to_validate(
+    data: Path, devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, shares = fit(data, val_batch_size=512), []
+    for rank in range(devices):
+        monkeypatch.setattr("dgs_lightning.datamodules.images.place_of", lambda _, rank=rank: (rank, devices))
+        shares.append([len(images) for images, _ in module.val_dataloader()])
+    assert all(shares)
+    assert sum(map(sum, shares)) == 5
+
+
 def test_an_epoch_has_every_training_image_once_in_an_order_of_seed_and_epoch(data: Path) -> None:
     orders = {
         (seed, epoch): torch.cat(shuffled_batches(11, 4, seed, epoch)).tolist() for seed in (0, 1) for epoch in (0, 1)

@@ -281,6 +281,24 @@ def test_a_dit_is_trained_by_a_task_of_its_stage_whose_weights_are_written_once(
             assert sum(callback["class_path"].endswith("WeightsWriter") for callback in callbacks) == 1
 
 
+@pytest.mark.parametrize("finetune", [{"config": "minimax/imagewoof.yaml"}, {"trainer": {"callbacks": ["SampleGrid"]}}])
+def test_sample_grids_are_decoded_by_the_codec_of_the_latents(finetune: dict[str, object]) -> None:
+    experiment = replace(SMALL, finetune=finetune, codec="my/codec")
+    by_name = {stage.name: stage for stage in stages(experiment)}
+    callbacks = {entry["class_path"]: entry for entry in by_name["finetune"].config["trainer"]["callbacks"]}
+    assert callbacks["SampleGrid"]["init_args"]["codec"] == by_name["latents"].config["model"]["init_args"]["codec"]
+    assert "SampleGrid" not in callbacks_of(experiment, "pretrain")
+
+
+@pytest.mark.parametrize("given", [None, False])
+def test_generation_alone_of_the_predictions_has_a_logger_unless_the_user_wants_none(given: bool | None) -> None:
+    generate = {} if given is None else {"trainer": {"logger": given}}
+    experiment = replace(SMALL, generate=generate)
+    loggers = {s.name: s.config["trainer"].get("logger") for s in stages(experiment) if s.command == "predict"}
+    assert {loggers[f"pools/{name}"] for name in ("dit", "minimax")} == {given is None}
+    assert not {loggers[name] for name in loggers if not name.startswith("pools/")} - {False}
+
+
 def callbacks_of(experiment: Experiment, name: str) -> list[str]:
     config = next(stage.config for stage in stages(experiment) if stage.name.startswith(name))
     return [callback["class_path"] for callback in config["trainer"]["callbacks"]]

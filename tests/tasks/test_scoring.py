@@ -16,6 +16,7 @@ from dgs_lightning.__main__ import main
 from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.histograms import EVENTS
 from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import Folds, ImageDataModule
@@ -197,7 +198,7 @@ def test_two_devices_give_the_same_bytes_as_one(
     on_two_devices(score_on_two_devices, estimators[0], images, tmp_path / "two")
     for name in ("metadata.jsonl", "dataset.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["dataset.json", "metadata.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["dataset.json", EVENTS, "metadata.jsonl"]
 
 
 def refuse_on_two_devices(estimator: str, images: Path, output: Path) -> None:

@@ -13,6 +13,7 @@ import lightning as L
 from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
 from dgs_lightning.data.cards import hash_json, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.histograms import write_histograms
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
@@ -32,7 +33,8 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     """Writes difficulty, estimator and predicted label of each image, with all digits, into ``metadata.jsonl``.
 
     Until all scores are there, they are in hidden journals: one for each device, with one line for each batch. A set
-    with scores of the same estimators is not changed. Scores of other estimators are replaced as a whole.
+    with scores of the same estimators is not changed. Scores of other estimators are replaced as a whole. Beside the
+    scores is a histogram of the difficulties, which TensorBoard shows.
 
     Args:
         output: A folder for the scores alone. By default they go into the metadata and card of the scored set.
@@ -120,6 +122,7 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
             pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
             scored = zip(self.data.predict_records, pairs, strict=True)
             write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored])
+            write_histograms(self._folder, {"difficulty": (difficulty for difficulty, _ in pairs)})
             write_card(self._folder, self._card())
         for path in self._journals():
             path.unlink()

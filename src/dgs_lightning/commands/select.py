@@ -9,6 +9,7 @@ from typing import Any
 from dgs_lightning.data.cards import hash_json, read_card, versions
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.editions import licences_of
+from dgs_lightning.data.histograms import write_histograms
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.writing import write_set
 from dgs_lightning.distil.selection import Selection
@@ -25,6 +26,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     ``selection.json``: for each class the histograms of Fig. 7, the target, the selected and filled images, the
     thresholds, and the distances from the target and from the originals. The card has the number of images of each
     class. For a method that compares features, the card and the report say in words what they are.
+    TensorBoard shows the difficulties of originals, pool and set.
 
     Args:
         output: Folder of the distilled set, which is returned. An earlier set there is replaced.
@@ -56,6 +58,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
     }
     write_set(pool, selected.records, Path(output), card)
     write_json(Path(output) / SELECTION, selected.report)
+    write_histograms(Path(output), {f"difficulty/{part}": scores for part, scores in selected.difficulties.items()})
     return Path(output)
 
 

@@ -274,9 +274,10 @@ class ImageDataModule(L.LightningDataModule):
         return BatchLoader(self._val, lambda: batches, self.loading.num_workers)
 
     def _val_batches(self) -> tuple[Tensor, ...]:
-        """Positions of the images in each validation batch of this device."""
+        """Positions of the images in each validation batch of this device; a device without any would wait for ever."""
         rank, devices = place_of(self.trainer)
-        return torch.split(torch.arange(len(self.val_records)), self.hparams["val_batch_size"])[rank::devices]
+        size = min(self.hparams["val_batch_size"], max(1, len(self.val_records) // devices))
+        return torch.split(torch.arange(len(self.val_records)), size)[rank::devices]
 
     def members(self, batch: int) -> Tensor:
         """Which images of a validation batch of this device, by its number, are in which subset: ``(subsets, B)``."""

@@ -49,6 +49,7 @@ class Selected:
 
     records: list[ImageRecord]  # of the selected images, with their difficulty interval if they are scored
     report: dict[str, Any]  # settings, and for each class the images that were available, wanted and taken
+    difficulties: Mapping[str, list[float]]  # of the scored images of "original", "pool" and "distilled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +174,9 @@ class Selection(SelectionSettings):
                 classes[label] = {"selected": len(chosen)}
             selected += [self._with_interval(record) for record in chosen]
         _warn_of_failed_smoothing(classes)
-        return Selected(selected, {**report, "classes": classes})
+        parts = {"original": chain(*original.values()), "pool": chain(*pool.values()), "distilled": selected}
+        scored = {part: [r.difficulty for r in records if r.difficulty is not None] for part, records in parts.items()}
+        return Selected(selected, {**report, "classes": classes}, scored)
 
     def _wanted(self, records: Sequence[ImageRecord]) -> int:
         """Number of images to select from a class."""

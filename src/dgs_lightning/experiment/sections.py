@@ -25,6 +25,18 @@ def with_classes(task: str | None, data: str | None, section: Settings, *callbac
     return merge(settings, {"trainer": {"callbacks": missing}}) if missing else settings
 
 
+def with_callback_settings(section: Settings, kind: str, **settings: Any) -> Settings:  # noqa: ANN401
+    """A section in which the callbacks of a class have these settings."""
+    trainer = section.get("trainer", {})
+    callbacks = [
+        merge({"class_path": callback} if isinstance(callback, str) else callback, {"init_args": settings})
+        if class_name(callback) == kind
+        else callback
+        for callback in trainer.get("callbacks") or []
+    ]
+    return {**section, "trainer": {**trainer, "callbacks": callbacks}}
+
+
 def classification(section: Settings) -> Settings:
     """A section that trains a classifier: for the published length, unless it says otherwise."""
     published: Settings = {"trainer": {"max_epochs": -1}}

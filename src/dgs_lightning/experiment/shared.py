@@ -5,7 +5,13 @@ from pathlib import Path
 
 from dgs_lightning.configs import expand, merge, remove_callbacks
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.sections import classification, given_settings, wiring, with_classes
+from dgs_lightning.experiment.sections import (
+    classification,
+    given_settings,
+    wiring,
+    with_callback_settings,
+    with_classes,
+)
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, given, replaced, within
 from dgs_lightning.runs import layout
@@ -54,7 +60,7 @@ class SharedStages:
         if writer:
             callback = {"class_path": writer, "init_args": {"output": InRun(name)}}
             settings["trainer"]["callbacks"] = [*(settings["trainer"].get("callbacks") or []), callback]
-            settings["trainer"]["logger"] = settings["trainer"].get("logger", False)
+            settings["trainer"]["logger"] = settings["trainer"].get("logger", writer == "ImageWriter")  # it shows some
         return settings
 
     def images(self, split: str) -> Place:
@@ -100,6 +106,7 @@ class SharedStages:
 
     def _train_dit(self, name: str, kind: str, section: Settings, task: Settings) -> Place:
         section, seed = with_classes(kind, "LatentDataModule", section, "WeightsWriter"), {"seed": self.experiment.seed}
+        section = with_callback_settings(section, "SampleGrid", codec=given(self.experiment.codec))
         data = {"cache": self.latents(), **seed, **given_settings(labels=self.experiment.classes)}
         self.add(name, "fit", self.lightning(name, section, wiring({**task, **seed}, data)))
         return InRun(layout.weights(name))

@@ -44,7 +44,7 @@ class ClassificationTask(L.LightningModule):
     datamodule, which also has ``image_size`` and ``channels``. The trainer decides how long to train and how often to
     evaluate. The callback :class:`~dgs_lightning.callbacks.published_length.PublishedLength` sets both as published,
     and :class:`~dgs_lightning.callbacks.result_writer.ResultWriter` writes the result. The initial weights, the
-    augmentation and CutMix depend on `seed` alone.
+    augmentation and CutMix depend on `seed` alone; each of several devices draws for its own share of a batch.
 
     >>> from tempfile import TemporaryDirectory
     >>> from dgs_lightning.examples import SILENT, write_images
