@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dgs_lightning.callbacks.score_writer import ScoreWriter
+from dgs_lightning.commands.differences import differences_from_paper
 from dgs_lightning.configs import load_config, load_yaml
 from dgs_lightning.data.cards import CardSettings, read_card
 from dgs_lightning.data.folders import read_scores
@@ -34,6 +35,7 @@ from dgs_lightning.reading.documents import LINE, read_json
 from dgs_lightning.reading.texts import JSON_SIZE, inside
 from dgs_lightning.reporting.album import _stages
 from dgs_lightning.reporting.folder import RunFolder, read_run
+from dgs_lightning.reporting.overview import overview
 from dgs_lightning.reporting.summary import summarize
 from dgs_lightning.runs.lock import _holder
 from dgs_lightning.runs.records import Records
@@ -42,7 +44,8 @@ from dgs_lightning.runs.results import changes, read_results
 HOSTILE = Path(__file__).parent / "hostile"
 SET, TRAINING = "distilled/dit_dgs-ipc1", "evaluation/dit_dgs-ipc1/convnet3/seed0"
 HISTOGRAM = {"counts": [1, 0], "mean": 0.25}
-ACCOUNT = {"target": [1, 0], "original": HISTOGRAM, "pool": HISTOGRAM, "distilled": HISTOGRAM}
+RAW = {"original": HISTOGRAM, "pool": HISTOGRAM, "distilled": HISTOGRAM, "distance": 0.1}
+DRAW = {"target": [1, 0], **RAW}
 CONTENTS: dict[str, Any] = {
     "set/dataset.json": {
         "name": "digits/train",
@@ -68,8 +71,16 @@ CONTENTS: dict[str, Any] = {
         "version": "0.2.0",
         "versions": {"torch": "2.11"},
     },
-    f"run/{TRAINING}/result.json": {"accuracy_last": 0.5, "accuracy_best": 1, "history": [{"epoch": 1}]},
-    f"run/{SET}/selection.json": {"intervals": 2, "classes": {"cat": {"raw": ACCOUNT, "smoothed": ACCOUNT}, "dog": {}}},
+    f"run/{TRAINING}/result.json": {
+        "accuracy_last": 0.5,
+        "accuracy_best": 1,
+        "subsets": {"easy": {"accuracy_last": 0, "accuracy_best": 0.5}},
+    },
+    f"run/{SET}/selection.json": {
+        "intervals": 2,
+        "smoothing": {"epsilon": 0.1},
+        "classes": {"cat": {"raw": RAW, "unsmoothed": DRAW, "smoothed": DRAW}, "dog": {}},
+    },
     "run/experiment.yaml": {
         "name": "mine",
         "title": "Mine",
@@ -82,6 +93,8 @@ CONTENTS: dict[str, Any] = {
         "variants": {"flat": {"method": "dit_dgs", "select": {"distribution": "ground"}, "pool_multiple": 2}},
         "classes": "imagewoof",
         "data": "digits",
+        "codec": "pixels",
+        "dit": None,
         "image_size": 8,
         "guided": "dit",
         "select": {"intervals": 2},
@@ -117,8 +130,10 @@ def report_of(folder: Path) -> object:
     """What a report takes from a run before it draws."""
     run = read_run(folder / "run")
     accounts = [account for name in run.distilled for account in run.selection(name).get("classes", {}).values()]
-    stages = [_stages(account[when]) for account in accounts for when in account]
-    return summarize(run), run.intervals, run.difference_from_paper, run.title, run.dataset, stages, rows(run)
+    stages = [_stages(account[when]) for account in accounts for when in account if when.endswith("smoothed")]
+    summary = summarize(run)
+    texts = overview(run, summary)
+    return texts, run.intervals, differences_from_paper(run), run.title, run.dataset, stages, rows(run)
 
 
 def rows(run: RunFolder) -> object:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -62,6 +63,24 @@ def load_config(name: str, folder: str = "") -> Settings:
     return settings
 
 
+def expand(section: Settings) -> Settings:
+    """Settings of a section of an experiment, laid over the files that its ``config`` names.
+
+    Raises:
+        InputError: If there is no such file, or a part of the section is not a mapping or a list where it must be.
+    """
+    names = section.get("config") or []
+    settings: Settings = {}
+    for name in names if isinstance(names, list) else [names]:
+        settings = merge(settings, load_config(str(name)))
+    settings = merge(settings, {key: value for key, value in section.items() if key != "config"})
+    _check_shape(settings, "", ("model", "data", "trainer"))
+    for name in ("model", "data"):
+        _check_shape(settings.get(name, {}), f"{name}.", ("init_args",))
+    _check_shape(settings.get("trainer", {}), "trainer.", ("callbacks",), list)
+    return remove_callbacks(settings)
+
+
 def find_config(name: str, folder: str = "") -> Path:
     """Path of a config: a file of the user, or a config shipped with the package.
 
@@ -78,7 +97,8 @@ def find_config(name: str, folder: str = "") -> Path:
             return candidate
     known = sorted(str(p.relative_to(ROOT / folder).with_suffix("")) for p in (ROOT / folder).rglob("*.yaml"))
     beside = [other for other in known if other.split("/")[0] == name.split("/")[0]]
-    near = difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.7) or beside or known
+    longer = [other for other in known if other.startswith(name.removesuffix(".yaml"))]
+    near = longer or difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.7) or beside or known
     remedy = f"Give a path, or one of: {listed(near, 20)}"
     raise InputError(f"config {short(name)!r}", "no such file", "a YAML file or a shipped config", remedy)
 
@@ -104,7 +124,7 @@ def merge(base: Settings, changes: Settings, section: str = "") -> Settings:
         if isinstance(old, dict) and isinstance(new, dict):
             merged[key] = merge(old, new, key)
         elif (section, key) == ("trainer", "callbacks") and isinstance(new, list | dict | str | None):
-            merged[key] = add_callbacks(_as_list(old), _as_list(new))
+            merged[key] = add_callbacks(as_list(old), as_list(new))
         else:
             merged[key] = value
     return merged
@@ -151,7 +171,7 @@ def remove_callbacks(settings: Settings) -> Settings:
     if not isinstance(trainer, dict) or "callbacks" not in trainer:
         return settings
     kept: list[Any] = []
-    for entry in _as_list(trainer["callbacks"]):
+    for entry in as_list(trainer["callbacks"]):
         name = _removed_class(entry)
         there = [class_name(other) for other in kept]
         if name is None:
@@ -165,7 +185,20 @@ def remove_callbacks(settings: Settings) -> Settings:
     return {**settings, "trainer": {**trainer, "callbacks": kept}}
 
 
-def _as_list(callbacks: Any) -> list[Any]:  # noqa: ANN401
+def _check_shape(settings: Settings, above: str, names: Sequence[str], shape: type = dict) -> None:
+    """Check that parts of a section can be combined with this run's own settings.
+
+    Raises:
+        InputError: If one is neither a mapping nor, where a list is expected, a list.
+    """
+    for name in names:
+        value = settings.get(name)
+        if name in settings and not isinstance(value, shape) and not (value is None and shape is list):
+            expected = "a mapping of settings" if shape is dict else "a list of classes"
+            raise InputError.setting(f"{above}{name}", repr(value), expected, "Correct the section")
+
+
+def as_list(callbacks: Any) -> list[Any]:  # noqa: ANN401
     """Callbacks as a list: YAML may have one alone, or none."""
     return callbacks if isinstance(callbacks, list) else [] if callbacks is None else [callbacks]
 

@@ -24,7 +24,7 @@ def write_set(source: Path, records: Sequence[ImageRecord], destination: Path, c
         InputError: If two images would get the same name, or the destination holds something else.
     """
     destination = destination.absolute()
-    names = [f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}" for record in records]
+    names = [name_in_class(record) for record in records]
     if len(set(names)) < len(names):
         found = "images whose names in one class folder would be equal"
         raise InputError(source, found, "names that differ", "Rename the images")
@@ -36,6 +36,11 @@ def write_set(source: Path, records: Sequence[ImageRecord], destination: Path, c
         with replacing(partial / copy.file_name) as path:
             shutil.copyfile(source / record.file_name, path)
     finish_set(partial, written, card, destination)
+
+
+def name_in_class(record: ImageRecord) -> str:
+    """The file name ``LABEL/NAME`` that an image gets in a set that :func:`write_set` makes."""
+    return f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}"
 
 
 def _check_destination(source: Path, destination: Path, card: Mapping[str, Any]) -> None:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Required, TypedDict, TypeVar
+from typing import Annotated, Any, NotRequired, Required, TypedDict, TypeVar
 
 from dgs_lightning.bounds import AtLeast, Between
 from dgs_lightning.errors import InputError
 from dgs_lightning.reading.documents import read_json
 from dgs_lightning.reading.shapes import Filled, FolderName
+from dgs_lightning.reporting.names import on_subset
 from dgs_lightning.runs.layout import Training
 from dgs_lightning.seeding import draw_and_repeat
 
@@ -42,6 +43,10 @@ class RunSettings(TypedDict, total=False):
     variants: dict[str, Variant] | None
     classes: str | None
     data: str | None
+    codec: str | None
+    decoder: str | None
+    dit: str | None
+    estimator: str | None
     image_size: int | None
     guided: Annotated[str, FolderName()]
     select: Section | None
@@ -49,11 +54,17 @@ class RunSettings(TypedDict, total=False):
     dag: Section | None
 
 
-class Result(TypedDict):
-    """The accuracies of a training, as in ``result.json``."""
+class Accuracies(TypedDict):
+    """The accuracies of a training on some validation images."""
 
     accuracy_last: Share
     accuracy_best: Share
+
+
+class Result(Accuracies):
+    """The accuracies of a training, as in ``result.json``."""
+
+    subsets: NotRequired[dict[str, Accuracies]]
 
 
 class Histogram(TypedDict):
@@ -64,19 +75,26 @@ class Histogram(TypedDict):
 
 
 class Account(TypedDict):
-    """The images of a class at each stage of difficulty-guided sampling, before or after smoothing."""
+    """The difficulties of the images of a class, before or after smoothing."""
 
-    target: Counts
     original: Histogram
     pool: Histogram
     distilled: Histogram
+    distance: NotRequired[float | None]
+
+
+class Draw(Account):
+    """The images of a class at each stage of difficulty-guided sampling."""
+
+    target: Counts
 
 
 class ClassAccount(TypedDict, total=False):
     """How the images of a class were selected."""
 
     raw: Account
-    smoothed: Account
+    unsmoothed: Draw
+    smoothed: Draw
 
 
 class Selection(TypedDict, total=False):
@@ -84,11 +102,13 @@ class Selection(TypedDict, total=False):
 
     intervals: Annotated[int, Between(1, 1000)]
     classes: dict[str, ClassAccount]
+    smoothing: Section | str | None
+    features: str
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One network trained on one set, as in ``evaluation/SET/NETWORK/seedK/result.json``.
+    """One network trained on one set and evaluated, as in ``evaluation/SET/NETWORK/seedK/result.json``.
 
     Attributes:
         training: The training, with its set, network and seed.
@@ -96,6 +116,7 @@ class Evaluation:
         repeat: Number of the training in its draw.
         accuracy_last: Accuracy at the end of the training, in ``[0, 1]``.
         accuracy_best: Accuracy of the best evaluation during the training.
+        subset: The subset of the validation images that the accuracies are on; empty for all images.
     """
 
     training: Training
@@ -103,11 +124,13 @@ class Evaluation:
     repeat: int
     accuracy_last: float
     accuracy_best: float
+    subset: str = ""
 
     @property
     def row(self) -> str:
         """Row of the table."""
-        return self.training.trained_on.row
+        row = self.training.trained_on.row
+        return on_subset(row, self.subset) if self.subset else row
 
     @property
     def ipc(self) -> int | None:
@@ -130,8 +153,8 @@ class Cost:
     device: str | None
 
 
-def read_evaluation(path: Path, run: Path, seed: int) -> Evaluation:
-    """The training that a ``result.json`` reports.
+def read_evaluations(path: Path, run: Path, seed: int) -> list[Evaluation]:
+    """The training that a ``result.json`` reports, on all validation images and on each subset of them.
 
     Args:
         path: The file.
@@ -146,8 +169,12 @@ def read_evaluation(path: Path, run: Path, seed: int) -> Evaluation:
         training = Training.parse(path.parent.relative_to(run).as_posix())
     except ValueError as error:
         raise InputError.broken(path, error, "the result of a training in a folder seedK", REMEDY) from None
-    places = draw_and_repeat(seed, training.seed)
-    return Evaluation(training, *places, float(result["accuracy_last"]), float(result["accuracy_best"]))
+    draw, repeat = draw_and_repeat(seed, training.seed)
+    found: dict[str, Accuracies] = {"": result, **result.get("subsets", {})}
+    return [
+        Evaluation(training, draw, repeat, float(of["accuracy_last"]), float(of["accuracy_best"]), on)
+        for on, of in found.items()
+    ]
 
 
 def read_record(path: Path, kind: type[T], default: T | None = None) -> T:
