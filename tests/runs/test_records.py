@@ -110,5 +110,5 @@ def test_logs_checkpoints_and_half_written_files_are_no_results(tmp_path: Path) 
 def test_a_broken_list_of_results_is_named(tmp_path: Path) -> None:
     records = finished(tmp_path, a="one")
     (tmp_path / "stages" / f"{STAGE}.results").write_text('["a.png", 3]\n')
-    with pytest.raises(InputError, match=r"dit\.results: found a broken file \(line 1"):
+    with pytest.raises(InputError, match=r"dit\.results, line 1: found 2 values instead of 3"):
         records.status(STAGE, "key")

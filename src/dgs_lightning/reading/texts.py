@@ -33,11 +33,8 @@ class Unreadable(ValueError):
         self.place, self.found, self.expected = place, found, expected
 
     def __str__(self) -> str:
-        place, instead = (
-            f"{self.place}: " if self.place else "",
-            f" instead of {self.expected}" if self.expected else "",
-        )
-        return f"{place}{self.found}{instead}"
+        place = f"{self.place}: " if self.place else ""
+        return f"{place}{self.found}" + (f" instead of {self.expected}" if self.expected else "")
 
 
 def parse_json(text: str) -> object:
