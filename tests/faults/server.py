@@ -1,7 +1,7 @@
 """A process that has imported everything, and forks a ``dgs`` for each request: a line of JSON in, a line out.
 
-``{"args": [...], "log": FILE, "file_bytes": N or null}`` starts one and answers its process id, which is its process
-group's, too; ``{"wait": PID}`` answers its exit code.
+``{"args": [...], "log": FILE, "file_bytes": N or null, "watched_at": ADDRESS or null}`` starts one and answers its
+process id, which is its process group's, too; ``{"wait": PID}`` answers its exit code.
 """
 
 import importlib
@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import torch
+from calls import be_watched
 
 import dgs_lightning
 from dgs_lightning.__main__ import main
@@ -67,6 +68,8 @@ def become(request: dict[str, Any]) -> list[str]:
     for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
         os.dup2(descriptor, target)
     os.close(log)
+    if request["watched_at"] is not None:
+        be_watched(request["watched_at"])
     return list(request["args"])
 
 
