@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long and finds little, unless faults were asked for."""
-    if config.getoption("-m") != "fault":
-        left_out = [item for item in items if item.get_closest_marker("matrix")]
-        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
-        config.hook.pytest_deselected(items=left_out)
+    """Leave out what takes long and finds little, unless it was asked for."""
+    for mark, asked_by in (("matrix", "fault"), ("sweep", "sweep")):
+        if config.getoption("-m") != asked_by:
+            left_out = [item for item in items if item.get_closest_marker(mark)]
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
+            config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -35,9 +36,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
         return
-    faults = Counter(
-        value for report in reporter.getreports("passed") for name, value in report.user_properties if name == "fault"
-    )
+    faults: Counter[str] = Counter()
+    for report in reporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "fault":
+                stage, number = (value, 1) if isinstance(value, str) else value
+                faults[stage] += number
     if faults:
         counts = ", ".join(f"{stage} {count}" for stage, count in sorted(faults.items()))
         reporter.write_line(f"faults injected: {counts}; {faults.total()} in all")

@@ -49,6 +49,7 @@ TINY = (
 SMALLEST = (  # changes of it, by which each stage makes few system calls
     "ipc=1",
     "pool_multiple=2",
+    "methods=[dag]",
     "pretrain.trainer={max_steps: 3, callbacks: [{class_path: ResumeCheckpoint, init_args: {every_n_steps: 2}}]}",
     "finetune.trainer={max_steps: 3, callbacks: [{class_path: ResumeCheckpoint, init_args: {every_n_steps: 2}}]}",
     "finetune.data.init_args.batch_size=4",

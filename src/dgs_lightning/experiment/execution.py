@@ -77,7 +77,7 @@ def run_stage(job: Job, on_step: Callable[[int, int], None]) -> Outcome:
             raise InputError(f"dgs {command} --config {config}", found, "an end without one", remedy)
     with explain_disk_errors(job.run / job.stage):
         results = measure(job.run, layout.left_by(job.stage))
-        make_durable(job.run, results)
+        make_durable(job.run, [*results, layout.stage_settings(job.stage)])
     return Outcome(time.monotonic() - start, device_of(trainer), said, results)
 
 

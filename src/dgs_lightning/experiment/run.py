@@ -121,7 +121,7 @@ class ExperimentRun:
         self._check_versions(pending, mixed_versions)
         if not pending:
             return
-        write_text(self.output / layout.EXPERIMENT, _yaml(vars(self.experiment)))
+        write_text(self.output / layout.EXPERIMENT, _yaml(vars(self.experiment)), durable=True)
         for stage in pending:
             settings = _yaml(stage.settings(self.output))
             write_text(self.settings_path(stage), f"# {self.command(stage)}\n{settings}")

@@ -14,7 +14,9 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.files import force_to_disk, write_text
 
 # Files of a stage that are no results: logs, checkpoints, and what is hidden, such as a half-written file.
-_PASSING = re.compile(r"(.*/)?(\.[^/]+(/.*)?|events\.out\.tfevents\.[^/]+|hparams\.yaml|metrics\.csv|[^/]+\.ckpt)")
+_PASSING = re.compile(
+    r"(.*/)?((\.[^/]+|lightning_logs)(/.*)?|events\.out\.tfevents\.[^/]+|hparams\.yaml|metrics\.csv|[^/]+\.ckpt)"
+)
 Of = TypeVar("Of")
 To = TypeVar("To")
 
