@@ -16,8 +16,6 @@ import pytest
 from tests.faults.calls import FAULTS, Fault, Watch
 from tests.faults.conftest import Laboratory
 
-from dgs_lightning.runs.results import is_passing
-
 pytestmark = pytest.mark.fault
 
 STAGES = {
@@ -154,11 +152,3 @@ def test_every_call_of_a_stage_that_fails_is_overcome(
         assert not failures, "\n\n".join([f"{len(failures)} calls", *failures])
         pytestconfig.cache.set(remembered, calls)
     record_property("fault", (f"{STAGES[stage]} by {fault}", calls))
-
-
-def test_what_a_finished_stage_left_outlives_a_loss_of_power(smallest: Laboratory, tmp_path: Path) -> None:
-    """All that the run's folder holds in the end was forced to the disk, but for logs."""
-    watch = Watch(tmp_path / "run")
-    code, log = smallest.watched(watch, tmp_path / "run")
-    assert code == 0, log
-    assert [name for name in sorted(watch.unsaved) if not is_passing(name)] == []
