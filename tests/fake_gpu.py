@@ -21,7 +21,7 @@ GPU = torch.device("cuda:0")
 _INDEXED = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default)
 
 
-class _Mode(FakeTensorMode):
+class _Mode(FakeTensorMode):  # type: ignore[no-untyped-call]
     """Fakes the operations in which the GPU takes part, and no others: schedules and data keep their values."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class FakeGPU(SingleDeviceStrategy):
             if isinstance(module, Metric):
                 module.to(GPU)
             if hasattr(module, "_device"):  # what Lightning's modules take for their device
-                module._device = GPU
+                module._device = GPU  # type: ignore[assignment]
 
     def backward(self, closure_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
         """Give each trained parameter a gradient."""
@@ -89,7 +89,7 @@ class FakeGPU(SingleDeviceStrategy):
 
 @contextmanager
 def fake_gpu(monkeypatch: Any) -> Iterator[None]:  # noqa: ANN401
-    """Tensors may be on the GPU until the block ends. Python is told 1, true or zeros where it asks for their values."""
+    """Let tensors be on the GPU until the block ends. Where Python asks for their values, it gets 1, true or zeros."""
 
     def zeros(tensor: Tensor) -> Tensor:
         return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")

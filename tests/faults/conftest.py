@@ -50,6 +50,7 @@ SMALLEST = (  # changes of it, by which each stage makes few system calls
     "ipc=1",
     "pool_multiple=2",
     "methods=[dag]",
+    "guided=minimax",
     "pretrain.trainer={max_steps: 3, callbacks: [{class_path: ResumeCheckpoint, init_args: {every_n_steps: 2}}]}",
     "finetune.trainer={max_steps: 3, callbacks: [{class_path: ResumeCheckpoint, init_args: {every_n_steps: 2}}]}",
     "finetune.data.init_args.batch_size=4",
@@ -59,7 +60,7 @@ SMALLEST = (  # changes of it, by which each stage makes few system calls
     "score.data.init_args.val_batch_size=4",
     "evaluate.trainer.max_steps=3",
 )
-SERVER = Path(__file__).with_name("server.py")
+ROOT = Path(__file__).parents[2]
 REPORT = ("figures", "tables", "summary.json", "summary.md", "index.html")
 UNSTABLE = ("lightning_logs", "checkpoints", "stages", "experiment.yaml", ".lock")  # times, or no result
 
@@ -72,7 +73,8 @@ class Server:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(SERVER)],
+            [sys.executable, "-m", "tests.faults.server"],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -209,9 +211,7 @@ class Laboratory:
 
         return Path(shutil.copytree(self.undisturbed, output, ignore=left_out))
 
-    def start(
-        self, output: Path, *changes: str, file_bytes: int | None = None, watched_at: str | None = None
-    ) -> Child:
+    def start(self, output: Path, *changes: str, file_bytes: int | None = None, watched_at: str | None = None) -> Child:
         """Start the experiment in a folder."""
         log = Path(tempfile.mkstemp(".log", dir=self.data.parent)[1])
         changes = (*TINY, *self.changes, f"data={self.data}", *changes)

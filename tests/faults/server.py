@@ -16,7 +16,7 @@ import threading
 from typing import Any
 
 import torch
-from calls import be_watched
+from tests.faults.calls import be_watched
 
 import dgs_lightning
 from dgs_lightning.__main__ import main

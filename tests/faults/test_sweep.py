@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults.calls import FAULTS, Fault, Watch
-from tests.faults.conftest import Laboratory
+from tests.faults.conftest import ROOT, Laboratory
 
 pytestmark = pytest.mark.fault
 
@@ -35,7 +35,6 @@ STAGES = {
 }
 FIRST_OF_KIND = [stage for stage, kind in STAGES.items() if kind not in list(STAGES.values())[: [*STAGES].index(stage)]]
 SWEEPS = [(stage, fault) for fault in FAULTS for stage in (STAGES if fault == "SIGKILL" else FIRST_OF_KIND)]
-ROOT = Path(__file__).parents[2]
 
 
 def code() -> str:
