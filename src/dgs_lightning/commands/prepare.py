@@ -24,7 +24,7 @@ from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.transforms import adm_center_crop
 from dgs_lightning.data.writing import begin_set, finish_set, is_intact, tidy
-from dgs_lightning.errors import InputError, listed
+from dgs_lightning.errors import BrokenFile, InputError, listed
 
 DIGITS = "digits"
 DIGIT_SIDE = 8  # pixels
@@ -151,7 +151,7 @@ def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
     for split in splits:
         for record in split.records:
             path = split.folder / record.file_name
-            with suppress(InputError):
+            with suppress(BrokenFile):
                 yield path, load_image(path)
 
 
@@ -194,7 +194,7 @@ def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any],
             image = load_image(source, channels)
             if not resize and image.size != (size, size):
                 return _wrong_size(source, image)
-        except InputError as error:
+        except BrokenFile as error:
             return error
         unfinished.note(0, {name: save_png(unfinished.folder / name, adm_center_crop(image, size))})
         return None

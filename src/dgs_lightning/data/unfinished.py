@@ -66,7 +66,8 @@ class Unfinished:
             raise InputError.occupied(self.folder, "a file", "a folder")
         found = next(_results(self.folder), None) if self.folder.is_dir() else None
         if found is not None:
-            raise InputError.occupied(self.folder, f"{found}, which this command did not make", "an empty folder")
+            what, remedy = f"{found}, which this command did not make", "Name another output"
+            raise InputError.occupied(self.folder, what, "an empty folder", remedy)
 
     def begin(self, key: object, finished: Iterable[object] = ()) -> None:
         """Mark the folder, and keep in its journals only the lines of these parts.

@@ -165,7 +165,7 @@ def read_description(path: Path) -> object:
     with reading(path, expected, remedy), safe_open(path, "pt") as file:
         description = (file.metadata() or {}).get(DESCRIPTION)
         if description is None:
-            raise ValueError("no such centres in it")
+            raise InputError(path, "other tensors", expected, "Choose another output")
         return json.loads(description)
 
 
