@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment import stage as stage_module
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment, load_experiment
 from dgs_lightning.experiment.stage import Given, Stage, one_of_each_kind, stage_keys
+from dgs_lightning.runs.fingerprints import fingerprints
 from dgs_lightning.runs.layout import Training
 from dgs_lightning.runs.methods import METHODS, MadeBy, Method, Use, register
 from dgs_lightning.seeding import draw_and_repeat, draw_seed
@@ -30,7 +30,8 @@ def stages(experiment: Experiment) -> list[Stage]:
 
 
 def keys(experiment: Experiment) -> dict[str, str]:
-    return stage_keys(stages(experiment))
+    planned = stages(experiment)
+    return stage_keys(planned, fingerprints(path for stage in planned for path in stage.inputs))
 
 
 def test_methods_share_pools_scores_and_models() -> None:
@@ -196,14 +197,6 @@ def test_a_variant_may_not_change_what_it_shares() -> None:
     variants = {"longer": {"method": "minimax", "finetune": {"trainer": {"max_steps": 7}}}}
     with pytest.raises(InputError, match=r"variants\.longer"):
         stages(replace(SMALL, methods=["longer"], variants=variants))
-
-
-def test_a_folder_that_many_stages_read_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[Path] = []
-    monkeypatch.setattr(stage_module, "fingerprint", looked.append)
-    reading = [Stage(f"evaluation/{k}", "fit", {"data": {"train": Given("images")}}) for k in range(3)]
-    assert len(stage_keys(reading)) == 3
-    assert looked == [Path("images")]
 
 
 def test_of_stages_that_differ_in_what_the_plan_counts_up_and_own_paths_alone_one_stands_for_all() -> None:

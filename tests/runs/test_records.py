@@ -4,28 +4,111 @@ from pathlib import Path
 import pytest
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.runs.records import DONE, RUNNING, Records
+from dgs_lightning.runs.records import DONE, Records
+from dgs_lightning.runs.results import measure
+
+STAGE = "pools/dit"
+
+
+def finished(run: Path, **files: str) -> Records:
+    """Records of a run with one finished stage that left these files."""
+    for name, content in files.items():
+        path = run / STAGE / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    records = Records(run)
+    records.begin(STAGE, "predict", "key")
+    records.end(STAGE, measure(run, [STAGE]), 1.5, "cpu")
+    return records
 
 
 def test_a_stage_is_done_with_its_settings_and_results_alone(tmp_path: Path) -> None:
     records = Records(tmp_path)
-    assert records.status("pools/dit", "key", "pools/dit") == "new"
-    records.write("pools/dit", "predict", "key", RUNNING)
-    assert records.status("pools/dit", "key", "pools/dit") == "resume"
-    records.write("pools/dit", "predict", "key", DONE, seconds=1.5, device="cpu")
-    assert records.status("pools/dit", "key", "pools/dit") == "resume"  # without results
-    (tmp_path / "pools" / "dit").mkdir(parents=True)
-    assert records.status("pools/dit", "key", "pools/dit") == DONE
-    assert records.status("pools/dit", "another key", "pools/dit") == "changed"
-    records.reopen("pools/dit")
-    assert records.status("pools/dit", "key", "pools/dit") == "resume"
-    assert records.read("pools/dit")["seconds"] == 1.5
+    assert records.status(STAGE, "key") == "new"
+    records.begin(STAGE, "predict", "key")
+    assert records.status(STAGE, "key") == "resume"
+    finished(tmp_path, a="one", b="two")
+    assert records.status(STAGE, "key") == DONE
+    assert records.status(STAGE, "another key") == "changed"
+    (tmp_path / STAGE / "b.png").unlink()
+    assert records.status(STAGE, "key") == "resume"
+    records.reopen(STAGE)
+    assert records.read(STAGE)["seconds"] == 1.5
 
 
-def test_a_run_of_version_0_1_0_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    records = Records(tmp_path)
-    path = records.path("data")
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"name": "data", "command": "prepare", "key": "k", "status": "done", "seconds": 1.0}))
-    with pytest.raises(InputError, match=r"a run of version 0\.1\.0.*another --output.*'dgs report' reads its results"):
-        records.status("data", "k", "data")
+@pytest.mark.parametrize(
+    ("content", "hashes", "problem"),
+    [("", False, "has 0 bytes instead of 3"), ("onetwo", False, "has 6 bytes instead of 3"), ("0ne", True, "another")],
+)
+def test_results_that_were_changed_are_found(tmp_path: Path, content: str, hashes: bool, problem: str) -> None:
+    records = finished(tmp_path, a="one", b="two")
+    (tmp_path / STAGE / "a.png").write_text(content)
+    damage = records.damage(STAGE, "key", hashes=hashes)
+    assert list(damage) == [f"{STAGE}/a.png"]
+    assert problem in damage[f"{STAGE}/a.png"]
+    assert records.set_aside(damage) == ([f"{STAGE}/a.png"] if content else [])
+    assert not (tmp_path / STAGE / "a.png").exists()
+    assert not content or (tmp_path / "set_aside" / STAGE / "a.png").read_text() == content
+
+
+def test_a_changed_stage_is_cleared_and_files_that_were_altered_are_set_aside(tmp_path: Path) -> None:
+    records = finished(tmp_path, a="one", b="two")
+    (tmp_path / STAGE / "b.png").write_text("of the user")
+    logs = tmp_path / STAGE / "lightning_logs" / "version_0"
+    logs.mkdir(parents=True)
+    (logs / "events.out.tfevents.1.host").write_text("log")
+    records.clear(STAGE)
+    assert records.read(STAGE) == {}
+    assert not (tmp_path / STAGE).exists()
+    assert (tmp_path / "set_aside" / STAGE / "b.png").read_text() == "of the user"
+
+
+@pytest.mark.parametrize("stage_is_done", [True, False])
+def test_a_file_that_the_stage_did_not_write_is_never_removed(tmp_path: Path, stage_is_done: bool) -> None:
+    records = finished(tmp_path, a="one")
+    if not stage_is_done:
+        records.reopen(STAGE)
+        (tmp_path / "stages" / f"{STAGE}.results").unlink()
+    (tmp_path / STAGE / "notes.txt").write_text("mine")
+    with pytest.raises(
+        InputError, match=r"pools/dit: found 1 files that this run did not write \(pools/dit/notes.txt\)"
+    ):
+        records.clear(STAGE)
+    assert (tmp_path / STAGE / "a.png").read_text() == "one"
+
+
+@pytest.mark.parametrize("record", [None, "", "{", "[]"])
+def test_files_without_a_usable_record_are_never_removed(tmp_path: Path, record: str | None) -> None:
+    records = finished(tmp_path, a="one")
+    if record is None:
+        records.path(STAGE).unlink()
+    else:
+        records.path(STAGE).write_text(record)
+    with pytest.raises(InputError, match="a free place for the results of the stage"):
+        records.clear(STAGE)
+    assert (tmp_path / STAGE / "a.png").exists()
+
+
+def test_a_record_names_the_versions_that_the_result_depends_on(tmp_path: Path) -> None:
+    records = finished(tmp_path, a="one")
+    record = json.loads(records.path(STAGE).read_text())
+    assert {"dgs-lightning", "torch", "diffusers", "timm", "scikit-learn"} <= record["versions"].keys()
+    assert records.version_changes(STAGE) == []
+    record["versions"]["torch"] = "1.0"
+    records.path(STAGE).write_text(json.dumps(record))
+    assert records.version_changes(STAGE)[0].startswith("torch 1.0, now ")
+
+
+def test_logs_checkpoints_and_half_written_files_are_no_results(tmp_path: Path) -> None:
+    for name in ("a.png", ".b.partial", "checkpoints/last.ckpt", "x/events.out.tfevents.1", ".journal/lines.jsonl"):
+        path = tmp_path / STAGE / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert list(measure(tmp_path, [STAGE])) == [f"{STAGE}/a.png"]
+
+
+def test_a_broken_list_of_results_is_named(tmp_path: Path) -> None:
+    records = finished(tmp_path, a="one")
+    (tmp_path / "stages" / f"{STAGE}.results").write_text('["a.png", 3]\n')
+    with pytest.raises(InputError, match=r"dit\.results: found a broken file \(line 1"):
+        records.status(STAGE, "key")

@@ -9,7 +9,7 @@ import yaml
 
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok
 from dgs_lightning.doctor.images import Trees, check_classes, check_counts, check_edition, check_files, open_trees
-from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory
+from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory, check_output
 from dgs_lightning.doctor.models import check_labels_of_models, check_weights
 from dgs_lightning.doctor.networks import check_networks, check_time
 from dgs_lightning.doctor.work import inputs_of, work_by_stage
@@ -37,6 +37,7 @@ def examine(experiment: Experiment) -> list[Finding]:
     trees, unreadable = open_trees(experiment)
     findings += unreadable
     checks = (
+        check_output(experiment, planned),
         check_classes(experiment, trees),
         check_counts(experiment, trees),
         check_edition(trees),

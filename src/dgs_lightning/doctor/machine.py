@@ -3,18 +3,37 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from rich.filesize import decimal
 
 from dgs_lightning.datamodules.images import MEMORY
-from dgs_lightning.doctor.finding import Finding, ok, problem, warning
+from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
+from dgs_lightning.experiment.folder import RunOutput
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.runs.fingerprints import unread_bytes
+from dgs_lightning.runs.records import Records
 from dgs_lightning.tasks.work import Work
 
+LARGE = 10_000_000_000  # bytes of data whose reading takes time
+READ = 1_000_000_000  # bytes that a good disk gives in a second
 CORES = len(os.sched_getaffinity(0))
+
+
+def check_output(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[Finding]:
+    """The folder of the run, which must be free or the run's own, and the data that are read before it begins."""
+    output = Path(experiment.output or "runs")
+    if error := error_of(RunOutput(output, experiment, Records(output)).check_place, stages):
+        yield of_error(error)
+    paths = {path for stage in stages for path in stage.inputs}
+    size = unread_bytes(paths) if experiment.fingerprint == "content" else 0
+    if size > LARGE:
+        least = size / READ / 60
+        what = f"{decimal(size)} of data are read once, to recognise them later: {least:.0f} to {4 * least:.0f} minutes"
+        yield ok(f"{what}; with fingerprint=names, their names and sizes are enough")
 
 
 def check_devices(experiment: Experiment) -> Iterator[Finding]:

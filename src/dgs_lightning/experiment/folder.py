@@ -39,16 +39,25 @@ class RunOutput:
         Raises:
             InputError: If it would, or if another version or another experiment made what is there.
         """
-        self._check_inputs(stages)
-        self._check_occupied()
-        self._check_version()
+        self.check_place(stages)
         for stage in stages:
-            self._check_links(stage)
             status = self.records.status(stage.name, keys[stage.name])
             if status == "changed":
                 self._check_experiment(stage)
             if status in ("changed", "new"):
                 self.records.check_removable(stage.name)
+
+    def check_place(self, stages: Sequence[Stage]) -> None:
+        """The part of :meth:`check` that does not depend on the content of the data, which takes long to read.
+
+        Raises:
+            InputError: See :meth:`check`.
+        """
+        self._check_inputs(stages)
+        self._check_occupied()
+        self._check_version()
+        for stage in stages:
+            self._check_links(stage)
 
     def _check_inputs(self, stages: Sequence[Stage]) -> None:
         """Check that no folder that is written is, holds, or lies in a file or folder that is read."""

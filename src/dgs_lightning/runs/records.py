@@ -121,15 +121,15 @@ class Records:
             InputError: If there are files without a record, or files that the stage did not write.
         """
         present, results = self._present(stage), self.results(stage)
-        if results:
-            foreign = [name for name in present if name not in results and not is_passing(name)]
-            expected = "only the files that the stage left"
-        elif self.read(stage):
-            foreign = [name for name in present if not name.endswith(_FORMATS) and not is_passing(name)]
-            expected = "only files that the unfinished stage can have written"
-        else:
+        if not self.read(stage):
             foreign = present
             expected = "a free place for the results of the stage"
+        elif results:
+            foreign = [name for name in present if name not in results and not is_passing(name)]
+            expected = "only the files that the stage left"
+        else:
+            foreign = [name for name in present if not name.endswith(_FORMATS) and not is_passing(name)]
+            expected = "only files that the unfinished stage can have written"
         if foreign:
             found = f"{len(foreign)} files that this run did not write ({listed(foreign, 3)})"
             raise InputError(self.folder / layout.left_by(stage)[0], found, expected, _REMEDY)
