@@ -1,4 +1,5 @@
 import fcntl
+import hashlib
 import json
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ from dgs_lightning.callbacks.image_writer import ImageWriter, write_png
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import read_manifest
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import image_seed
@@ -389,3 +391,19 @@ def test_a_set_is_resumed_whenever_it_is_killed(
     assert len(kills) > 6
     for number in kills:
         assert content(tmp_path / f"{number}" / "pool") == content(tmp_path / "0" / "pool")
+
+
+def test_a_set_that_lost_its_card_is_completed_where_a_run_vouches_for_it(
+    undisturbed: Path, dit: Path, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(undisturbed, tmp_path / "pool"))
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in content(output).items()}
+    (output / "dataset.json").unlink()
+    with pytest.raises(InputError, match="which this command did not make"):
+        generate(output, dit)
+    Unfinished(output, "pools/dit").adopt(hashes)
+    HARM["another picture"](output / "cow" / "00001.png")
+    time_of_cat = (output / "cat" / "00000.png").stat().st_mtime_ns
+    generate(output, dit)
+    assert content(output) == content(undisturbed)
+    assert (output / "cat" / "00000.png").stat().st_mtime_ns == time_of_cat

@@ -14,6 +14,7 @@ from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import read_set, scan_images
 from dgs_lightning.data.records import MANIFEST
 from dgs_lightning.data.transforms import adm_center_crop
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.data.writing import is_intact
 from dgs_lightning.errors import InputError
 
@@ -252,3 +253,17 @@ def test_an_image_that_the_disk_does_not_give_is_not_left_out(
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(InputError, match="found input/output error"):
         prepare(str(data), str(tmp_path / "out"))
+
+
+def test_a_preparation_that_lost_its_card_is_made_again_where_a_run_vouches_for_it(
+    make_set: MakeSet, tmp_path: Path
+) -> None:
+    data, out = make_set("tree", {label: ["1.png", "2.png"] for label in ("cat", "dog")}), tmp_path / "out"
+    prepare(str(data), str(out))
+    before = contents(out)
+    (out / "train" / "dataset.json").unlink()
+    with pytest.raises(InputError, match="files made with other settings"):
+        prepare(str(data), str(out))
+    Unfinished(out / "train", "data").adopt({})
+    prepare(str(data), str(out))
+    assert contents(out) == before

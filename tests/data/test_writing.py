@@ -6,6 +6,7 @@ import pytest
 from dgs_lightning.data.cards import hash_files, read_card, write_card
 from dgs_lightning.data.folders import read_set, scan_images
 from dgs_lightning.data.records import ImageRecord
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.data.writing import is_intact, write_set
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_text
@@ -141,3 +142,16 @@ def test_a_set_with_files_of_the_user_in_it_is_not_replaced(make_set: MakeSet, t
     with pytest.raises(InputError, match=r"found notes\.txt"):
         write_set(source, scan_images(source), out, {"kind": "distilled"})
     assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_set_that_lost_its_card_is_replaced_where_a_run_vouches_for_it(make_set: MakeSet, tmp_path: Path) -> None:
+    source, out = make_set("tree", {"cat": ["1.png"]}), tmp_path / "out"
+    write_set(source, scan_images(source), out, {"kind": "distilled"})
+    whole = files_below(out)
+    (out / "dataset.json").unlink()
+    with pytest.raises(InputError, match="found other files"):
+        write_set(source, scan_images(source), out, {"kind": "distilled"})
+    Unfinished(out, "distilled/out").adopt({})
+    write_set(source, scan_images(source), out, {"kind": "distilled"})
+    assert files_below(out) == whole
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "tree"]

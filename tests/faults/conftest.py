@@ -47,7 +47,7 @@ TINY = (
 DIGITS, IMAGES = 4, 30  # classes, and images of each
 SERVER = Path(__file__).with_name("server.py")
 REPORT = ("figures", "tables", "summary.json", "summary.md", "index.html")
-UNSTABLE = ("lightning_logs", "checkpoints", "stages", "experiment.yaml", ".lock")  # times, or no result
+UNSTABLE = ("lightning_logs", "checkpoints", "stages", "set_aside", "experiment.yaml", ".lock")  # times, or no result
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------

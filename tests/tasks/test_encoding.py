@@ -1,3 +1,4 @@
+import hashlib
 import os
 import signal
 from collections.abc import Callable
@@ -208,3 +209,14 @@ def test_what_a_killed_writer_left_of_a_shard_is_removed(images: Path, tmp_path:
     (tmp_path / "cache" / ".0123456789abcdef.partial" / "file").write_bytes(b"ours")
     encode(EncodingTask(), images, tmp_path / "cache")
     assert shards_of(tmp_path / "cache") == shards_of(tmp_path / "whole")
+
+
+def test_a_cache_that_lost_its_card_is_completed_where_a_run_vouches_for_it(images: Path, tmp_path: Path) -> None:
+    encode(EncodingTask(), images, tmp_path)
+    whole = shards_of(tmp_path)
+    (tmp_path / "latents.json").unlink()
+    Unfinished(tmp_path, "latents").adopt({name: hashlib.sha256(data).hexdigest() for name, data in whole.items()})
+    task = Count()
+    encode(task, images, tmp_path)
+    assert task.encoded == 1  # to see the latents' form
+    assert shards_of(tmp_path) == whole

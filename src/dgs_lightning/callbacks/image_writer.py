@@ -21,7 +21,7 @@ from dgs_lightning.data.cards import CARD, hash_each, hash_files, read_card, ver
 from dgs_lightning.data.folders import IMAGES
 from dgs_lightning.data.images import save_png
 from dgs_lightning.data.records import MANIFEST, read_manifest, write_manifest
-from dgs_lightning.data.unfinished import Unfinished
+from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import remove_leftovers
@@ -82,14 +82,14 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     def _earlier(self) -> dict[str, Any]:
         """Settings of the images that are in the folder; empty where there are none."""
         begun = self.unfinished.begun()
-        return dict(read_card(self.output).get("settings", {}) if begun is None else begun)
+        return dict(read_card(self.output).get("settings", {}) if begun in (None, ADOPTED) else begun)
 
     def check(self) -> None:
         """Refuse images that were made with other settings, or by something else."""
         earlier = self._earlier()
-        if not earlier:
+        if not earlier and self.unfinished.begun() is None:
             self.unfinished.check_free()
-        elif earlier != self._made_with:
+        if earlier and earlier != self._made_with:
             found = f"images made with other settings ({'; '.join(_differences(earlier, self._made_with))})"
             remedy = "Restore the settings, choose another output, or delete the folder"
             raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)

@@ -24,6 +24,7 @@ from dgs_lightning.data.latents import (
     write_shard,
 )
 from dgs_lightning.data.records import MANIFEST
+from dgs_lightning.data.unfinished import ADOPTED
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import BrokenFile, InputError
 from dgs_lightning.files import read_json, remove_leftovers
@@ -87,7 +88,7 @@ class LatentWriter(ResumableWriter[EncodingTask, ImageDataModule]):
             key = read_json(self.output / CARD, "a latent cache's card", default={}).get("key")
         if key is None:
             self.unfinished.check_free()
-        elif key != self._key:
+        elif key not in (self._key, ADOPTED):
             raise other_latents(self.output, self.output)
 
     def resume(self) -> list[int]:

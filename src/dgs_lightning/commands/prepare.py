@@ -23,6 +23,7 @@ from dgs_lightning.data.images import channels_of, load_image, save_png
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.transforms import adm_center_crop
+from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.data.writing import begin_set, finish_set, is_intact, tidy
 from dgs_lightning.errors import BrokenFile, InputError, listed
 
@@ -176,7 +177,8 @@ def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any],
     made = read_card(output)
     made["hashes"] = {"sources": made.get("hashes", {}).get("sources")}
     other = any(made.get(key) != value for key, value in card.items() if key != "versions")
-    if other and output.exists() and any(output.iterdir()):
+    adopted = Unfinished(output, card["kind"]).begun() == ADOPTED
+    if other and not adopted and output.exists() and any(output.iterdir()):
         raise InputError.occupied(output, "files made with other settings, or of other images")
     if is_intact(output):
         tidy(output, card)

@@ -16,6 +16,7 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.files import explain_disk_errors, read_json, write_json
 
 CARD = "dataset.json"
+LATENTS_CARD = "latents.json"  # card of a latent cache
 HASHED_AT_ONCE = 256  # images that a thread hashes in one task
 LIBRARIES = (
     "dgs-lightning",

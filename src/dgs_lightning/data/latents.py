@@ -11,13 +11,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from dgs_lightning.data.cards import hash_files, hash_json
+from dgs_lightning.data.cards import LATENTS_CARD, hash_files, hash_json
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import read_json, reading, write_json, write_tensors
 
-CARD = "latents.json"
+CARD = LATENTS_CARD
 FORMAT = "dgs-lightning/latents"
 _REMEDY = "Delete it, and encode the images again"
 

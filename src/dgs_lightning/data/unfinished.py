@@ -13,17 +13,18 @@ was cut or altered is not used: each begins with its own hash.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dgs_lightning.data.cards import CARD
+from dgs_lightning.data.cards import CARD, LATENTS_CARD
 from dgs_lightning.data.folders import image_files
 from dgs_lightning.data.records import MANIFEST, MARK
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import explain_disk_errors, force_to_disk, read_json, write_json, write_text
 
+ADOPTED = "adopted"  # key of what is known to be a run's by its record alone
 _HASH = 16  # characters of the hash of a line
 
 
@@ -41,7 +42,7 @@ class Unfinished:
         self.hidden = (folder / MARK).parent  # with the mark, the journals and the lock
 
     def begun(self) -> Any | None:  # noqa: ANN401
-        """Key of what was begun here and is not finished; ``None`` where nothing was.
+        """Key of what was begun here and is not finished; ``None`` where nothing was. See also :meth:`adopt`.
 
         Raises:
             InputError: If something of another kind was begun here, or the mark cannot be read.
@@ -50,7 +51,7 @@ class Unfinished:
             raise InputError(self.hidden, "a symbolic link", "a folder of this program", "Remove the link")
         remedy = f"Delete {self.folder} and run the command again"
         mark = read_json(self.folder / MARK, "what is being made in this folder", remedy, default={})
-        if mark and mark.get("kind") != self.kind:
+        if mark and mark.get("kind") not in (self.kind, ADOPTED):
             remedy = f"Finish the command that makes them, or choose another output than {self.folder}"
             found = f"unfinished {mark.get('kind')}"
             raise InputError.occupied(self.folder, found, f"nothing, or {self.kind}", remedy)
@@ -68,6 +69,16 @@ class Unfinished:
         if found is not None:
             what, remedy = f"{found}, which this command did not make", "Name another output"
             raise InputError.occupied(self.folder, what, "an empty folder", remedy)
+
+    def adopt(self, hashes: Mapping[str, str]) -> None:
+        """Mark a folder that has lost its card, and is this program's for another reason: the record of a run.
+
+        Its key is then ``ADOPTED``. Images and latents that are as they were are not made again.
+
+        Args:
+            hashes: SHA-256 of the files that were in the folder, by their path in it.
+        """
+        Unfinished(self.folder, ADOPTED).begin(ADOPTED, ({name: sha256} for name, sha256 in hashes.items()))
 
     def begin(self, key: object, finished: Iterable[object] = ()) -> None:
         """Mark the folder, and keep in its journals only the lines of these parts.
@@ -121,7 +132,7 @@ class Unfinished:
 
 def _results(folder: Path) -> Iterator[str]:
     """Files of a folder that a writer would write."""
-    yield from (name for name in (CARD, MANIFEST, "latents.json") if (folder / name).exists())
+    yield from (name for name in (CARD, LATENTS_CARD, MANIFEST) if (folder / name).exists())
     yield from (path.name for path in folder.glob("[0-9]*.safetensors"))
     yield from image_files(folder)
 

@@ -15,7 +15,7 @@ from typing import Any
 from dgs_lightning.data.cards import CARD, hash_files, read_card, write_card
 from dgs_lightning.data.folders import is_image_name
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
-from dgs_lightning.data.unfinished import Unfinished
+from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import explain_disk_errors, force_to_disk, remove_leftovers, replacing, write_json
 
@@ -59,6 +59,7 @@ def _check_destination(source: Path, destination: Path, card: Mapping[str, Any],
         found = "a file"
     elif destination.exists() and any(destination.iterdir()):
         same = "kind" in card and read_card(destination).get("kind") == card["kind"]
+        same = same or Unfinished(destination, str(card.get("kind"))).begun() == ADOPTED
         found = next(_foreign(destination, reports), "") if same else "other files"
     if found:
         raise InputError.occupied(destination, found, remedy=remedy)
