@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from dgs_lightning.errors import InputError, listed
+from dgs_lightning.files import reading
 
 Settings = dict[str, Any]
 _PACKAGE = Path(__file__).parent
@@ -72,12 +73,13 @@ def load_yaml(path: Path) -> Settings:
     Raises:
         InputError: If the file is not valid YAML, or holds something other than a mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        problem = getattr(error, "problem", None) or "broken YAML"
-        raise InputError(path, f"{problem} in line {line}", "valid YAML", "Correct the line") from None
+    with reading(path, "valid YAML"):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+            problem = getattr(error, "problem", None) or "broken YAML"
+            raise InputError(path, f"{problem} in line {line}", "valid YAML", "Correct the line") from None
     if not isinstance(content, dict):
         found = type(content).__name__
         raise InputError(path, found, "a mapping of settings", "Write it as 'key: value' lines")

@@ -62,7 +62,7 @@ SMALLEST = (  # changes of it, by which each stage makes few system calls
 )
 ROOT = Path(__file__).parents[2]
 REPORT = ("figures", "tables", "summary.json", "summary.md", "index.html")
-UNSTABLE = ("lightning_logs", "checkpoints", "stages", "experiment.yaml", ".lock")  # times, or no result
+UNSTABLE = ("lightning_logs", "checkpoints", "stages", "set_aside", "experiment.yaml", ".lock")  # times, or no result
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------

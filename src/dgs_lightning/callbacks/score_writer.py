@@ -1,8 +1,6 @@
 """Writing of scores, into the metadata of the scored set or into a folder of their own."""
 
-import json
 import logging
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +9,11 @@ from typing import Any
 import lightning as L
 
 from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
-from dgs_lightning.data.cards import hash_json, read_card, versions, write_card
+from dgs_lightning.data.cards import CARD, hash_json, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import explain_disk_errors, write_text
 from dgs_lightning.tasks.scoring import Scores, ScoringTask
 
 _log = logging.getLogger(__name__)
@@ -30,8 +27,8 @@ Pairs = list[tuple[float, str]]  # difficulty and predicted label of each image 
 class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     """Writes difficulty, estimator and predicted label of each image, with all digits, into ``metadata.jsonl``.
 
-    Until all scores are there, they are in hidden journals: one for each device, with one line for each batch. A set
-    with scores of the same estimators is not changed. Scores of other estimators are replaced as a whole.
+    Until all scores are there, they are in hidden journals: one for each device, with a line for each batch. A set with
+    scores of the same estimators is not changed. Scores of other estimators are replaced as a whole.
 
     Args:
         output: A folder for the scores alone. By default they go into the metadata and card of the scored set.
@@ -48,28 +45,37 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
         ('cat/0.png', True)
     """
 
-    TASK, DATA = ScoringTask, ImageDataModule
+    TASK, DATA, KIND = ScoringTask, ImageDataModule, "scores"
 
     def __init__(self, output: str | None = None) -> None:
         self.output = output
 
     def begin(self, trainer: L.Trainer) -> None:
-        """Leave out the batches that are scored, and begin this device's journal. Refuse another image set."""
+        """Leave out the batches that are scored. Refuse another image set."""
         self._folder = Path(self.output) if self.output else self.data.predict_folder
         self._in_place = self._folder.resolve() == self.data.predict_folder.resolve()
-        occupied = not self._in_place and (self._folder / MANIFEST).exists()
-        if occupied and read_card(self._folder).get("kind") != "scores":
-            remedy = "Name another output, or the set itself to write into its metadata"
-            raise InputError.occupied(self._folder, "an image set", "an empty folder, or scores", remedy)
-        self._images = hash_images(trainer, self.data)
+        self._images, self._device = hash_images(trainer, self.data), trainer.global_rank
         batch_size, precision = self.data.hparams["val_batch_size"], str(trainer.precision)
         self._key = hash_json([self.task.settings(), batch_size, precision, self._images])
-        self._done, scored = self._is_done(), self._read_journals()
-        self.data.leave_out(range(len(self.data.predict_batches)) if self._done else scored.keys())
-        trainer.strategy.barrier("scores read")
-        self._journal = self._folder / f".scores-{trainer.global_rank}.jsonl"
-        if not self._done:
-            write_text(self._journal, "".join(self._line(*batch) for batch in self._lines(self._journal)))
+        self.data.leave_out(self.take(trainer, self._folder))
+
+    def check(self) -> None:
+        """Refuse a folder, apart from the scored set itself, that holds something else than scores."""
+        ours = self.unfinished.begun() is not None or self._in_place or read_card(self._folder).get("kind") == "scores"
+        if not ours:
+            self.unfinished.check_free()
+
+    def resume(self) -> list[int]:
+        """Numbers of the batches that are scored."""
+        wanted = range(len(self.data.predict_batches))
+        begun = self.unfinished.begun()
+        self._done = begun is None and self._is_done()
+        if self._done:
+            self.unfinished.end()
+            return list(wanted)
+        kept = self._noted() if begun == self._key else {}
+        self.unfinished.begin(self._key, ([number, scores] for number, scores in kept.items()))
+        return [number for number in wanted if number in kept]
 
     def _is_done(self) -> bool:
         """Whether the scores are all written, and no line of them is lost."""
@@ -81,47 +87,29 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
             return scored == {record.file_name for record in self.data.predict_records}
         return False
 
-    def _journals(self) -> list[Path]:
-        return sorted(self._folder.glob(".scores-*.jsonl"))
-
-    def _read_journals(self) -> dict[int, Pairs]:
+    def _noted(self) -> dict[int, Pairs]:
         """Scores of the finished batches of all devices, by the number of the batch."""
-        return {number: scores for path in self._journals() for number, scores in self._lines(path)}
-
-    def _lines(self, path: Path) -> Iterator[tuple[int, Pairs]]:
-        """Batches of a journal, up to a broken line or a line of another estimator or set."""
-        with (
-            suppress(FileNotFoundError, ValueError, KeyError, TypeError),
-            path.open(encoding="utf-8", errors="replace") as lines,
-        ):
-            for entry in map(json.loads, lines):
-                if entry["key"] != self._key:
-                    return
-                yield entry["batch"], entry["scores"]
-
-    def _line(self, number: int, scores: Pairs) -> str:
-        return json.dumps({"key": self._key, "batch": number, "scores": scores}, ensure_ascii=False) + "\n"
+        return {number: scores for number, scores in self.unfinished.noted()}
 
     def write(self, trainer: L.Trainer, prediction: Scores, batch: object) -> None:
-        """Append the scores of a batch to the journal. They are then on the disk."""
+        """Note the scores of a batch. They are then on the disk."""
         number = int(prediction.positions[0]) // self.data.hparams["val_batch_size"]
         pairs = list(zip(prediction.difficulty.tolist(), prediction.predicted, strict=True))
-        with explain_disk_errors(self._folder), self._journal.open("a", encoding="utf-8") as journal:
-            journal.write(self._line(number, pairs))
+        self.unfinished.note(self._device, [number, pairs])
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Write scores and card if all batches are scored, and delete the journals."""
-        if not self._done:
-            batches, wanted = self._read_journals(), self.data.predict_batches
-            if len(batches) < len(wanted):
-                _log.info("%d of %d batches scored; the same command scores the others", len(batches), len(wanted))
-                return
-            pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
-            scored = zip(self.data.predict_records, pairs, strict=True)
-            write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored])
-            write_card(self._folder, self._card())
-        for path in self._journals():
-            path.unlink()
+        """Write scores and card if all batches are scored."""
+        if self._done:
+            return
+        batches, wanted = self._noted(), self.data.predict_batches
+        if len(batches) < len(wanted):
+            _log.info("%d of %d batches scored; the same command scores the others", len(batches), len(wanted))
+            return
+        pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
+        scored = zip(self.data.predict_records, pairs, strict=True)
+        write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored])
+        write_card(self._folder, self._card())
+        self.complete([MANIFEST, CARD])
 
     def _scored(self, record: ImageRecord, difficulty: float, predicted: str) -> ImageRecord:
         """A record with its scores. A folder for the scores alone has no other data of the image."""

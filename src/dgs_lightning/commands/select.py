@@ -11,7 +11,6 @@ from dgs_lightning.data.editions import licences_of
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.writing import write_set
 from dgs_lightning.distil.selection import Selection
-from dgs_lightning.files import write_json
 from dgs_lightning.runs.layout import SELECTION
 
 SOURCES = ("pool", "original", "pool_scores", "original_scores")
@@ -50,8 +49,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         "provenance": [{"role": role, "folder": f.name, "card": read_card(f)} for role, f in sources.items()],
         "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
     }
-    write_set(pool, selected.records, Path(output), card)
-    write_json(Path(output) / SELECTION, selected.report)
+    write_set(pool, selected.records, Path(output), card, {SELECTION: selected.report})
     return Path(output)
 
 

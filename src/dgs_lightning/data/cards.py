@@ -6,15 +6,17 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json, write_json
+from dgs_lightning.files import explain_disk_errors, read_json, write_json
 
 CARD = "dataset.json"
+LATENTS_CARD = "latents.json"  # card of a latent cache
 HASHED_AT_ONCE = 256  # images that a thread hashes in one task
 LIBRARIES = (
     "dgs-lightning",
@@ -45,9 +47,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def write_card(folder: Path, card: Mapping[str, Any]) -> None:
-    """Write ``dataset.json`` atomically."""
-    write_json(folder / CARD, dict(card))
+def write_card(folder: Path, card: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Write ``dataset.json`` atomically; for ``durable`` see :func:`~dgs_lightning.files.replacing`."""
+    write_json(folder / CARD, dict(card), durable=durable)
 
 
 def versions() -> dict[str, str]:
@@ -57,7 +59,7 @@ def versions() -> dict[str, str]:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with explain_disk_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -74,6 +76,19 @@ def hash_files(folder: Path, records: Iterable[ImageRecord]) -> str:
         for lines in threads.map(lines_of, parts):
             digest.update(lines.encode())
     return digest.hexdigest()
+
+
+def hash_each(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each of some files in a folder that is there, by its name."""
+
+    def hash_of(name: str) -> str | None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return hash_file(folder / name)
+        return None
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        found = zip(names, threads.map(hash_of, names), strict=True)
+        return {name: sha256 for name, sha256 in found if sha256 is not None}
 
 
 def hash_json(content: object) -> str:

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from dgs_lightning.data.cards import hash_files, hash_json
+from dgs_lightning.data.cards import LATENTS_CARD, hash_files, hash_json
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json, write_json, write_tensors
+from dgs_lightning.files import read_json, reading, write_json, write_tensors
 
-CARD = "latents.json"
+CARD = LATENTS_CARD
 FORMAT = "dgs-lightning/latents"
 _REMEDY = "Delete it, and encode the images again"
 
@@ -62,14 +62,16 @@ def check_space(folder: Path, size: int) -> None:
         raise InputError(folder, f"{free / 1e9:.1f} GB free", f"{size / 1e9:.1f} GB for the latent cache", remedy)
 
 
-def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: Tensor | None) -> None:
+def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: Tensor | None) -> Path:
     """Write the latents of some images to a cache with this key, whole or not at all.
 
     ``images`` are the positions of the images in the manifest, shape ``(n,)``. ``means`` are their latents, shape
-    ``(n, flips, C, h, w)``, and ``logvars`` the log variances of these, if the codec has them.
+    ``(n, flips, C, h, w)``, and ``logvars`` the log variances of these, if the codec has them. Returns the file.
     """
     tensors = {"images": images, "means": means} | ({} if logvars is None else {"logvars": logvars})
-    write_tensors(folder / f"{int(images[0]):08d}.safetensors", tensors, {"key": key})
+    path = folder / f"{int(images[0]):08d}.safetensors"
+    write_tensors(path, tensors, {"key": key})
+    return path
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -83,19 +85,21 @@ def read_shard(path: Path, key: str) -> dict[str, Tensor]:
     Raises:
         InputError: If the shard is broken, or has another key.
     """
-    try:
-        with safe_open(path, "pt") as shard:
-            found = (shard.metadata() or {}).get("key")
-            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
+    with reading(path, "latents", _REMEDY), safe_open(path, "pt") as shard:
+        found = (shard.metadata() or {}).get("key")
+        tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
         if not {"images", "means"} <= tensors.keys() or tensors["images"].ndim != 1:
             raise ValueError("no latents in it")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError.broken(path, error, "latents", _REMEDY) from None
     if found != key:
-        found = "latents of other images, or made with another codec or transform"
-        remedy = f"Delete {path.parent}, or choose another output"
-        raise InputError.occupied(path, found, "latents of the same images and settings", remedy)
+        raise other_latents(path, path.parent)
     return tensors
+
+
+def other_latents(path: Path, folder: Path) -> InputError:
+    """The error of latents with another key, in a shard or on the card of a cache."""
+    found = "latents of other images, or made with another codec or transform"
+    remedy = f"Delete {folder}, or choose another output"
+    return InputError.occupied(path, found, "latents of the same images and settings", remedy)
 
 
 def encoded_images(folder: Path, key: str) -> Tensor:

@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import replacing
+from dgs_lightning.files import explain_disk_errors, replacing
 
 MANIFEST = "metadata.jsonl"
+MARK = ".unfinished/mark.json"  # what is being made in a folder; see dgs_lightning.data.unfinished
 LONGEST_PATH, LONGEST_NAME = 4096, 255  # characters that a file system takes
 
 
@@ -58,7 +59,7 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
     records: dict[str, ImageRecord] = {}
     shared: dict[str, str] = {}  # labels and estimators repeat: a million lines need a thousand strings
     try:
-        with path.open(encoding="utf-8") as lines:
+        with explain_disk_errors(path), path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     record = _parse(line, shared)
@@ -128,11 +129,19 @@ def check_label(label: object) -> None:
     """Raise a ValueError if a label cannot be the name of a class folder."""
     if not isinstance(label, str) or label in ("", ".", "..") or {"/", "\0"} & set(label) or len(label) > LONGEST_NAME:
         raise ValueError(f"label {repr(label)[:100]}, which is no name of a class folder")
+    if label.startswith("."):  # as the folder would be hidden
+        raise ValueError(f"label {label!r}, which begins with a dot: hidden folders are not read")
 
 
-def write_manifest(folder: Path, records: Iterable[ImageRecord]) -> None:
-    """Write ``metadata.jsonl`` atomically, sorted by file name. A number that is not finite raises a ValueError."""
-    with replacing(folder / MANIFEST) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+def write_manifest(folder: Path, records: Iterable[ImageRecord], *, durable: bool = False) -> None:
+    """Write ``metadata.jsonl`` atomically, sorted by file name. A number that is not finite raises a ValueError.
+
+    For ``durable`` see :func:`~dgs_lightning.files.replacing`.
+    """
+    with (
+        replacing(folder / MANIFEST, durable=durable) as partial,
+        partial.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         file.writelines(manifest_line(record) for record in sorted(records, key=lambda r: r.file_name))
 
 

@@ -44,7 +44,8 @@ class ClassifierConfig:
 
 
 def save_classifier(network: nn.Module, config: ClassifierConfig, folder: Path) -> None:
-    """Write a classifier's folder, each file atomically."""
+    """Write a classifier's folder, each file atomically. Its settings come last, as the sign that all is there."""
+    (folder / CONFIG).unlink(missing_ok=True)
     write_tensors(folder / WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, {"format": FORMAT, **asdict(config)})
 

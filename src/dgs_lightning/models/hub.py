@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import read_json
+from dgs_lightning.files import read_json, refused
 
 TRANSFORMER, AUTOENCODER = ("transformer/*",), ("*.json", "*.safetensors")  # the files needed of a model on the hub
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -53,7 +53,7 @@ def download(name: str, patterns: Sequence[str], where: str) -> Path:
     except (OSError, HfHubHTTPError) as error:
         found = f"neither a file or folder here nor a model that the hub gives ({type(error).__name__})"
         remedy = "Correct the path, or connect once to download it, or give the folder of a copy"
-        raise InputError.weights(where, found, "weights", remedy) from None
+        raise refused(where, error) or InputError.weights(where, found, "weights", remedy) from None
 
 
 class NotFetched(InputError):

@@ -77,8 +77,10 @@ def save_dit(
     """Write a weights folder: ``config.json``, ``model.safetensors`` and, with ``ema``, ``ema.safetensors``.
 
     ``ema`` holds the moving averages of the parameters that are saved, by name. ``base`` is the folder, file or hub id
-    that the frozen parameters were loaded from. With it, only the trainable parameters are saved.
+    that the frozen parameters were loaded from. With it, only the trainable parameters are saved. Each file is written
+    atomically, and ``config.json`` last, as the sign that all is there.
     """
+    (folder / _CONFIG).unlink(missing_ok=True)
     parameters = dict(model.named_parameters())
     own = {name: parameter for name, parameter in parameters.items() if base is None or parameter.requires_grad}
     frozen = {name: parameter for name, parameter in parameters.items() if name not in own}
