@@ -93,8 +93,15 @@ def test_a_finished_run_outlives_a_loss_of_power(
     record_property("fault", "whole run")
 
 
-@pytest.mark.parametrize("share", [0.3, pytest.param(0.6, marks=pytest.mark.matrix), 0.9])
-@pytest.mark.parametrize("stage", ["data", "finetune", "guided/dag-ipc1", "scores/dag-ipc1"])
+CASES = [
+    (stage, share) for stage in ("data", "finetune", "guided/dag-ipc1", "scores/dag-ipc1") for share in (0.3, 0.6, 0.9)
+]
+SHORT = (("data", 0.3), ("finetune", 0.9))
+
+
+@pytest.mark.parametrize(
+    ("stage", "share"), [pytest.param(*case, marks=[] if case in SHORT else [pytest.mark.matrix]) for case in CASES]
+)
 def test_a_stage_that_loses_power_is_run_to_its_end(
     smallest: Laboratory, disk: Disk, stage: str, share: float, record_property: Callable[[str, object], None]
 ) -> None:

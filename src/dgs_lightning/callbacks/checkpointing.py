@@ -83,7 +83,7 @@ class ResumeCheckpoint(Checkpoint):
             return
         path = self.path(trainer.default_root_dir)
         if trainer.is_global_zero:
-            with replacing(path, apart=True) as partial, _temporary_files_in(partial.parent):
+            with replacing(path, durable=True, apart=True) as partial, _temporary_files_in(partial.parent):
                 trainer.save_checkpoint(partial)
         else:
             trainer.save_checkpoint(path)  # takes part, and writes nothing
