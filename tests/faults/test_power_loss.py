@@ -90,7 +90,7 @@ def test_a_finished_run_outlives_a_loss_of_power(
     code, log = smallest.run(output)
     assert ": dgs " not in log  # no stage begins
     smallest.check(output)
-    record_property("fault", "whole run")
+    record_property("fault", "loss of power")
 
 
 CASES = [
@@ -115,4 +115,4 @@ def test_a_stage_that_loses_power_is_run_to_its_end(
     smallest.watched(watch, output)
     disk.restart()
     smallest.check(output)
-    record_property("fault", stage.split("/")[0])
+    record_property("fault", "loss of power")
