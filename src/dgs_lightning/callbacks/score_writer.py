@@ -13,7 +13,7 @@ from dgs_lightning.data.cards import CARD, hash_json, read_card, versions, write
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import BrokenFile
 from dgs_lightning.tasks.scoring import Scores, ScoringTask
 
 _log = logging.getLogger(__name__)
@@ -79,9 +79,10 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
 
     def _is_done(self) -> bool:
         """Whether the scores are all written, and no line of them is lost."""
-        if read_card(self._folder).get("scoring", {}).get("key") != self._key:
+        written = read_card(self._folder).get("scoring", {}).get("key") == self._key
+        if not written or not (self._folder / MANIFEST).is_file():
             return False
-        with suppress(InputError):
+        with suppress(BrokenFile):
             records, own = read_manifest(self._folder), self.task.identity
             scored = {record.file_name for record in records if record.estimator == own}
             return scored == {record.file_name for record in self.data.predict_records}
@@ -107,8 +108,8 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
             return
         pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
         scored = zip(self.data.predict_records, pairs, strict=True)
-        write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored])
-        write_card(self._folder, self._card())
+        write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored], durable=True)
+        write_card(self._folder, self._card(), durable=True)
         self.complete([MANIFEST, CARD])
 
     def _scored(self, record: ImageRecord, difficulty: float, predicted: str) -> ImageRecord:

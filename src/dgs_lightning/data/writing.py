@@ -16,7 +16,7 @@ from dgs_lightning.data.cards import CARD, hash_files, read_card, write_card
 from dgs_lightning.data.folders import is_image_name
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import BrokenFile, InputError
 from dgs_lightning.files import explain_disk_errors, force_to_disk, remove_leftovers, replacing, write_json
 
 
@@ -177,6 +177,8 @@ def _beside(destination: Path, role: str, card: Mapping[str, Any]) -> Unfinished
 def is_intact(folder: Path) -> bool:
     """Whether the images of a set are still those whose hash is on its card."""
     expected = read_card(folder).get("hashes", {}).get("images")
-    with suppress(InputError, FileNotFoundError):
-        return expected is not None and bool(hash_files(folder, read_manifest(folder)) == expected)
+    if expected is None or not (folder / MANIFEST).is_file():
+        return False
+    with suppress(BrokenFile, FileNotFoundError):
+        return bool(hash_files(folder, read_manifest(folder)) == expected)
     return False
