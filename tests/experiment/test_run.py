@@ -147,7 +147,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background of a shell it is ignored
     )
     deadline = time.monotonic() + 200
-    while not (output / "pretrain" / "lightning_logs").exists():
+    while not (output / "pretrain" / "config.yaml").exists():
         assert process.poll() is None, "the run ended before it could be interrupted"
         assert time.monotonic() < deadline
         time.sleep(0.01)

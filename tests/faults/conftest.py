@@ -23,6 +23,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from dgs_lightning.data.histograms import EVENTS
+
 TINY = (
     "ipc=2",
     "pool_multiple=3",
@@ -47,7 +49,15 @@ TINY = (
 DIGITS, IMAGES = 4, 30  # classes, and images of each
 SERVER = Path(__file__).with_name("server.py")
 REPORT = ("figures", "tables", "summary.json", "summary.md", "index.html")
-UNSTABLE = ("lightning_logs", "checkpoints", "stages", "set_aside", "experiment.yaml", ".lock")  # times, or no result
+UNSTABLE = (
+    "checkpoints",
+    "config.yaml",
+    "hparams.yaml",
+    "stages",
+    "set_aside",
+    "experiment.yaml",
+    ".lock",
+)  # times, or no result
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------
@@ -184,7 +194,7 @@ class Laboratory:
             return [
                 name
                 for name, path in paths.items()
-                if path in later or path.rpartition(".")[0] in later or name in ("lightning_logs", "checkpoints")
+                if path in later or path.rpartition(".")[0] in later or name in UNSTABLE[:3] or is_log(name)
             ]
 
         return Path(shutil.copytree(self.undisturbed, output, ignore=left_out))
@@ -225,13 +235,18 @@ def write_digits(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / str(label) / f"{index:05d}.png")
 
 
+def is_log(name: str) -> bool:
+    """Whether a file is TensorBoard's log of a stage, which has times in it; histograms of difficulty have none."""
+    return "tfevents" in name and name != EVENTS
+
+
 def content(output: Path) -> dict[str, str]:
     """Hashes of all results of a run, and the rows of its summary."""
     files = {path.relative_to(output): path for path in output.rglob("*") if path.is_file()}
     stable = {
         name.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for name, path in files.items()
-        if not set(name.parts) & {*UNSTABLE, *REPORT}
+        if not set(name.parts) & {*UNSTABLE, *REPORT} and not is_log(name.name)
     }
     return stable | {"rows": json.dumps(json.loads((output / "summary.json").read_text())["rows"])}
 
