@@ -96,7 +96,7 @@ def measure(size: Size, images: int, batch_size: int, repetitions: int) -> dict[
         write_images(root / "images", size.labels, images, size.side, size.mode)
         torch.manual_seed(0)
         name, weights = size.estimator(root)
-        plain, own = load_estimator(name, weights).to(DEVICE), ScoringTask(name, weights)
+        plain, own = load_estimator(name, weights).to(DEVICE), ScoringTask(name, weights, check_accuracy=False)
         for repetition in range(repetitions + 1):
             scores = root / f"own{repetition}"
             loading = Loading(num_workers=8 if GPU else 0)

@@ -140,7 +140,7 @@ def test_nothing_is_no_value_of_a_setting_that_needs_one(name: str) -> None:
     [
         ("seed=-1", "seed: found -1"),
         ("repeats=1000000000", "repeats: found"),
-        ("draws=0", "draws: found 0, expected a number from 1 to 1000"),
+        ("draws=0", "draws: found 0, expected at least 1, at most 1000"),
         ("threads=1000000", "threads: found"),
         ("guided=dream", "guided"),
         ("variants={../x: {method: random}}\nmethods=[../x]", "'../x', expected names of folders"),

@@ -6,11 +6,10 @@ import pytest
 import yaml
 
 from dgs_lightning.commands.cli import check, function_arguments
-from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
+from dgs_lightning.configs import add_callbacks, expand, load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.run import main as run_experiment
-from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import load_experiment
 
 CallbacksOf = Callable[..., list[tuple[str, dict[str, Any]]]]
@@ -56,10 +55,10 @@ def test_a_base_is_the_name_of_one_config(folder: Path) -> None:
 def test_the_config_of_a_command_has_a_base(folder: Path) -> None:
     (folder / "train.yaml").write_text("base: classify/digits\ndata: {init_args: {train: a, val: b}}\n")
     check("fit", ["--config", "train.yaml"])
-    (folder / "easy.yaml").write_text("base: select/validation_easy\nipc: 3\n")
+    (folder / "easy.yaml").write_text("base: select/validation_easy\nshare: 0.3\n")
     (folder / "more.yaml").write_text("pool: images\n")
     arguments, _ = function_arguments("select", ["--output", "set", "--config=easy.yaml", "--config", "more.yaml"])
-    assert (arguments["ipc"], arguments["pool"], arguments["output"]) == (3, "images", "set")
+    assert (arguments["share"], arguments["pool"], arguments["output"]) == (0.3, "images", "set")
     assert arguments["method"] == load_config("select/validation_easy")["method"]
 
 

@@ -1,6 +1,7 @@
 """The documentation: built without a warning, linked to what there is, its examples run as they stand."""
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -168,3 +169,17 @@ def test_the_example_of_a_method_runs_to_a_row_of_the_table(jobs: int, tmp_path:
     ]
     run_example("my_method.py", tmp_path, "methods.md", tiny)
     assert "| Gentle | 10 |" in (tmp_path / "runs" / "quickstart" / "summary.md").read_text()
+
+
+def test_the_diagrams_are_those_that_their_script_draws_and_a_page_shows_each() -> None:
+    spec = importlib.util.spec_from_file_location("diagrams", ROOT / "docs" / "tools" / "diagrams.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    shown = "".join(page.read_text() for page in PAGES)
+    for name, draw in script.DIAGRAMS.items():
+        text = (ROOT / "docs" / "images" / f"{name}.svg").read_text()
+        assert text == draw().svg(), f"run docs/tools/diagrams.py to draw {name} anew"
+        assert "prefers-color-scheme: dark" in text
+        assert f"images/{name}.svg)" in shown

@@ -6,12 +6,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dgs_lightning.commands.cli import check, execute
-from dgs_lightning.configs import ROOT
+from dgs_lightning.configs import ROOT, expand, load_config
 from dgs_lightning.data.latents import LatentCache
+from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.models.dit.formats import load_dit
 
 CONFIGS = sorted(ROOT.glob("minimax/*.yaml"))
 OVERLAYS = sorted(ROOT.glob("trainer/*.yaml"))
+BF16 = ["generate.config=[generate/dit.yaml, generate/bf16.yaml]"]
 
 
 def command_of(config: Path) -> list[str]:
@@ -27,10 +29,26 @@ def test_a_config_opens_with_the_command_that_runs_it(config: Path) -> None:
     check(command, arguments)
 
 
+@pytest.mark.parametrize("config", [path for path in CONFIGS if "encode" not in path.stem], ids=lambda path: path.stem)
+def test_every_training_of_a_dit_shows_samples_in_the_latents_of_its_codec(config: Path) -> None:
+    settings = load_config(str(config))
+    callbacks = {entry["class_path"]: entry.get("init_args", {}) for entry in settings["trainer"]["callbacks"]}
+    data = config.stem.removeprefix("pretrain_")
+    encoding = {"own_images": "encode_digits", "digits": "encode_digits", "imagewoof128": "encode_imagewoof128"}
+    encoder = load_config(f"minimax/{encoding.get(data, 'encode')}.yaml")["model"]["init_args"]["codec"]
+    assert callbacks["SampleGrid"].get("codec", "pixels") == encoder
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
 def test_an_overlay_goes_on_top_of_a_training_and_of_a_generation(overlay: Path) -> None:
     check("fit", ["--config", "minimax/imagewoof.yaml", "--config", str(overlay), "--data.cache", "CACHE"])
     check("predict", ["--config", "generate/dit.yaml", "--config", str(overlay)])
+
+
+@pytest.mark.parametrize("name", ["imagenet", "table1", "table7", "own_images_dit"])
+def test_published_images_are_generated_in_32_bit_and_in_bfloat16_where_it_is_asked_for(name: str) -> None:
+    for changes, precision in (([], "32-true"), (BF16, "bf16-true")):
+        assert expand(load_experiment(name, changes).generate)["trainer"]["precision"] == precision
 
 
 def test_own_images_are_encoded_learnt_and_fine_tuned_by_the_shipped_configs(

@@ -1,6 +1,7 @@
 """Configs: YAML files of the user and those shipped with the package, read, started from and merged."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,24 @@ def load_config(name: str, folder: str = "") -> Settings:
     return settings
 
 
+def expand(section: Settings) -> Settings:
+    """Settings of a section of an experiment, laid over the files that its ``config`` names.
+
+    Raises:
+        InputError: If there is no such file, or a part of the section is not a mapping or a list where it must be.
+    """
+    names = section.get("config") or []
+    settings: Settings = {}
+    for name in names if isinstance(names, list) else [names]:
+        settings = merge(settings, load_config(str(name)))
+    settings = merge(settings, {key: value for key, value in section.items() if key != "config"})
+    _check_shape(settings, "", ("model", "data", "trainer"))
+    for name in ("model", "data"):
+        _check_shape(settings.get(name, {}), f"{name}.", ("init_args",))
+    _check_shape(settings.get("trainer", {}), "trainer.", ("callbacks",), list)
+    return remove_callbacks(settings)
+
+
 def find_config(name: str, folder: str = "") -> Path:
     """Path of a config: a file of the user, or a config shipped with the package.
 
@@ -62,7 +81,8 @@ def find_config(name: str, folder: str = "") -> Path:
             return candidate
     known = sorted(str(p.relative_to(ROOT / folder).with_suffix("")) for p in (ROOT / folder).rglob("*.yaml"))
     beside = [other for other in known if other.split("/")[0] == name.split("/")[0]]
-    near = difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.7) or beside or known
+    longer = [other for other in known if other.startswith(name.removesuffix(".yaml"))]
+    near = longer or difflib.get_close_matches(name.removesuffix(".yaml"), known, n=3, cutoff=0.7) or beside or known
     remedy = f"Give a path, or one of: {listed(near, 20)}"
     raise InputError(f"config {name!r}", "no such file", "a YAML file or a shipped config", remedy)
 
@@ -161,6 +181,19 @@ def remove_callbacks(settings: Settings) -> Settings:
             expected = f"the name of a callback of this run ({known})"
             raise InputError("trainer.callbacks", found, expected, "Correct the name, or delete the entry")
     return {**settings, "trainer": {**trainer, "callbacks": kept}}
+
+
+def _check_shape(settings: Settings, above: str, names: Sequence[str], shape: type = dict) -> None:
+    """Check that parts of a section can be combined with this run's own settings.
+
+    Raises:
+        InputError: If one is neither a mapping nor, where a list is expected, a list.
+    """
+    for name in names:
+        value = settings.get(name)
+        if name in settings and not isinstance(value, shape) and not (value is None and shape is list):
+            expected = "a mapping of settings" if shape is dict else "a list of classes"
+            raise InputError.setting(f"{above}{name}", repr(value), expected, "Correct the section")
 
 
 def _as_list(callbacks: Any) -> list[Any]:  # noqa: ANN401

@@ -104,12 +104,11 @@ class InputError(ValueError):
         return BrokenFile(path, f"{what} ({short(problem)})", expected, remedy)
 
     @classmethod
-    def line(cls, path: object, number: int, problem: str) -> "InputError":
+    def line(cls, path: object, number: int, problem: str) -> "BrokenFile":
         """A line of a manifest that cannot be used. Lines are counted from 1."""
         remedy = "Correct or delete the line, or make the file again with the command that wrote it"
-        return cls(
-            f"{path}, line {number}", problem[:300], "one JSON object an image with 'file_name' and 'label'", remedy
-        )
+        expected = "one JSON object an image with 'file_name' and 'label'"
+        return BrokenFile(f"{path}, line {number}", problem[:300], expected, remedy)
 
     @classmethod
     def occupied(cls, folder: object, found: str, expected: str = "", remedy: str = "") -> "InputError":

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 from typing import Literal
 
@@ -5,8 +6,10 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from dgs_lightning.callbacks.guidance import (
@@ -16,6 +19,7 @@ from dgs_lightning.callbacks.guidance import (
     ModeGuidance,
 )
 from dgs_lightning.callbacks.image_writer import ImageWriter
+from dgs_lightning.callbacks.trajectory_recorder import TrajectoryRecorder
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
@@ -68,15 +72,20 @@ def generate(
 
 
 def generate_with(
-    task: GenerationTask, data: RequestDataModule, output: Path, *guidance: L.Callback
+    task: GenerationTask, data: RequestDataModule, output: Path, *guidance: L.Callback, logger: Logger | bool = False
 ) -> dict[str, Tensor]:
     L.Trainer(
         accelerator="cpu",
         callbacks=[ImageWriter(str(output)), *guidance],
         default_root_dir=output.parent,
-        logger=False,
+        logger=logger,
         enable_progress_bar=False,
     ).predict(task, datamodule=data)
+    return read_images(output)
+
+
+def read_images(output: Path) -> dict[str, Tensor]:
+    """Images of a set in [-1, 1] by file name."""
     return {
         record.file_name: torch.from_numpy(np.array(Image.open(output / record.file_name))) / 127.5 - 1
         for record in read_set(output)
@@ -95,7 +104,34 @@ def test_there_is_an_image_for_each_mode(latents: Path, dit: Path, tmp_path: Pat
     assert sorted(images) == [f"{label}/{i:05d}.png" for label in CLASSES for i in range(3)]
     card = read_card(tmp_path / "mgd3")
     assert card["kind"] == "distilled"
-    assert card["settings"]["model"]["guidance"].keys() == {"centers", "scale", "stop_timestep", "form"}
+    assert card["settings"]["model"]["guidance"].keys() == {"centers", "scale", "stop_timestep", "form", "guided"}
+
+
+def test_guided_images_are_shown_above_the_same_images_without_guidance_and_do_not_change(
+    latents: Path, dit: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "file.safetensors"
+    Centers(latents=str(latents), ipc=2).write(path)
+    made = {}
+    for name in ("shown", "hidden"):
+        logger = TensorBoardLogger(tmp_path / "logs", name="", version="") if name == "shown" else False
+        callbacks = (CenterGuidance(str(path), scale=0.5, stop_timestep=0), TrajectoryRecorder())
+        data, output = RequestDataModule(), tmp_path / name / "images"
+        generate_with(GenerationTask(str(dit)), data, output, *callbacks, logger=logger)
+        files = [output.parent / "trajectories.safetensors", *sorted(output.rglob("*.*"))]
+        made[name] = {file.name: file.read_bytes() for file in files if file.name != "dataset.json"}
+    assert made["shown"] == made["hidden"]
+    events = EventAccumulator(str(tmp_path / "logs")).Reload()
+    (shown,) = events.Images("guided_above_unguided")
+    grid = torch.from_numpy(np.array(Image.open(io.BytesIO(shown.encoded_image_string)))).float()[..., 0]
+    assert grid.shape == (2 * 6 + 2, GuidanceCallback.COMPARED * 6 + 2)
+    plain = generate(tmp_path / "plain", dit, images=2)
+    names = [f"{label}/{index:05d}.png" for index in range(2) for label in CLASSES][: GuidanceCallback.COMPARED]
+    guided = read_images(tmp_path / "shown" / "images")
+    for row, images in enumerate((guided, plain)):
+        for column, name in enumerate(names):
+            tile = grid[row * 6 + 2 :, column * 6 + 2 :][:4, :4]
+            assert torch.allclose(tile, (images[name] + 1) * 127.5, atol=0.01), (row, name)
 
 
 @pytest.mark.parametrize("by", ["ModeGuidance", "CenterGuidance", "data"])
@@ -180,6 +216,18 @@ def test_stopping_at_the_first_step_equals_no_guidance(latents: Path, dit: Path,
     plain = generate(tmp_path / "plain", dit)
     stopped = generate(tmp_path / "stopped", dit, ModeGuidance(str(latents), ipc=4, stop_timestep=50))
     assert all(torch.equal(plain[name], stopped[name]) for name in plain)
+
+
+def test_the_other_reading_of_the_stop_guides_all_steps_at_50_and_none_at_0(
+    latents: Path, scores: Path, dit: Path, tmp_path: Path
+) -> None:
+    plain = generate(tmp_path / "plain", dit)
+    for stop in (0, 50):
+        guidance = DifficultyAwareGuidance(str(latents), str(scores), ipc=4, stop_timestep=stop, guided="below")
+        guided = generate(tmp_path / str(stop), dit, guidance)
+        assert all(torch.equal(plain[name], guided[name]) == (stop == 0) for name in plain)
+    with pytest.raises(InputError, match="guided: found beside, expected one of above, below"):
+        ModeGuidance(guided="beside")
 
 
 def test_difficulty_aware_sets_are_generated(latents: Path, scores: Path, dit: Path, tmp_path: Path) -> None:

@@ -88,6 +88,20 @@ def test_steps_are_rounded_up_to_epochs(pictures: str, tmp_path: Path) -> None:
     assert trainer.global_step == 6
 
 
+@pytest.mark.parametrize(("most_times", "steps"), [(10, 12), (1.5, 9)])
+def test_steps_meant_for_fewer_images_are_multiplied_and_the_log_says_so(
+    most_times: float, steps: int, pictures: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"steps": 6, "steps_ipc": 1, "most_times": most_times}  # (2000 x 3) / (3000 x 1) = 2 times
+    with caplog.at_level(logging.INFO, "dgs_lightning"):
+        trainer, _ = fit(pictures, tmp_path, [PublishedLength(**settings)])  # type: ignore[arg-type]
+    assert trainer.global_step == steps
+    assert f"{steps} steps on 6 images per class, as 6 steps are meant for an IPC of 1" in caplog.text
+    callbacks = [{"class_path": "PublishedLength", "init_args": settings}]
+    epochs, _ = training_length({"max_epochs": -1, "callbacks": callbacks}, 2 * IMAGES, BATCH, classes=2)
+    assert 3 * epochs == steps
+
+
 def test_without_a_length_the_training_has_the_published_one(pictures: str, tmp_path: Path) -> None:
     class Stop(Callback):
         def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -142,6 +156,8 @@ def test_a_training_of_another_length_is_not_resumed(pictures: str, tmp_path: Pa
         ({"epochs": 0}, "epochs: found 0"),
         ({"steps": 0}, "steps: found 0"),
         ({"evaluations": 0}, "evaluations: found 0"),
+        ({"steps_ipc": 10}, "steps_ipc: found 10, but no steps, expected steps that are meant for it"),
+        ({"steps": 9, "steps_ipc": 1, "most_times": 0}, "most_times: found 0"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings: dict[str, int], says: str) -> None:

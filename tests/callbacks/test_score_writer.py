@@ -4,21 +4,25 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import DemoModel
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.data.cards import read_card, write_card
 from dgs_lightning.data.folders import read_set, scan_images
+from dgs_lightning.data.histograms import EVENTS
 from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores, write_manifest
 from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
+from dgs_lightning.examples import QUIET
+from dgs_lightning.models.classifier import ClassifierConfig, load_classifier, save_classifier
 from dgs_lightning.runs.lock import locked
 from dgs_lightning.tasks.scoring import ScoringTask
 
@@ -83,7 +87,7 @@ def test_scores_go_into_a_folder_of_their_own(images: Path, estimator: Callable[
     before = contents(images)
     score(estimator(0), images, tmp_path / "scores")
     assert contents(images) == before
-    assert sorted(contents(tmp_path / "scores")) == ["dataset.json", "metadata.jsonl"]
+    assert sorted(contents(tmp_path / "scores")) == ["dataset.json", EVENTS, "metadata.jsonl"]
     records = read_set(images, tmp_path / "scores")
     assert require_scores(records, images).startswith("convnet1@")
     assert all(record.predicted in CONFIG.labels for record in records)
@@ -106,6 +110,14 @@ def test_scores_go_into_the_sets_own_metadata_and_leave_the_rest_of_it(
     card = read_card(images)
     assert (card["kind"], card["name"]) == ("pool", "p")
     assert "note" not in card["scoring"]  # no classifier is trained on a pool before it is made
+
+
+def test_tensorboard_shows_the_difficulties(images: Path, estimator: Callable[[int], str], tmp_path: Path) -> None:
+    score(estimator(0), images, tmp_path / "scores")
+    (shown,) = EventAccumulator(str(tmp_path / "scores")).Reload().Histograms("difficulty")
+    difficulties = [record.difficulty or 0 for record in read_manifest(tmp_path / "scores")]
+    assert shown.histogram_value.num == len(difficulties)
+    assert shown.histogram_value.sum == pytest.approx(sum(difficulties))
 
 
 def test_difficulties_keep_all_their_digits(images: Path, estimator: Callable[[int], str], tmp_path: Path) -> None:
@@ -203,6 +215,45 @@ def test_another_image_set_is_never_overwritten(images: Path, estimator: Callabl
     with pytest.raises(InputError, match="Name another output"):
         score(estimator(0), images, tmp_path / "other")
     assert contents(tmp_path / "other") == before
+
+
+@pytest.fixture
+def constant(tmp_path: Path) -> str:
+    """Writes a classifier that takes every image for a bee."""
+    network = CONFIG.build()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        [*network.parameters()][-1][1] = 1.0
+    save_classifier(network, CONFIG, tmp_path / "constant")
+    return str(tmp_path / "constant")
+
+
+def test_scores_of_originals_by_an_estimator_at_chance_end_in_an_error_and_again_when_resumed(
+    make_set: Callable[..., Path], constant: str, tmp_path: Path
+) -> None:
+    many = make_set("many", {label: [f"{i}.png" for i in range(30)] for label in CONFIG.labels}, size=4)
+    message = (
+        r"estimator convnet1@\w+: found 50.0% of 60 images recognised.*chance is 50.0%.*WordNet id.*check_accuracy"
+    )
+    for _ in range(2):  # the second run finds all scores
+        with pytest.raises(InputError, match=message):
+            score(constant, many, tmp_path / "scores", batch_size=16)
+    assert len(read_manifest(tmp_path / "scores")) == 60
+    task, trainer = ScoringTask(constant, check_accuracy=False), L.Trainer(**QUIET, callbacks=[ScoreWriter()])
+    trainer.predict(task, ImageDataModule(predict=str(many), val_batch_size=16))  # the user goes on
+    write_card(many, {"kind": "pool", "name": "p"})
+    score(constant, many, tmp_path / "pool", batch_size=16)  # a generator is not a matter of the estimator
+
+
+def test_few_images_or_an_estimator_fitted_out_of_fold_are_not_held_against_chance(
+    make_set: Callable[..., Path], constant: str, images: Path, tmp_path: Path
+) -> None:
+    score(constant, images, tmp_path / "few")
+    many = make_set("many", {label: [f"{i}.png" for i in range(30)] for label in CONFIG.labels}, size=4)
+    network, config = load_classifier(Path(constant))
+    save_classifier(network, replace(config, folds=2, fold=0), tmp_path / "fold0")
+    score(str(tmp_path / "fold0"), many, tmp_path / "scores", batch_size=16)
 
 
 def test_the_callback_works_with_scoring_alone(images: Path) -> None:

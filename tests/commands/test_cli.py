@@ -4,13 +4,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dgs_lightning import __main__
 from dgs_lightning.__main__ import COMMANDS, main
 from dgs_lightning.commands.arguments import with_one_config
+from dgs_lightning.commands.cli import execute, logger_of
 from dgs_lightning.errors import InputError
+from dgs_lightning.examples import write_latents
+
+CSV = SimpleNamespace(class_path="CSVLogger")  # a logger of the user
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
@@ -124,3 +131,38 @@ def test_nobody_reading_the_output_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_tensorboard_shows_a_training_under_the_name_of_its_folder_also_after_a_restart(tmp_path: Path) -> None:
+    cache, root = write_latents(str(tmp_path / "latents")), tmp_path / "evaluation" / "seed0"
+    size = "--model.size={hidden_size: 16, depth: 1, num_heads: 2, patch_size: 2}"
+    run = ["--config=minimax/pretrain_digits.yaml", size, f"--data.cache={cache}", "--data.batch_size=2"]
+    run += [f"--trainer.default_root_dir={root}", "--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1"]
+    for steps in (2, 4):  # the second training goes on after the checkpoint of step 2
+        execute("fit", [*run, f"--trainer.max_steps={steps}"])
+    assert len(list(tmp_path.rglob("*tfevents*"))) == 2
+    (folder,) = {path.parent for path in tmp_path.rglob("*tfevents*")}
+    assert folder == root
+    events = EventAccumulator(str(folder)).Reload()
+    assert [scalar.step for scalar in events.Scalars("loss")] == [0, 1, 2, 3]
+    assert "hp_metric" not in events.Tags()["scalars"]
+
+
+@pytest.mark.parametrize(
+    ("command", "logger", "root", "expected"),
+    [
+        ("fit", None, "RUN", "RUN"),
+        ("fit", True, "RUN", "RUN"),
+        ("fit", False, "RUN", False),
+        ("fit", None, None, True),  # the folder of the terminal, where Lightning numbers the trainings
+        ("predict", None, "RUN", False),
+        ("predict", True, "RUN", "RUN"),
+        ("predict", CSV, "RUN", CSV),
+    ],
+)
+def test_a_logger_that_the_user_sets_stays(command: str, logger: object, root: str | None, expected: object) -> None:
+    found = logger_of(command, SimpleNamespace(logger=logger, default_root_dir=root))
+    if expected == "RUN":
+        assert found.class_path == "lightning.pytorch.loggers.TensorBoardLogger"
+        found = found.init_args.save_dir
+    assert found == expected

@@ -1,18 +1,22 @@
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.random import default_rng
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.datasets import ImageFolder
 
 from dgs_lightning.__main__ import main
 from dgs_lightning.commands.select import select
 from dgs_lightning.configs import ROOT, load_yaml
 from dgs_lightning.data.cards import hash_json, read_card, write_card
+from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
 from dgs_lightning.errors import InputError
+from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
 
 LABELS = ("n02086240", "mine")
 
@@ -56,6 +60,33 @@ def test_the_card_tells_settings_sources_and_hashes_without_paths(pool: Path, tm
     assert card["hashes"]["selection"] == hash_json(report)
     assert sum(report["classes"]["mine"]["smoothed"]["distilled"]["counts"]) == 4
     assert not [name for name, content in contents(output).items() if str(tmp_path).encode() in content]
+
+
+def test_tensorboard_shows_the_difficulties_of_originals_pool_and_set(pool: Path, tmp_path: Path) -> None:
+    output = select(output=str(tmp_path / "distilled"), pool=str(pool), original=str(pool), ipc=4, pool_images=10)
+    events = EventAccumulator(str(output)).Reload()
+    shown = {tag: events.Histograms(tag)[0].histogram_value for tag in events.Tags()["histograms"]}
+    assert {tag: values.num for tag, values in shown.items()} == {
+        "difficulty/original": 40,
+        "difficulty/pool": 20,  # those that may be selected
+        "difficulty/distilled": 8,
+    }
+    difficulties = [record.difficulty or 0 for record in read_manifest(output)]
+    assert shown["difficulty/distilled"].sum == pytest.approx(sum(difficulties))
+
+
+def test_the_card_and_the_report_say_which_features_are_compared(pool: Path, tmp_path: Path) -> None:
+    network = ClassifierConfig("convnet1", LABELS, 8, 3, (0.5,) * 3, (0.25,) * 3, width=4, folds=5, fold=0)
+    save_classifier(network.build(), network, tmp_path / "estimator")
+    for features, what in (
+        ("pixels", "32 x 32 thumbnails"),
+        (str(tmp_path / "estimator"), "the network of fold 0 of 5"),
+    ):
+        output = select(output=str(tmp_path / "set"), pool=str(pool), ipc=4, method="herding", features=features)
+        said = json.loads((output / "selection.json").read_text())["features"]
+        assert what in said
+        assert read_card(output)["settings"]["features"] == said
+        assert not [name for name, content in contents(output).items() if str(tmp_path).encode() in content]
 
 
 def test_a_pool_without_a_card_leaves_its_licence_open(pool: Path, tmp_path: Path) -> None:
@@ -106,16 +137,35 @@ def test_the_command_line_tells_what_is_wrong(pool: Path, tmp_path: Path, capsys
 @pytest.mark.filterwarnings("ignore:smoothing found")  # the pool is too small for the preset released
 @pytest.mark.parametrize("config", sorted((ROOT / "select").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_config_selects(config: Path, pool: Path, tmp_path: Path) -> None:
-    settings = {**load_yaml(config), "ipc": 3}
+    settings = load_yaml(config)
+    settings |= {} if "share" in settings else {"ipc": 3}
     output = select(output=str(tmp_path / "distilled"), pool=str(pool), **settings)
-    assert len(read_manifest(output)) == (40 if settings["method"] == "all" else 6)
+    assert len(read_manifest(output)) == (20 if "share" in settings else 6)
 
 
-def test_the_validation_sets_of_table_6_differ_in_difficulty(pool: Path, tmp_path: Path) -> None:
-    means = {}
-    for name in ("original", "random", "easy", "scale"):
-        settings = {**load_yaml(ROOT / "select" / f"validation_{name}.yaml"), "ipc": 10}
-        records = read_manifest(select(output=str(tmp_path / name), pool=str(pool), **settings))
-        means[name] = np.mean([record.difficulty or 0 for record in records])
+def scored_set(folder: Path, images: int, power: float) -> Path:
+    """Ten classes with so many images each, whose difficulties are uniform to a power."""
+    rng, records = default_rng(images), []
+    for label, index in product(class_list("imagenette"), range(images)):
+        records.append(ImageRecord(f"{label}/{index:02}.png", label, difficulty=rng.random() ** power, estimator="net"))
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (1, 1)).save(folder / records[-1].file_name)
+    write_manifest(folder, records)
+    return folder
+
+
+def test_the_validation_sets_of_table_6_differ_on_50_images_a_class_and_scale_follows_the_originals(
+    tmp_path: Path,
+) -> None:
+    val, train = scored_set(tmp_path / "val", 50, 2), scored_set(tmp_path / "train", 20, 0.5)
+    sets = {"original": {record.file_name: record.difficulty or 0 for record in read_manifest(val)}}
+    for name in ("random", "easy", "scale"):
+        settings = {**load_yaml(ROOT / "select" / f"validation_{name}.yaml"), "original": str(train)}
+        output = select(output=str(tmp_path / name), pool=str(val), **settings)
+        sets[name] = {record.file_name: record.difficulty or 0 for record in read_manifest(output)}
+        card = read_card(output)
+        assert (card["settings"]["share"], set(card["images_per_class"].values())) == (0.5, {25})
+    assert len({frozenset(found) for found in sets.values()}) == 4
+    means = {name: np.mean([*found.values()]) for name, found in sets.items()}
     assert means["easy"] == min(means.values())
-    assert len(set(means.values())) == 4
+    assert means["scale"] == max(means.values())  # the originals are harder than the validation images

@@ -106,8 +106,8 @@ def test_a_set_is_replaced_whole_or_not_at_all_whenever_it_is_killed(
     records = scan_images(source)
 
     def write(number: int, chosen: list[ImageRecord]) -> None:
-        reports = {"report.json": {"images": len(chosen)}}
-        write_set(source, chosen, tmp_path / str(number) / "out", {"kind": "distilled"}, reports)
+        beside = {"report.json": lambda folder: write_text(folder / "report.json", f"{len(chosen)}")}
+        write_set(source, chosen, tmp_path / str(number) / "out", {"kind": "distilled"}, beside)
 
     def folder_with_an_old_set(number: int) -> Path:
         write(number, records[:1])

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import numpy as np
@@ -106,10 +107,12 @@ def test_a_module_may_leave_its_own_seed_open(pool: str, original: str) -> None:
     assert fitted.current_epoch == 20
 
 
-def test_coresets_serve_in_the_same_way(pool: str, original: str) -> None:
-    data = DifficultyGuidedDataModule(pool, ipc=2, original=original, selection=SelectionSettings(method="kcenter"))
+@pytest.mark.parametrize("method", ["kcenter", "transport"])
+def test_other_methods_serve_in_the_same_way(pool: str, original: str, method: Literal["kcenter", "transport"]) -> None:
+    data = DifficultyGuidedDataModule(pool, ipc=2, original=original, selection=SelectionSettings(method=method))
     data.setup("fit")
     assert len(data.train_records) == 4
+    assert data.report["method"] == method
 
 
 def test_settings_are_checked_when_it_is_built(pool: str) -> None:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ def test_batches_hold_the_pixels_in_the_unit_interval_and_positions_of_labels(da
     with Image.open(data / "val" / "dog" / "1.png") as image:
         expected = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255
     assert np.allclose(images[4].numpy(), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4, 5])
+def test_each_of_several_devices_has_images_to_validate(
+    data: Path, devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, shares = fit(data, val_batch_size=512), []
+    for rank in range(devices):
+        monkeypatch.setattr("dgs_lightning.datamodules.images.place_of", lambda _, rank=rank: (rank, devices))
+        shares.append([len(images) for images, _ in module.val_dataloader()])
+    assert all(shares)
+    assert sum(map(sum, shares)) == 5
 
 
 def test_an_epoch_has_every_training_image_once_in_an_order_of_seed_and_epoch(data: Path) -> None:
@@ -138,6 +151,42 @@ def test_validation_needs_no_training_set_and_testing_uses_the_same_images(data:
     assert sum(len(images) for images, _ in module.val_dataloader()) == 5
     module.setup("test")
     assert sum(len(images) for images, _ in module.test_dataloader()) == 5
+
+
+def test_each_validation_batch_knows_which_of_its_images_are_in_which_subset(data: Path) -> None:
+    for name, files in {"few": ["cat/0.png", "dog/1.png"], "cats": ["cat/0.png", "cat/1.png", "cat/2.png"]}.items():
+        for file in files:
+            (data / name / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / "val" / file, data / name / file)
+    module = ImageDataModule(val=[str(data / name) for name in ("val", "few", "cats")], val_batch_size=3)
+    module.setup("validate")
+    assert module.subsets == ("few", "cats")
+    assert [len(images) for images, _ in module.val_dataloader()] == [3, 2]  # cat cat cat, dog dog
+    assert [module.members(batch).int().tolist() for batch in (0, 1)] == [
+        [[1, 0, 0], [1, 1, 1]],
+        [[0, 1], [0, 0]],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["cat/0.png", "cat/9.png"], r"1 images that .*val lacks, such as 'cat/9\.png'"),
+        ([f"cat/{k}.png" for k in range(3)] + ["dog/0.png", "dog/1.png"], "all 5 images of .*val, expected a part"),
+    ],
+)
+def test_a_subset_of_the_validation_images_is_a_part_of_them(data: Path, files: list[str], message: str) -> None:
+    for file in files:
+        (data / "part" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / "val" / "cat" / "0.png", data / "part" / file)
+    module = ImageDataModule(val=[str(data / "val"), str(data / "part")])
+    with pytest.raises(InputError, match=message):
+        module.setup("validate")
+
+
+def test_subsets_have_names_that_differ() -> None:
+    with pytest.raises(InputError, match=r"data\.val: found subsets named easy, easy"):
+        ImageDataModule(val=["val", "a/easy", "b/easy"])
 
 
 def test_prediction_serves_records_in_order_in_fixed_batches(data: Path) -> None:

@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 import torch
 
-from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
+from dgs_lightning.diffusion.guidance import ClusterGuidance, Side, StepState
 
 
 def state(index: int = 49) -> StepState:
@@ -21,6 +21,13 @@ def test_steps_are_guided_while_their_index_is_above_the_stop() -> None:
     guidance = ClusterGuidance(torch.zeros(1, 1, 2, 2), stop_timestep=25)
     assert guidance(state(index=25)) is None
     assert guidance(state(index=26)) is not None
+
+
+@pytest.mark.parametrize(("guided", "steps"), [("above", [49, 24, 0]), ("below", [0, 25, 50])])
+def test_of_50_steps_those_on_one_side_of_the_stop_are_guided(guided: Side, steps: list[int]) -> None:
+    for stop, count in zip((0, 25, 50), steps, strict=True):
+        guidance = ClusterGuidance(torch.zeros(1, 1, 2, 2), stop_timestep=stop, guided=guided)
+        assert sum(guidance(state(index)) is not None for index in range(50)) == count
 
 
 def test_centres_of_another_shape_are_refused() -> None:

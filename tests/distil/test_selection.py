@@ -1,6 +1,6 @@
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
 from PIL import Image
+from scipy.stats import wasserstein_distance
 
 from dgs_lightning.data.records import ImageRecord, manifest_line, read_manifest, write_manifest
-from dgs_lightning.distil.selection import Method, Selected, Selection
+from dgs_lightning.distil.selection import Method, Selected, Selection, Smoothing, difficulties
 from dgs_lightning.errors import InputError
+from dgs_lightning.selection.distribution import Floats, histogram
+from dgs_lightning.selection.smoothing import smooth_pair, smoothing_settings
 
 SIZES = {"cat": 30, "dog": 24}
 
@@ -52,6 +55,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("sets") / "original", {"cat": 80, "dog": 50})
 
 
+def scored(*folders: Path) -> list[list[ImageRecord]]:
+    return [read_manifest(folder) for folder in folders]
+
+
+def of_class(records: Sequence[ImageRecord], label: str) -> Floats:
+    return difficulties([record for record in records if record.label == label])
+
+
 def names(selected: Selected) -> list[str]:
     return [record.file_name for record in selected.records]
 
@@ -67,7 +78,11 @@ def test_each_method_selects_ipc_images_of_every_class(method: str, pool: Path, 
 
 @pytest.mark.filterwarnings("ignore:smoothing found")
 @settings(deadline=None, max_examples=20)
-@given(data=st.data(), method=st.sampled_from(["dgs", "random", "ccs", "easy", "first"]), ipc=st.integers(1, 8))
+@given(
+    data=st.data(),
+    method=st.sampled_from(["dgs", "transport", "random", "ccs", "easy", "first"]),
+    ipc=st.integers(1, 8),
+)
 def test_the_order_of_files_changes_nothing(data: st.DataObject, method: str, ipc: int) -> None:
     scores = data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 0.97, 1.0]), min_size=8, max_size=20))
     records = [ImageRecord(f"a/{k}.png", "a", difficulty=s, estimator="net") for k, s in enumerate(scores)]
@@ -102,10 +117,58 @@ def test_difficulty_guided_sampling_gives_its_account(pool: Path, original: Path
         )
 
 
+def test_the_account_has_the_draw_without_smoothing_as_if_it_were_asked_for(pool: Path, original: Path) -> None:
+    smoothed, plain = (
+        run(pool=pool, original=original, ipc=10, smoothing=name).report["classes"] for name in ("paper", "none")
+    )
+    for label in SIZES:
+        assert smoothed[label]["unsmoothed"] == plain[label]["raw"] == plain[label]["unsmoothed"]
+        assert smoothed[label]["unsmoothed"] != smoothed[label]["raw"]
+
+
+@pytest.mark.filterwarnings("ignore:smoothing found")
+@pytest.mark.parametrize("smoothing", get_args(Smoothing))
+def test_the_account_has_the_distance_to_the_originals_before_and_after_smoothing(
+    pool: Path, original: Path, smoothing: str
+) -> None:
+    selected = run(pool=pool, original=original, ipc=10, smoothing=smoothing)
+    for label, account in selected.report["classes"].items():
+        ours, theirs, candidates = (of_class(records, label) for records in (selected.records, *scored(original, pool)))
+        assert account["raw"]["distance"] == pytest.approx(wasserstein_distance(ours, theirs))
+        if smoothing == "none":
+            assert account["smoothed"]["distance"] == account["raw"]["distance"]
+            continue
+        both = smooth_pair(candidates, theirs, 10, smoothing_settings(smoothing))
+        ours = np.array([record.extra["smoothed"] for record in selected.records if record.label == label])
+        assert account["smoothed"]["distance"] == pytest.approx(wasserstein_distance(ours, both.original))
+
+
+def test_transport_takes_a_set_nearer_to_the_originals_than_any_other_method(pool: Path, original: Path) -> None:
+    selected = run(pool=pool, original=original, ipc=8, method="transport")
+    assert selected.report["estimator"] == "net"
+    others: list[dict[str, Any]] = [{"method": "random", "seed": seed} for seed in range(20)]
+    others += [{"method": "first"}, {"smoothing": "paper"}, {"smoothing": "none", "shortage": "nearest"}]
+    for label, account in selected.report["classes"].items():
+        [theirs] = (of_class(records, label) for records in scored(original))
+        distance = wasserstein_distance(of_class(selected.records, label), theirs)
+        assert account["selected"] == 8
+        assert account["raw"]["distance"] == distance
+        assert account["raw"]["distilled"]["counts"] == histogram(of_class(selected.records, label)).tolist()
+        found = [of_class(run(pool=pool, original=original, ipc=8, **other).records, label) for other in others]
+        assert distance < min(wasserstein_distance(each, theirs) for each in found)
+
+
 def test_without_originals_the_set_follows_the_pool(pool: Path) -> None:
-    account = run(pool=pool, ipc=10, smoothing="none").report["classes"]["cat"]
-    assert account["raw"]["original"] == account["raw"]["pool"]
-    assert sum(account["filled"]) == 0
+    for changes in ({"smoothing": "none"}, {"method": "transport"}):
+        account = run(pool=pool, ipc=10, **changes).report["classes"]["cat"]
+        assert account["raw"]["original"] == account["raw"]["pool"]
+        assert sum(account.get("filled", ())) == 0
+        assert account["raw"]["distance"] < 0.06
+
+
+def test_a_pool_as_small_as_the_ipc_is_taken_whole(pool: Path, original: Path) -> None:
+    selected = run(pool=pool, original=original, ipc=24, pool_images=24, method="transport")
+    assert Counter(record.label for record in selected.records) == {"cat": 24, "dog": 24}
 
 
 def test_a_named_distribution_needs_no_originals(pool: Path) -> None:
@@ -139,6 +202,39 @@ def test_ccs_covers_as_many_strata_as_it_is_set_to(pool: Path) -> None:
     assert hardest(1) < 3  # most images are easy
 
 
+def test_a_share_is_of_the_images_of_each_class_and_is_recorded(pool: Path) -> None:
+    selected = run(pool=pool, share=0.3, method="random")
+    assert Counter(record.label for record in selected.records) == {"cat": 9, "dog": 7}  # of 30 and 24, rounded down
+    assert selected.report["share"] == 0.3
+    assert {label: found["selected"] for label, found in selected.report["classes"].items()} == {"cat": 9, "dog": 7}
+
+
+def test_a_share_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    pool = make_set(tmp_path, {"cat": 100})
+    assert len(run(pool=pool, share=0.29, method="easy").records) == 29  # 0.29 * 100 is below 29 in floating point
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"^ipc: found nothing, .*Set ipc=10 \(or share=0\.5\)"),
+        ({"ipc": 5, "share": 0.5}, r"^share: found 0\.5 beside ipc: 5"),
+        ({"method": "all", "share": 0.5}, r"^share: found 0\.5 beside method: all"),
+        ({"share": 0.0}, r"^share: "),
+        ({"share": 1.0}, r"^share: "),
+    ],
+)
+def test_either_an_ipc_or_a_share_says_how_many_images_to_select(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(pool="no/such/folder", **settings)
+
+
+def test_a_share_that_leaves_no_image_of_a_class_is_an_error(tmp_path: Path) -> None:
+    pool = make_set(tmp_path, {"cat": 9, "dog": 3})
+    with pytest.raises(InputError, match=r"1 classes of which a share of 0\.3 is no image \(dog: 3\)"):
+        run(pool=pool, share=0.3, method="easy")
+
+
 def test_easy_takes_the_easiest(pool: Path) -> None:
     everything = run(pool=pool, ipc=1, method="all").records
     easiest = sorted(r.difficulty or 0 for r in everything if r.label == "cat")[:4]
@@ -158,7 +254,7 @@ def test_seeds_change_the_draw(pool: Path) -> None:
 
 
 def test_a_class_short_of_images_is_an_error_unless_fewer_are_allowed(pool: Path) -> None:
-    for method in ("dgs", "random", "kcenter", "ccs"):
+    for method in ("dgs", "transport", "random", "kcenter", "ccs"):
         with pytest.raises(InputError, match=r"1 classes with fewer images than the IPC \(dog: 24\)"):
             run(pool=pool, ipc=25, method=method)
         selected = run(pool=pool, ipc=25, method=method, allow_fewer=True)
@@ -173,15 +269,16 @@ def test_a_missing_class_is_named(pool: Path, tmp_path: Path) -> None:
 
 def test_an_unscored_pool_is_an_error_that_says_how_to_score_it(tmp_path: Path) -> None:
     folder = make_set(tmp_path / "plain", estimator=None)
-    for method in ("dgs", "ccs", "easy"):
+    for method in ("dgs", "transport", "ccs", "easy"):
         with pytest.raises(InputError, match=r"54 of 54 images without difficulty.*ScoringTask"):
             run(pool=folder, ipc=5, method=method)
 
 
 def test_scores_of_another_estimator_are_an_error(pool: Path, tmp_path: Path) -> None:
     other = make_set(tmp_path / "other", estimator="another")
-    with pytest.raises(InputError, match="estimator another, expected those of net"):
-        run(pool=pool, original=other, ipc=5)
+    for method in ("dgs", "transport"):
+        with pytest.raises(InputError, match="estimator another, expected those of net"):
+            run(pool=pool, original=other, ipc=5, method=method)
     mixed = read_manifest(other)
     mixed[0].estimator = "third"
     write_manifest(other, mixed)

@@ -9,7 +9,15 @@ from dgs_lightning.commands.prepare import Split
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.doctor.finding import Finding
-from dgs_lightning.doctor.images import Trees, check_classes, check_counts, check_edition, check_files, open_trees
+from dgs_lightning.doctor.images import (
+    Trees,
+    check_classes,
+    check_counts,
+    check_edition,
+    check_files,
+    check_validation_sets,
+    open_trees,
+)
 from dgs_lightning.experiment.settings import Experiment
 
 TENCH, SPRINGER = "n01440764", "n02102040"
@@ -121,6 +129,23 @@ def test_images_smaller_than_the_working_size_are_pointed_out(healthy: Experimen
     assert "image_size=16" in found.remedy
 
 
+def test_classes_with_few_validation_images_are_told_where_trainings_are_evaluated_on_parts_of_them(
+    healthy: Experiment,
+) -> None:
+    easy = replace(healthy, validation=["easy"])
+
+    def found(experiment: Experiment) -> list[Finding]:
+        return list(check_validation_sets(experiment, open_trees(experiment)[0]))
+
+    assert found(healthy) == []
+    [few] = found(easy)
+    assert (few.level, "4 validation images in the smallest class, to take easy from" in few.what) == ("warning", True)
+    for index in range(1, 4):
+        Path(str(healthy.data), "val", TENCH, f"{index}.png").unlink()
+    [too_few] = found(easy)
+    assert too_few.level == "problem"
+
+
 def of_counts(train: Sequence[int], val: Sequence[int]) -> Trees:
     """Imagewoof with so many images of each class; edition is told by numbers alone."""
     labels = class_list("imagewoof")
@@ -140,7 +165,7 @@ def of_counts(train: Sequence[int], val: Sequence[int]) -> Trees:
         ([1300] * 9 + [1029], [50] * 10, "ok", "ImageNet's own images"),
         ([900] * 9 + [925], [400] * 9 + [329], "warning", "as fastai split it (9,025 training and 3,929 validation"),
         ([900] * 9 + [924], [400] * 9 + [329], "warning", "nor fastai's 9,025 and 3,929"),
-        ([1300] * 9 + [700], [50] * 10, "warning", "neither ImageNet's"),
+        ([1300] * 9 + [700], [50] * 10, "warning", "not ImageNet's"),
     ],
 )
 def test_the_edition_is_told_by_its_numbers(train: Sequence[int], val: Sequence[int], level: str, words: str) -> None:

@@ -78,11 +78,12 @@ def test_a_pool_from_elsewhere_is_scored_beside_the_originals(healthy: Experimen
 
 
 def test_a_validation_set_chosen_by_difficulty_takes_the_scores_of_the_validation_images(healthy: Experiment) -> None:
-    experiment = replace(healthy, methods=["easy"], variants={"easy": {"method": "random", "validation": "easy"}})
+    experiment = replace(healthy, methods=["random"], validation=["easy"])
     found = works(experiment)
     scored = {stage: work.count for stage, work in found.items() if work.what == "images scored"}
     assert scored == {"scores/original": 120, "scores/val": 40}
-    assert found["validation/easy"].images == 40  # not the 100 of a class that were asked for
+    assert found["validation/easy"].images == 20  # half of 40
+    assert found["evaluation/random-ipc5/convnet2/seed0"].passes == 3 * 4 * 50 + 2 * 40  # evaluated on all 40 at once
 
 
 def test_parameters_of_the_published_model_are_those_of_the_paper(healthy: Experiment) -> None:

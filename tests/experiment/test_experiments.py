@@ -7,10 +7,11 @@ import yaml
 
 from dgs_lightning.commands.cli import check
 from dgs_lightning.configs import ROOT
+from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.experiment.stage import Stage
-from dgs_lightning.reporting.names import split_variant
+from dgs_lightning.reporting.names import on_subset, split_variant
 from dgs_lightning.reporting.published import DEFAULT_VARIANTS, PUBLISHED
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
@@ -41,11 +42,21 @@ def test_a_shipped_config_opens_with_the_command_that_runs_it(name: str) -> None
 
 @pytest.mark.parametrize("number", PUBLISHED)
 def test_the_rows_of_a_tables_experiment_are_those_of_the_table(number: int) -> None:
-    experiment = load_experiment(f"table{number}", [])
-    rows = [split_variant(row, experiment.variants) for row in experiment.methods]
-    ours = {(method, variant or DEFAULT_VARIANTS.get(number, "")) for method, variant in rows}
+    parts = [load_experiment(name, []) for name in EXPERIMENTS if name.partition("_")[0] == f"table{number}"]
+    assert {part.classes for part in parts} == {s.dataset for s in PUBLISHED[number]}
     elsewhere = {"dm", "idc1", "d4m"}  # methods of other authors, which stand in Table 2 by their published numbers
-    assert ours == {(s.method, s.variant) for s in PUBLISHED[number] if s.method not in elsewhere}
-    assert set(experiment.networks) == {s.network for s in PUBLISHED[number]}
-    assert set(experiment.ipcs) == {s.ipc for s in PUBLISHED[number]}
-    assert experiment.classes in {s.dataset for s in PUBLISHED[number]}
+    for experiment in parts:
+        subsets = [on_subset(row, name) for row in experiment.methods for name in experiment.validation]
+        rows = [split_variant(row, experiment.variants) for row in (*experiment.methods, *subsets)]
+        ours = {(method, variant or DEFAULT_VARIANTS.get(number, "")) for method, variant in rows}
+        assert ours == {(s.method, s.variant) for s in PUBLISHED[number] if s.method not in elsewhere}
+        assert set(experiment.networks) == {s.network for s in PUBLISHED[number]}
+        assert set(experiment.ipcs) == {s.ipc for s in PUBLISHED[number]}
+
+
+def test_the_halves_of_table_3_have_names_that_differ_so_that_one_report_takes_both() -> None:
+    halves = [load_experiment(f"table3_{data}", []) for data in ("imagenette", "imageidc")]
+    assert [half.name for half in halves] == ["table3_imagenette", "table3_imageidc"]
+    assert [half.finetune["config"] for half in halves] == ["minimax/imagenette.yaml", "minimax/imageidc.yaml"]
+    with pytest.raises(InputError, match=r"config 'table3'.*one of: table3_imageidc, table3_imagenette\."):
+        load_experiment("table3", [])

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.waiting import cpu_time_of, wait_until
 
+from dgs_lightning.data.folders import read_set
+
 pytestmark = pytest.mark.slow
 
 GRID = (
@@ -19,6 +21,7 @@ GRID = (
     "networks=[convnet1, convnet2]",
     "draws=2",
     "repeats=1",
+    "validation=[random, easy, scale]",
     "pool_multiple=3",
     "folds=2",
     "judge=null",
@@ -28,6 +31,9 @@ GRID = (
     "evaluate.model.init_args={width: 8}",
     "evaluate.trainer.max_steps=4",
 )
+
+
+SUBSETS = ("-val_random", "-val_easy", "-val_scale")
 
 
 def command(output: Path, devices: int) -> list[str]:
@@ -58,10 +64,25 @@ def test_every_cell_is_trained_and_every_shared_stage_run_once(one_device: tuple
     kinds = Counter(name.split("/")[0] for name in begun)
     once = {"data", "latents", "pretrain", "report"}
     assert {kind: kinds[kind] for kind in once} == dict.fromkeys(once, 1)
-    assert (kinds["estimator"], kinds["pools"], kinds["scores"]) == (2, 2, 3)  # pools and their scores: two draws
-    assert (kinds["distilled"], kinds["evaluation"]) == (8, 16)
+    assert (kinds["estimator"], kinds["pools"], kinds["scores"]) == (2, 2, 4)  # pools and their scores: two draws
+    assert (kinds["validation"], kinds["distilled"], kinds["evaluation"]) == (3, 8, 16)
     cells = {(row["method"], row["ipc"], row["network"], row["sets"], row["trainings"]) for row in rows(output)}
-    assert cells == {(m, i, n, 2, 2) for m in ("random", "dit_dgs") for i in (1, 2) for n in ("convnet1", "convnet2")}
+    shown = [f"{method}{on}" for method in ("random", "dit_dgs") for on in ("", *SUBSETS)]
+    assert cells == {(row, i, n, 2, 2) for row in shown for i in (1, 2) for n in ("convnet1", "convnet2")}
+
+
+def test_table_6_has_the_accuracies_of_one_training_on_four_validation_sets(
+    one_device: tuple[Path, list[str]],
+) -> None:
+    output, _ = one_device
+    sets = {path.name: {record.file_name for record in read_set(path)} for path in output.glob("validation/*")}
+    whole = {record.file_name for record in read_set(output / "data" / "val")}
+    assert all(files < whole for files in sets.values())
+    assert len(set(map(frozenset, sets.values()))) == 3
+    [table] = output.glob("tables/table6-*convnet1.md")
+    rows = [line.split("|")[1:3] for line in table.read_text().splitlines()[4:]]
+    shown = [(validation.strip(), method.strip()) for validation, method in rows]
+    assert shown == [(on, method) for on in ("Ori", "Random", "Easy", "Scale") for method in ("Random", "DiT + DGS")]
 
 
 def test_two_devices_and_a_kill_give_the_numbers_of_one(one_device: tuple[Path, list[str]], tmp_path: Path) -> None:

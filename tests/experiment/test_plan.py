@@ -3,13 +3,15 @@ from pathlib import Path
 
 import pytest
 
+from dgs_lightning.distil.selection import BY_FEATURES
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment, load_experiment
-from dgs_lightning.experiment.stage import Given, Stage, one_of_each_kind, stage_keys
+from dgs_lightning.experiment.stage import Given, InRun, Stage, one_of_each_kind, stage_keys
+from dgs_lightning.reporting.names import show_row
 from dgs_lightning.runs.fingerprints import fingerprints
 from dgs_lightning.runs.layout import Training
-from dgs_lightning.runs.methods import METHODS, MadeBy, Method, Use, register
+from dgs_lightning.runs.methods import FEATURE_RULES, METHODS, MadeBy, Method, Use, register
 from dgs_lightning.seeding import draw_and_repeat, draw_seed
 
 SMALL = Experiment(
@@ -122,6 +124,41 @@ def test_local_weights_of_the_estimator_serve_its_scores_and_the_features_of_its
     assert before["scores/original"] != keys(experiment)["scores/original"]
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "features"),
+    [
+        ("quickstart", [], InRun("estimator/fold0/weights")),
+        ("quickstart", ["select.features=pixels"], "pixels"),
+        ("table1", ["data=FOLDER"], "torchvision:resnet50"),
+        ("imagewoof64", ["data=FOLDER"], "timm:tf_efficientnet_lite0"),
+    ],
+)
+def test_coresets_compare_features_of_the_estimator_unless_pixels_are_asked_for(
+    name: str, changes: list[str], features: object
+) -> None:
+    few = ["methods=[kcenter, random]", "ipc=10", "draws=1", "networks=[]"]
+    selected = {stage.name: stage for stage in stages(load_experiment(name, [*few, *changes]))}
+    kcenter, random = (selected[f"distilled/{method}-ipc10"] for method in ("kcenter", "random"))
+    assert kcenter.config["features"] == features
+    assert changes or "features" not in random.config
+    if isinstance(features, InRun):
+        assert "estimator/fold0" in {needed.name for needed in kcenter.needs}
+
+
+def test_the_plan_knows_the_rules_that_compare_features() -> None:
+    assert set(FEATURE_RULES) == set(BY_FEATURES)
+
+
+def test_where_the_steps_are_given_the_whole_training_set_has_more_of_them_than_a_set() -> None:
+    for name, expected in (("quickstart", {"steps_ipc": 10}), ("own_images", {"steps_ipc": 10}), ("table1", {})):
+        settings, few = {}, ["methods=[random, full]", "ipc=[10, 20]", "draws=1", "networks=[convnet3]"]
+        for stage in stages(load_experiment(name, ["data=digits", *few])):
+            if stage.name.startswith("evaluation/"):
+                length = next(c for c in stage.config["trainer"]["callbacks"] if c["class_path"] == "PublishedLength")
+                settings[stage.name.split("/")[1].startswith("full")] = length["init_args"]
+        assert settings[True] == {**settings[False], **expected}
+
+
 def test_another_autoencoder_changes_the_latents_and_what_is_decoded(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text("one")
@@ -193,6 +230,20 @@ def test_a_variant_shares_all_but_what_it_changes() -> None:
     assert by_name["pools/dit"].config["data"]["init_args"]["images_per_class"] == 60
 
 
+def test_the_quickstart_shows_what_smoothing_does_and_the_nearest_set_of_the_same_pool() -> None:
+    shown = ["dit_dgs", "dit_dgs-unsmoothed", "dit_transport"]
+    experiment = load_experiment("quickstart", [])
+    assert set(shown) <= set(experiment.methods)
+    configs = {stage.name: stage.config for stage in stages(replace(experiment, methods=shown, networks=[], draws=1))}
+    rows = {row: configs[f"distilled/{row}-ipc10"] for row in shown}
+    assert (rows["dit_dgs-unsmoothed"]["smoothing"], rows["dit_dgs-unsmoothed"]["shortage"]) == ("none", "nearest")
+    assert "smoothing" not in rows["dit_dgs"]
+    assert rows["dit_transport"]["method"] == "transport"
+    for name in ("pool", "pool_scores", "original", "original_scores", "seed"):
+        assert len({str(config[name]) for config in rows.values()}) == 1
+    assert show_row("dit_dgs-unsmoothed", experiment.variants) == "DiT + DGS (unsmoothed)"
+
+
 def test_a_variant_may_not_change_what_it_shares() -> None:
     variants = {"longer": {"method": "minimax", "finetune": {"trainer": {"max_steps": 7}}}}
     with pytest.raises(InputError, match=r"variants\.longer"):
@@ -221,6 +272,24 @@ def test_a_dit_is_trained_by_a_task_of_its_stage_whose_weights_are_written_once(
         for name in tasks:
             callbacks = by_name[name].config["trainer"]["callbacks"]
             assert sum(callback["class_path"].endswith("WeightsWriter") for callback in callbacks) == 1
+
+
+@pytest.mark.parametrize("finetune", [{"config": "minimax/imagewoof.yaml"}, {"trainer": {"callbacks": ["SampleGrid"]}}])
+def test_sample_grids_are_decoded_by_the_codec_of_the_latents(finetune: dict[str, object]) -> None:
+    experiment = replace(SMALL, finetune=finetune, codec="my/codec")
+    by_name = {stage.name: stage for stage in stages(experiment)}
+    callbacks = {entry["class_path"]: entry for entry in by_name["finetune"].config["trainer"]["callbacks"]}
+    assert callbacks["SampleGrid"]["init_args"]["codec"] == by_name["latents"].config["model"]["init_args"]["codec"]
+    assert "SampleGrid" not in callbacks_of(experiment, "pretrain")
+
+
+@pytest.mark.parametrize("given", [None, False])
+def test_generation_alone_of_the_predictions_has_a_logger_unless_the_user_wants_none(given: bool | None) -> None:
+    generate = {} if given is None else {"trainer": {"logger": given}}
+    experiment = replace(SMALL, generate=generate)
+    loggers = {s.name: s.config["trainer"].get("logger") for s in stages(experiment) if s.command == "predict"}
+    assert {loggers[f"pools/{name}"] for name in ("dit", "minimax")} == {given is None}
+    assert not {loggers[name] for name in loggers if not name.startswith("pools/")} - {False}
 
 
 def callbacks_of(experiment: Experiment, name: str) -> list[str]:
@@ -266,6 +335,14 @@ def test_rows_with_the_same_centres_share_the_stage_that_computes_them() -> None
     }
     assert centers["dag"] == centers["later"] == "centers/dag-ipc10/centers.safetensors"
     assert centers["smoothed"] == "centers/smoothed-ipc10/centers.safetensors"
+
+
+def test_the_side_of_the_stop_reaches_the_guidance_of_a_method() -> None:
+    later = {"method": "dag", "dag": {"stop_timestep": 50}}
+    experiment = replace(SMALL, ipc=10, methods=["mgd3", "later"], variants={"later": later}, dag={"guided": "below"})
+    by_name = {stage.name: stage for stage in stages(experiment)}
+    for row, expected in (("mgd3", {}), ("later", {"stop_timestep": 50, "guided": "below"})):
+        assert by_name[f"guided/{row}-ipc10"].config["trainer"]["callbacks"][0]["init_args"] == expected
 
 
 def test_a_setting_that_no_stage_of_a_method_takes_is_refused() -> None:
@@ -329,3 +406,34 @@ def test_a_stage_without_the_seed_of_a_draw_is_made_once_and_what_follows_a_draw
         del METHODS["chain"]
     assert {"crops", "mixed", "mixed-draw1", "refined", "refined-draw1"} <= names
     assert "crops-draw1" not in names
+
+
+def test_table_6_evaluates_18_trainings_each_on_the_whole_validation_set_and_on_three_subsets(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    experiment = load_experiment("table6", [f"data={tmp_path}"], str(tmp_path / "run"))
+    planned = stages(experiment)
+    trainings = [stage for stage in planned if stage.name.startswith("evaluation/")]
+    assert len(trainings) == 2 * 3 * experiment.draws * experiment.repeats == 18
+    subsets = [InRun(f"validation/{name}") for name in ("random", "easy", "scale")]
+    for stage in trainings:
+        assert stage.config["data"]["init_args"]["val"] == [Given(f"{tmp_path}/val"), *subsets]
+    by_name = {stage.name: stage for stage in planned}
+    for subset in subsets:
+        config = by_name[subset.path].config
+        assert (config["share"], config["pool_scores"]) == (0.5, InRun("scores/val"))
+        assert (config["original"], config["original_scores"]) == (f"{tmp_path}/train", InRun("scores/original"))
+    names = list(by_name)
+    assert max(names.index(subset.path) for subset in subsets) < names.index("finetune")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("validation=easy", r"validation: found 'easy', .*Write it as validation: \[easy\]"),
+        ("validation=all", r"validation: found 'all', .*Remove it"),
+        ("variants.x={method: random, validation: easy}", r"variants\.x\.validation: .*as validation: \[easy\]"),
+    ],
+)
+def test_a_validation_set_for_some_rows_alone_is_refused_with_its_new_place(changes: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_experiment("quickstart", [changes])

@@ -142,7 +142,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(tmp_path: Path) -> None:
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background of a shell it is ignored
     )
-    wait_until((output / "pretrain" / "lightning_logs").exists, lambda: cpu_time_of(process.pid))
+    wait_until((output / "pretrain" / "config.yaml").exists, lambda: cpu_time_of(process.pid))
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130, said

@@ -25,6 +25,8 @@ from sklearn.datasets import load_digits
 from tests.faults.calls import Watch, unwatchable
 from tests.waiting import cpu_time, wait_until
 
+from dgs_lightning.data.histograms import EVENTS
+
 TINY = (
     "ipc=2",
     "pool_multiple=3",
@@ -62,7 +64,15 @@ SMALLEST = (  # changes of it, by which each stage makes few system calls
 )
 ROOT = Path(__file__).parents[2]
 REPORT = ("figures", "tables", "summary.json", "summary.md", "index.html")
-UNSTABLE = ("lightning_logs", "checkpoints", "stages", "set_aside", "experiment.yaml", ".lock")  # times, or no result
+UNSTABLE = (
+    "checkpoints",
+    "config.yaml",
+    "hparams.yaml",
+    "stages",
+    "set_aside",
+    "experiment.yaml",
+    ".lock",
+)  # times, or no result
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------
@@ -206,7 +216,7 @@ class Laboratory:
             return [
                 name
                 for name, path in paths.items()
-                if path in missing or path.rpartition(".")[0] in missing or name in ("lightning_logs", "checkpoints")
+                if path in missing or path.rpartition(".")[0] in missing or name in UNSTABLE[:3] or is_log(name)
             ]
 
         return Path(shutil.copytree(self.undisturbed, output, ignore=left_out))
@@ -255,13 +265,18 @@ def write_digits(folder: Path, classes: int, images: int) -> None:
             Image.fromarray(pixels).save(folder / str(label) / f"{index:05d}.png")
 
 
+def is_log(name: str) -> bool:
+    """Whether a file is TensorBoard's log of a stage, which has times in it; histograms of difficulty have none."""
+    return "tfevents" in name and name != EVENTS
+
+
 def content(output: Path) -> dict[str, str]:
     """Hashes of all results of a run, and the rows of its summary."""
     files = {path.relative_to(output): path for path in output.rglob("*") if path.is_file()}
     stable = {
         name.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for name, path in files.items()
-        if not set(name.parts) & {*UNSTABLE, *REPORT}
+        if not set(name.parts) & {*UNSTABLE, *REPORT} and not is_log(name.name)
     }
     return stable | {"rows": json.dumps(json.loads((output / "summary.json").read_text())["rows"])}
 

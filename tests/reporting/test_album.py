@@ -1,13 +1,17 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
+from dgs_lightning.commands.select import select
 from dgs_lightning.data.latents import CacheSettings, finish_cache, write_shard
 from dgs_lightning.data.records import read_manifest
 from dgs_lightning.reporting.album import figures_of
 from dgs_lightning.reporting.folder import read_run
+from dgs_lightning.runs.layout import SetName
 
 
 def slugs(folder: Path) -> list[str]:
@@ -28,6 +32,40 @@ def test_fig_7_is_of_the_easiest_and_the_hardest_class(finished_run: Path) -> No
     smoothing = next(figure for figure in figures_of(run) if figure.slug == "smoothing-dit_dgs-ipc4")
     shown = [part.get_suptitle() for part in smoothing.draw().subfigs]
     assert shown == [min(means, key=means.__getitem__), max(means, key=means.__getitem__)]
+
+
+def test_fig_7_shows_the_draw_without_smoothing_above_the_draw_with_it(finished_run: Path) -> None:
+    run = read_run(finished_run)
+    account = run.selection(SetName("dit_dgs", 4))["classes"]
+    smoothing = next(figure for figure in figures_of(run) if figure.slug == "smoothing-dit_dgs-ipc4")
+    for part in smoothing.draw().subfigs:
+        label = next(label for label in account if run.readable(label) == part.get_suptitle())
+        drawn = [[bar.get_height() for bar in axes.patches] for axes in part.axes]  # type: ignore[attr-defined]
+        for row, name in enumerate(("unsmoothed", "smoothed")):
+            assert drawn[4 * row + 2] == account[label][name]["target"]
+            assert drawn[4 * row + 3] == account[label][name]["distilled"]["counts"]
+
+
+def test_figures_5_and_7_are_of_the_papers_two_classes_where_the_data_has_them(run_folder: Path) -> None:
+    for path in [*run_folder.rglob("metadata.jsonl"), *run_folder.rglob("selection.json")]:
+        path.write_text(path.read_text().replace("three", "n02086240").replace("eight", "n02089973"))
+    for folder in [path for path in run_folder.rglob("*") if path.is_dir() and path.name in ("three", "eight")]:
+        folder.rename(folder.with_name({"three": "n02086240", "eight": "n02089973"}[folder.name]))
+    found = {figure.slug: figure for figure in figures_of(read_run(run_folder))}
+    shown = [part.get_suptitle() for part in found["smoothing-dit_dgs-ipc4"].draw().subfigs]
+    assert shown == ["Shih-Tzu", "English foxhound"]
+    for kind in ("smoothing", "scores"):
+        assert "the paper's two classes" in found[f"{kind}-dit_dgs-ipc4"].caption
+
+
+@pytest.mark.parametrize("changes", [{"smoothing": "none"}, {"method": "transport"}])
+def test_a_set_without_smoothing_has_no_figure_of_smoothing(run_folder: Path, changes: dict[str, Any]) -> None:
+    places = {"original": "data/train", "original_scores": "scores/original", "pool_scores": "scores/dit"}
+    paths = {name: str(run_folder / place) for name, place in {**places, "pool": "pools/dit"}.items()}
+    select(str(run_folder / "distilled" / "dit_dgs-ipc4"), ipc=4, **paths, **changes)
+    shown = slugs(run_folder)
+    assert {"samples-dit_dgs-ipc4", "scores-dit_dgs-ipc4"} <= set(shown)
+    assert "smoothing-dit_dgs-ipc4" not in shown
 
 
 def test_a_run_without_results_and_scores_still_has_its_pictures(run_folder: Path) -> None:

@@ -1,7 +1,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.published import Setting
 from dgs_lightning.runs.layout import SetName
-
-Settings = dict[str, Any]
 
 
 def test_a_run_knows_its_name_seed_and_data_set(finished_run: Path) -> None:
@@ -53,36 +50,6 @@ def test_results_that_the_settings_no_longer_ask_for_are_left_out(run_folder: Pa
 def test_a_row_is_keyed_as_the_papers_tables(finished_run: Path) -> None:
     run = read_run(finished_run)
     assert run.setting("flat", 4, "convnet3") == Setting("digits", "convnet3", "dit_dgs", 4, "ground")
-
-
-def test_a_run_says_how_it_differs_from_the_paper_where_their_numbers_stand_side_by_side(run_folder: Path) -> None:
-    config = run_folder / "stages" / "evaluation" / "dit-ipc4" / "convnet3" / "seed5.yaml"
-    settings = yaml.safe_load((run_folder / "experiment.yaml").read_text())
-
-    def said(classes: str | None, data: Settings, length: Settings | None = None, part: str = "callback") -> str:
-        lengths: dict[str, Settings] = {"callback": {}, "trainer": {}, "model": {}, part: length or {}}
-        callbacks = [{"class_path": "PublishedLength", "init_args": lengths["callback"]}]
-        trainer = {"max_epochs": -1, "callbacks": callbacks, **lengths["trainer"]}
-        model = {"init_args": lengths["model"]}
-        config.write_text(yaml.safe_dump({"data": {"init_args": data}, "model": model, "trainer": trainer}))
-        (run_folder / "experiment.yaml").write_text(yaml.safe_dump({**settings, "classes": classes}))
-        return read_run(run_folder).difference_from_paper
-
-    assert said(None, {"image_size": 64}, {"epochs": 200}) == ""  # the paper has no numbers on digits
-    assert said("imagewoof", {"image_size": 224}, {"epochs": None}) == ""
-    assert said("imagewoof", {"image_size": 128}) == (
-        "the paper has images of 224 x 224 pixels, three-digits has images of 128 x 128 pixels"
-    )
-    assert said("imagewoof", {"image_size": 224}, {"epochs": None, "steps": None}, "model") == ""  # version 0.1.0
-    for length, part in (({"steps": 600}, "callback"), ({"steps": 600}, "model"), ({"max_steps": 600}, "trainer")):
-        assert said("imagewoof", {"image_size": 224}, length, part) == (
-            "the paper has epochs that follow from the IPC, three-digits has 600 steps"
-        )
-    settings |= {"dag": {"stop_timestep": 15, "scale": 0.1}, "select": {"features": "pixels"}, "pool_multiple": 7}
-    assert said("imagewoof", {"image_size": 128}) == (
-        "the paper has images of 224 x 224 pixels and its own settings, "
-        "three-digits has images of 128 x 128 pixels and dag.stop_timestep 15 and pool_multiple 7"
-    )
 
 
 def test_difficulties_are_those_of_the_scores_folder_by_label(finished_run: Path) -> None:

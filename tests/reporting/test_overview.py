@@ -1,4 +1,5 @@
 import io
+import json
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +32,15 @@ def test_markdown_tells_rows_comparison_legibility_and_what_is_unfinished(run_fo
     assert "| DiT + DGS (Ground) | 4 | ConvNet-3 | 1 | 2 | 67.0 ± 1.4 | 66.0 ± 1.4 | 53.3 to 78.7 |" in text
     assert "| DiT + DGS | DiT | 4 | ConvNet-3 | +10.0 | +10.0 to +10.0 | 2 of 2 |" in text
     assert "Pool images whose class an independent classifier recognizes: DiT " in text
+
+
+def test_the_note_says_what_is_compared_by_the_rows_that_compare_features(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    assert "selected by comparing" not in results_grid(summarize(run), run).note
+    report = run_folder / "distilled" / "random-ipc4" / "selection.json"
+    report.write_text(json.dumps({**json.loads(report.read_text()), "features": "32 x 32 thumbnails"}))
+    note = results_grid(summarize(run), read_run(run_folder)).note
+    assert "Random: selected by comparing 32 x 32 thumbnails." in note
 
 
 def test_the_terminal_table_fits_80_columns_with_whole_numbers(finished_run: Path) -> None:

@@ -1,4 +1,5 @@
 import csv
+import html
 import json
 import logging
 import shutil
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from dgs_lightning.commands.report import print_summary, report
+from dgs_lightning.configs import expand
 from dgs_lightning.data.records import MANIFEST
 from dgs_lightning.errors import InputError
 
@@ -33,6 +35,8 @@ def test_a_run_is_reported_into_its_own_folder_and_again_in_the_same_bytes(run_f
     new = first.keys() - before.keys()
     assert {"summary.json", "summary.md", "index.html", "tables/table1-digits.tex", "figures/accuracy.pdf"} <= new
     assert {Path(name).suffix for name in new if name.startswith("tables/")} == {".md", ".csv", ".tex"}
+    for name in ("tables/table1-digits.md", "index.html"):
+        assert b"10.0 %" in first[name]  # the ratio: 4 of 40 images of each class
     report([str(run_folder)])
     assert contents(run_folder) == first
     assert {name: first[name] for name in before} == before
@@ -61,22 +65,61 @@ def test_several_runs_share_tables_and_page_and_have_a_part_each(undrawn: Path) 
     shutil.move(
         other / "evaluation" / "minimax-ipc10" / "convnet3", other / "evaluation" / "minimax-ipc10" / "convnet6"
     )
+    shutil.rmtree(other / "stages")
     config = other / "stages" / "evaluation" / "minimax-ipc10" / "convnet6" / "seed5.yaml"
     config.parent.mkdir(parents=True)
-    config.write_text("trainer: {max_epochs: 200}\ndata: {init_args: {image_size: 64}}")
+    own = {"trainer": {"max_epochs": 200}, "data": {"init_args": {"image_size": 64}}}
+    config.write_text(yaml.safe_dump(expand({"config": "classify/published.yaml", **own})))
     page = report([str(undrawn), str(other)])
     assert page == undrawn.parent / "report" / "index.html"
     assert json.loads((page.parent / "woof" / "summary.json").read_text())["experiment"] == "woof"
     table = (page.parent / "tables" / "table1-imagewoof.md").read_text()
-    assert "62.0 ± 1.4 (34.1, +27.9)" in table
+    assert "62.0 ± 1.4 (34.1) |" in table  # no difference, since the set-up is another one
     difference = (
-        "settings differ: the paper has images of 224 x 224 pixels and epochs that follow from the IPC, "
-        "woof has images of 64 x 64 pixels and 200 epochs"
+        "the set-up of woof is not the paper's (side of the images that the classifier sees: 64 instead of 224; "
+        "length of a classifier's training: 200 epochs instead of epochs that follow from the IPC)"
     )
     assert difference in table
-    assert page.read_text().count(difference) == 3  # under the table, in the figure's caption and in its description
+    assert (
+        html.unescape(page.read_text()).count(difference) == 3
+    )  # under the table, in the figure's caption and its text
     assert "Three digits, Woof" in page.read_text()
     assert not (other / "summary.json").exists()
+    report([str(undrawn), str(other)], differences=True)
+    table = (page.parent / "tables" / "table1-imagewoof.md").read_text()
+    assert "62.0 ± 1.4 (34.1, +27.9)" in table
+    assert difference in table
+
+
+def test_one_report_of_the_two_halves_of_table_3_has_both_data_sets(undrawn: Path) -> None:
+    runs = []
+    for classes in ("imagenette", "imageidc"):
+        runs.append(Path(shutil.copytree(undrawn, undrawn.parent / f"table3_{classes}")))
+        settings = {"classes": classes, "methods": ["dit"], "name": runs[-1].name}
+        (runs[-1] / "experiment.yaml").write_text(yaml.safe_dump(settings))
+        (runs[-1] / "evaluation" / "dit-ipc4" / "convnet3").rename(runs[-1] / "evaluation" / "dit-ipc4" / "resnet_ap10")
+        (runs[-1] / "evaluation" / "dit-ipc4").rename(runs[-1] / "evaluation" / "dit-ipc10")
+    table = (report(list(map(str, runs))).parent / "tables" / "table3-resnet_ap10.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[4:]]
+    assert [(data, ipc, dit.split(" (")[0]) for data, ipc, _, dit, *_ in rows] == [
+        *(("ImageNette", "10", "62.0 ± 1.4"), ("ImageIDC", "10", "62.0 ± 1.4")),
+    ]
+
+
+def test_the_accuracies_on_subsets_are_the_rows_of_table_6(undrawn: Path) -> None:
+    for path in undrawn.glob("evaluation/*/convnet3/seed*/result.json"):
+        result = json.loads(path.read_text())
+        easy = {"accuracy_last": 0.8, "accuracy_best": result["accuracy_best"] + 0.1}
+        path.write_text(json.dumps({**result, "subsets": {"easy": easy}}))
+    report([str(undrawn)])
+    lines = list(csv.DictReader((undrawn / "tables" / "table6-digits-convnet3.csv").open()))
+    found = {(line["method"], line["variant"]): float(line["mean"]) for line in lines}
+    assert found["dit", "val_original"] == pytest.approx(62.0)
+    assert found["dit", "val_easy"] == pytest.approx(72.0)
+    text = (undrawn / "summary.md").read_text()
+    assert "Easy in brackets: the same trainings, evaluated on these subsets of the validation images." in text
+    assert "| DiT + DGS (Easy) | DiT (Easy) | 4 | ConvNet-3 |" in text
+    assert "DiT + DGS (Ground, Easy)" in text
 
 
 def test_a_setting_that_two_runs_have_is_said(undrawn: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,14 +2,21 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from scipy.stats import wasserstein_distance
 
+from dgs_lightning.commands.select import select
+from dgs_lightning.data.records import read_manifest
 from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.notes import comparison_notes, result_notes
+from dgs_lightning.reporting.overview import overview, overview_markdown
 from dgs_lightning.reporting.summary import distribution_distance, paired_comparisons, summarize, summary_rows
+from dgs_lightning.runs.layout import SetName
+from dgs_lightning.selection.smoothing import PRESETS, smooth_pair
 
 
 def test_the_distance_is_the_mean_over_classes_of_the_shift_in_difficulty() -> None:
@@ -17,6 +24,48 @@ def test_the_distance_is_the_mean_over_classes_of_the_shift_in_difficulty() -> N
     distilled = {"cat": np.array([0.1, 0.3, 0.5]), "dog": np.array([0.2])}
     assert distribution_distance(distilled, original) == pytest.approx((0.1 + 0.3) / 2)
     assert distribution_distance({"hen": np.array([0.1])}, original) is None
+
+
+def select_again(folder: Path, **settings: Any) -> None:  # noqa: ANN401
+    """Select the set of DiT + DGS with other settings."""
+    places = {"original": "data/train", "original_scores": "scores/original", "pool": "pools/dit"}
+    paths = {name: str(folder / place) for name, place in {**places, "pool_scores": "scores/dit"}.items()}
+    select(str(folder / "distilled" / "dit_dgs-ipc4"), ipc=4, **paths, **settings)
+
+
+def test_the_smoothed_distance_compares_the_set_and_the_originals_as_the_selection_smoothed_them(
+    finished_run: Path,
+) -> None:
+    run = read_run(finished_run)
+    original, pool, distances = run.difficulties("original"), run.difficulties("dit"), []
+    records = read_manifest(finished_run / "distilled" / "dit_dgs-ipc4")
+    for label in original:
+        ours = [record.extra["smoothed"] for record in records if record.label == label]
+        theirs = smooth_pair(pool[label], original[label], 4, PRESETS["paper"]).original
+        distances.append(wasserstein_distance(ours, theirs))
+    rows = {row["method"]: row for row in summary_rows(run)}
+    assert rows["dit_dgs"]["smoothed_distance"] == pytest.approx(np.mean(distances))
+    assert rows["dit_dgs"]["smoothed_distance"] != rows["dit_dgs"]["distribution_distance"]
+    assert [rows[name]["smoothed_distance"] for name in ("random", "dit", "full")] == [None] * 3
+
+
+@pytest.mark.parametrize("changes", [{"smoothing": "none"}, {"method": "transport"}])
+def test_a_selection_without_smoothing_has_no_smoothed_distance(run_folder: Path, changes: dict[str, str]) -> None:
+    select_again(run_folder, **changes)
+    row = next(row for row in summary_rows(read_run(run_folder)) if row["method"] == "dit_dgs")
+    assert row["smoothed_distance"] is None
+    accounts = read_run(run_folder).selection(SetName("dit_dgs", 4))["classes"].values()
+    assert row["distribution_distance"] == pytest.approx(np.mean([of["raw"]["distance"] for of in accounts]))
+
+
+def test_both_distances_are_shown_and_explained(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    text = overview_markdown(overview(run, summarize(run)))
+    assert "| Distance | Smoothed distance |" in text
+    assert "Smoothed distance is the same between the smoothed difficulties" in text
+    shutil.rmtree(run_folder / "scores" / "original")  # nothing to compare with
+    alone = read_run(run_folder)
+    assert "Smoothed distance" not in overview_markdown(overview(alone, summarize(alone)))
 
 
 def test_rows_have_mean_and_sample_deviation_over_the_repeats(finished_run: Path) -> None:
@@ -58,6 +107,7 @@ def test_the_summary_has_its_published_form(finished_run: Path) -> None:
                 "accuracy_best_std",
                 "mean_difficulty",
                 "distribution_distance",
+                "smoothed_distance",
             ),
         ]
     )
@@ -147,4 +197,14 @@ def test_notes_say_what_the_spread_has_in_it(run_folder: Path) -> None:
     assert "Full dataset: one set, in which chance has no part" in two
     assert "Training noise: its estimated share" in two
     assert "one draw" not in two
+    assert "equally near" not in two
     assert "not known how much of the spread comes from training" in notes(run_folder, repeats=1)
+
+
+def test_notes_say_that_sets_of_transport_from_the_same_images_differ_only_in_ties(run_folder: Path) -> None:
+    with_two_draws(run_folder)
+    for part in ("distilled", "evaluation"):
+        for old in (run_folder / part).glob("random-ipc4*"):
+            old.rename(old.with_name(old.name.replace("random", "ori_transport")))
+    text = notes(run_folder, methods=["ori_transport", "dit"])
+    assert "Transport (Ori): chance decides only between equally near sets of the same images" in text

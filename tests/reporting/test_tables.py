@@ -1,5 +1,10 @@
+import csv
+import io
+import itertools
+
 import pytest
 
+from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
 from dgs_lightning.reporting.published import Score, Setting
 from dgs_lightning.reporting.tables import Table, build_tables
 
@@ -16,12 +21,22 @@ def only(tables: list[Table]) -> Table:
 def test_table_1_shows_the_paper_beside_ours_and_the_difference() -> None:
     table = only(build_tables(on_imagewoof(dit=33.0, dit_dgs=36.04), [1]))
     assert table.headings == (
-        *("IPC", "Network", "Random", "K-Center", "DGS (Ori)"),
+        *("IPC", "Ratio", "Network", "Random", "K-Center", "DGS (Ori)"),
         *("DiT", "DiT + DGS", "Minimax", "Minimax + DGS", "Full dataset"),
     )
     dit = table.rows[0][1][3]
     assert (dit.own_text, dit.paper_text) == ("33.0 ± 0.5", "(34.4, -1.4)")
     assert next(cell.paper_text for cell in table.rows[0][1] if not cell.ours) == "(28.4)"
+
+
+def test_beside_another_set_up_the_papers_number_stands_without_a_difference_unless_asked() -> None:
+    results = on_imagewoof(dit=33.0)
+    table = only(build_tables(results, [1], differences="the set-up is another one"))
+    assert next(cell.paper_text for cell in table.rows[0][1] if cell.ours) == "(34.4)"
+    assert "the paper's mean; the set-up is another one." in table.note
+    table = only(build_tables(results, [1], differences="the set-up is another one", compared=True))
+    assert next(cell.paper_text for cell in table.rows[0][1] if cell.ours) == "(34.4, -1.4)"
+    assert "our mean minus the paper's; the set-up is another one." in table.note
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
@@ -97,3 +112,33 @@ def test_table_6_compares_the_methods_on_each_validation_set() -> None:
     best = {(labels[0], labels[1]) for labels, cells in table.rows if cells[0].best}
     assert best == {("Ori", "Minimax + DGS"), ("Easy", "Minimax")}
     assert len(table.rows) == 8
+
+
+def test_table_1_has_the_share_of_the_images_that_a_set_keeps_beside_the_papers() -> None:
+    cells = itertools.product(("dit", "full"), (10, 50))
+    woof = {Setting("imagewoof", "resnet_ap10", method, ipc): Score(30, 1) for method, ipc in cells}
+    table = only(build_tables(woof, [1], ratios={("imagewoof", 50): 500 / 12454}))
+    assert table.headings[:3] == ("IPC", "Ratio", "Network")
+    assert [labels for labels, _ in table.rows] == [
+        ("10", "(0.8 %)", "ResNetAP-10"),
+        ("50", "4.0 % (3.8 %)", "ResNetAP-10"),
+    ]
+    assert "Ratio: share of the training images that a set keeps, and the paper's in brackets." in table.note
+    assert "| 50 | 4.0 % (3.8 %) | ResNetAP-10 |" in to_markdown(table)
+    assert r"50 & 4.0 \% (3.8 \%) & ResNetAP-10" in to_latex(table)
+    lines = {(line["method"], line["ipc"]): line for line in csv.DictReader(io.StringIO(to_csv(table)))}
+    assert float(lines["dit", "50"]["ratio"]) == pytest.approx(500 / 12454)
+    assert (lines["dit", "10"]["ratio"], lines["dit", "10"]["published_ratio"]) == ("", "0.008")
+    assert (lines["full", "50"]["ratio"], lines["full", "50"]["published_ratio"]) == ("", "")
+    [other] = build_tables({Setting("digits", "convnet3", "dit", 10): Score(80, 1)}, ratios={("digits", 10): 0.07})
+    assert other.rows[0][0] == ("10", "7.0 %", "ConvNet-3")
+    assert "paper" not in other.note
+
+
+def test_table_7_says_that_stop_50_guides_no_step_and_that_the_papers_numbers_do_not_fit() -> None:
+    plain = Setting("imagenette", "resnet_ap10", "dag", 10, "stop50")
+    results = {plain: Score(59.0, 0.1), plain._replace(variant="stop50-below"): Score(61.0, 0.1)}
+    table = only(build_tables(results, [7]))
+    assert "Stop 50 then guides no step" in table.note
+    assert "61.4 against 59.1" in table.note
+    assert [labels for labels, cells in table.rows if cells[0].ours] == [("DAG", "stop 50"), ("DAG", "stop 50, below")]

@@ -58,6 +58,15 @@ def test_a_method_uses_the_images_of_another_row() -> None:
     assert METHODS["random"].family == METHODS["dgs_ori"].family == "originals"
 
 
+@pytest.mark.parametrize("base", ["dit", "minimax", "pool"])
+def test_transport_competes_with_difficulty_guided_sampling_on_the_same_images(base: str) -> None:
+    ours, paper = METHODS[f"{base}_transport"], METHODS[f"{base}_dgs"]
+    assert (ours.rule, ours.compared_with) == ("transport", base)
+    assert (ours.images, ours.family) == (paper.images, paper.family)
+    assert "not in the paper" in ours.source
+    assert METHODS["ori_transport"].family == METHODS["dgs_ori"].family
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

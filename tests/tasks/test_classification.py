@@ -1,5 +1,5 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dgs_lightning.callbacks.published_length import PublishedLength
 from dgs_lightning.callbacks.result_writer import ResultWriter
 from dgs_lightning.commands.cli import check
 from dgs_lightning.commands.prepare import prepare
+from dgs_lightning.commands.select import select
 from dgs_lightning.configs import ROOT, find_config, load_yaml
 from dgs_lightning.data.augmentation import Augmentation, normalise
 from dgs_lightning.data.folders import read_set
@@ -45,9 +46,8 @@ def trainer(root: Path, callbacks: Sequence[Callback] = (), **settings: Any) -> 
         "enable_progress_bar": False,
     }
     return L.Trainer(
-        **{**defaults, **settings},
+        **{"devices": 1, **defaults, **settings},
         accelerator="cpu",
-        devices=1,
         default_root_dir=root,
         callbacks=list(callbacks),
         enable_model_summary=False,
@@ -100,6 +100,28 @@ QUICK: dict[str, Any] = {
     "optimizer": OptimizerSettings("adamw", lr=0.01, schedule="cosine"),
     "augmentation": Augmentation(crop_scale=(0.9, 1.0), flip=False, cutmix=0),
 }
+
+
+def evaluate(digits: Path, root: Path, devices: int) -> None:
+    """One evaluation of an untrained network on the digits and on the easier half of them."""
+    run = trainer(root, devices=devices, strategy="ddp" if devices > 1 else "auto")
+    model = task()
+    run.validate(model, images(digits, val=[f"{digits}/val", f"{digits}/half"], val_batch_size=50), verbose=False)
+    if run.is_global_zero:
+        root.mkdir(parents=True, exist_ok=True)
+        found = {name: accuracy.item() for name, accuracy in model.by_subset.items()}
+        (root / "found.json").write_text(json.dumps(found))
+
+
+def test_two_devices_count_the_answers_on_a_subset_as_one_does(
+    digits: Path, tmp_path: Path, on_two_devices: Callable[..., None]
+) -> None:
+    select(output=f"{digits}/half", pool=f"{digits}/val", method="first", share=0.5)
+    evaluate(digits, tmp_path / "one", 1)
+    on_two_devices(evaluate, digits, tmp_path / "two", 2)
+    one, two = (json.loads((tmp_path / name / "found.json").read_text()) for name in ("one", "two"))
+    assert one == two
+    assert 0 < one["half"] < 1
 
 
 def test_a_small_network_learns_the_digits_and_leaves_its_account(digits: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch.nn.functional as F
 
 from dgs_lightning.tasks.protocol import (
     SCHEDULES,
+    asked_epochs,
     channel_statistics,
     mixed_cross_entropy,
     published_epochs,
@@ -30,9 +32,28 @@ from dgs_lightning.tasks.protocol import (
         (902.5, 300, 200),
     ],
 )
-def test_epochs_by_images_per_class_are_the_published_ones(ipc: float, ten_classes: int, hundred_classes: int) -> None:
-    assert published_epochs(ipc, 10) == ten_classes
-    assert published_epochs(ipc, 100) == published_epochs(ipc, 1000) == hundred_classes
+def test_exactly_100_classes_have_two_thirds_of_the_published_epochs(
+    ipc: float, ten_classes: int, hundred_classes: int
+) -> None:
+    assert published_epochs(ipc, 100) == hundred_classes
+    assert {published_epochs(ipc, classes) for classes in (2, 10, 99, 101, 1000)} == {ten_classes}
+
+
+@pytest.mark.parametrize(
+    ("steps", "ipc", "batches", "expected"),
+    [
+        (600, 143.8, 23, 3450),  # the digits: (1000 x 23) / (2000 x 2) = 5.75 times
+        (1000, 500, 79, 9875),  # (500 x 79) / (2000 x 2) = 9.875 times
+        (1000, 900, 141, 141 * math.ceil(10_000 / 141)),  # 10.6 times, but at most 10
+        (600, 11, 2, 600),  # 0.75 times, but no shorter
+    ],
+)
+def test_a_whole_training_set_has_the_published_ratio_of_steps_from_1_to_10(
+    steps: int, ipc: float, batches: int, expected: int
+) -> None:
+    epochs = partial(asked_epochs, steps=steps, batches=batches, batch_size=64, ipc=ipc, classes=10)
+    assert batches * epochs(steps_ipc=10) == expected
+    assert epochs() == math.ceil(steps / batches)  # without steps_ipc, for any number
 
 
 def test_more_than_a_hundred_classes_are_learned_faster_with_less_decay() -> None:

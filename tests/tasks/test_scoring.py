@@ -16,6 +16,7 @@ from dgs_lightning.__main__ import main
 from dgs_lightning.callbacks.score_writer import ScoreWriter
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.histograms import EVENTS
 from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import Folds, ImageDataModule
@@ -197,7 +198,24 @@ def test_two_devices_give_the_same_bytes_as_one(
     on_two_devices(score_on_two_devices, estimators[0], images, tmp_path / "two")
     for name in ("metadata.jsonl", "dataset.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["dataset.json", "metadata.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["dataset.json", EVENTS, "metadata.jsonl"]
+
+
+def refuse_on_two_devices(estimator: str, images: Path, output: Path) -> None:
+    with pytest.raises(InputError, match=r"chance is 33\.3%"):
+        score(ScoringTask(estimator), images, output, devices=2)
+
+
+def test_two_devices_refuse_an_estimator_at_chance_alike(
+    make_set: Callable[..., Path], tmp_path: Path, on_two_devices: Callable[..., None]
+) -> None:
+    many = make_set("many", {label: [f"{i}.png" for i in range(20)] for label in CONFIG.labels}, size=4)
+    network = CONFIG.build()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    save_classifier(network, CONFIG, tmp_path / "constant")
+    on_two_devices(refuse_on_two_devices, str(tmp_path / "constant"), many, tmp_path / "scores")
 
 
 def test_labels_that_an_estimator_does_not_know_are_listed(images: Path, estimators: list[str], tmp_path: Path) -> None:

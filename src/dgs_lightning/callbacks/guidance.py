@@ -3,21 +3,22 @@
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 
 import lightning as L
+import torch
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from dgs_lightning.bounds import FINITE, Between, check_bounds
-from dgs_lightning.callbacks.parts import require
+from dgs_lightning.callbacks.parts import require, tensorboards
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
-from dgs_lightning.diffusion.guidance import ClusterGuidance, Guidance, StepState
+from dgs_lightning.diffusion.guidance import ClusterGuidance, Form, Guidance, Side, StepState
 from dgs_lightning.distil.centers import Centers, Count, Intervals, Smoothing
 from dgs_lightning.errors import InputError
-from dgs_lightning.tasks.generation import GenerationTask
+from dgs_lightning.tasks.generation import GenerationTask, to_pixels
 
-Form = Literal["x0", "latent"]
 Scale = Annotated[float, FINITE]
 StopTimestep = Annotated[int, Between(-1, 1000)]
 
@@ -27,6 +28,13 @@ class GuidanceCallback(L.Callback):
 
     Name your class in ``trainer.callbacks`` of the config. Its attributes with plain values are its settings; they are
     recorded with the images. The task is ``self.task``.
+
+    If the trainer has a TensorBoard logger, the first images of a run are shown there, each above the image of the same
+    class and noise without the guidance. This does not change the images of the run.
+
+    Attributes:
+        COMPARED: Number of images that are shown so.
+        task: The task.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -48,6 +56,7 @@ class GuidanceCallback(L.Callback):
         True
     """
 
+    COMPARED: ClassVar[int] = 4
     task: GenerationTask
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -64,6 +73,20 @@ class GuidanceCallback(L.Callback):
     def guidance_for(self, batch: RequestBatch) -> Guidance | None:
         """The guidance of a batch: this object, unless a subclass makes one for each batch."""
         return self
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Tensor, batch: RequestBatch, *_: object
+    ) -> None:
+        """Show the first images of the first batch, above the same images without guidance."""
+        boards = tensorboards(trainer) if batch.number == 0 and trainer.is_global_zero else []
+        if not boards:
+            return
+        first = RequestBatch(batch.number, batch.records[: self.COMPARED])
+        with trainer.precision_plugin.predict_step_context():
+            unguided = to_pixels(self.task.decode(self.task.generate(first, guided=False)))
+        pairs = make_grid(torch.cat([outputs[: self.COMPARED], unguided]), nrow=len(first.records))
+        for board in boards:
+            board.add_image("guided_above_unguided", pairs)
 
     def settings(self) -> dict[str, Any]:
         """Settings to record with the images: the name of the class, and attributes with plain values."""
@@ -89,6 +112,8 @@ class CenterGuidance(GuidanceCallback):
             guides fewer steps.
         form: ``x0`` measures the distance to the centre from the predicted clean latent, ``latent`` from the noisy
             latent (Eq. 10 read literally).
+        guided: ``above`` as in MGD3's code. With ``below``, the other reading of the paper, a step is guided if its
+            index is below ``stop_timestep``: none at stop 0, the last 25 of 50 at stop 25, all at stop 50.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -105,10 +130,15 @@ class CenterGuidance(GuidanceCallback):
     """
 
     def __init__(
-        self, centers: str | None = None, scale: Scale = 0.1, stop_timestep: StopTimestep = 25, form: Form = "x0"
+        self,
+        centers: str | None = None,
+        scale: Scale = 0.1,
+        stop_timestep: StopTimestep = 25,
+        form: Form = "x0",
+        guided: Side = "above",
     ) -> None:
         self.centers, self.form = centers, form
-        self.scale, self.stop_timestep = scale, stop_timestep
+        self.scale, self.stop_timestep, self.guided = scale, stop_timestep, guided
         check_bounds(type(self), vars(self))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -131,11 +161,11 @@ class CenterGuidance(GuidanceCallback):
         """Guidance of a batch towards its centres."""
         if batch.centers is None:  # a trial of the batch size
             return None
-        return ClusterGuidance(batch.centers, self.scale, self.stop_timestep, self.form)
+        return ClusterGuidance(batch.centers, self.scale, self.stop_timestep, self.form, self.guided)
 
     def settings(self) -> dict[str, Any]:
-        """Strength and form. The task records the hash of the centres beside them."""
-        return {"scale": self.scale, "stop_timestep": self.stop_timestep, "form": self.form}
+        """Strength, guided steps and form. The task records the hash of the centres beside them."""
+        return {name: getattr(self, name) for name in ("scale", "stop_timestep", "form", "guided")}
 
 
 class ModeGuidance(CenterGuidance):

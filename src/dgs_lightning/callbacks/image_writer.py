@@ -23,7 +23,7 @@ from dgs_lightning.data.images import save_png
 from dgs_lightning.data.records import MANIFEST, read_manifest, write_manifest
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import BrokenFile, InputError
 from dgs_lightning.files import remove_leftovers
 from dgs_lightning.tasks.generation import GenerationTask
 
@@ -130,8 +130,9 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
 
     def _has_manifest(self, names: Collection[str]) -> bool:
         """Whether there is a manifest of these images."""
-        with suppress(InputError):
-            return {record.file_name for record in read_manifest(self.output)} == set(names)
+        if (self.output / MANIFEST).is_file():
+            with suppress(BrokenFile):
+                return {record.file_name for record in read_manifest(self.output)} == set(names)
         return False
 
     def write(self, trainer: L.Trainer, prediction: Tensor, batch: RequestBatch) -> None:
@@ -187,8 +188,8 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             remedy = "Run the same command again: it makes all of them anew"
             raise InputError(self.output, "images that were changed after they were made", "those of its card", remedy)
         if before is None or not self._has_manifest(names):
-            write_manifest(self.output, records)
-            write_card(self.output, self._card(images))
+            write_manifest(self.output, records, durable=True)
+            write_card(self.output, self._card(images), durable=True)
         self.complete([*names, MANIFEST, CARD])
 
     def _card(self, images: str) -> dict[str, Any]:

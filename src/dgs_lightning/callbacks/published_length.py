@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.errors import InputError
-from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
+from dgs_lightning.tasks.protocol import EVALUATIONS, MOST_TIMES, asked_epochs, epochs_of, evaluation_interval
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,14 @@ class PublishedLength(pl.Callback):
             number of images per class (Section 4.1).
         steps: Number of batches, instead of `epochs`. It is rounded up to whole epochs.
         evaluations: Approximate number of evaluations during the training.
+        steps_ipc: Images per class of the sets that `steps` are meant for. A training on more images then has more
+            steps, in the ratio of the published numbers of steps: the published epochs (Section 4.1) times the batches
+            in an epoch. `dgs run` sets this where a network is trained on the whole training set, so that this training
+            is no shorter than its size asks for.
+        most_times: That ratio is at most this number.
 
     Raises:
-        InputError: If a number is out of its range, or both `epochs` and `steps` are given.
+        InputError: If a number is out of its range, or settings are given that exclude each other.
     """
 
     def __init__(
@@ -39,16 +44,21 @@ class PublishedLength(pl.Callback):
         epochs: Annotated[int | None, AtLeast(1)] = None,
         steps: Annotated[int | None, AtLeast(1)] = None,
         evaluations: Annotated[int, AtLeast(1)] = EVALUATIONS,
+        steps_ipc: Annotated[int | None, AtLeast(1)] = None,
+        most_times: Annotated[float, AtLeast(1)] = MOST_TIMES,
     ) -> None:
-        check_bounds(type(self), {"epochs": epochs, "steps": steps, "evaluations": evaluations})
-        self.epochs = epochs
-        self.steps = steps
+        length = {"epochs": epochs, "steps": steps, "steps_ipc": steps_ipc, "most_times": most_times}
+        check_bounds(type(self), {**length, "evaluations": evaluations})
+        self.asked: dict[str, Any] = length
         self.evaluations = evaluations
         self.length: dict[str, int | None] = {}
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse both `epochs` and `steps`."""
+        """Refuse both `epochs` and `steps`, and `steps_ipc` without `steps`."""
+        if settings["steps_ipc"] is not None and settings["steps"] is None:
+            found, remedy = f"{settings['steps_ipc']}, but no steps", "Set steps, or remove steps_ipc"
+            raise InputError.setting("steps_ipc", found, "steps that are meant for it", remedy)
         if None not in (settings["epochs"], settings["steps"]):
             found = f"{settings['epochs']}, beside steps {settings['steps']}"
             raise InputError.setting("epochs", found, "either epochs or steps", "Set the other one to null")
@@ -60,9 +70,7 @@ class PublishedLength(pl.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         batches = len(data.train_dataloader())
         if (trainer.max_epochs, trainer.max_steps) == (-1, -1):
-            ipc, classes = data.train_images / len(data.labels), len(data.labels)
-            epochs = asked_epochs(self.epochs, self.steps, batches=batches, ipc=ipc, classes=classes)
-            trainer.fit_loop.max_epochs = epochs
+            trainer.fit_loop.max_epochs = self._epochs(data, batches)
         elif trainer.is_global_zero:
             limits = f"max_epochs {trainer.max_epochs}, max_steps {trainer.max_steps}"
             log.info("The trainer decides the length (%s); with -1 in both PublishedLength decides", limits)
@@ -70,6 +78,18 @@ class PublishedLength(pl.Callback):
             trainer.check_val_every_n_epoch = evaluation_interval(epochs_of(trainer, batches) or 1, self.evaluations)
         interval = trainer.check_val_every_n_epoch
         self.length = {"epochs": trainer.max_epochs, "steps": trainer.max_steps, "epochs per evaluation": interval}
+
+    def _epochs(self, data: Any, batches: int) -> int:  # noqa: ANN401
+        """Epochs of a training with so many batches in an epoch."""
+        classes, batch_size = len(data.labels), data.hparams["batch_size"]
+        ipc = data.train_images / classes
+        epochs = asked_epochs(**self.asked, batches=batches, batch_size=batch_size, ipc=ipc, classes=classes)
+        if self.asked["steps_ipc"] is not None:
+            log.info(
+                "%d steps on %.0f images per class, as %d steps are meant for an IPC of %d",
+                *(epochs * batches, ipc, self.asked["steps"], self.asked["steps_ipc"]),
+            )
+        return epochs
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate after the last epoch, even if it is not at an interval."""

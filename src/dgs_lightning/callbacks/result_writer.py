@@ -1,6 +1,7 @@
 """Writing of the result and the weights of a downstream training."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ class ResultWriter(Callback):
     """Writes ``result.json`` and, with ``save_weights``, ``weights/`` into the trainer's ``default_root_dir``.
 
     ``result.json`` has all evaluations of the training, their best and their last accuracy in [0, 1], and the accuracy
-    of each class. It is the same byte for byte if the training is repeated, or interrupted and resumed. TensorBoard
-    gets the confusion matrix of the last evaluation.
+    of each class. Where the datamodule has subsets of the validation images, ``subsets`` has the best and the last
+    accuracy on each. The file is the same byte for byte if the training is repeated, or interrupted and resumed.
+    TensorBoard gets the confusion matrix of the last evaluation.
 
     >>> from tempfile import TemporaryDirectory
     >>> from dgs_lightning import ImageDataModule
@@ -45,7 +47,7 @@ class ResultWriter(Callback):
 
     def __init__(self, save_weights: bool = False) -> None:
         self.save_weights = save_weights
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self.per_class: dict[str, float] = {}
         self.confusion: Tensor | None = None
 
@@ -68,7 +70,9 @@ class ResultWriter(Callback):
         task = require(ClassificationTask, pl_module, self)
         labels, evaluation = task.config.labels, task.evaluation
         numbers = {name: rounded(evaluation[name]) for name in MEASURES}
-        self.history.append({"epoch": trainer.current_epoch + 1, **numbers})
+        subsets = {name: rounded(accuracy) for name, accuracy in task.by_subset.items()}
+        more = {"subsets": subsets} if subsets else {}
+        self.history.append({"epoch": trainer.current_epoch + 1, **numbers, **more})
         self.per_class = dict(zip(labels, map(rounded, evaluation["per_class"]), strict=True))
         self.confusion = evaluation["confusion"]
 
@@ -94,8 +98,12 @@ class ResultWriter(Callback):
             "accuracy_per_class": self.per_class,
         }
         for name in MEASURES:
-            values = [evaluation[name] for evaluation in self.history]
-            result |= {f"{name}_best": max(values, default=None), f"{name}_last": values[-1] if values else None}
+            result |= best_and_last(name, [evaluation[name] for evaluation in self.history])
+        if task.subsets:
+            result["subsets"] = {
+                subset: best_and_last("accuracy", [evaluation["subsets"][subset] for evaluation in self.history])
+                for subset in task.subsets
+            }
         return result
 
     def _show_confusion(self, trainer: L.Trainer, task: ClassificationTask, confusion: Tensor) -> None:
@@ -109,6 +117,11 @@ class ResultWriter(Callback):
                 warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
                 task.metrics["confusion"].plot(confusion, figure.subplots(), few, names, "Blues")
             board.add_figure("val/confusion", figure, trainer.global_step)
+
+
+def best_and_last(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """The best and the last value of a measure under the names that ``result.json`` has for them."""
+    return {f"{name}_best": max(values, default=None), f"{name}_last": values[-1] if values else None}
 
 
 def rounded(value: Tensor) -> float:

@@ -11,9 +11,11 @@ import lightning as L
 from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
 from dgs_lightning.data.cards import CARD, hash_json, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.histograms import EVENTS, write_histograms
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import BrokenFile, InputError
+from dgs_lightning.models.estimator import Accuracy
 from dgs_lightning.tasks.scoring import Scores, ScoringTask
 
 _log = logging.getLogger(__name__)
@@ -28,7 +30,8 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     """Writes difficulty, estimator and predicted label of each image, with all digits, into ``metadata.jsonl``.
 
     Until all scores are there, they are in hidden journals: one for each device, with a line for each batch. A set with
-    scores of the same estimators is not changed. Scores of other estimators are replaced as a whole.
+    scores of the same estimators is not changed. Scores of other estimators are replaced as a whole. Beside the scores
+    is a histogram of the difficulties, which TensorBoard shows.
 
     Args:
         output: A folder for the scores alone. By default they go into the metadata and card of the scored set.
@@ -79,9 +82,10 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
 
     def _is_done(self) -> bool:
         """Whether the scores are all written, and no line of them is lost."""
-        if read_card(self._folder).get("scoring", {}).get("key") != self._key:
+        written = read_card(self._folder).get("scoring", {}).get("key") == self._key
+        if not written or not (self._folder / MANIFEST).is_file():
             return False
-        with suppress(InputError):
+        with suppress(BrokenFile):
             records, own = read_manifest(self._folder), self.task.identity
             scored = {record.file_name for record in records if record.estimator == own}
             return scored == {record.file_name for record in self.data.predict_records}
@@ -107,9 +111,35 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
             return
         pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
         scored = zip(self.data.predict_records, pairs, strict=True)
-        write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored])
-        write_card(self._folder, self._card())
-        self.complete([MANIFEST, CARD])
+        write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored], durable=True)
+        write_histograms(self._folder, {"difficulty": (difficulty for difficulty, _ in pairs)})
+        write_card(self._folder, self._card(), durable=True)
+        self.complete([MANIFEST, EVENTS, CARD])
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put together the scores of all devices, and check what they say of the estimators.
+
+        Raises:
+            InputError: If the estimators recognise real images no better than by chance, on every device alike, and
+                again where the scores are already there.
+        """
+        super().teardown(trainer, pl_module, stage)
+        fitted_here = all(member.left_out is not None for member in self.task.members)
+        if self.task.hparams["check_accuracy"] and not fitted_here and not self._is_generated():
+            error: InputError | None = self._why_at_chance() if trainer.is_global_zero else None
+            if (error := trainer.strategy.broadcast(error)) is not None:
+                raise error
+
+    def _is_generated(self) -> bool:
+        """Whether the images were generated or selected, so that they may be hard to recognise."""
+        return read_card(self.data.predict_folder).get("kind") in ("pool", "distilled")
+
+    def _why_at_chance(self) -> InputError | None:
+        """The error of estimators that recognise the images no better than by chance, once all are scored."""
+        records = read_manifest(self._folder) if self._is_done() else []
+        remedy = "to go on with these scores, set check_accuracy of ScoringTask to false"
+        accuracy = Accuracy.of([(record.label, str(record.predicted)) for record in records])
+        return accuracy.why_at_chance(f"estimator {self.task.identity}", remedy)
 
     def _scored(self, record: ImageRecord, difficulty: float, predicted: str) -> ImageRecord:
         """A record with its scores. A folder for the scores alone has no other data of the image."""
@@ -120,8 +150,7 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
         """Card of the set, or of the scores alone, with the settings that the scores depend on."""
         data, settings = self.data, self.task.settings()
         original = read_card(data.predict_folder)
-        generated = original.get("kind") in ("pool", "distilled")
-        note = {} if generated or settings["cross_fit"] else {"note": MAYBE_SEEN}
+        note = {} if self._is_generated() or settings["cross_fit"] else {"note": MAYBE_SEEN}
         scoring = {"scoring": {**settings, **note, "key": self._key}}
         if self._in_place:
             return {**original, **scoring}

@@ -130,9 +130,7 @@ class DGSCommandLine(LightningCLI):
         check_value("threads", settings.threads, THREADS)
         for name, limit in TRAINER_LIMITS.items():
             check_value(name, settings.trainer.get(name), limit)
-        if self.config.subcommand == "predict" and settings.trainer.logger is None:
-            # Lightning's default logger would create a folder in the current one, and there is nothing to log.
-            settings.trainer.logger = False
+        settings.trainer.logger = logger_of(self.config.subcommand, settings.trainer)
         for kind, own in named_classes(settings):
             check_bounds(kind, own)
         if settings.ckpt_path not in (None, "last", "best", "hpc"):
@@ -182,6 +180,22 @@ class SettingsCheck(DGSCommandLine):
             SettingsCheck.Done: Always.
         """
         raise self.Done
+
+
+def logger_of(command: str, trainer: Any) -> Any:  # noqa: ANN401
+    """Settings of the trainer's logger.
+
+    Lightning's default logger would begin a new folder when a training resumes, ``lightning_logs/version_1``. In its
+    place, TensorBoard gets its files in ``default_root_dir`` itself: ``tensorboard --logdir`` then names a training by
+    its folder, and the repeats of a training stand together. A prediction has a logger only if ``logger`` is true. A
+    logger that the user describes stays as it is.
+    """
+    wanted = command != "predict" if trainer.logger is None else trainer.logger
+    if wanted is not True or trainer.default_root_dir is None:
+        return wanted
+    namespace: Callable[..., Namespace] = Namespace  # jsonargparse does not type its constructor
+    place = namespace(save_dir=str(trainer.default_root_dir), name="", version="", default_hp_metric=False)
+    return namespace(class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=place)
 
 
 def named_classes(settings: Any) -> Iterator[tuple[type, Settings]]:  # noqa: ANN401

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from dgs_lightning.commands.differences import differences_from_paper, note_on
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import figures_of
@@ -17,7 +18,7 @@ from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Accuracy, Score, Setting
 from dgs_lightning.reporting.records import read_record
 from dgs_lightning.reporting.style import save
-from dgs_lightning.reporting.summary import row_score, summarize
+from dgs_lightning.reporting.summary import kept_share, row_score, summarize
 from dgs_lightning.reporting.tables import FORMS, build_tables
 from dgs_lightning.runs import layout
 
@@ -26,7 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 def report(
-    runs: list[str], output: str | None = None, tables: list[int] | None = None, accuracy: Accuracy = "best"
+    runs: list[str],
+    output: str | None = None,
+    tables: list[int] | None = None,
+    accuracy: Accuracy = "best",
+    differences: bool | None = None,
 ) -> Path:
     """Write tables, figures and one HTML page from the folders of runs, finished or not.
 
@@ -41,6 +46,9 @@ def report(
         tables: Numbers of the paper's tables to write. By default Table 1, and each other table that has published
             numbers for the runs or varies the same field as the runs.
         accuracy: Accuracy in the tables: the best during a training, as the paper publishes it, or the last.
+        differences: Whether tables show our mean minus the paper's beside the paper's mean. By default they do where
+            the runs have the paper's set-up. Where the set-up is another one, a note names what is not the paper's,
+            and the difference is not shown unless this is true: it would compare two set-ups, not two results.
 
     Raises:
         InputError: If a folder is no run or has a broken file, two runs have one name, or the paper has no such table.
@@ -48,19 +56,22 @@ def report(
     check_combination({"tables": tables})
     opened = [read_run(folder) for folder in runs]
     folder = _folder(opened, output)
-    reports = []
+    reports, others = [], []
     for run in opened:
+        other = note_on(run, differences_from_paper(run))
         part = folder if len(opened) == 1 else folder / run.name
         if missing := ", ".join(run.unfinished):
             _log.warning("%s: not finished: %s; the report shows the other stages", run.folder, missing)
         summary = summarize(run)
         write_json(part / layout.SUMMARY, summary)
         write_text(part / layout.SUMMARY_TEXT, overview_markdown(overview(run, summary)))
-        figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in figures_of(run)]
+        figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in figures_of(run, other)]
         reports.append(RunReport(run, summary, figures))
+        others += [other] if other else []
     scores, measured = _scores(reports, accuracy)
-    differences = "; ".join(filter(None, (run.difference_from_paper for run in opened)))
-    built = build_tables(scores, tables, accuracy, measured, differences)
+    known = {(run.dataset, s.ipc): kept_share(run, s.ipc) for run in opened for s in scores if s.dataset == run.dataset}
+    ratios = {place: share for place, share in known.items() if share is not None}
+    built = build_tables(scores, tables, accuracy, measured, "; ".join(others), differences, ratios)
     for table in built:
         for ending, write in {"md": to_markdown, "csv": to_csv, "tex": to_latex}.items():
             write_text(folder / layout.TABLES / f"{table.slug}.{ending}", write(table))

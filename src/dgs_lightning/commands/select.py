@@ -1,5 +1,6 @@
 """The command ``dgs select``: a distilled set from an image pool."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 from dgs_lightning.data.cards import hash_json, read_card, versions
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.editions import licences_of
+from dgs_lightning.data.histograms import EVENTS, write_histograms
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.writing import write_set
 from dgs_lightning.distil.selection import Selection
+from dgs_lightning.files import write_json
 from dgs_lightning.runs.layout import SELECTION
 
 SOURCES = ("pool", "original", "pool_scores", "original_scores")
@@ -21,7 +24,9 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
 
     Writes the selected images in class folders with ``metadata.jsonl``, a card ``dataset.json``, and the report
     ``selection.json``: for each class the histograms of Fig. 7, the target, the selected and filled images, the
-    thresholds, and the distances from the target.
+    thresholds, and the distances from the target and from the originals. The card has the number of images of each
+    class. For a method that compares features, the card and the report say in words what they are.
+    TensorBoard shows the difficulties of originals, pool and set.
 
     Args:
         output: Folder of the distilled set, which is returned. An earlier set there is replaced.
@@ -38,18 +43,30 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         load_image(pool / record.file_name)  # an unreadable image is an error before anything is written
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
     labels = {record.label: record.class_name for record in selected.records}
-    paths = (*SOURCES, "features_weights")
+    omitted = (*SOURCES, "features", "features_weights")  # paths; the report says what the features are
+    features = {name: selected.report[name] for name in ("features",) if name in selected.report}
     card = {
         "name": Path(output).name,
         "kind": "distilled",
         "labels": labels,
-        "settings": {name: value for name, value in asdict(settings).items() if name not in paths},
+        "images_per_class": Counter(record.label for record in selected.records),
+        "settings": {name: value for name, value in asdict(settings).items() if name not in omitted} | features,
         "versions": versions(),
         "hashes": {"selection": hash_json(selected.report)},
         "provenance": [{"role": role, "folder": f.name, "card": read_card(f)} for role, f in sources.items()],
         "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
     }
-    write_set(pool, selected.records, Path(output), card, {SELECTION: selected.report})
+    groups = {f"difficulty/{part}": scores for part, scores in selected.difficulties.items()}
+    write_set(
+        pool,
+        selected.records,
+        Path(output),
+        card,
+        {
+            SELECTION: lambda folder: write_json(folder / SELECTION, selected.report),
+            EVENTS: lambda folder: write_histograms(folder, groups),
+        },
+    )
     return Path(output)
 
 

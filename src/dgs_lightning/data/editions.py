@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import imagenet_index, list_with
@@ -10,6 +11,7 @@ FASTAI = {"imagewoof": (9_025, 3_929), "imagenette": (9_469, 3_925)}  # images f
 TERMS = "ImageNet terms of access: non-commercial research and education"
 UNKNOWN = "as the source's"
 IMAGENET_TRAIN, IMAGENET_VAL = range(732, 1_301), 50  # images of one class
+PUBLISHED = f"ImageNet's own images, with {IMAGENET_VAL} for validation of each class"
 
 
 def is_imagenet(labels: Iterable[str]) -> bool:
@@ -26,26 +28,36 @@ def licences_of(folder: Path, labels: Iterable[str]) -> list[str]:
     return found
 
 
-def edition_of(train: Mapping[str, int], val: Mapping[str, int]) -> tuple[str, str] | None:
-    """Edition of an image set in words, from the number of images of each class, and advice on the accuracies.
+class Edition(NamedTuple):
+    """Edition of an image set that has ImageNet's classes.
 
-    The advice is empty if they can be compared with published ones. If a class is not ImageNet's, the result is None.
+    Attributes:
+        name: The edition in words, with its numbers of images.
+        advice: What to do; empty if accuracies can be compared with published ones.
     """
+
+    name: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        """The edition, beside that of published accuracies if it is another one."""
+        return f"{self.name}; published numbers are on {PUBLISHED}" if self.advice else self.name
+
+
+def edition_of(train: Mapping[str, int], val: Mapping[str, int]) -> Edition | None:
+    """Edition of an image set, from the number of images of each class; ``None`` if a class is not ImageNet's."""
     if train.keys() != val.keys() or not is_imagenet(train):
         return None
     known, sizes = list_with(set(train)), (sum(train.values()), sum(val.values()))
     name, fastai = known or "this part of ImageNet", FASTAI.get(known or "")
     numbers = f"{sizes[0]:,} training and {sizes[1]:,} validation images"
     if all(count in IMAGENET_TRAIN for count in train.values()) and set(val.values()) == {IMAGENET_VAL}:
-        return f"{name} with ImageNet's own images, as the published numbers: {numbers}", ""
+        return Edition(f"{name} with ImageNet's own images: {numbers}")
     if sizes == fastai:
-        return (
-            f"{name} as fastai split it ({numbers}); published numbers are on ImageNet's own, with {IMAGENET_VAL} "
-            "validation images a class",
-            "Do not compare accuracies with published ones; for that, take the class folders from ILSVRC 2012",
-        )
-    other = f" nor fastai's {fastai[0]:,} and {fastai[1]:,}" if fastai else ""
-    return (
-        f"{name}: {numbers}, neither ImageNet's about 1,300 and {IMAGENET_VAL} a class{other}",
+        advice = "Do not compare accuracies with published ones; for that, take the class folders from ILSVRC 2012"
+        return Edition(f"{name} as fastai split it ({numbers})", advice)
+    other = f", nor fastai's {fastai[0]:,} and {fastai[1]:,}" if fastai else ""
+    return Edition(
+        f"{name} with {numbers}, not ImageNet's about 1,300 and {IMAGENET_VAL} of each class{other}",
         "Check that all images were copied or unpacked; do not compare accuracies with published ones",
     )

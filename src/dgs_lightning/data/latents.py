@@ -123,9 +123,9 @@ def finish_cache(
     missing = len(records) - len(set(encoded_images(folder, key).tolist()))
     if missing:
         raise _missing(folder, missing, len(records))
-    write_manifest(folder, records)
+    write_manifest(folder, records, durable=True)
     card = {"format": FORMAT, "key": key, "images": images, "settings": asdict(settings), "licences": list(licences)}
-    write_json(folder / CARD, card)
+    write_json(folder / CARD, card, durable=True)
 
 
 def _missing(folder: Path, missing: int, images: int) -> InputError:

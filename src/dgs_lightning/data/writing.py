@@ -6,7 +6,7 @@ and moved there in one step.
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from dgs_lightning.data.cards import CARD, hash_files, read_card, write_card
 from dgs_lightning.data.folders import is_image_name
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
-from dgs_lightning.errors import InputError
-from dgs_lightning.files import explain_disk_errors, force_to_disk, remove_leftovers, replacing, write_json
+from dgs_lightning.errors import BrokenFile, InputError
+from dgs_lightning.files import explain_disk_errors, force_to_disk, remove_leftovers, replacing
 
 
 def write_set(
@@ -25,31 +25,36 @@ def write_set(
     records: Sequence[ImageRecord],
     destination: Path,
     card: Mapping[str, Any],
-    reports: Mapping[str, object] | None = None,
+    beside: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> None:
     """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
 
     An earlier set of the same kind at the destination is replaced. The records' file names are relative to ``source``.
-    :func:`finish_set` completes the card, and writes the ``reports``.
+    :func:`finish_set` completes the card, and writes the files ``beside`` the images.
 
     Raises:
         InputError: If two images would get the same name, or the destination holds something else.
     """
     destination = destination.absolute()
-    names = [f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}" for record in records]
+    names = [name_in_class(record) for record in records]
     if len(set(names)) < len(names):
         found = "images whose names in one class folder would be equal"
         raise InputError(source, found, "names that differ", "Rename the images")
     written = [replace(record, file_name=name) for record, name in zip(records, names, strict=True)]
-    _check_destination(source, destination, card, reports or {})
+    _check_destination(source, destination, card, beside or {})
     unfinished = begin_set(destination, card, key=None)
     for record, copy in zip(records, written, strict=True):
         with replacing(unfinished.folder / copy.file_name) as path:
             shutil.copyfile(source / record.file_name, path)
-    finish_set(unfinished, written, card, destination, reports)
+    finish_set(unfinished, written, card, destination, beside)
 
 
-def _check_destination(source: Path, destination: Path, card: Mapping[str, Any], reports: Collection[str]) -> None:
+def name_in_class(record: ImageRecord) -> str:
+    """The file name ``LABEL/NAME`` that an image gets in a set that :func:`write_set` makes."""
+    return f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}"
+
+
+def _check_destination(source: Path, destination: Path, card: Mapping[str, Any], beside: Collection[str]) -> None:
     """Raise an error unless the destination is apart from the source, and free or an earlier set of the same kind."""
     here, there = source.resolve(), destination.resolve()
     found, remedy = "", "Name another folder for the output"
@@ -60,17 +65,17 @@ def _check_destination(source: Path, destination: Path, card: Mapping[str, Any],
     elif destination.exists() and any(destination.iterdir()):
         same = "kind" in card and read_card(destination).get("kind") == card["kind"]
         same = same or Unfinished(destination, str(card.get("kind"))).begun() == ADOPTED
-        found = next(_foreign(destination, reports), "") if same else "other files"
+        found = next(_foreign(destination, beside), "") if same else "other files"
     if found:
         raise InputError.occupied(destination, found, remedy=remedy)
 
 
-def _foreign(folder: Path, reports: Collection[str]) -> Iterator[str]:
+def _foreign(folder: Path, beside: Collection[str]) -> Iterator[str]:
     """Files in a set's folder that no writer of sets wrote."""
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and name not in (MANIFEST, CARD, *reports) and not is_image_name(name):
+        if path.is_file() and not hidden and name not in (MANIFEST, CARD, *beside) and not is_image_name(name):
             yield name
 
 
@@ -123,9 +128,9 @@ def finish_set(
     records: Sequence[ImageRecord],
     card: Mapping[str, Any],
     destination: Path,
-    reports: Mapping[str, object] | None = None,
+    beside: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> None:
-    """Add reports, manifest and card to a folder of images, and move it to ``destination``, beside it, in one step.
+    """Complete a folder of images by manifest and card, and move it to ``destination``, beside it, in one step.
 
     The number of images and their hash are added to the card as ``images`` and ``hashes.images``. An intact destination
     with the same content is left unchanged.
@@ -135,15 +140,16 @@ def finish_set(
         records: The images.
         card: Card of the set.
         destination: Where the set will be.
-        reports: Further JSON files, by name.
+        beside: Further files, by name: functions that write them into a folder.
     """
     partial = unfinished.folder
     hashes = {**card.get("hashes", {}), "images": hash_files(partial, records)}
-    for name, content in (reports or {}).items():
-        write_json(partial / name, content, durable=True)
+    for name, write in (beside or {}).items():
+        write(partial)
+        force_to_disk(partial / name)
     write_manifest(partial, records, durable=True)
     write_card(partial, {**card, "images": len(records), "hashes": hashes}, durable=True)
-    files = [(partial / name, destination / name) for name in (*(reports or {}), MANIFEST, CARD)]
+    files = [(partial / name, destination / name) for name in (*(beside or {}), MANIFEST, CARD)]
     same = all(there.is_file() and here.read_bytes() == there.read_bytes() for here, there in files)
     if same and is_intact(destination):
         tidy(destination, card)
@@ -177,6 +183,8 @@ def _beside(destination: Path, role: str, card: Mapping[str, Any]) -> Unfinished
 def is_intact(folder: Path) -> bool:
     """Whether the images of a set are still those whose hash is on its card."""
     expected = read_card(folder).get("hashes", {}).get("images")
-    with suppress(InputError, FileNotFoundError):
-        return expected is not None and bool(hash_files(folder, read_manifest(folder)) == expected)
+    if expected is None or not (folder / MANIFEST).is_file():
+        return False
+    with suppress(BrokenFile, FileNotFoundError):
+        return bool(hash_files(folder, read_manifest(folder)) == expected)
     return False

@@ -18,6 +18,7 @@ from dgs_lightning.data.images import ImageSet, channels_of, load_image
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.data.transforms import CropToBytes
+from dgs_lightning.data.writing import name_in_class
 from dgs_lightning.datamodules.batches import (
     BatchLoader,
     Decoded,
@@ -68,6 +69,12 @@ class Loading(Group):
     num_workers: Annotated[int, Between(0, 1024)] = 0
 
 
+def whole_and_subsets(val: str | list[str] | None) -> tuple[str | None, list[str]]:
+    """Folder of all validation images, and folders of subsets of them, from the setting ``val``."""
+    folders = val if isinstance(val, list) else [val] if val else []
+    return (folders[0] if folders else None), folders[1:]
+
+
 class ImageDataModule(L.LightningDataModule):
     """Batches of the images in class folders.
 
@@ -78,7 +85,8 @@ class ImageDataModule(L.LightningDataModule):
 
     Args:
         train: Image set for training.
-        val: Image set for validation and testing.
+        val: Image set for validation and testing. In a list, the further folders are subsets of the first one, as
+            ``dgs select`` makes them. Each subset has the name of its folder, and an accuracy of its own.
         predict: Image set to score or encode.
         image_size: Side in pixels; by default that of a prepared set, else the shorter side of the first image.
         channels: 1 for grey, 3 for RGB; by default 1 if all images are grey.
@@ -94,6 +102,7 @@ class ImageDataModule(L.LightningDataModule):
     Attributes:
         train_records: The training images.
         val_records: The validation images.
+        subsets: Names of the subsets of the validation images.
         predict_folder: The folder for ``predict``.
         predict_records: The images in it.
 
@@ -113,7 +122,7 @@ class ImageDataModule(L.LightningDataModule):
     def __init__(
         self,
         train: str | None = None,
-        val: str | None = None,
+        val: str | list[str] | None = None,
         predict: str | None = None,
         image_size: Size = None,
         channels: Channels = None,
@@ -128,7 +137,9 @@ class ImageDataModule(L.LightningDataModule):
         super().__init__()
         save_settings(self)
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.folders = {"train": train, "val": val, "predict": predict}
+        whole, self._parts = whole_and_subsets(val)
+        self.folders = {"train": train, "val": whole, "predict": predict}
+        self.subsets = self._names_of_parts()
         self.cross_fitting, self.loading, self.seed = Folds.of(cross_fitting), Loading.of(loading), seed
         self._finished: set[int] = set()
 
@@ -152,12 +163,36 @@ class ImageDataModule(L.LightningDataModule):
         else:
             self._describe(val_folder, self.val_records)
         self._val = self._images(val_folder, self.val_records)
+        self._members = self._members_of_parts(val_folder)
 
     def _read(self, name: str) -> tuple[Path, list[ImageRecord]]:
         """Folder and records of a set."""
         if (folder := self.folders[name]) is None:
             raise InputError.unset(f"data.{name}", "a folder of class folders", "FOLDER")
         return Path(folder), read_set(Path(folder))
+
+    def _names_of_parts(self) -> tuple[str, ...]:
+        """Names of the subsets of the validation images."""
+        names = tuple(Path(part).name for part in self._parts)
+        if len(set(names)) < len(names):
+            found = f"subsets named {', '.join(names)}"
+            raise InputError.setting("data.val", found, "names that differ", "Rename a folder")
+        return names
+
+    def _members_of_parts(self, val_folder: Path) -> Tensor:
+        """Which validation images are in which subset, shape ``(subsets, N)``."""
+        names = [name_in_class(record) for record in self.val_records]
+        members = torch.zeros(len(self._parts), len(names), dtype=torch.bool)
+        for row, part in zip(members, self._parts, strict=True):
+            own = {record.file_name for record in read_set(Path(part))}
+            if unknown := own - set(names):
+                found = f"{len(unknown)} images that {val_folder} lacks, such as {min(unknown)!r}"
+                raise InputError(part, found, "a subset of the validation images", "Select it from them again")
+            if len(own) == len(names):
+                found, expected = f"all {len(own)} images of {val_folder}", "a part of them"
+                raise InputError(part, found, expected, "Select fewer images, or leave this subset out")
+            row[:] = torch.tensor([name in own for name in names])
+        return members
 
     def _describe(self, folder: Path, records: list[ImageRecord]) -> None:
         """Set labels, size and channels: those of the settings, else those of the images."""
@@ -235,9 +270,18 @@ class ImageDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         """Batches in order, each image once, shared by the devices."""
-        rank, devices = place_of(self.trainer)
-        batches = torch.split(torch.arange(len(self.val_records)), self.hparams["val_batch_size"])[rank::devices]
+        batches = self._val_batches()
         return BatchLoader(self._val, lambda: batches, self.loading.num_workers)
+
+    def _val_batches(self) -> tuple[Tensor, ...]:
+        """Positions of the images in each validation batch of this device; a device without any would wait for ever."""
+        rank, devices = place_of(self.trainer)
+        size = min(self.hparams["val_batch_size"], max(1, len(self.val_records) // devices))
+        return torch.split(torch.arange(len(self.val_records)), size)[rank::devices]
+
+    def members(self, batch: int) -> Tensor:
+        """Which images of a validation batch of this device, by its number, are in which subset: ``(subsets, B)``."""
+        return self._members[:, self._val_batches()[batch]]
 
     def test_dataloader(self) -> BatchLoader:
         """The batches of :meth:`val_dataloader`."""

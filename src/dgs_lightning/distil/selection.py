@@ -3,7 +3,9 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -11,25 +13,29 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.random import Generator, default_rng
+from scipy.stats import wasserstein_distance
 
 from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, require_scores
 from dgs_lightning.errors import InputError, listed
-from dgs_lightning.models.features import Features, build_features
+from dgs_lightning.models.features import PIXELS, Features, build_features
 from dgs_lightning.seeding import named_seed
 from dgs_lightning.selection import coresets
 from dgs_lightning.selection.clustering import Points
 from dgs_lightning.selection.distribution import Counts, Floats, histogram, interval_of, sampling_distribution
 from dgs_lightning.selection.sampler import Shortage, select_class
 from dgs_lightning.selection.smoothing import SmoothingSettings, smoothing_settings
+from dgs_lightning.selection.transport import closest_set
 
-Method = Literal["dgs", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"]
+Method = Literal["dgs", "transport", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"]
 Smoothing = Literal["paper", "released", "none"]
-ImagesPerClass = Annotated[int, Between(1, 1_000_000_000)]
+IPC = Between(1, 1_000_000_000)
+ImagesPerClass = Annotated[int, IPC]
 Classes = Mapping[str, list[ImageRecord]]
 
-BY_DIFFICULTY = ("dgs", "ccs", "easy")
+BY_ORIGINALS = ("dgs", "transport")
+BY_DIFFICULTY = (*BY_ORIGINALS, "ccs", "easy")
 BY_FEATURES: Mapping[str, Callable[[Points, int], Counts]] = {
     "kcenter": coresets.k_center_greedy,
     "herding": coresets.herding,
@@ -43,6 +49,7 @@ class Selected:
 
     records: list[ImageRecord]  # of the selected images, with their difficulty interval if they are scored
     report: dict[str, Any]  # settings, and for each class the images that were available, wanted and taken
+    difficulties: Mapping[str, list[float]]  # of the scored images of "original", "pool" and "distilled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +57,10 @@ class SelectionSettings(Group):
     """How images are selected from a pool: by difficulty (Sections 3.2 and 3.3), or by another method.
 
     Args:
-        method: ``dgs`` follows a difficulty distribution; ``random``, ``kcenter``, ``herding``, ``kmeans`` and ``ccs``
-            are coresets; ``first`` takes the first images by index, ``easy`` the easiest images, ``all`` all images.
+        method: ``dgs`` follows a difficulty distribution; ``transport`` (not in the paper) takes the images whose
+            difficulties have the least distance to those of the originals; ``random``, ``kcenter``, ``herding``,
+            ``kmeans`` and ``ccs`` are coresets; ``first`` takes the first images by index, ``easy`` the easiest images,
+            ``all`` all images.
         distribution: ``scale`` (that of the originals), ``hill``, ``ground``, ``slope``, ``cliff`` (Fig. 8), ``pool``
             (that of the pool), ``uniform`` (as even as the pool allows), or one number for each interval.
         smoothing: ``paper``, ``released`` (as in the authors' code), or ``none`` for difficulties without smoothing.
@@ -63,8 +72,11 @@ class SelectionSettings(Group):
         pool_scores: Folder with the scores of the pool, if they are not in the pool's own metadata.
         original_scores: Folder with the scores of the originals, if they are not in their own metadata.
         pool_images: Use only this many images of each class, the first by index; by default all.
-        features: What ``kcenter``, ``herding`` and ``kmeans`` compare: ``pixels``, or the name of a timm network.
-        features_weights: Local file with that network's weights; by default timm downloads them.
+        features: What ``kcenter``, ``herding`` and ``kmeans`` compare: ``pixels`` (32 x 32 thumbnails), or the features
+            of a classifier, ``torchvision:NAME``, ``timm:NAME`` or a folder of trained weights. In an experiment, it is
+            by default the difficulty estimator, or the first one of a cross-fitted estimator.
+        features_weights: Local file with the weights of a named network, or torchvision's name of weights; by default
+            they come from its hub.
         hard_cutoff: Share of the hardest images that ``ccs`` drops.
         strata: Number of difficulty strata that ``ccs`` covers.
         allow_fewer: If a class has fewer images than ``ipc``, take all of them instead of stopping.
@@ -80,7 +92,7 @@ class SelectionSettings(Group):
     pool_scores: str | None = None
     original_scores: str | None = None
     pool_images: Annotated[int | None, AtLeast(1)] = None
-    features: str = "pixels"
+    features: str = PIXELS
     features_weights: str | None = None
     hard_cutoff: Annotated[float, Between(0, 1, open="right")] = 0.3
     strata: Annotated[int, Between(1, 1_000_000)] = 50
@@ -109,13 +121,26 @@ class Selection(SelectionSettings):
 
     Args:
         pool: Folder of the image pool: class folders of images from any source.
-        ipc: Number of images to select from each class.
+        ipc: Number of images to select from each class; by default ``share`` says how many.
+        share: Share of the images of each class to select instead, rounded down.
         original: Folder of the original images. Without it, ``scale`` follows the pool's own difficulties.
     """
 
     pool: str
-    ipc: ImagesPerClass
+    ipc: Annotated[int | None, IPC] = None
+    share: Annotated[float | None, Between(0, 1, open="both")] = None
     original: str | None = None
+
+    @classmethod
+    def check_combination(cls, settings: Mapping[str, Any]) -> None:
+        """Check that one of ``ipc`` and ``share`` says how many images to select."""
+        super().check_combination(settings)
+        ipc, share = settings["ipc"], settings["share"]
+        if ipc is None and share is None:
+            raise InputError.unset("ipc", "a number of images of each class, or a share of them", "10 (or share=0.5)")
+        if share is not None and (ipc is not None or settings["method"] == "all"):
+            found = f"{share} beside {'method: all' if ipc is None else f'ipc: {ipc}'}"
+            raise InputError.setting("share", found, "one of them alone", "Remove one of the two")
 
     def run(self) -> Selected:
         """Read the pool, and the originals if a folder is given, and select.
@@ -128,24 +153,34 @@ class Selection(SelectionSettings):
             pool = {label: [records[k] for k in _first(records, self.pool_images)] for label, records in pool.items()}
         original = pool if self.original is None else _by_label(self.original, self.original_scores)
         self._check_classes(pool, original)
-        report: dict[str, Any] = {name: getattr(self, name) for name in ("method", "ipc", "seed", "intervals")}
+        size = "ipc" if self.share is None else "share"
+        report: dict[str, Any] = {name: getattr(self, name) for name in ("method", size, "seed", "intervals")}
         report["estimator"] = self._estimator(pool, original)
         if self.method == "dgs":
             smoothing = self._smoothing and asdict(self._smoothing)
             report |= {"distribution": self.distribution, "smoothing": smoothing, "shortage": self.shortage}
         features = build_features(self.features, self.features_weights) if self.method in BY_FEATURES else None
+        if features is not None:
+            report["features"] = features.what
         selected: list[ImageRecord] = []
         classes: dict[str, Any] = {}
         for label, records in pool.items():
-            size, rng = min(self.ipc, len(records)), self._rng(label)
-            if self.method == "dgs":
-                chosen, classes[label] = self._by_difficulty(records, difficulties(original[label]), size, rng)
+            count, rng = min(self._wanted(records), len(records)), self._rng(label)
+            if self.method in BY_ORIGINALS:
+                follow = self._by_difficulty if self.method == "dgs" else self._by_transport
+                chosen, classes[label] = follow(records, difficulties(original[label]), count, rng)
             else:
-                chosen = [records[k] for k in sorted(self._coreset(records, size, rng, features))]
+                chosen = [records[k] for k in sorted(self._coreset(records, count, rng, features))]
                 classes[label] = {"selected": len(chosen)}
             selected += [self._with_interval(record) for record in chosen]
         _warn_of_failed_smoothing(classes)
-        return Selected(selected, {**report, "classes": classes})
+        parts = {"original": chain(*original.values()), "pool": chain(*pool.values()), "distilled": selected}
+        scored = {part: [r.difficulty for r in records if r.difficulty is not None] for part, records in parts.items()}
+        return Selected(selected, {**report, "classes": classes}, scored)
+
+    def _wanted(self, records: Sequence[ImageRecord]) -> int:
+        """Number of images to select from a class."""
+        return self.ipc or int(Fraction(str(self.share)) * len(records))  # as text, 0.29 of 100 images are 29
 
     def _rng(self, label: str) -> Generator:
         """Source of a class's draws. Its name has the method, so that two methods draw independently."""
@@ -158,7 +193,11 @@ class Selection(SelectionSettings):
             expected = f"the {len(original)} classes of {self.original}"
             remedy = "Add the missing class folders and remove the others"
             raise InputError.labels(self.pool, expected, remedy, missing=missing, unknown=unknown)
-        short = [f"{label}: {len(records)}" for label, records in pool.items() if len(records) < self.ipc]
+        sizes = {label: (len(records), self._wanted(records)) for label, records in pool.items()}
+        if small := [f"{label}: {size}" for label, (size, wanted) in sizes.items() if wanted < 1]:
+            found = f"{len(small)} classes of which a share of {self.share} is no image ({listed(small, 20)})"
+            raise InputError(self.pool, found, "at least one image of each class", "Raise the share, or add images")
+        short = [f"{label}: {size}" for label, (size, wanted) in sizes.items() if size < wanted]
         if short and not self.allow_fewer and self.method != "all":
             found = f"{len(short)} classes with fewer images than the IPC ({listed(short, 20)})"
             remedy = "Lower the IPC, enlarge the pool, or set allow_fewer to take all images of these classes"
@@ -169,7 +208,7 @@ class Selection(SelectionSettings):
         if self.method not in BY_DIFFICULTY:
             return None
         estimator = require_scores([*chain(*pool.values())], Path(self.pool))
-        if self.method == "dgs" and self.original is not None:
+        if self.method in BY_ORIGINALS and self.original is not None:
             other = require_scores([*chain(*original.values())], Path(self.original))
             if other != estimator:
                 expected = f"those of {estimator}, as in the pool; scores of different estimators cannot be compared"
@@ -180,21 +219,17 @@ class Selection(SelectionSettings):
     def _by_difficulty(
         self, records: list[ImageRecord], reference: Floats, size: int, rng: Generator
     ) -> tuple[list[ImageRecord], dict[str, Any]]:
-        """Difficulty-guided sampling of one class (Algorithm 1): the selected images, and a report for Fig. 7."""
-        scores, intervals = difficulties(records), self.intervals
-        found = select_class(
-            scores,
-            reference,
-            size,
-            rng,
-            distribution=self.distribution,
-            smoothing=self._smoothing,
-            intervals=intervals,
-            shortage=self.shortage,
+        """Difficulty-guided sampling of one class (Algorithm 1): the selected images, and a report for Fig. 7.
+
+        In the report, ``unsmoothed`` is a draw with the same random numbers, but without smoothing.
+        """
+        scores = difficulties(records)
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("distribution", "intervals", "shortage")}
+        plain, found = (
+            select_class(scores, reference, size, deepcopy(rng), smoothing=smoothing, **options)
+            for smoothing in (None, self._smoothing)
         )
         smoothed, draw = found.smoothed, found.draw
-        before = histogram(reference, intervals), histogram(scores, intervals)
-        target = sampling_distribution(self.distribution, size, *before)
         report = {
             "selected": size,
             "target": found.target.tolist(),
@@ -204,17 +239,33 @@ class Selection(SelectionSettings):
             "thresholds": {"pool": asdict(smoothed.pool_thresholds), "original": asdict(smoothed.original_thresholds)},
             "kl": found.kl,
             "wasserstein": found.wasserstein,
-            "raw": self._histograms(target, reference, scores, draw.chosen),
-            "smoothed": self._histograms(found.target, smoothed.original, smoothed.pool, draw.chosen),
+            "unsmoothed": {"target": plain.target.tolist(), **self._account(reference, scores, plain.draw.chosen)},
+            "raw": {"target": plain.target.tolist(), **self._account(reference, scores, draw.chosen)},
+            "smoothed": {
+                "target": found.target.tolist(),
+                **self._account(smoothed.original, smoothed.pool, draw.chosen),
+            },
         }
         extra = {k: {**records[k].extra, "smoothed": float(smoothed.pool[k])} for k in draw.chosen}
         return [replace(records[k], extra=extra[k]) for k in draw.chosen], report
 
-    def _histograms(self, target: Counts, original: Floats, pool: Floats, chosen: Counts) -> dict[str, Any]:
-        """Counts by interval, and mean, of the originals, the pool and the selected images."""
-        return {"target": target.tolist()} | {
+    def _by_transport(
+        self, records: list[ImageRecord], reference: Floats, size: int, rng: Generator
+    ) -> tuple[list[ImageRecord], dict[str, Any]]:
+        """The images of one class nearest to the originals' difficulties, and a report of these."""
+        scores = difficulties(records)
+        chosen = closest_set(scores, reference, size, rng)
+        return [records[k] for k in chosen], {"selected": size, "raw": self._account(reference, scores, chosen)}
+
+    def _account(self, original: Floats, pool: Floats, chosen: Counts) -> dict[str, Any]:
+        """Counts by interval and mean of the originals, the pool and the selected images.
+
+        ``distance`` is the Wasserstein-1 distance between the difficulties of the selected images and of the originals.
+        """
+        distilled = pool[chosen]
+        return {"distance": float(wasserstein_distance(distilled, original))} | {
             name: {"counts": histogram(scores, self.intervals).tolist(), "mean": float(scores.mean())}
-            for name, scores in (("original", original), ("pool", pool), ("distilled", pool[chosen]))
+            for name, scores in (("original", original), ("pool", pool), ("distilled", distilled))
         }
 
     def _coreset(self, records: list[ImageRecord], size: int, rng: Generator, features: Features | None) -> Counts:

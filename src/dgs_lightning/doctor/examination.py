@@ -7,8 +7,17 @@ from pathlib import Path
 
 import yaml
 
+from dgs_lightning.doctor.accuracy import measure_accuracy
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok
-from dgs_lightning.doctor.images import Trees, check_classes, check_counts, check_edition, check_files, open_trees
+from dgs_lightning.doctor.images import (
+    Trees,
+    check_classes,
+    check_counts,
+    check_edition,
+    check_files,
+    check_validation_sets,
+    open_trees,
+)
 from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory, check_output
 from dgs_lightning.doctor.models import check_labels_of_models, check_weights
 from dgs_lightning.doctor.networks import check_networks, check_time
@@ -19,10 +28,14 @@ from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage, one_of_each_kind
 
 
-def examine(experiment: Experiment) -> list[Finding]:
+def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
     """What would go wrong with an experiment, and the work, space and time that it takes.
 
     Estimates need valid settings and images, and are left out without them.
+
+    Args:
+        experiment: The experiment.
+        measure: Run the named estimator and teacher on some images, to see that they know our labels.
     """
     planned: Sequence[Stage] = ()
     findings: list[Finding] = []
@@ -40,10 +53,12 @@ def examine(experiment: Experiment) -> list[Finding]:
         check_output(experiment, planned),
         check_classes(experiment, trees),
         check_counts(experiment, trees),
+        check_validation_sets(experiment, trees),
         check_edition(trees),
         check_files(experiment, trees),
         check_weights(experiment, stages),
         check_labels_of_models(experiment, stages, trees),
+        measure_accuracy(experiment, trees) if measure else (),
         check_devices(experiment),
         _estimates(experiment, stages if valid else (), trees),
     )

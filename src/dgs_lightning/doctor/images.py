@@ -6,6 +6,7 @@ from statistics import median
 
 from dgs_lightning.bounds import with_defaults
 from dgs_lightning.commands.prepare import DIGITS, SPLITS, Split, prepare
+from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.editions import edition_of
 from dgs_lightning.data.folders import read_set
@@ -13,10 +14,10 @@ from dgs_lightning.data.images import load_image
 from dgs_lightning.data.splits import validation_count
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.errors import InputError, listed
-from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.runs.methods import METHODS, ORIGINALS
 
+FEW = 20  # validation images of a class, from which Table 6 takes parts
 SAMPLE = 24  # images of each folder that are read
 Trees = dict[str, Split]
 """Image sets by their use: ``train`` and ``val``, or ``data`` (to be split), ``original`` and ``pool``."""
@@ -99,6 +100,20 @@ def check_counts(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
             yield warning(what, f"Make a pool of {experiment.pool_multiple * ipc} images a class, as the paper does")
 
 
+def check_validation_sets(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
+    """Validation images of each class, against the subsets of them that trainings are evaluated on (Table 6)."""
+    subsets, tree = experiment.validation, trees.get("val") or trees.get("data")
+    if not subsets or tree is None:
+        return
+    share = None if "val" in trees else val_fraction(experiment)
+    least = min(validation_count(size, share) if share else size for size in tree.counts.values())
+    what = f"{tree.folder}: {least} validation images in the smallest class, to take {listed(subsets)} from"
+    if least < 2:
+        yield problem(what, "Add validation images: a class needs 2 or more, and 20 or more are better")
+    elif least < FEW:
+        yield warning(what, "Add validation images, since accuracies on parts of so few images say little")
+
+
 def val_fraction(experiment: Experiment) -> float:
     """Share of the images that becomes the validation set if one tree is split."""
     return float(with_defaults(prepare, expand(experiment.prepare or {}))["val_fraction"])
@@ -112,8 +127,7 @@ def _selects_from_originals(experiment: Experiment) -> bool:
 def check_edition(trees: Trees) -> Iterator[Finding]:
     """The edition of ImageNet, or of a subset. Published numbers are those of ImageNet's own images."""
     if {"train", "val"} <= trees.keys() and (edition := edition_of(trees["train"].counts, trees["val"].counts)):
-        description, advice = edition
-        yield warning(description, advice) if advice else ok(description)
+        yield warning(str(edition), edition.advice) if edition.advice else ok(str(edition))
 
 
 def check_files(experiment: Experiment, trees: Trees) -> Iterator[Finding]:

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator, Sequence
 
+from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_known
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.doctor.images import Trees, classes_from
 from dgs_lightning.errors import InputError, listed
-from dgs_lightning.experiment.sections import expand
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS
@@ -28,7 +28,7 @@ def check_weights(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[F
         if name not in (None, PIXELS) and _is_used(name, stages):
             yield _availability(f"{role} {name}", why_missing(role, name, patterns), licence_of(name))
     if (name := experiment.estimator) is not None:
-        yield _availability(f"estimator {name}", why_estimator_missing(name, _weights_of_estimator(experiment)))
+        yield _availability(f"estimator {name}", why_estimator_missing(name, weights_of_estimator(experiment)))
 
 
 def _is_used(value: str, stages: Sequence[Stage]) -> bool:
@@ -49,7 +49,8 @@ def _availability(model: str, error: InputError | None, licence: str | None = No
     return problem(f"{found.what}{terms}", found.remedy)
 
 
-def _weights_of_estimator(experiment: Experiment) -> str | None:
+def weights_of_estimator(experiment: Experiment) -> str | None:
+    """Local weights of the named estimator, if the experiment gives any."""
     in_section = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
     weights = experiment.estimator_weights or in_section
     return None if weights is None else str(weights)
@@ -63,7 +64,7 @@ def check_labels_of_models(experiment: Experiment, stages: Sequence[Stage], tree
     if (name := experiment.dit) is not None and _is_used(name, stages):
         yield _labels_of_dit(name, set(tree.counts), stages)
     if (name := experiment.estimator) is not None:
-        known = EstimatorSource.of(name, _weights_of_estimator(experiment)).labels()
+        known = EstimatorSource.of(name, weights_of_estimator(experiment)).labels()
         remedy = f"{RENAME}; otherwise leave 'estimator' out, and one is trained on the data, out of fold"
         yield _knows(f"estimator {name}", known, set(tree.counts), remedy)
 

@@ -50,8 +50,9 @@ def _work(experiment: Experiment, stage: Stage, inputs: Inputs) -> Work | None:
     if stage.command == "prepare":
         images = sum(inputs.count(_folder(experiment, f"{layout.DATA}/{name}")) for name in SPLITS)
     elif stage.command == "select":
-        wanted = inputs.classes * int(stage.config["ipc"])
-        images = min(wanted, inputs.count(stage.config["pool"]) or wanted)
+        available, share = inputs.count(stage.config["pool"]), stage.config.get("share")
+        wanted = inputs.classes * int(stage.config["ipc"]) if share is None else int(share * available)
+        images = min(wanted, available or wanted)
     else:
         return work_of(stage.config, inputs) if "model" in stage.config else None
     return Work("", images=images, disk=images * inputs.image_bytes)

@@ -5,15 +5,15 @@ from itertools import product
 from pathlib import PurePosixPath
 from typing import Any
 
-from dgs_lightning.configs import merge
+from dgs_lightning.configs import expand, merge
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.sections import classification, expand, wiring, with_classes
+from dgs_lightning.experiment.sections import classification, for_whole_set, wiring, with_classes
 from dgs_lightning.experiment.settings import Experiment, nested, variant_of
 from dgs_lightning.experiment.shared import Place, SharedStages
 from dgs_lightning.experiment.stage import InRun, Settings, Stage, given, replaced, within
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import SetName, Training
-from dgs_lightning.runs.methods import GIVEN, METHODS, ORIGINALS, MadeBy, Method, Use
+from dgs_lightning.runs.methods import FEATURE_RULES, GIVEN, METHODS, ORIGINALS, MadeBy, Method, Use
 from dgs_lightning.seeding import draw_seed, training_seed
 
 
@@ -25,6 +25,8 @@ class Plan(SharedStages):
         experiment = self.experiment
         rows = [(row, ipc) for ipc in experiment.ipcs for row in experiment.methods]
         draws = range(experiment.draws)
+        if experiment.networks:
+            self.validation()  # first: a subset that cannot be selected stops the run before hours of generation
         for draw, (row, ipc) in product(draws, rows):
             self.distilled(row, ipc, draw)
         for pool in [name for name in self.stages if name.startswith(f"{layout.POOLS}/")]:
@@ -62,8 +64,8 @@ class Plan(SharedStages):
             "seed": draw_seed(experiment.seed, name.draw),
             "output": InRun(layout.distilled(name)),
         }
-        if config.get("features") == experiment.estimator and experiment.estimator_weights is not None:
-            config.setdefault("features_weights", given(experiment.estimator_weights))
+        if method.rule in FEATURE_RULES:
+            config = self.with_features(config)
         if original is not None:
             config |= {"original": self.images("train"), "original_scores": original}
         config |= self._candidates(method, name, experiment)
@@ -168,22 +170,11 @@ class Plan(SharedStages):
         trained_on = SetName(row, None) if made is None else SetName.parse(PurePosixPath(made.path).name)
         name = str(Training(trained_on, network, seed))
         section = classification(self.experiment.evaluate)
-        data = {
-            "train": self.images("train") if made is None else made,
-            "val": self._validation(variant_of(self.experiment, row)[1].validation),
-        }
+        if made is None:
+            section = for_whole_set(section, self.experiment.ipcs[0])
+        data = {"train": self.images("train") if made is None else made, "val": self.validation()}
         config = self.lightning(name, section, wiring({"network": network, "seed": seed}, data), single=True)
         return self.add(name, "fit", config)
-
-    def _validation(self, kind: str) -> Place:
-        """The validation images, or a part of them that is chosen by difficulty."""
-        images = self.images("val")
-        if kind == "all":
-            return images
-        name = f"{layout.VALIDATION}/{kind}"
-        config = expand({"config": f"select/validation_{kind}.yaml"})
-        wiring = {"pool": images, "pool_scores": self.scores("val", images), "output": InRun(name)}
-        return self.add(name, "select", {**config, **wiring, "seed": self.experiment.seed})
 
 
 def _inside(folder: InRun, file: str) -> InRun:

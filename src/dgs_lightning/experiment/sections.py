@@ -1,29 +1,9 @@
 """Sections of an experiment: how a kind of stage is run, as the YAML of the command of the stage."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from dgs_lightning.configs import class_name, load_config, merge, remove_callbacks
-from dgs_lightning.errors import InputError
+from dgs_lightning.configs import class_name, expand, merge
 from dgs_lightning.experiment.stage import Settings
-
-
-def expand(section: Settings) -> Settings:
-    """Settings of a section, laid over the files that its ``config`` names.
-
-    Raises:
-        InputError: If there is no such file, or a part of the section is not a mapping or a list where it must be.
-    """
-    names = section.get("config") or []
-    settings: Settings = {}
-    for name in names if isinstance(names, list) else [names]:
-        settings = merge(settings, load_config(str(name)))
-    settings = merge(settings, {key: value for key, value in section.items() if key != "config"})
-    _check_shape(settings, "", ("model", "data", "trainer"))
-    for name in ("model", "data"):
-        _check_shape(settings.get(name, {}), f"{name}.", ("init_args",))
-    _check_shape(settings.get("trainer", {}), "trainer.", ("callbacks",), list)
-    return remove_callbacks(settings)
 
 
 def given_settings(**settings: Any) -> Settings:  # noqa: ANN401
@@ -45,6 +25,18 @@ def with_classes(task: str | None, data: str | None, section: Settings, *callbac
     return merge(settings, {"trainer": {"callbacks": missing}}) if missing else settings
 
 
+def with_callback_settings(section: Settings, kind: str, **settings: Any) -> Settings:  # noqa: ANN401
+    """A section in which the callbacks of a class have these settings."""
+    trainer = section.get("trainer", {})
+    callbacks = [
+        merge({"class_path": callback} if isinstance(callback, str) else callback, {"init_args": settings})
+        if class_name(callback) == kind
+        else callback
+        for callback in trainer.get("callbacks") or []
+    ]
+    return {**section, "trainer": {**trainer, "callbacks": callbacks}}
+
+
 def classification(section: Settings) -> Settings:
     """A section that trains a classifier: for the published length, unless it says otherwise."""
     published: Settings = {"trainer": {"max_epochs": -1}}
@@ -52,14 +44,17 @@ def classification(section: Settings) -> Settings:
     return merge(published, with_classes("ClassificationTask", "ImageDataModule", section, *callbacks))
 
 
-def _check_shape(settings: Settings, above: str, names: Sequence[str], shape: type = dict) -> None:
-    """Check that parts of a section can be combined with this run's own settings.
+def for_whole_set(section: Settings, ipc: int) -> Settings:
+    """A section that trains a classifier on the whole training set, if its ``steps`` are meant for sets of this IPC.
 
-    Raises:
-        InputError: If one is neither a mapping nor, where a list is expected, a list.
+    The row of the whole training set is compared with the sets as what they can reach at most, so it is trained longer.
     """
-    for name in names:
-        value = settings.get(name)
-        if name in settings and not isinstance(value, shape) and not (value is None and shape is list):
-            expected = "a mapping of settings" if shape is dict else "a list of classes"
-            raise InputError.setting(f"{above}{name}", repr(value), expected, "Correct the section")
+
+    def lengthened(callback: Any) -> Any:  # noqa: ANN401
+        settings = (callback.get("init_args") or {}) if isinstance(callback, dict) else {}
+        if class_name(callback) != "PublishedLength" or settings.get("steps") is None:
+            return callback
+        return {**callback, "init_args": {"steps_ipc": ipc, **settings}}
+
+    callbacks = [lengthened(callback) for callback in section["trainer"]["callbacks"]]
+    return {**section, "trainer": {**section["trainer"], "callbacks": callbacks}}

@@ -41,9 +41,9 @@ class Experiment:
         repeats: Downstream trainings for each distilled set and network. A method without chance in its set has draws
             x repeats trainings on one set.
         variants: Rows that differ from a method in some settings: name to ``{method: ..., CHANGES}``, where the changes
-            are to ``select``, ``mgd3``, ``dag``, ``pool_multiple`` or ``validation``.
-        validation: What is evaluated on: ``all`` validation images, or those that ``dgs select`` takes by the shipped
-            config ``select/validation_NAME`` (Table 6).
+            are to ``select``, ``mgd3``, ``dag``, ``options`` or ``pool_multiple``.
+        validation: Subsets of the validation images. Each training is evaluated on all validation images and on each
+            subset. A subset is what ``dgs select`` takes by the config ``select/validation_NAME`` (Table 6).
         pool_multiple: Images per class of a pool, as a multiple of the largest ``ipc``.
         image_size: Side of the images in pixels that the DiT works on; read from prepared data by default.
         codec: ``pixels``, or folder or hub id of the autoencoder of the DiT's latents.
@@ -51,8 +51,8 @@ class Experiment:
         dit: Pretrained DiT (folder, checkpoint or hub id); none: one is trained from scratch (``pretrain``).
         guided: Which of ``dit`` and ``minimax`` generates under guidance.
         estimator: Difficulty estimator by name; none: one is trained out of fold (``cross_fit``).
-        estimator_weights: Local file of the named estimator's weights, also where it is the network of
-            ``select.features``; by default they come from its hub.
+        estimator_weights: Local file of the named estimator's weights, also for its features; by default they come from
+            its hub.
         folds: Folds of the estimator's cross-fitting.
         trainer: Trainer settings of every stage, for example ``{devices: 8}``.
         jobs: Stages that run side by side.
@@ -70,7 +70,8 @@ class Experiment:
         cross_fit: Section for training the difficulty estimator.
         judge: Section for the strong classifier that says how legible a pool is; none: no judge.
         score: Section for scoring difficulty.
-        select: Section for ``dgs select``.
+        select: Section for ``dgs select``. By default, its ``features`` are those of the difficulty estimator, or those
+            of fold 0's network.
         evaluate: Section for downstream training.
     """
 
@@ -88,7 +89,7 @@ class Experiment:
     draws: Annotated[int, Between(1, 1000)] = 3
     repeats: Annotated[int, Between(1, REPEATS)] = 1
     variants: dict[str, Settings] = field(default_factory=dict)
-    validation: str = "all"
+    validation: list[str] = field(default_factory=list)
     pool_multiple: Annotated[int, Between(1, 1000)] = 5
     image_size: Annotated[int | None, Between(1, 16384)] = None
     codec: str = "pixels"
@@ -126,7 +127,7 @@ class Experiment:
         return {"mgd3": self.mgd3, "dag": self.dag, **self.options}.get(method, {})
 
 
-VARIABLE = ("select", "mgd3", "dag", "options", "pool_multiple", "validation")  # what a variant may change
+VARIABLE = ("select", "mgd3", "dag", "options", "pool_multiple")  # what a variant may change
 
 
 def variant_of(experiment: Experiment, name: str) -> tuple[str, Experiment]:
@@ -139,6 +140,10 @@ def variant_of(experiment: Experiment, name: str) -> tuple[str, Experiment]:
         return name, experiment
     changes = dict(experiment.variants[name])
     method = changes.pop("method", None)
+    if "validation" in changes:
+        expected = "it as a list in the experiment itself, which evaluates each training on all subsets"
+        remedy = f"Move it there, as validation: [{changes['validation']}]"
+        raise InputError(f"variants.{name}.validation", repr(changes["validation"]), expected, remedy)
     if not isinstance(method, str) or not set(changes) <= set(VARIABLE):
         found = listed(experiment.variants[name]) or "nothing"
         expected = f"'method' and changes to {', '.join(VARIABLE)}"
@@ -171,6 +176,10 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
 
 def _experiment(settings: Settings, where: str) -> Experiment:
     """The experiment with these settings, after checking the type and limits of each."""
+    if isinstance(text := settings.get("validation"), str):
+        expected = "a list of subsets; all validation images are always evaluated"
+        remedy = "Remove it" if text == "all" else f"Write it as validation: [{text}]"
+        raise InputError(f"{where}: validation", repr(text), expected, remedy)
     parser = ArgumentParser(exit_on_error=False, parser_mode="yaml")
     parser.add_class_arguments(Experiment)
     try:
@@ -212,7 +221,7 @@ def _check_values(experiment: Experiment, where: str) -> None:
         raise InputError.choice(f"{where}: options", unknown[0], METHODS)
     if not experiment.ipcs:
         raise InputError.unset(f"{where}: ipc", "at least one number", "10")
-    for name in ("methods", "networks"):
+    for name in ("methods", "networks", "validation"):
         for value in settings[name]:
             if value in ("", ".", "..") or "/" in value or "\0" in value:
                 raise InputError.setting(f"{where}: {name}", repr(value), "names of folders", "Correct the name")

@@ -3,9 +3,15 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dgs_lightning.configs import merge, remove_callbacks
+from dgs_lightning.configs import expand, merge, remove_callbacks
 from dgs_lightning.errors import InputError
-from dgs_lightning.experiment.sections import classification, expand, given_settings, wiring, with_classes
+from dgs_lightning.experiment.sections import (
+    classification,
+    given_settings,
+    wiring,
+    with_callback_settings,
+    with_classes,
+)
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, given, replaced, within
 from dgs_lightning.runs import layout
@@ -54,7 +60,7 @@ class SharedStages:
         if writer:
             callback = {"class_path": writer, "init_args": {"output": InRun(name)}}
             settings["trainer"]["callbacks"] = [*(settings["trainer"].get("callbacks") or []), callback]
-            settings["trainer"]["logger"] = settings["trainer"].get("logger", False)
+            settings["trainer"]["logger"] = settings["trainer"].get("logger", writer == "ImageWriter")  # it shows some
         return settings
 
     def images(self, split: str) -> Place:
@@ -100,6 +106,7 @@ class SharedStages:
 
     def _train_dit(self, name: str, kind: str, section: Settings, task: Settings) -> Place:
         section, seed = with_classes(kind, "LatentDataModule", section, "WeightsWriter"), {"seed": self.experiment.seed}
+        section = with_callback_settings(section, "SampleGrid", codec=given(self.experiment.codec))
         data = {"cache": self.latents(), **seed, **given_settings(labels=self.experiment.classes)}
         self.add(name, "fit", self.lightning(name, section, wiring({**task, **seed}, data)))
         return InRun(layout.weights(name))
@@ -132,7 +139,20 @@ class SharedStages:
             task["cross_fit"] = self.experiment.folds
         if weights is not None:
             task["weights"] = given(weights)
+        if name == layout.GIVEN_POOL:  # as any pool, it may hold images that are hard to recognise
+            task["check_accuracy"] = False
         return self._score(name, task, images)
+
+    def with_features(self, select: Settings) -> Settings:
+        """Settings of ``dgs select`` for a rule that compares features: by default those of the estimator.
+
+        Networks of different folds have no features in common, so fold 0's network of a cross-fitted estimator serves
+        all images.
+        """
+        estimator, weights = self.experiment.estimator, self.experiment.estimator_weights
+        name = select.get("features") or estimator
+        own = {"features_weights": given(weights)} if weights is not None and name == estimator else {}
+        return {**own, **select, "features": self.estimator()[0] if name is None else given(name)}
 
     def _score(self, name: str, task: Settings, images: Place) -> Place:
         section = with_classes("ScoringTask", "ImageDataModule", self.experiment.score)
@@ -145,6 +165,23 @@ class SharedStages:
         if self.experiment.data is None and self.experiment.original is None:
             return None
         return self.scores(layout.ORIGINAL, self.images("train"))
+
+    def validation(self) -> Place | list[Place]:
+        """The validation images; where the experiment names subsets of them, a list with a folder for each as well."""
+        images, subsets = self.images("val"), []
+        for name in dict.fromkeys(self.experiment.validation):
+            folder = f"{layout.VALIDATION}/{name}"
+            config = {
+                **expand({"config": f"select/validation_{name}.yaml"}),
+                "pool": images,
+                "pool_scores": self.scores("val", images),
+                "original": self.images("train"),
+                "original_scores": self.original_scores(),
+                "seed": self.experiment.seed,
+                "output": InRun(folder),
+            }
+            subsets.append(self.add(folder, "select", config))
+        return [images, *subsets] if subsets else images
 
     def judged(self, pool: str) -> None:
         """Add the stage in which a strong classifier, trained on the originals, says how legible a pool is."""

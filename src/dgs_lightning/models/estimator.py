@@ -1,9 +1,9 @@
 """Trained classifiers with their own labels and preprocessing: difficulty estimators and teachers of soft labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -21,6 +21,7 @@ IMAGENET_CLASSES = 1000
 TORCHVISION_WEIGHTS = "IMAGENET1K_V1"  # the paper's, of its ResNet-50
 Fold = tuple[int, int] | None  # a fold, and the number of folds
 NAMES = "torchvision:NAME, timm:NAME, or a folder of trained weights"
+ENOUGH = 50  # images that tell a classifier that knows nothing from a weak one
 PIXELS_AT_ONCE = 2**20  # of a CPU's forward pass, so that its activations stay in the cache
 
 
@@ -46,11 +47,51 @@ class Estimator(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
+    @torch.inference_mode()
+    def predict(self, image: Image.Image) -> str:
+        """The label that the classifier gives an RGB picture."""
+        device = next(self.parameters()).device
+        return self.labels[int(self(self.preprocess(image)[None].to(device)).argmax())]
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits of preprocessed images. On a CPU the batch is computed in parts."""
-        pixels = images.shape[-2] * images.shape[-1]
-        at_once = max(1, PIXELS_AT_ONCE // pixels) if images.device.type == "cpu" else len(images)
-        return torch.cat([self.network(part) for part in torch.split(images, at_once)])
+        return _in_parts(self.network, images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features ``(B, D)`` of preprocessed images: the input of the network's last linear layer, which is pooled.
+
+        Raises:
+            InputError: If the network has no such layer.
+        """
+        return _in_parts(lambda part: pooled_features(self.network, part), images)
+
+
+def pooled_features(network: nn.Module, images: Tensor) -> Tensor:
+    """Features ``(B, D)`` of a classifier's inputs ``(B, C, H, W)``: the input of its last linear layer.
+
+    A network of timm may be without classifier.
+
+    Raises:
+        InputError: If another network has no linear layer.
+    """
+    if hasattr(network, "forward_head"):  # timm
+        head: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)  # type: ignore[operator]
+        return head
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        expected, remedy = "a classifier that ends in a linear layer", "Name another network, or 'pixels'"
+        raise InputError.setting("features", f"{type(network).__name__} without linear layer", expected, remedy)
+    inputs: list[Tensor] = []
+    with layers[-1].register_forward_pre_hook(lambda _, args: inputs.append(args[0])):
+        network(images)
+    return inputs[0].flatten(1)
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Results of a function of images, which are computed in parts on a CPU."""
+    pixels = images.shape[-2] * images.shape[-1]
+    at_once = max(1, PIXELS_AT_ONCE // pixels) if images.device.type == "cpu" else len(images)
+    return torch.cat([function(part) for part in torch.split(images, at_once)])
 
 
 class Teacher(nn.Module):
@@ -167,6 +208,55 @@ def why_estimator_missing(name: str, weights: str | None) -> InputError | None:
     if source.library:
         return InputError.missing(source.local, f"weights of {where}", "Correct the path, or remove estimator_weights")
     return InputError.setting(where, "no such folder", NAMES, "Correct the name")
+
+
+class Accuracy(NamedTuple):
+    """How many images of a set a classifier recognises.
+
+    Attributes:
+        images: Number of images.
+        known: Images that are given one of the set's classes.
+        right: Images that are given their own class.
+        classes: Number of the set's classes.
+    """
+
+    images: int
+    known: int
+    right: int
+    classes: int
+
+    @classmethod
+    def of(cls, answers: Sequence[tuple[str, str]]) -> "Accuracy":
+        """From the label and the predicted label of each image."""
+        classes = {label for label, _ in answers}
+        known = [label == predicted for label, predicted in answers if predicted in classes]
+        return cls(len(answers), len(known), sum(known), len(classes))
+
+    def __str__(self) -> str:
+        """The share of recognised images in words."""
+        return f"{self.right / self.images:.1%} of {self.images:,} images recognised"
+
+    def why_at_chance(self, where: str, remedy: str) -> InputError | None:
+        """The error of a classifier that is no better than chance; ``None`` if it is better.
+
+        Of the images that are given one of the C classes, a share above ``min(2 / C, 1/2)`` must be given their own.
+        Folders with labels of other classes, and wrong weights, give about ``1 / C``: a random order of the classes has
+        one class in its own place on average. Fewer than ``ENOUGH`` images show nothing.
+
+        Args:
+            where: The classifier, as the user knows it.
+            remedy: What to do if folders and weights are right.
+        """
+        least = min(2 / self.classes, 0.5) if self.classes else 0.0
+        if self.images < ENOUGH or self.classes < 2 or self.right > least * self.known:
+            return None
+        among = f"{self.right / max(1, self.known):.1%} of those that are given one of the {self.classes} classes"
+        expected = f"more than {least:.1%} of these; chance is {1 / self.classes:.1%}"
+        likely = (
+            "See that each class folder is named by the label of its images (ImageNet: the WordNet id, not a position "
+            "in another order), and that the weights belong to this network"
+        )
+        return InputError(where, f"{self}, and {among}", expected, f"{likely}; {remedy}")
 
 
 def load_estimator(name: str, weights: str | None = None) -> Estimator:

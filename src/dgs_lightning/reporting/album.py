@@ -22,6 +22,7 @@ from dgs_lightning.runs.layout import LATENTS, ORIGINAL, SetName
 from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.selection.distribution import Floats, histogram, largest_remainder
 
+PAPERS_CLASSES = ("n02086240", "n02089973")  # Shih-Tzu and English Foxhound, of Fig. 7
 CLASSES, IMAGES, COLUMNS = 10, 50, 10  # most classes in a figure of images, images of one class, and images in a row
 
 
@@ -33,9 +34,12 @@ class ReportFigure(NamedTuple):
     draw: Callable[[], Figure]
 
 
-def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
-    """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order."""
-    yield from _accuracies(run)
+def figures_of(run: RunFolder, differences: str = "") -> Iterator[ReportFigure]:
+    """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order.
+
+    ``differences`` says how the set-up differs from the paper's, as a part of a sentence beside the paper's numbers.
+    """
+    yield from _accuracies(run, differences)
     if run.difficulties(ORIGINAL):
         yield from _difficulties(run)
     for pool in run.pools:
@@ -47,7 +51,7 @@ def figures_of(run: RunFolder) -> Iterator[ReportFigure]:
             yield from _of_set(run, name)
 
 
-def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
+def _accuracies(run: RunFolder, differences: str) -> Iterator[ReportFigure]:
     groups = {key: group for key, group in trainings(run).items() if group}
     panels = {
         f"{show('network', network)}, IPC {ipc}": [
@@ -65,8 +69,7 @@ def _accuracies(run: RunFolder) -> Iterator[ReportFigure]:
             "training."
         )
         if any(bar.paper is not None for bars in panels.values() for bar in bars):
-            difference = f". The settings differ: {run.difference_from_paper}" if run.difference_from_paper else ""
-            caption += f" The diamond is the paper's mean{difference}."
+            caption += f" The diamond is the paper's mean{'; ' * bool(differences)}{differences}."
         yield ReportFigure("accuracy", caption, lambda: figures.accuracy_bars(panels))
 
 
@@ -168,26 +171,27 @@ def _of_set(run: RunFolder, distilled_set: SetName) -> Iterator[ReportFigure]:
     if samples:
         caption = f"{title}: images of each class, from easy to hard (Fig. 6)."
         yield ReportFigure(f"samples-{name}", caption, lambda: pictures.class_samples(samples, title))
-    examples = _examples(run, labels)
+    examples, which = _examples(run, labels)
     originals, distilled = _images(run, ORIGINAL, examples), _images(run, name, examples)
     pairs = {run.readable(label): (originals[label], distilled[label]) for label in originals if label in distilled}
     if pairs:
         caption = (
-            f"{title}: original and distilled images of the easiest and the hardest class, from easy to hard (Fig. 5). "
-            "The number under an image is its difficulty."
+            f"{title}: original and distilled images of {which}, from easy to hard (Fig. 5). The number under an image "
+            "is its difficulty."
         )
         yield ReportFigure(f"scores-{name}", caption, lambda: pictures.original_against_distilled(pairs))
-    accounts = run.selection(distilled_set).get("classes", {})
+    selection = run.selection(distilled_set)
+    accounts = selection["classes"] if selection.get("smoothing") else {}
     stages = {
-        run.readable(label): (_stages(accounts[label]["raw"]), _stages(accounts[label]["smoothed"]))
+        run.readable(label): (_stages(accounts[label]["unsmoothed"]), _stages(accounts[label]["smoothed"]))
         for label in examples
-        if "raw" in accounts.get(label, {})
+        if "unsmoothed" in accounts.get(label, {})
     }
     if stages:
         caption = (
-            f"{title}: difficulties of the easiest and the hardest class at each stage of difficulty-guided sampling "
-            "(Fig. 7). The smoothed distribution selects the images. The upper row shows the same images without "
-            "smoothing."
+            f"{title}: difficulties of {which} at each stage of difficulty-guided sampling (Fig. 7). The lower row has "
+            "smoothed difficulties, and the images that they select are the set. The upper row shows what would be "
+            "selected without smoothing."
         )
         yield ReportFigure(f"smoothing-{name}", caption, lambda: figures.sampling_histograms(stages))
 
@@ -204,12 +208,18 @@ def _stages(account: Mapping[str, Any]) -> figures.SamplingStages:
     return figures.SamplingStages(target=figures.Histogram(target, mean), **histograms)
 
 
-def _examples(run: RunFolder, labels: Sequence[str]) -> list[str]:
-    """The classes whose original images are the easiest and the hardest on average; any two if none is scored."""
+def _examples(run: RunFolder, labels: Sequence[str]) -> tuple[list[str], str]:
+    """The two classes of Figures 5 and 7, and words for them: those of the paper where the data has them.
+
+    Otherwise, they are those whose original images are the easiest and the hardest on average; any two if none is
+    scored.
+    """
+    if set(PAPERS_CLASSES) <= set(labels):
+        return list(PAPERS_CLASSES), "the paper's two classes"
     original = run.difficulties(ORIGINAL)
     scored = sorted((label for label in labels if label in original), key=lambda label: original[label].mean())
     ordered = scored or list(labels)
-    return list(dict.fromkeys([*ordered[:1], *ordered[-1:]]))
+    return list(dict.fromkeys([*ordered[:1], *ordered[-1:]])), "the easiest and the hardest class"
 
 
 def _images(run: RunFolder, name: str, labels: Sequence[str], count: int = COLUMNS) -> dict[str, list[ScoredImage]]:

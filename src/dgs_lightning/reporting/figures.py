@@ -35,7 +35,7 @@ class Histogram(NamedTuple):
 
 
 class SamplingStages(NamedTuple):
-    """Difficulties of one class at each stage of difficulty-guided sampling, before or after smoothing (Fig. 7)."""
+    """Difficulties of one class at each stage of difficulty-guided sampling, without or with smoothing (Fig. 7)."""
 
     original: Histogram
     pool: Histogram
@@ -45,14 +45,14 @@ class SamplingStages(NamedTuple):
 
 @styled
 def sampling_histograms(classes: Mapping[str, tuple[SamplingStages, SamplingStages]]) -> Figure:
-    """Histograms of each class before and after smoothing: two rows for each class, four columns (Fig. 7)."""
+    """Histograms of each class: a row for a draw without smoothing, one for that with it, and four columns (Fig. 7)."""
     figure = new_figure(10.4, 3.5 * len(classes))
     parts = figure.subfigures(len(classes), 1, squeeze=False).flat
     for part, (name, stages) in zip(parts, classes.items(), strict=True):
         heading(part, name)
         grid = part.subplots(2, 4)
-        for axes_row, when, text in zip(grid, stages, ("before smoothing", "after smoothing"), strict=True):
-            _sampling_row(axes_row, when)
+        for axes_row, drawn, text in zip(grid, stages, ("without smoothing", "with smoothing"), strict=True):
+            _sampling_row(axes_row, drawn)
             axes_row[0].set_ylabel(text)
         for axes in grid[1]:
             axes.set_xlabel("difficulty")

@@ -1,7 +1,7 @@
 """Reads an experiment's folder: results, scores, images and costs, finished or not."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgs_lightning.configs import class_name, load_yaml
+from dgs_lightning.configs import load_yaml
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.reporting.names import show_row, split_variant, table_order
-from dgs_lightning.reporting.published import PUBLISHED, SETTINGS, SIDE, Setting
-from dgs_lightning.reporting.records import REMEDY, Cost, Evaluation, read_evaluation, read_record
+from dgs_lightning.reporting.names import show_row, split_variant, table_order, trained_row
+from dgs_lightning.reporting.published import Setting
+from dgs_lightning.reporting.records import REMEDY, Cost, Evaluation, read_evaluations, read_record
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import SetName
 from dgs_lightning.runs.records import DONE
@@ -76,16 +76,18 @@ class RunFolder:
     def evaluations(self) -> list[Evaluation]:
         """All finished trainings of downstream networks that the settings ask for, ordered by path.
 
+        A training is there once for all validation images, and once for each subset of them.
+
         Raises:
             InputError: If a result is broken.
         """
         paths = sorted(self.folder.glob(f"{layout.EVALUATION}/**/seed*/{layout.RESULT}"))
-        found = [read_evaluation(path, self.folder, self.seed) for path in paths]
+        found = [evaluation for path in paths for evaluation in read_evaluations(path, self.folder, self.seed)]
         networks = self.settings.get("networks")
         return [
             e
             for e in found
-            if self._has_row(e.row, e.ipc)
+            if self._has_row(e.training.trained_on.row, e.ipc)
             and (networks is None or e.network in networks)
             and e.training.protocol == layout.PROTOCOL
             and self._asks_for("draws", e.draw)
@@ -111,6 +113,7 @@ class RunFolder:
 
     def sets(self, row: str, ipc: int) -> list[SetName]:
         """The distilled sets of a row, one for each draw."""
+        row = trained_row(row, self.variants)
         return [name for name in self.distilled if (name.row, name.ipc) == (row, ipc)]
 
     def _has_row(self, row: str, ipc: int | None) -> bool:
@@ -150,34 +153,6 @@ class RunFolder:
         method, variant = split_variant(row, self.variants)
         return Setting(self.dataset, network, method, ipc, variant)
 
-    @cached_property
-    def difference_from_paper(self) -> str:
-        """How a run on one of the paper's data sets differs from the paper; empty if it does not, or on other data."""
-        published = {setting.dataset for table in PUBLISHED.values() for setting in table}
-        configs = (self.folder / layout.stage_settings(str(e.training)) for e in self.evaluations)
-        config = next((path for path in configs if path.is_file()), None)
-        if config is None or self.dataset not in published:
-            return ""
-        differences = list(self._differences(load_yaml(config)))
-        theirs, ours = (" and ".join(pair[side] for pair in differences) for side in (0, 1))
-        return f"the paper has {theirs}, {self.name} has {ours}" if differences else ""
-
-    def _differences(self, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Pairs of what the paper has and what this run has, given the config of one of its trainings."""
-        side = _init_args(config, "data").get("image_size") or self.settings.get("image_size")
-        if side not in (None, SIDE):
-            yield f"images of {SIDE} x {SIDE} pixels", f"images of {side} x {side} pixels"
-        if (length := _length(config)) is not None:
-            yield "epochs that follow from the IPC", length
-        changed = []
-        for name, published in SETTINGS.items():  # settings of variants are shown in rows of their own
-            section, _, key = name.rpartition(".")
-            own = (self.settings.get(section) or {}) if section else self.settings
-            if own.get(key, published) != published:
-                changed.append(f"{name} {own[key]}")
-        if changed:
-            yield "its own settings", " and ".join(changed)
-
     def image_folder(self, name: str) -> Path | None:
         """Folder of the images of ``original``, or of a pool or distilled set; None if it does not exist."""
         for inside in layout.image_folders(name):
@@ -196,6 +171,10 @@ class RunFolder:
         """Difficulties of the scored images of ``original``, ``full``, a pool or a set, by label, ascending."""
         scored = {label: [d for _, d in images if d is not None] for label, images in self._listing(name).items()}
         return {label: np.array(difficulties) for label, difficulties in scored.items() if difficulties}
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Number of images of ``original``, ``full``, a pool or a set by label; empty where there are none."""
+        return {label: len(images) for label, images in self._listing(name).items()}
 
     def images_by_label(self, name: str) -> dict[str, list[tuple[Path, float | None]]]:
         """Paths and difficulties of the images of ``original``, a pool or a set by label, from easy to hard.
@@ -280,17 +259,6 @@ def _by_difficulty(records: Iterable[ImageRecord]) -> Listing:
     for images in by_label.values():
         images.sort(key=lambda image: (image[1] is None, image[1] or 0, image[0]))
     return dict(sorted(by_label.items()))
-
-
-def _length(config: Mapping[str, Any]) -> str | None:
-    """Length of a training that does not follow from the images per class, such as ``600 steps``."""
-    trainer, task = config.get("trainer") or {}, _init_args(config, "model")
-    callbacks = [callback for callback in trainer.get("callbacks") or [] if isinstance(callback, dict)]
-    published = [c.get("init_args") or {} for c in callbacks if class_name(c) == "PublishedLength"]
-    limits = {unit: trainer.get(f"max_{unit}") for unit in ("epochs", "steps")}
-    # Runs of version 0.1.0 have their length among the settings of the task.
-    lengths = ((settings.get(unit), unit) for settings in (limits, *published, task) for unit in limits)
-    return next((f"{number} {unit}" for number, unit in lengths if number not in (None, -1)), None)
 
 
 def _init_args(config: Mapping[str, Any], part: str) -> Mapping[str, Any]:

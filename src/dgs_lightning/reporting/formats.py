@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dgs_lightning.reporting.published import Setting
-from dgs_lightning.reporting.tables import Cell, Table
+from dgs_lightning.reporting.tables import Cell, Ratio, Table
+from dgs_lightning.runs.layout import FULL
 
 
 class Grid(NamedTuple):
@@ -40,14 +41,19 @@ def markdown_table(grid: Grid) -> list[str]:
 
 
 def to_csv(table: Table) -> str:
-    """The table as CSV, one line for each cell: setting, our mean and deviation, the paper's, and the difference."""
+    """The table as CSV, one line for each cell: setting, our mean and deviation, the paper's, and the difference.
+
+    In Table 1, ``ratio`` is the share of the training images that a set keeps, in ``[0, 1]``.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*Setting._fields, "mean", "std", "published_mean", "published_std", "difference", "best"])
+    more = ["ratio", "published_ratio"] if table.ratios else []
+    writer.writerow([*Setting._fields, "mean", "std", "published_mean", "published_std", "difference", "best", *more])
     for cell in itertools.chain.from_iterable(cells for _, cells in table.rows):
         if cell.ours or cell.paper:
             scores = [*(cell.ours or ("", "")), *(cell.paper or ("", ""))]
-            writer.writerow([*cell.setting, *scores, cell.difference, int(cell.best)])
+            ratio = Ratio() if cell.setting.method == FULL else table.ratios.get(cell.setting.ipc, Ratio())
+            writer.writerow([*cell.setting, *scores, cell.difference, int(cell.best), *ratio[: len(more)]])
     return out.getvalue()
 
 

@@ -9,6 +9,7 @@ from dgs_lightning.selection.distribution import PUBLISHED
 
 Variants = Mapping[str, Mapping[str, Any]]  # name of a variant -> its method and the settings that it changes
 
+_SUBSET = "-val_"
 DISTRIBUTIONS = (*PUBLISHED, "scale")  # sampling distributions that the paper compares
 _NAMES: Mapping[str, Mapping[str, str]] = {  # field of a setting -> key -> name shown, in the order of the tables
     "network": {"convnet6": "ConvNet-6", "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18"},
@@ -27,31 +28,45 @@ _NAMES: Mapping[str, Mapping[str, str]] = {  # field of a setting -> key -> name
 }
 _NUMBERED = {  # field of a setting -> key with a number -> name shown
     "network": {r"convnet(\d+)": r"ConvNet-\1"},
-    "variant": {r"pool(\d+)": r"\1 x IPC", r"stop(\d+)": r"stop \1"},
+    "variant": {r"pool(\d+)": r"\1 x IPC", r"stop(\d+)": r"stop \1", r"stop(\d+)-below": r"stop \1, below"},
 }
+
+
+def on_subset(row: str, subset: str) -> str:
+    """The row with the accuracies of a row's trainings on a subset of the validation images: ``ROW-val_SUBSET``."""
+    return f"{row}{_SUBSET}{subset}"
+
+
+def trained_row(row: str, variants: Variants) -> str:
+    """The row whose trainings a row shows: itself, unless :func:`on_subset` made it."""
+    return row if row in variants or _SUBSET not in row else row.rpartition(_SUBSET)[0]
 
 
 def split_variant(row: str, variants: Variants) -> tuple[str, str]:
     """Method and variant of a row: the key of a method, ``METHOD-VARIANT``, or the name of one of the ``variants``.
 
-    The variant is named as in the keys of the paper's tables: a sampling distribution, ``stopN``, ``poolN`` or
-    ``val_NAME``. Otherwise it is the row's name without its method. It is empty for an unchanged method.
+    The variant is named as in the keys of the paper's tables: a sampling distribution, ``stopN``, ``poolN``, or
+    ``val_NAME`` for a row of :func:`on_subset`; ``stopN-below`` guides the steps below the stop. Otherwise it is the
+    row's name without its method. It is empty for an unchanged method.
     """
     if row not in variants:
+        trained, _, subset = row.rpartition(_SUBSET)
+        if trained in variants:
+            method, variant = split_variant(trained, variants)
+            return method, f"{variant}, val_{subset}"
         method, _, variant = row.partition("-")
         return method, variant
     changes = variants[row]
     method = str(changes["method"])
     distribution = changes.get("select", {}).get("distribution")
-    stop = changes.get(method, {}).get("stop_timestep")
+    guidance = changes.get(method, {})
+    stop, side = guidance.get("stop_timestep"), guidance.get("guided", "above")
     if isinstance(distribution, str):
         return method, distribution
     if stop is not None:
-        return method, f"stop{stop}"
+        return method, f"stop{stop}" + ("" if side == "above" else f"-{side}")
     if "pool_multiple" in changes:
         return method, f"pool{changes['pool_multiple']}"
-    if "validation" in changes:
-        return method, f"val_{changes['validation']}"
     return method, row.removeprefix(f"{method}-")
 
 
@@ -72,7 +87,8 @@ def show(field: str, value: object) -> str:
 def show_row(row: str, variants: Variants) -> str:
     """The name of a row in tables and figures: its method, and its variant in brackets."""
     method, variant = split_variant(row, variants)
-    return show("method", method) + (f" ({show('variant', variant)})" if variant else "")
+    shown = ", ".join(show("variant", part) for part in variant.split(", "))
+    return show("method", method) + (f" ({shown})" if shown else "")
 
 
 def table_order(field: str, value: object) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dgs_lightning.reporting.folder import RunFolder
+from dgs_lightning.reporting.names import show
 from dgs_lightning.runs.methods import GIVEN, METHODS, Method
 
 ACCURACIES = (
@@ -14,6 +15,11 @@ ONE_DRAW = "There is one draw, so the chance of the draw is not in {}."
 DIFFICULTIES = (
     "Difficulty is the mean over the images. Distance is the Wasserstein-1 distance between the difficulties of the "
     "set and of the original images, averaged over the classes."
+)
+SMOOTHED = (
+    "Smoothed distance is the same between the smoothed difficulties (Eq. 7 to 9), which difficulty-guided sampling "
+    "compares. The pool and the originals are smoothed each on its own, so that the easiest images of both get 0 and "
+    "the hardest get 1: it may be small where Distance is large. A row without smoothing has none."
 )
 
 
@@ -27,12 +33,18 @@ def result_notes(summary: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
     trained = [row for row in summary["rows"] if row["trainings"]]
     if trained:
         yield ACCURACIES
+        if subsets := dict.fromkeys(e.subset for e in run.evaluations if e.subset):
+            shown = ", ".join(show("variant", f"val_{subset}") for subset in subsets)
+            yield f"{shown} in brackets: the same trainings, evaluated on these subsets of the validation images."
         yield from _spread_notes(trained, run)
     if any(row["mean_difficulty"] is not None for row in summary["rows"]):
         yield DIFFICULTIES
+    if any(row["smoothed_distance"] is not None for row in summary["rows"]):
+        yield SMOOTHED
     methods = {method.key: method for method in _methods(summary["rows"], run)}.values()
     if first := _titles(method for method in methods if method.rule == "first"):
         yield f"{first}: the first IPC images of each class of the pool."
+    yield from _feature_notes(run)
     if any(method.images == GIVEN for method in methods):
         yield "The pool is one and the same for all draws; each draw selects from it anew."
 
@@ -65,6 +77,18 @@ def _spread_notes(rows: list[Mapping[str, Any]], run: RunFolder) -> Iterator[str
             yield ONE_DRAW.format("the spread and the interval")
     if several and (fixed := _titles(m for m in _methods(rows, run) if not m.by_chance)):
         yield f"{fixed}: one set, in which chance has no part; the spread and the interval are training noise alone."
+    if several and (tied := _titles(m for m in _methods(rows, run) if m.rule == "transport" and not m.made_by)):
+        yield f"{tied}: chance decides only between equally near sets of the same images, so all draws are much alike."
+
+
+def _feature_notes(run: RunFolder) -> Iterator[str]:
+    """What the methods compare that select by features, as their sets' ``selection.json`` says it."""
+    compared: dict[str, dict[str, None]] = {}  # the features, and the names of the rows that compare them
+    for name in run.distilled:
+        if what := run.selection(name).get("features"):
+            compared.setdefault(what, {})[run.show(name.row)] = None
+    for what, rows in compared.items():
+        yield f"{', '.join(rows)}: selected by comparing {what}."
 
 
 def _methods(rows: list[Mapping[str, Any]], run: RunFolder) -> list[Method]:

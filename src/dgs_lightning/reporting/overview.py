@@ -14,10 +14,10 @@ from dgs_lightning.reporting.notes import comparison_notes, result_notes
 from dgs_lightning.reporting.records import Cost
 from dgs_lightning.reporting.summary import paired_comparisons, row_score
 
-INTERVAL = "95 % interval"
+INTERVAL, SMOOTHED = "95 % interval", "Smoothed distance"
 COMPARISON_HEADINGS = ("With", "Without", "IPC", "Network", "Difference", INTERVAL, "Pairs won", "p")
 COST_HEADINGS = ("Stage", "Seconds", "Images", "Images a second", "Device")
-WIDE = (INTERVAL, "Training noise", "Sets", "Trainings")  # columns that a terminal has no room for
+WIDE = (INTERVAL, SMOOTHED, "Training noise", "Sets", "Trainings")  # columns that a terminal has no room for
 _ADDED_UP = ("evaluation", "estimator")  # kinds of stages that a run repeats many times
 
 
@@ -62,6 +62,7 @@ COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {  # heading -> text
     "Training noise": lambda row: _number(row["training_share"], ".0%"),
     "Difficulty": lambda row: _number(row["mean_difficulty"]),
     "Distance": lambda row: _number(row["distribution_distance"]),
+    SMOOTHED: lambda row: _number(row["smoothed_distance"]),
 }
 
 
@@ -82,8 +83,8 @@ def _comparisons_grid(run: RunFolder) -> Grid:
         difference = comparison.difference
         rows.append(
             (
-                show("method", first),
-                show("method", second),
+                run.show(first),
+                run.show(second),
                 str(ipc),
                 show("network", network),
                 f"{difference.mean:+.1f}",

@@ -6,6 +6,7 @@ from typing import Any
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import read_json
+from dgs_lightning.reporting.names import on_subset
 from dgs_lightning.runs.layout import Training
 from dgs_lightning.seeding import draw_and_repeat
 
@@ -14,7 +15,7 @@ REMEDY = "Delete it, and run the experiment again"
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One network trained on one set, as in ``evaluation/SET/NETWORK/seedK/result.json``.
+    """One network trained on one set and evaluated, as in ``evaluation/SET/NETWORK/seedK/result.json``.
 
     Attributes:
         training: The training, with its set, network and seed.
@@ -22,6 +23,7 @@ class Evaluation:
         repeat: Number of the training in its draw.
         accuracy_last: Accuracy at the end of the training, in ``[0, 1]``.
         accuracy_best: Accuracy of the best evaluation during the training.
+        subset: The subset of the validation images that the accuracies are on; empty for all images.
     """
 
     training: Training
@@ -29,11 +31,13 @@ class Evaluation:
     repeat: int
     accuracy_last: float
     accuracy_best: float
+    subset: str = ""
 
     @property
     def row(self) -> str:
         """Row of the table."""
-        return self.training.trained_on.row
+        row = self.training.trained_on.row
+        return on_subset(row, self.subset) if self.subset else row
 
     @property
     def ipc(self) -> int | None:
@@ -56,8 +60,8 @@ class Cost:
     device: str | None
 
 
-def read_evaluation(path: Path, run: Path, seed: int) -> Evaluation:
-    """The training that a ``result.json`` reports.
+def read_evaluations(path: Path, run: Path, seed: int) -> list[Evaluation]:
+    """The training that a ``result.json`` reports, on all validation images and on each subset of them.
 
     Args:
         path: The file.
@@ -70,11 +74,13 @@ def read_evaluation(path: Path, run: Path, seed: int) -> Evaluation:
     result = read_record(path)
     try:
         training = Training.parse(path.parent.relative_to(run).as_posix())
-        accuracies = float(result["accuracy_last"]), float(result["accuracy_best"])
+        found = {"": result, **result.get("subsets", {})}
+        accuracies = {on: (float(of["accuracy_last"]), float(of["accuracy_best"])) for on, of in found.items()}
     except (KeyError, TypeError, ValueError) as error:
         expected = "accuracy_last and accuracy_best as numbers, in a folder seedK"
         raise InputError.broken(path, f"no usable {error}", expected, REMEDY) from None
-    return Evaluation(training, *draw_and_repeat(seed, training.seed), *accuracies)
+    draw, repeat = draw_and_repeat(seed, training.seed)
+    return [Evaluation(training, draw, repeat, last, best, on) for on, (last, best) in accuracies.items()]
 
 
 def read_record(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:

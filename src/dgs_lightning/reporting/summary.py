@@ -1,7 +1,7 @@
 """The content of a run's ``summary.json``: accuracies, difficulty, cost and versions."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,11 @@ from scipy.stats import wasserstein_distance
 
 from dgs_lightning.data.cards import versions
 from dgs_lightning.reporting.folder import Difficulties, RunFolder
-from dgs_lightning.reporting.names import split_variant, table_order
+from dgs_lightning.reporting.names import split_variant, table_order, trained_row
 from dgs_lightning.reporting.published import Accuracy, Score
 from dgs_lightning.reporting.records import Evaluation
 from dgs_lightning.reporting.statistics import Comparison, compare_paired, summarize_draws, training_share
-from dgs_lightning.runs.layout import FULL, ORIGINAL
+from dgs_lightning.runs.layout import FULL, ORIGINAL, SetName
 from dgs_lightning.runs.methods import METHODS
 
 Trained = tuple[str, int | None, str | None]  # row, IPC and network; no network if none was trained on the set
@@ -59,13 +59,14 @@ def summary_rows(run: RunFolder) -> list[dict[str, Any]]:
         ``accuracy_best_mean`` and ``accuracy_best_std``, as in
         :func:`~dgs_lightning.reporting.statistics.summarize_draws`, in ``[0, 1]``; ``training_share`` of the spread of
         the last accuracy (:func:`~dgs_lightning.reporting.statistics.training_share`); ``mean_difficulty`` of the
-        images and ``distribution_distance`` (:func:`distribution_distance`), both the mean over the sets. None where
-        there are too few trainings, or no scores.
+        images, ``distribution_distance`` (:func:`distribution_distance`) and ``smoothed_distance``
+        (:func:`smoothed_distance`), each the mean over the sets. None where there are too few trainings, no scores, or
+        no smoothing.
     """
     return [
         {"method": row, "ipc": ipc, "network": network}
         | row_accuracies(evaluations)
-        | _difficulties(run, [FULL] if ipc is None else [str(name) for name in run.sets(row, ipc)])
+        | _difficulties(run, [SetName(FULL, None)] if ipc is None else run.sets(row, ipc))
         for (row, ipc, network), evaluations in trainings(run).items()
     ]
 
@@ -87,18 +88,21 @@ def row_accuracies(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     return found
 
 
-def _difficulties(run: RunFolder, names: Sequence[str]) -> dict[str, Any]:
+def _difficulties(run: RunFolder, names: Sequence[SetName]) -> dict[str, Any]:
     """The numbers of a row that come from the scores of its sets."""
-    scored = [difficulties for name in names if (difficulties := run.difficulties(name))]
-    distances = [distribution_distance(difficulties, run.difficulties(ORIGINAL)) for difficulties in scored]
+    original = run.difficulties(ORIGINAL)
+    scored = [difficulties for name in names if (difficulties := run.difficulties(str(name)))]
     return {
         "mean_difficulty": _mean([float(np.concatenate([*by_label.values()]).mean()) for by_label in scored]),
-        "distribution_distance": _mean([distance for distance in distances if distance is not None]),
+        "distribution_distance": _mean([distribution_distance(difficulties, original) for difficulties in scored]),
+        "smoothed_distance": _mean([smoothed_distance(run.selection(name)) for name in names if original]),
     }
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that there are; None if there are none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def distribution_distance(distilled: Difficulties, original: Difficulties) -> float | None:
@@ -107,8 +111,25 @@ def distribution_distance(distilled: Difficulties, original: Difficulties) -> fl
     It is averaged over the classes that both have, and None if they have no class in common.
     """
     common = [label for label in distilled if label in original]
-    distances = [wasserstein_distance(distilled[label], original[label]) for label in common]
-    return _mean(distances)
+    return _mean(float(wasserstein_distance(distilled[label], original[label])) for label in common)
+
+
+def smoothed_distance(selection: Mapping[str, Any]) -> float | None:
+    """Wasserstein-1 distance between the smoothed difficulties of a set and of the original images, in ``[0, 1]``.
+
+    It is averaged over the classes, and None if the selection did not smooth.
+
+    Args:
+        selection: The content of ``selection.json``.
+    """
+    accounts = selection["classes"].values() if selection.get("smoothing") else ()
+    return _mean(account["smoothed"].get("distance") for account in accounts)
+
+
+def kept_share(run: RunFolder, ipc: int) -> float | None:
+    """Share of the original images that a set of this IPC keeps, in ``[0, 1]``; None where they are not scored."""
+    sizes = [len(scores) for scores in run.difficulties(ORIGINAL).values()]
+    return sum(min(ipc, size) for size in sizes) / sum(sizes) if sizes else None
 
 
 def row_score(row: Mapping[str, Any], which: Accuracy) -> Score | None:
@@ -126,11 +147,13 @@ def paired_comparisons(run: RunFolder) -> dict[tuple[str, str, int, str], Compar
     groups = trainings(run)
     comparisons = {}
     for (row, ipc, network), evaluations in groups.items():
-        base = METHODS[row].compared_with if row in METHODS else None
+        trained = trained_row(row, run.variants)
+        base = METHODS[trained].compared_with if trained in METHODS else None
         if base is not None and ipc is not None and network is not None:
-            ours, theirs = _paired(evaluations, groups.get((base, ipc, network), []))
+            other = base + row.removeprefix(trained)  # on the same subset of the validation images
+            ours, theirs = _paired(evaluations, groups.get((other, ipc, network), []))
             if ours:
-                comparisons[row, base, ipc, network] = compare_paired(ours, theirs)
+                comparisons[row, other, ipc, network] = compare_paired(ours, theirs)
     return comparisons
 
 

@@ -22,7 +22,8 @@ from typing import Any
 from dgs_lightning.errors import InputError
 
 ORIGINALS, GIVEN = "originals", "given"
-RANDOM_RULES = ("random", "ccs", "dgs")  # rules of ``dgs select`` that draw at random
+RANDOM_RULES = ("random", "ccs", "dgs", "transport")  # rules of ``dgs select`` that draw, if only among equals
+FEATURE_RULES = ("kcenter", "herding", "kmeans")  # rules that compare features of images
 _MODELS = ("dit", "minimax", "guided", "codec", "decoder")
 USES = (*_MODELS, "train", "latents", "original_scores", "labels", "ipc", "pool_images", "seed", "previous")
 
@@ -213,12 +214,13 @@ def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = 
         name="guided/{set}",
         settings={**pool.settings, **requests},
         callback=callback,
-        takes=("scale", "stop_timestep", "form"),
+        takes=("scale", "stop_timestep", "form", "guided"),
     )
     return computed, generated
 
 
 _PAPER = "Li et al., difficulty-guided sampling"
+_TRANSPORT: Any = {"rule": "transport", "source": "this project; not in the paper", "pictured": True}
 METHODS: dict[str, Method] = {
     method.key: method
     for method in (
@@ -228,17 +230,23 @@ METHODS: dict[str, Method] = {
         Method("kmeans", "K-Means", "#8e99a5", "kmeans", "images nearest to k-means centres"),
         Method("ccs", "CCS", "#7a8794", "ccs", "Zheng et al., ICLR 2023"),
         Method("dgs_ori", "DGS (Ori)", "#4a5763", "dgs", _PAPER, compared_with="random", pictured=True),
+        Method("ori_transport", "Transport (Ori)", "#36404a", compared_with="random", **_TRANSPORT),
         Method("dm", "DM", "#7a8794", source="Zhao and Bilen, WACV 2023", quoted=True),
         Method("idc1", "IDC-1", "#7a8794", source="Kim et al., ICML 2022", quoted=True),
         Method("d4m", "D4M", "#7a8794", source="Su et al., CVPR 2024", quoted=True),
         Method("dit", "DiT", "#93c8be", "first", "Peebles and Xie, ICCV 2023", stages=(_pool("dit"),)),
         Method("dit_dgs", "DiT + DGS", "#2b8477", "dgs", _PAPER, "dit", compared_with="dit", pictured=True),
+        Method("dit_transport", "DiT + transport", "#1c574e", pool="dit", compared_with="dit", **_TRANSPORT),
         Method("minimax", "Minimax", "#94bbe0", "first", "Gu et al., CVPR 2024", stages=(_pool("minimax"),)),
         Method(
             "minimax_dgs", "Minimax + DGS", "#1f5a92", "dgs", _PAPER, "minimax", compared_with="minimax", pictured=True
         ),
+        Method(
+            "minimax_transport", "Minimax + transport", "#153d63", pool="minimax", compared_with="minimax", **_TRANSPORT
+        ),
         Method("pool", "Pool", "#d9c9a8", "first", "a pool of the user's", GIVEN),
         Method("pool_dgs", "Pool + DGS", "#9a7a34", "dgs", _PAPER, GIVEN, compared_with="pool", pictured=True),
+        Method("pool_transport", "Pool + transport", "#665022", pool=GIVEN, compared_with="pool", **_TRANSPORT),
         Method(
             "mgd3",
             "MGD3",

@@ -44,7 +44,7 @@ class ClassificationTask(L.LightningModule):
     datamodule, which also has ``image_size`` and ``channels``. The trainer decides how long to train and how often to
     evaluate. The callback :class:`~dgs_lightning.callbacks.published_length.PublishedLength` sets both as published,
     and :class:`~dgs_lightning.callbacks.result_writer.ResultWriter` writes the result. The initial weights, the
-    augmentation and CutMix depend on `seed` alone.
+    augmentation and CutMix depend on `seed` alone; each of several devices draws for its own share of a batch.
 
     >>> from tempfile import TemporaryDirectory
     >>> from dgs_lightning.examples import SILENT, write_images
@@ -114,6 +114,11 @@ class ClassificationTask(L.LightningModule):
     def data(self) -> ImageDataModule:
         """The datamodule of the trainer."""
         return self.trainer.datamodule  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """Names of the subsets of the validation images, where the datamodule has any."""
+        return getattr(self.data, "subsets", ())
 
     def configure_model(self) -> None:
         """Build the network for the images and classes of the datamodule, with weights drawn from the seed."""
@@ -208,18 +213,31 @@ class ClassificationTask(L.LightningModule):
 
     # ---- evaluation ------------------------------------------------------------------------------------------
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count the answers for each subset of the images."""
+        self.answers = torch.zeros(2, len(self.subsets), dtype=torch.int64, device=self.device)  # all, right
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the right and wrong answers of the network for a batch of validation or test images."""
         images, classes = batch
-        self.metrics.update(self.network(normalise(images, self.config.mean, self.config.std)), classes)
+        logits = self.network(normalise(images, self.config.mean, self.config.std))
+        self.metrics.update(logits, classes)
+        if self.subsets:
+            members = self.data.members(batch_idx).to(self.device)
+            right = members & (logits.argmax(1) == classes)
+            self.answers += torch.stack([members.sum(1), right.sum(1)])
 
     def on_validation_epoch_end(self) -> None:
-        """Log top-1 and top-5 accuracy."""
+        """Log top-1 and top-5 accuracy, and the top-1 accuracy on each subset of the images."""
         stage = "test" if self.trainer.testing else "val"
         self.evaluation = self.metrics.compute()
         self.metrics.reset()
         self.log_dict({f"{stage}/{name}": self.evaluation[name] for name in ("accuracy", "top5")})
+        count, right = self.trainer.strategy.reduce(self.answers, reduce_op="sum")
+        self.by_subset = dict(zip(self.subsets, right / count, strict=True))
+        self.log_dict({f"{stage}/accuracy_{name}": accuracy for name, accuracy in self.by_subset.items()})
 
+    on_test_epoch_start = on_validation_epoch_start
     test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
 
 

@@ -163,8 +163,14 @@ class GenerationTask(L.LightningModule):
             size *= 2
         return size
 
-    def generate(self, batch: RequestBatch, steps: int | None = None) -> Tensor:
-        """Latents of a batch of requests, shape ``(B, C, h, w)``."""
+    def generate(self, batch: RequestBatch, steps: int | None = None, guided: bool = True) -> Tensor:
+        """Latents of a batch of requests, shape ``(B, C, h, w)``.
+
+        Args:
+            batch: The requests.
+            steps: Denoising steps instead of those of the settings.
+            guided: Whether the guidance and the listener of this run take part.
+        """
         y = self.model.class_indices([record.label for record in batch.records]).to(self.device)
         each = [torch.Generator().manual_seed(record.seed or 0) for record in batch.records]
         precision = self.model.pos_embed.dtype
@@ -181,8 +187,8 @@ class GenerationTask(L.LightningModule):
             each,
             sampler=self.hparams["sampler"],
             steps=steps or self.hparams["steps"],
-            guidance=None if self._guidance_for is None else self._guidance_for(batch),
-            on_step=self._on_step,
+            guidance=self._guidance_for(batch) if guided and self._guidance_for is not None else None,
+            on_step=self._on_step if guided else None,
         )
 
     def decode(self, latents: Tensor) -> Tensor:

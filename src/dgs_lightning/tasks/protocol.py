@@ -15,6 +15,7 @@ from dgs_lightning.bounds import FINITE, Above, AtLeast, Group
 EPOCHS = {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500}  # largest images per class -> epochs
 EPOCHS_BEYOND = 300
 EVALUATIONS = 100  # about how many there are in a training
+MOST_TIMES = 10  # the steps of a distilled set: the longest training on a whole training set
 MANY_CLASSES = 100
 MOMENTUM = 0.9
 ADAMW = (1e-3, 0.01)  # learning rate and weight decay; torch's own
@@ -70,17 +71,48 @@ class Normalisation(Group):
 
 
 def published_epochs(ipc: float, classes: int) -> int:
-    """Epochs for `ipc` images per class. From 100 classes on, they are two thirds of it, rounded down to hundreds."""
+    """Epochs for `ipc` images per class. Exactly 100 classes have two thirds of them, rounded down to hundreds."""
     epochs = next((count for most, count in EPOCHS.items() if ipc <= most), EPOCHS_BEYOND)
-    return epochs if classes < MANY_CLASSES else epochs * 2 // 300 * 100
+    return epochs * 2 // 300 * 100 if classes == MANY_CLASSES else epochs
 
 
-def asked_epochs(epochs: int | None, steps: int | None, *, batches: int, ipc: float, classes: int) -> int:
-    """Epochs that the settings ``epochs`` and ``steps`` (batches, of which an epoch has ``batches``) ask for.
+def asked_epochs(
+    epochs: int | None = None,
+    steps: int | None = None,
+    steps_ipc: int | None = None,
+    most_times: float = MOST_TIMES,
+    *,
+    batches: int,
+    batch_size: int,
+    ipc: float,
+    classes: int,
+) -> int:
+    r"""Epochs that the settings of :class:`~dgs_lightning.callbacks.published_length.PublishedLength` ask for.
 
-    Without both, it is the published number for ``ipc`` training images per class. Steps are rounded up to epochs.
+    Without ``epochs`` and ``steps``, it is the published number for ``ipc`` training images per class. Steps are
+    rounded up to epochs. With ``steps_ipc``, they are first multiplied by the ratio of the published numbers of steps
+
+    .. math:: \frac{E(n)\, B(n)}{E(s)\, B(s)}
+
+    at :math:`n` = ``ipc`` and :math:`s` = ``steps_ipc`` images per class, where E is :func:`published_epochs` and B the
+    number of batches in an epoch. The ratio is at least 1 and at most ``most_times``.
+
+    Args:
+        epochs: Passes over the training images.
+        steps: Number of batches.
+        steps_ipc: Images per class of the sets that ``steps`` are meant for.
+        most_times: Largest ratio.
+        batches: Batches in an epoch.
+        batch_size: Images in a batch.
+        ipc: Training images per class.
+        classes: Number of classes.
     """
-    return math.ceil(steps / batches) if steps is not None else epochs or published_epochs(ipc, classes)
+    if steps is None:
+        return epochs or published_epochs(ipc, classes)
+    if steps_ipc is not None:
+        meant = published_epochs(steps_ipc, classes) * math.ceil(steps_ipc * classes / batch_size)
+        steps = round(steps * min(max(published_epochs(ipc, classes) * batches / meant, 1), most_times))
+    return math.ceil(steps / batches)
 
 
 def evaluation_interval(epochs: int, evaluations: int) -> int:

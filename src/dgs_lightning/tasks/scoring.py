@@ -44,6 +44,9 @@ class ScoringTask(L.LightningModule):
         cross_fit: Number of folds, if each estimator was trained on these images without one fold
             (``ImageDataModule(cross_fitting=Folds(folds, fold))``). List the estimators in the order of the folds. Each
             image is then scored by the estimator that has not seen it.
+        check_accuracy: Stop after the scoring where the images are no generated ones, and an estimator that was not
+            cross-fitted recognises them no better than by chance: the difficulties would mean nothing. The usual
+            reasons are class folders with labels of other classes, and wrong weights.
 
     Attributes:
         definition: Name of the definition.
@@ -69,6 +72,7 @@ class ScoringTask(L.LightningModule):
         weights: str | list[str] | None = None,
         definition: Literal["confidence", "margin", "entropy", "loss"] = "confidence",
         cross_fit: Annotated[int | None, Between(2, 1000)] = None,
+        check_accuracy: bool = True,
     ) -> None:
         super().__init__()
         save_settings(self)

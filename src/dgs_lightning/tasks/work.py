@@ -13,6 +13,7 @@ import dgs_lightning
 from dgs_lightning.bounds import with_defaults
 from dgs_lightning.configs import class_name
 from dgs_lightning.data.latents import CacheSettings
+from dgs_lightning.datamodules.images import whole_and_subsets
 from dgs_lightning.diffusion.memory import memory_bytes
 from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import Trained, prepare_training
@@ -138,7 +139,7 @@ def classification(model: Settings, data: Settings, trainer: Settings, inputs: I
     if folds := data["cross_fitting"]["folds"]:
         images = images * (folds - 1) // folds
     epochs, evaluations = training_length(trainer, images, data["batch_size"], inputs.classes)
-    passes = TRAINING * epochs * images + evaluations * inputs.count(data["val"])
+    passes = TRAINING * epochs * images + evaluations * inputs.count(whole_and_subsets(data["val"])[0])
     side = data["image_size"] or inputs.side
     network = Classifier(model["network"], inputs.classes, side, inputs.channels, model["width"])
     return Work("networks trained", 1, passes, network)
@@ -159,8 +160,9 @@ def training_length(trainer: Settings, images: int, batch_size: int, classes: in
     if (limits.max_epochs, limits.max_steps) == (None, -1):
         limits.max_epochs = LIGHTNING_EPOCHS
     if published is not None and (limits.max_epochs, limits.max_steps) == (-1, -1):
-        asked = published.get("epochs"), published.get("steps")
-        limits.max_epochs = asked_epochs(*asked, batches=batches, ipc=images / classes, classes=classes)
+        asked = {name: value for name, value in published.items() if name != "evaluations"}
+        ipc = images / classes
+        limits.max_epochs = asked_epochs(**asked, batches=batches, batch_size=batch_size, ipc=ipc, classes=classes)
     epochs = epochs_of(limits, batches) or 0
     if published is not None and interval == 1:
         interval = evaluation_interval(epochs, published.get("evaluations", EVALUATIONS))
