@@ -224,12 +224,14 @@ def read_json(path: Path, expected: str, remedy: str = "", default: dict[str, An
     return content
 
 
-def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically, from any device."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None, *, durable: bool = False
+) -> None:
+    """Write a safetensors file atomically, from any device; for ``durable`` see :func:`replacing`."""
     from safetensors.torch import save_file  # only here: torch is slow to import
 
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path, apart=True) as partial:
+    with replacing(path, durable=durable, apart=True) as partial:
         partial.touch()
         mode = partial.stat().st_mode
         save_file(on_cpu, partial, metadata)

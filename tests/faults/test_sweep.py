@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults.calls import FAULTS, Fault, Watch
-from tests.faults.conftest import ROOT, Laboratory
+from tests.faults.conftest import ROOT, Laboratory, is_log
 
 pytestmark = pytest.mark.fault
 
@@ -53,7 +53,7 @@ def state(output: Path) -> str:
     for path in sorted(output.rglob("*")):
         name = re.sub(r"tfevents\S*", "tfevents", path.relative_to(output).as_posix())
         digest.update(f"{name}\0".encode())
-        if path.is_file() and "lightning_logs" not in path.parts:
+        if path.is_file() and not is_log(path.name):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -7,7 +7,8 @@ from dgs_lightning.runs.results import is_passing
     "name",
     [
         "pretrain/lightning_logs/version_0/config.yaml",
-        "pretrain/lightning_logs/version_0/events.out.tfevents.1",
+        "pretrain/config.yaml",
+        "pretrain/events.out.tfevents.1",
         "finetune/checkpoints/last.ckpt",
         "pools/dit/.unfinished/0.jsonl",
     ],

@@ -118,7 +118,7 @@ class Centers(Group):
         """
         description = self.describe()
         if not path.exists() or read_description(path) != description:
-            write_tensors(path, self.compute(), {DESCRIPTION: json.dumps(description, sort_keys=True)})
+            write_tensors(path, self.compute(), {DESCRIPTION: json.dumps(description, sort_keys=True)}, durable=True)
 
     def compute(self) -> dict[str, Tensor]:
         """Centres of each label, shape ``(ipc, C, h, w)``."""

@@ -15,7 +15,7 @@ from dgs_lightning.files import force_to_disk, write_text
 
 # Files of a stage that are no results: logs, checkpoints, and what is hidden, such as a half-written file.
 _PASSING = re.compile(
-    r"(.*/)?((\.[^/]+|lightning_logs)(/.*)?|events\.out\.tfevents\.[^/]+|hparams\.yaml|metrics\.csv|[^/]+\.ckpt)"
+    r"(.*/)?((\.[^/]+|lightning_logs)(/.*)?|events\.out\.tfevents\.[^/]+|(hparams|config)\.yaml|metrics\.csv|[^/]+\.ckpt)"
 )
 Of = TypeVar("Of")
 To = TypeVar("To")
