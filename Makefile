@@ -36,7 +36,7 @@ test-fault: $(STAMP)
 	$(BIN)/pytest -m fault -n 2
 
 test-sweep: $(STAMP)
-	$(BIN)/pytest -m sweep -n 2 --verbose
+	$(BIN)/pytest -m sweep -n 2 --dist loadgroup --verbose
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

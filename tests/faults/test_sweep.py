@@ -8,6 +8,7 @@ import hashlib
 import random
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -34,7 +35,13 @@ STAGES = {
     "report": "report",
 }
 FIRST_OF_KIND = [stage for stage, kind in STAGES.items() if kind not in list(STAGES.values())[: [*STAGES].index(stage)]]
-SWEEPS = [(stage, fault) for fault in FAULTS for stage in (STAGES if fault == "SIGKILL" else FIRST_OF_KIND)]
+SWEEPS = [
+    pytest.param(stage, fault, marks=pytest.mark.xdist_group(stage))
+    for stage in STAGES
+    for fault in FAULTS
+    if fault == "SIGKILL" or stage in FIRST_OF_KIND
+]
+RECOVERED = defaultdict[str, set[str]](set)  # states of a stage from which the same command ended as it should
 
 
 def code() -> str:
@@ -73,7 +80,7 @@ class Sweep:
         self.stage = stage
         self.fault = fault
         self.output = output
-        self.recovered: set[str] = set()  # states from which the same command ended as it should
+        self.recovered = RECOVERED[stage]
 
     def calls(self) -> int:
         """Calls of the undisturbed stage that can have the fault."""
