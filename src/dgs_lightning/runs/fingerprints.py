@@ -20,7 +20,10 @@ _TABLE = "create table if not exists hashes (path text primary key, size, change
 
 
 class FileState(NamedTuple):
-    """A file and what changes with its content: as long as size, time of change and inode stay, so does the content."""
+    """A file and what changes with its content: as long as size, time of change and inode stay, so does the content.
+
+    The time of change is that of the file system (``ctime``). Programs cannot set it, unlike that of modification.
+    """
 
     path: str
     size: int
@@ -31,7 +34,7 @@ class FileState(NamedTuple):
 def files_below(path: Path) -> list[FileState]:
     """A file, or all files below a folder, sorted by path; nothing if there is no such path."""
     found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-    return [FileState(str(p.absolute()), s.st_size, s.st_mtime_ns, s.st_ino) for p, s in ((p, p.stat()) for p in found)]
+    return [FileState(str(p.absolute()), s.st_size, s.st_ctime_ns, s.st_ino) for p, s in ((p, p.stat()) for p in found)]
 
 
 def fingerprints(paths: Iterable[str], kind: Kind = "content", listener: Listener | None = None) -> dict[str, str]:
