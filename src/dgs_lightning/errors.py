@@ -91,7 +91,7 @@ class InputError(ValueError):
         """A file whose content is wrong for certain: truncated, of another format, or not what it should be.
 
         A file that could not be read for another reason, such as too little memory, is not called broken; see
-        :func:`~dgs_lightning.files.reading`.
+        ``dgs_lightning.files.reading``.
 
         Args:
             path: The file.

@@ -48,7 +48,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def write_card(folder: Path, card: Mapping[str, Any], *, durable: bool = False) -> None:
-    """Write ``dataset.json`` atomically; for ``durable`` see :func:`~dgs_lightning.files.replacing`."""
+    """Write ``dataset.json`` atomically; for ``durable`` see ``dgs_lightning.files.replacing``."""
     write_json(folder / CARD, dict(card), durable=durable)
 
 

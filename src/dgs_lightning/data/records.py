@@ -136,7 +136,7 @@ def check_label(label: object) -> None:
 def write_manifest(folder: Path, records: Iterable[ImageRecord], *, durable: bool = False) -> None:
     """Write ``metadata.jsonl`` atomically, sorted by file name. A number that is not finite raises a ValueError.
 
-    For ``durable`` see :func:`~dgs_lightning.files.replacing`.
+    For ``durable`` see ``dgs_lightning.files.replacing``.
     """
     with (
         replacing(folder / MANIFEST, durable=durable) as partial,
