@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help quickstart test test-fault coverage wheel-test benchmarks docs clean
+.PHONY: help quickstart test test-fault test-sweep coverage wheel-test benchmarks docs clean
 
 help:
 	@echo "make quickstart   install, then distil the digits: runs/quickstart/summary.md"
 	@echo "make test         install, then ruff, mypy and the tests; none needs a GPU"
 	@echo "make test-fault   inject faults into every stage of a run, within 30 minutes: docs/reliability.md"
+	@echo "make test-sweep   fail each system call of each stage, within 90 minutes; what has passed is not repeated"
 	@echo "make coverage     the tests again, and which lines they run: 90 % of all, every one of floor 0"
 	@echo "make wheel-test   build wheel and sdist, install the wheel elsewhere, run the quickstart there at a tiny size"
 	@echo "make benchmarks   measure beside plain references on a quiet machine, about 12 minutes: docs/benchmarks.md"
@@ -33,6 +34,9 @@ test: $(STAMP)
 
 test-fault: $(STAMP)
 	$(BIN)/pytest -m fault -n 2
+
+test-sweep: $(STAMP)
+	$(BIN)/pytest -m sweep -n 2 --dist loadgroup --verbose
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

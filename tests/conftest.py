@@ -1,12 +1,16 @@
 """What all tests share: golden values, small image sets, and which tests are run on request alone."""
 
+import multiprocessing
 import os
+import signal
+import sys
 
 # One thread for each test process, before torch is imported: forked processes would miss the other threads and hang.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +27,12 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long and finds little, unless faults were asked for."""
-    if config.getoption("-m") != "fault":
-        left_out = [item for item in items if item.get_closest_marker("matrix")]
-        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
-        config.hook.pytest_deselected(items=left_out)
+    """Leave out what takes long and finds little, unless it was asked for."""
+    for mark, asked_by in (("matrix", "fault"), ("sweep", "sweep")):
+        if config.getoption("-m") != asked_by:
+            left_out = [item for item in items if item.get_closest_marker(mark)]
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
+            config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -35,9 +40,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
         return
-    faults = Counter(
-        value for report in reporter.getreports("passed") for name, value in report.user_properties if name == "fault"
-    )
+    faults: Counter[str] = Counter()
+    for report in reporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "fault":
+                stage, number = (value, 1) if isinstance(value, str) else value
+                faults[stage] += number
     if faults:
         counts = ", ".join(f"{stage} {count}" for stage, count in sorted(faults.items()))
         reporter.write_line(f"faults injected: {counts}; {faults.total()} in all")
@@ -80,3 +88,65 @@ def make_set(tmp_path: Path) -> MakeSet:
         return tmp_path / name
 
     return make
+
+
+_CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")  # what Python tells of changes on the disk
+
+
+def _kill_before_change(number: int, folder: Path) -> None:
+    """Kill this process with SIGKILL before it makes, for the n-th time, a change in a folder."""
+    left = number
+
+    def watch(event: str, args: tuple[object, ...]) -> None:
+        nonlocal left
+        if event not in _CHANGES or (
+            event == "open" and not int(str(args[2])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        ):
+            return
+        if isinstance(args[0], int) or not os.fsdecode(args[0]).startswith(str(folder)):  # type: ignore[arg-type]
+            return
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+@pytest.fixture
+def killed_before_change() -> Callable[[int, Path, Callable[[], object]], bool]:
+    """Runs a job in a process that is killed before its n-th change in a folder; says whether it was killed."""
+
+    def run(number: int, folder: Path, job: Callable[[], object]) -> bool:
+        def child() -> None:
+            _kill_before_change(number, folder)
+            job()
+
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        return process.exitcode != 0
+
+    return run
+
+
+@pytest.fixture
+def killed_at_changes(
+    killed_before_change: Callable[[int, Path, Callable[[], object]], bool],
+) -> Callable[..., list[int]]:
+    """Kills a job before each change that it makes in a folder, or before each third one, and runs it again.
+
+    The first function gives the folder in which changes are counted in an attempt, the second one is the job of that
+    attempt. After a kill, the job must end by itself. Returns the numbers of the attempts that were killed.
+    """
+
+    def run(folder_of: Callable[[int], Path], job: Callable[[int], object], step: int = 3) -> list[int]:
+        killed = []
+        for number in count(1, step):
+            if not killed_before_change(number, folder_of(number), lambda number=number: job(number)):  # type: ignore[misc]
+                break
+            job(number)
+            killed.append(number)
+        return killed
+
+    return run

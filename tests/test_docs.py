@@ -60,7 +60,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 7, 8, 9, 10])
 def test_each_equation_is_a_formula_with_a_link_to_the_function_that_says_so(site: Path, number: int) -> None:
     text = (site / "method" / "index.html").read_text()
@@ -73,7 +72,6 @@ def test_each_equation_is_a_formula_with_a_link_to_the_function_that_says_so(sit
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_no_page_fetches_anything_from_elsewhere_or_leaves_a_formula_to_a_script(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text()
@@ -83,7 +81,6 @@ def test_no_page_fetches_anything_from_elsewhere_or_leaves_a_formula_to_a_script
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_page_of_methods_has_a_row_for_each_method_that_can_be_run(site: Path) -> None:
     text = (site / "methods" / "index.html").read_text()
     keys = re.findall(r"<tr>\s*<td>[^<]*</td>\s*<td><code>(\w+)</code></td>", text)
@@ -164,7 +161,6 @@ def test_the_example_of_a_network_is_trained(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_example_of_a_method_runs_to_a_row_of_the_table(jobs: int, tmp_path: Path) -> None:
     lengths = ("cross_fit.trainer.max_steps=20", "evaluate.trainer.max_steps=20", "judge=null")

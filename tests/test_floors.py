@@ -18,7 +18,7 @@ FLOORS = {
     "files": -1,
     "bounds": -1,
     "configs": -1,
-    "reading": -1,
+    "documents": -1,
     "seeding": -1,
     "selection": 0,
     "diffusion": 0,

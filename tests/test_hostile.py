@@ -17,22 +17,24 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgs_lightning.callbacks.score_writer import ScoreWriter
+from dgs_lightning.callbacks.score_writer import Batch
 from dgs_lightning.commands.differences import differences_from_paper
 from dgs_lightning.configs import load_config, load_yaml
 from dgs_lightning.data.cards import CardSettings, read_card
-from dgs_lightning.data.folders import read_scores
+from dgs_lightning.data.folders import read_scores, read_set
 from dgs_lightning.data.latents import LatentCache
-from dgs_lightning.data.records import read_manifest
+from dgs_lightning.data.records import MARK, read_manifest
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.data.writing import is_intact
+from dgs_lightning.documents.files import LINE, read_json
+from dgs_lightning.documents.texts import JSON_SIZE, inside
 from dgs_lightning.errors import InputError
 from dgs_lightning.examples import write_classifier, write_dit, write_latents
 from dgs_lightning.experiment.settings import load_experiment
+from dgs_lightning.files import write_json
 from dgs_lightning.models.classifier import load_classifier
 from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.formats import export_diffusers, load_dit
-from dgs_lightning.reading.documents import LINE, read_json
-from dgs_lightning.reading.texts import JSON_SIZE, inside
 from dgs_lightning.reporting.album import _stages
 from dgs_lightning.reporting.folder import RunFolder, read_run
 from dgs_lightning.reporting.overview import overview
@@ -116,6 +118,11 @@ CONTENTS: dict[str, Any] = {
         "variants": {"easy": {"method": "dit", "pool_multiple": 2}},
     },
 }
+
+
+DEEP: Any = []
+for _ in range(200):
+    DEEP = [DEEP]
 
 
 class Reader(NamedTuple):
@@ -229,9 +236,6 @@ def test_a_hostile_manifest_is_refused_with_the_number_of_the_line(hostile: Path
     shutil.copy(hostile, tmp_path / "metadata.jsonl")
     with pytest.raises(InputError, match=rf"metadata\.jsonl, line {2 if hostile.stem == 'twice' else 1}: found"):
         read_manifest(tmp_path)
-    writer = ScoreWriter()
-    writer._key = "abc"
-    assert list(writer._lines(hostile)) == []
 
 
 @pytest.mark.parametrize("hostile", sorted(HOSTILE.glob("*.results")), ids=lambda path: path.stem)
@@ -241,6 +245,27 @@ def test_a_hostile_list_of_results_is_refused_with_the_number_of_the_line(hostil
         return
     with pytest.raises(InputError, match=rf"{hostile.name}, line 1: found"):
         read_results(hostile)
+
+
+@pytest.mark.parametrize(
+    "part", [[1], {"a.png": 3}, {"a.png": "\ud800"}, "x", None, [0, [[2, "cat"]]], DEEP[0][0]], ids=range(7)
+)
+def test_a_line_of_a_journal_with_another_content_is_not_used(part: object, tmp_path: Path) -> None:
+    folder = Unfinished(tmp_path, "images")
+    folder.begin("key", [{"b.png": "abc"}, part, [1, [[0.5, "cat"]]]])
+    assert folder.hashes() == {"b.png": "abc"}
+    assert list(folder.noted(Batch)) == [[1, [[0.5, "cat"]]]]
+
+
+@pytest.mark.parametrize(
+    "mark", [{"kind": [1]}, {"kind": "images", "key": [1]}, [1], {"kind": "images", "key": {"requests": 3}}]
+)
+def test_a_mark_of_another_shape_is_refused(mark: object, tmp_path: Path) -> None:
+    write_json(tmp_path / MARK, mark)
+    with pytest.raises(InputError, match=r"mark\.json"):
+        Unfinished(tmp_path, "images").begun()
+    with pytest.raises(InputError, match=r"mark\.json"):
+        read_set(tmp_path)
 
 
 def test_what_a_stage_left_is_never_outside_of_its_run(tmp_path: Path) -> None:
@@ -322,9 +347,6 @@ def test_a_model_does_not_start_from_itself(tmp_path: Path) -> None:
 
 # ---- fuzz: one value of a valid file is replaced -------------------------------------------------------------------
 
-DEEP: Any = []
-for _ in range(200):
-    DEEP = [DEEP]
 JUNK = [
     *(None, True, -1, 0, 1, 2, 2**63, 2**70, 10**400, 0.5, -0.5, 1e300, float("nan"), float("inf")),
     *("", "x", "..", "a/b", "/", "\0", "\ud800", "\x1b[31m", "$x_{$", "[1", "x" * 10_000, "1e400"),

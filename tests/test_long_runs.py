@@ -41,7 +41,7 @@ LINKS = 30_000  # names that one file may have, on file systems that allow few
 CLASSES = ("cat", "dog")
 CONFIG = DiTConfig(input_size=4, num_classes=2, in_channels=3, hidden_size=8, depth=1, num_heads=1)
 ESTIMATOR = ClassifierConfig("convnet1", CLASSES, 4, 3, (0.5,) * 3, (0.2,) * 3, width=4)
-FULL = (pytest.mark.fault, pytest.mark.matrix, pytest.mark.timeout(1800))
+FULL = (pytest.mark.fault, pytest.mark.matrix)
 LENGTHS = pytest.mark.parametrize("steps", [300, pytest.param(10_000, marks=FULL)])
 
 

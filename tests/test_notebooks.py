@@ -28,7 +28,6 @@ def test_every_notebook_is_tested() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @each_notebook
 def test_a_notebook_runs_from_start_to_end_and_draws(name: str, tmp_path: Path) -> None:
     notebook = read(name)

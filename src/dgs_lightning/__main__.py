@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from dgs_lightning import __version__
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, is_out_of_memory, short
 from dgs_lightning.files import explain_disk_errors
 
 COMMANDS = {
@@ -143,6 +143,9 @@ def _user_error(error: BaseException) -> InputError | None:
     """The error as one that the user can correct; none for a fault of the program."""
     if isinstance(error, InputError):
         return error
+    if is_out_of_memory(error):
+        remedy = "Close other programs, or lower batch sizes and jobs, and run the same command again"
+        return InputError("memory", short(error), "enough for this command", remedy)
     if isinstance(error, OSError) and error.filename is not None:
         expected, remedy = "a file or folder that can be used", "Choose another, or change its permissions"
         return InputError(os.fspath(error.filename), str(error.strerror).lower(), expected, remedy)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from dgs_lightning.documents.files import read_yaml
 from dgs_lightning.errors import InputError, listed, short
-from dgs_lightning.reading.documents import read_yaml
 
 Settings = dict[str, Any]
 _PACKAGE = Path(__file__).parent

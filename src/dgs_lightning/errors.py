@@ -8,6 +8,7 @@ Use the constructor that describes the fault. Each states the common part of its
 Where none describes it, give the four parts in order: ``InputError(where, found, expected, remedy)``.
 """
 
+import errno
 import re
 from collections.abc import Collection, Iterable
 from typing import cast
@@ -16,6 +17,7 @@ from typing import cast
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
 _LONGEST = 200  # characters of a problem that a library describes
 _MOST = 1000  # characters of a part of an error: names in files may have any length
+_NO_MEMORY = ("out of memory", "allocate memory", "insufficient memory")  # in messages of torch, Pillow and zlib
 
 
 class InputError(ValueError):
@@ -87,25 +89,30 @@ class InputError(ValueError):
         return cls(path, "no such file or folder", expected, remedy)
 
     @classmethod
-    def broken(cls, path: object, problem: object, expected: str, remedy: str = "") -> "InputError":
-        """A file that exists but cannot be read: truncated, of another format, or not what it should be.
+    def broken(
+        cls, path: object, problem: object, expected: str, remedy: str = "", what: str = "a broken file"
+    ) -> "BrokenFile":
+        """A file whose content is wrong for certain: truncated, of another format, or not what it should be.
+
+        A file that could not be read for another reason, such as too little memory, is not called broken; see
+        ``dgs_lightning.files.reading``.
 
         Args:
             path: The file.
             problem: What is wrong with it: an exception, or words.
             expected: What it should hold.
             remedy: By default: delete it and make it again.
+            what: What is there instead.
         """
         remedy = remedy or "Delete it, and run the command that wrote it again"
-        return cls(path, f"a broken file ({short(problem)})", expected, remedy)
+        return BrokenFile(path, f"{what} ({short(problem)})", expected, remedy)
 
     @classmethod
-    def line(cls, path: object, number: int, problem: str) -> "InputError":
+    def line(cls, path: object, number: int, problem: str) -> "BrokenFile":
         """A line of a manifest that cannot be used. Lines are counted from 1."""
         remedy = "Correct or delete the line, or make the file again with the command that wrote it"
-        return cls(
-            f"{path}, line {number}", problem[:300], "one JSON object an image with 'file_name' and 'label'", remedy
-        )
+        expected = "one JSON object an image with 'file_name' and 'label'"
+        return BrokenFile(f"{path}, line {number}", problem[:300], expected, remedy)
 
     @classmethod
     def occupied(cls, folder: object, found: str, expected: str = "", remedy: str = "") -> "InputError":
@@ -140,6 +147,17 @@ class InputError(ValueError):
         groups = (("missing", missing), ("unknown", unknown))
         found = (f"{len(n)} {kind} label{'s' * (len(n) != 1)} ({listed(n, 20)})" for kind, n in groups if n)
         return cls(where, "; ".join(found), expected, remedy)
+
+
+class BrokenFile(InputError):
+    """A file whose content is wrong for certain."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had no memory left."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, Exception) and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:

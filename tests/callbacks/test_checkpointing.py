@@ -1,5 +1,8 @@
 import doctest
+import errno
+import os
 import resource
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +120,31 @@ def test_the_examples_of_the_docstrings_run() -> None:
     results = doctest.testmod(checkpointing)
     assert results.attempted > 10
     assert not results.failed
+
+
+def test_temporary_files_of_a_checkpoint_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    mkstemp = tempfile.mkstemp
+
+    def watched(*args: Any, **kwargs: Any) -> tuple[int, str]:  # noqa: ANN401
+        made.append(mkstemp(*args, **kwargs)[1])
+        return os.open(made[-1], os.O_RDWR), made[-1]
+
+    monkeypatch.setattr(tempfile, "mkstemp", watched)
+    train(tmp_path, 2)
+    assert made
+    assert all(Path(name).is_relative_to(tmp_path / "checkpoints") for name in made)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_to_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    train(tmp_path, 2)
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(InputError, match=r"last\.ckpt: found permission denied") as caught:
+        ResumeCheckpoint.find(tmp_path)
+    assert "Delete" not in str(caught.value)

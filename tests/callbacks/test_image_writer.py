@@ -1,11 +1,15 @@
 import fcntl
+import hashlib
 import json
 import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
+import struct
 import time
+import zlib
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -22,6 +26,7 @@ from dgs_lightning.callbacks.image_writer import ImageWriter, write_png
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import read_manifest
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import image_seed
@@ -188,9 +193,9 @@ def test_a_terminated_run_stops_after_its_batch_and_goes_on_later(undisturbed: P
 
 
 def test_a_second_run_in_the_same_folder_is_refused(dit: Path, tmp_path: Path) -> None:
-    journal = tmp_path / "pool" / ".generation"
-    journal.mkdir(parents=True)
-    with (journal / "lock").open("w") as other:
+    hidden = tmp_path / "pool" / ".unfinished"
+    hidden.mkdir(parents=True)
+    with (hidden / "lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another run that writes into it"):
             generate(tmp_path / "pool", dit)
@@ -256,7 +261,7 @@ def test_an_automatic_batch_does_not_go_on_with_a_set_of_another_kind(dit: Path,
 
 def test_a_folder_with_other_images_is_refused(dit: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "pool" / "cat" / "mine.png", torch.zeros(3, 4, 4, dtype=torch.uint8))
-    with pytest.raises(InputError, match="images that this command did not make"):
+    with pytest.raises(InputError, match=r"cat/mine\.png, which this command did not make"):
         generate(tmp_path / "pool", dit)
 
 
@@ -306,3 +311,99 @@ def test_lines_of_the_manifest_are_plain_json(undisturbed: Path) -> None:
         "index": 0,
         "seed": image_seed(0, "cat", 0),
     }
+
+
+def cut(path: Path, by: int) -> None:
+    path.write_bytes(path.read_bytes()[:-by])
+
+
+def change_checksum(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # of the last chunk, which decoders do not check
+    path.write_bytes(data)
+
+
+def flip_header(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[11] ^= 4  # in the length of the header
+    path.write_bytes(data)
+
+
+def add_bomb(path: Path) -> None:
+    """Add a text of 64 MB, compressed."""
+    data = path.read_bytes()
+    content = b"zTXt" + b"key\0\0" + zlib.compress(bytes(2**26))
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    path.write_bytes(data[:33] + chunk + data[33:])
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "one byte lost": lambda path: cut(path, 1),
+    "four bytes lost": lambda path: cut(path, 4),
+    "another checksum": change_checksum,
+    "a bit of the header": flip_header,
+    "a bomb": add_bomb,
+    "another picture": lambda path: Image.new("L", (4, 4)).save(path),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_an_altered_image_is_made_again_when_a_set_is_resumed(
+    undisturbed: Path, dit: Path, tmp_path: Path, harm: str
+) -> None:
+    output = tmp_path / "pool"
+    generate(output, dit, limit=2)
+    HARM[harm](output / "cow" / "00001.png")
+    generate(output, dit)
+    assert content(output) == content(undisturbed)
+
+
+@pytest.mark.parametrize("harm", ["a bit of the header", "another picture"])
+def test_an_altered_image_of_a_finished_set_is_made_again(
+    undisturbed: Path, dit: Path, tmp_path: Path, harm: str
+) -> None:
+    output = Path(shutil.copytree(undisturbed, tmp_path / "pool"))
+    HARM[harm](output / "cow" / "00001.png")
+    generate(output, dit)
+    assert content(output) == content(undisturbed)
+
+
+def test_a_finished_set_with_lost_and_altered_images_is_made_again_by_the_same_command(
+    undisturbed: Path, dit: Path, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(undisturbed, tmp_path / "pool"))
+    (output / "cow" / "00001.png").unlink()
+    change_checksum(output / "dog" / "00006.png")
+    with pytest.raises(InputError, match="Run the same command again"):
+        generate(output, dit)
+    generate(output, dit)
+    assert content(output) == content(undisturbed)
+
+
+def test_a_set_is_resumed_whenever_it_is_killed(
+    dit: Path, tmp_path: Path, killed_at_changes: Callable[..., list[int]]
+) -> None:
+    def job(number: int) -> None:
+        generate(tmp_path / f"{number}" / "pool", dit, images=1, batch=2, steps=1)
+
+    job(0)
+    kills = killed_at_changes(lambda number: tmp_path / f"{number}" / "pool", job)
+    assert len(kills) > 6
+    for number in kills:
+        assert content(tmp_path / f"{number}" / "pool") == content(tmp_path / "0" / "pool")
+
+
+def test_a_set_that_lost_its_card_is_completed_where_a_run_vouches_for_it(
+    undisturbed: Path, dit: Path, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(undisturbed, tmp_path / "pool"))
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in content(output).items()}
+    (output / "dataset.json").unlink()
+    with pytest.raises(InputError, match="which this command did not make"):
+        generate(output, dit)
+    Unfinished(output, "pools/dit").adopt(hashes)
+    HARM["another picture"](output / "cow" / "00001.png")
+    time_of_cat = (output / "cat" / "00000.png").stat().st_mtime_ns
+    generate(output, dit)
+    assert content(output) == content(undisturbed)
+    assert (output / "cat" / "00000.png").stat().st_mtime_ns == time_of_cat

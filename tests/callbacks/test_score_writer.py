@@ -18,10 +18,12 @@ from dgs_lightning.data.cards import read_card, write_card
 from dgs_lightning.data.folders import read_set, scan_images
 from dgs_lightning.data.histograms import EVENTS
 from dgs_lightning.data.records import ImageRecord, read_manifest, require_scores, write_manifest
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.examples import QUIET
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier, save_classifier
+from dgs_lightning.runs.lock import locked
 from dgs_lightning.tasks.scoring import ScoringTask
 
 CONFIG = ClassifierConfig("convnet1", ("ant", "bee"), 4, 3, (0.5,) * 3, (0.25,) * 3, width=4)
@@ -136,7 +138,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     (folder / "dataset.json").unlink()
     killed(name, images, output, kill_after=3)
     assert not (folder / "metadata.jsonl").exists()
-    journal = folder / ".scores-0.jsonl"
+    journal = folder / ".unfinished" / "0.jsonl"
     journal.write_bytes(journal.read_bytes()[:-9])  # the third line was cut off while it was written
     killed(name, images, output, kill_after=2)
     assert score(name, images, output) == 3
@@ -173,7 +175,8 @@ def test_scores_that_are_there_are_left_alone(images: Path, estimator: Callable[
     name = estimator(0)
     score(name, images, tmp_path / "scores")
     before = contents(tmp_path / "scores")
-    (tmp_path / "scores" / ".scores-1.jsonl").write_text("left by a run that was killed as it cleaned up")
+    (tmp_path / "scores" / ".unfinished").mkdir()
+    (tmp_path / "scores" / ".unfinished" / "lock").write_text("left by a run that was killed as it cleaned up")
     assert score(name, images, tmp_path / "scores") == 0
     assert contents(tmp_path / "scores") == before
 
@@ -257,3 +260,78 @@ def test_the_callback_works_with_scoring_alone(images: Path) -> None:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[ScoreWriter()])
     with pytest.raises(InputError, match="ScoreWriter: found DemoModel, expected ScoringTask"):
         trainer.predict(DemoModel(), ImageDataModule(predict=str(images)))
+
+
+@pytest.mark.parametrize("place", ["apart", "in the set", "over older scores"])
+def test_scores_are_resumed_whenever_they_are_stopped(
+    estimator: Callable[[int], str],
+    make_set: Callable[..., Path],
+    tmp_path: Path,
+    killed_at_changes: Callable[..., list[int]],
+    place: str,
+) -> None:
+    old, name = estimator(1), estimator(0)
+
+    def folder_of(number: int) -> Path:
+        images = make_set(f"{number}", {label: ["0.png"] for label in CONFIG.labels}, size=4)
+        if place == "over older scores":
+            score(old, images, tmp_path / f"scores{number}")
+        return images if place == "in the set" else tmp_path / f"scores{number}"
+
+    def job(number: int) -> int:
+        output = None if place == "in the set" else tmp_path / f"scores{number}"
+        return score(name, tmp_path / f"{number}", output, batch_size=1)
+
+    undisturbed = folder_of(0)
+    job(0)
+    kills = killed_at_changes(folder_of, job, step=1 if place == "apart" else 4)
+    assert len(kills) > 3
+    expected = {name: data.replace(b"scores of 0", b"scores of N") for name, data in contents(undisturbed).items()}
+    for number in kills:
+        folder = tmp_path / (f"{number}" if place == "in the set" else f"scores{number}")
+        found = contents(folder)
+        named = f"scores of {number}".encode()
+        assert {name: data.replace(named, b"scores of N") for name, data in found.items()} == expected
+
+
+def test_scores_that_were_altered_in_the_journal_are_computed_again(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path
+) -> None:
+    name = estimator(0)
+    score(name, images, tmp_path / "whole")
+    killed(name, images, tmp_path / "scores", kill_after=3)
+    journal = tmp_path / "scores" / ".unfinished" / "0.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(lines[0] + lines[1].replace("0.", "0.1", 1) + lines[2])
+    assert score(name, images, tmp_path / "scores") == 5
+    assert contents(tmp_path / "scores") == contents(tmp_path / "whole")
+
+
+def test_a_folder_of_unfinished_images_is_not_scored_into(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path
+) -> None:
+    Unfinished(tmp_path / "pool", "images").begin({})
+    with pytest.raises(InputError, match="found unfinished images"):
+        score(estimator(0), images, tmp_path / "pool")
+
+
+def test_a_second_run_that_scores_into_the_same_folder_is_refused(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path
+) -> None:
+    name, hidden = estimator(0), tmp_path / "scores" / ".unfinished"
+    hidden.mkdir(parents=True)
+    with locked(hidden / "lock"), pytest.raises(InputError, match="scores: found another run that writes into it"):
+        score(name, images, tmp_path / "scores")
+    assert score(name, images, tmp_path / "scores") == 7
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path
+) -> None:
+    hidden = tmp_path / "scores" / ".unfinished"
+    hidden.mkdir(parents=True)
+    (tmp_path / "thesis").write_text("mine")
+    (hidden / "lock").symlink_to(tmp_path / "thesis")
+    with pytest.raises(InputError, match="a symbolic link"):
+        score(estimator(0), images, tmp_path / "scores")
+    assert (tmp_path / "thesis").read_text() == "mine"

@@ -1,3 +1,5 @@
+import errno
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import read_set, scan_images
 from dgs_lightning.data.records import MANIFEST
 from dgs_lightning.data.transforms import adm_center_crop
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.data.writing import is_intact
 from dgs_lightning.errors import InputError
 
@@ -220,3 +223,47 @@ def test_the_classes_of_a_list_are_required(make_set: MakeSet, tmp_path: Path) -
 def test_settings_out_of_range_are_input_errors(tmp_path: Path, name: str, value: float) -> None:
     with pytest.raises(InputError, match=name):
         prepare("digits", str(tmp_path / "out"), **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_preparation_makes_altered_images_again_and_ends_in_the_same_bytes_whenever_it_is_killed(
+    make_set: MakeSet, tmp_path: Path, killed_at_changes: Callable[..., list[int]]
+) -> None:
+    data = make_set("tree", {label: ["1.png", "2.png"] for label in ("cat", "dog")})
+
+    def job(number: int) -> None:
+        for image in (tmp_path / f"{number}").rglob("cat/*.png"):
+            if ".train.partial" in image.parts:
+                image.write_bytes(image.read_bytes()[:-1])
+        prepare(str(data), str(tmp_path / f"{number}"))
+
+    job(0)
+    kills = killed_at_changes(lambda number: tmp_path / f"{number}", job, step=4)
+    assert len(kills) > 6
+    for number in kills:
+        assert contents(tmp_path / f"{number}") == contents(tmp_path / "0")
+
+
+def test_an_image_that_the_disk_does_not_give_is_not_left_out(
+    make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    data = make_set("tree", {label: ["1.png", "2.png"] for label in ("cat", "dog")})
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(InputError, match="found input/output error"):
+        prepare(str(data), str(tmp_path / "out"))
+
+
+def test_a_preparation_that_lost_its_card_is_made_again_where_a_run_vouches_for_it(
+    make_set: MakeSet, tmp_path: Path
+) -> None:
+    data, out = make_set("tree", {label: ["1.png", "2.png"] for label in ("cat", "dog")}), tmp_path / "out"
+    prepare(str(data), str(out))
+    before = contents(out)
+    (out / "train" / "dataset.json").unlink()
+    with pytest.raises(InputError, match="files made with other settings"):
+        prepare(str(data), str(out))
+    Unfinished(out / "train", "data").adopt({})
+    prepare(str(data), str(out))
+    assert contents(out) == before

@@ -1,4 +1,7 @@
+import struct
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +119,29 @@ def test_a_set_yields_pictures_with_the_positions_of_their_labels(make_set: Make
     folder = make_set("tree", {"cat": ["1.png"], "dog": ["1.png", "2.png"]})
     images = ImageSet(folder, scan_images(folder), ("dog", "cat"), lambda image: image.size, channels=1)
     assert [images[i] for i in range(len(images))] == [((8, 8), 1), ((8, 8), 0), ((8, 8), 0)]
+
+
+def with_a_bit_flipped(data: bytes, place: int) -> bytes:
+    changed = bytearray(data)
+    changed[place // 8] ^= 1 << place % 8
+    return bytes(changed)
+
+
+def test_an_image_with_any_bit_flipped_is_an_image_or_an_input_error(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.effect_noise((4, 4), 50).save(path)
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        path.write_bytes(with_a_bit_flipped(whole, place))
+        with suppress(InputError):
+            load_image(path)
+
+
+def test_a_text_that_grows_when_it_is_unpacked_is_an_input_error(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("L", (4, 4)).save(path)
+    content = b"zTXt" + b"key\0\0" + zlib.compress(bytes(2**26))
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    path.write_bytes(path.read_bytes()[:33] + chunk + path.read_bytes()[33:])
+    with pytest.raises(InputError, match="no readable image"):
+        load_image(path)

@@ -62,6 +62,7 @@ def test_a_line_names_file_and_label_first_and_leaves_out_what_is_unknown(tmp_pa
         ('{"file_name": "a/\\u0000.png", "label": "a"}', "file_name"),
         ('{"file_name": "a/2.png", "label": ".."}', "class folder"),
         ('{"file_name": "a/2.png", "label": "a/../../b"}', "class folder"),
+        ('{"file_name": "a/2.png", "label": ".cat"}', "begins with a dot"),
         ('{"file_name": "a/2.png", "label": 7}', "class folder"),
         ('{"file_name": "a/2.png", "label": "a", "difficulty": 1.5}', "difficulty"),
         ('{"file_name": "a/2.png", "label": "a", "difficulty": NaN}', "difficulty"),

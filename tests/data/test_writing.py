@@ -6,6 +6,7 @@ import pytest
 from dgs_lightning.data.cards import hash_files, read_card, write_card
 from dgs_lightning.data.folders import read_set, scan_images
 from dgs_lightning.data.records import ImageRecord
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.data.writing import is_intact, write_set
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_text
@@ -96,3 +97,61 @@ def test_two_images_of_one_name_in_a_class_are_not_written(make_set: MakeSet, tm
     records = [ImageRecord("cat/1.png", "cat"), ImageRecord("1.png", "cat")]
     with pytest.raises(InputError, match="Rename"):
         write_set(source, records, tmp_path / "out", {"kind": "distilled"})
+
+
+def test_a_set_is_replaced_whole_or_not_at_all_whenever_it_is_killed(
+    make_set: MakeSet, tmp_path: Path, killed_at_changes: Callable[..., list[int]]
+) -> None:
+    source = make_set("tree", {"cat": ["1.png"], "dog": ["2.png"]})
+    records = scan_images(source)
+
+    def write(number: int, chosen: list[ImageRecord]) -> None:
+        beside = {"report.json": lambda folder: write_text(folder / "report.json", f"{len(chosen)}")}
+        write_set(source, chosen, tmp_path / str(number) / "out", {"kind": "distilled"}, beside)
+
+    def folder_with_an_old_set(number: int) -> Path:
+        write(number, records[:1])
+        return tmp_path / str(number)
+
+    write(0, records)
+    kills = killed_at_changes(folder_with_an_old_set, lambda number: write(number, records))
+    assert len(kills) > 6
+    for number in kills:
+        assert files_below(tmp_path / str(number)) == files_below(tmp_path / "0")
+
+
+@pytest.mark.parametrize("place", [".out.partial", ".out.replaced"])
+@pytest.mark.parametrize("what", ["other files", "a link"])
+def test_a_hidden_folder_beside_a_set_is_removed_only_if_it_is_ours(
+    make_set: MakeSet, tmp_path: Path, place: str, what: str
+) -> None:
+    source, out = make_set("tree", {"cat": ["1.png"]}), tmp_path / "out"
+    theirs = tmp_path / ("theirs" if what == "a link" else place)
+    write_text(theirs / "cat" / "mine.png", "mine")
+    if what == "a link":
+        (tmp_path / place).symlink_to(theirs)
+    with pytest.raises(InputError, match=r"which this command did not make|a link"):
+        write_set(source, scan_images(source), out, {"kind": "distilled"})
+    assert (theirs / "cat" / "mine.png").read_text() == "mine"
+
+
+def test_a_set_with_files_of_the_user_in_it_is_not_replaced(make_set: MakeSet, tmp_path: Path) -> None:
+    source, out = make_set("tree", {"cat": ["1.png"], "dog": ["2.png"]}), tmp_path / "out"
+    write_set(source, scan_images(source)[:1], out, {"kind": "distilled"})
+    write_text(out / "notes.txt", "mine")
+    with pytest.raises(InputError, match=r"found notes\.txt"):
+        write_set(source, scan_images(source), out, {"kind": "distilled"})
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_set_that_lost_its_card_is_replaced_where_a_run_vouches_for_it(make_set: MakeSet, tmp_path: Path) -> None:
+    source, out = make_set("tree", {"cat": ["1.png"]}), tmp_path / "out"
+    write_set(source, scan_images(source), out, {"kind": "distilled"})
+    whole = files_below(out)
+    (out / "dataset.json").unlink()
+    with pytest.raises(InputError, match="found other files"):
+        write_set(source, scan_images(source), out, {"kind": "distilled"})
+    Unfinished(out, "distilled/out").adopt({})
+    write_set(source, scan_images(source), out, {"kind": "distilled"})
+    assert files_below(out) == whole
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "tree"]

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.waiting import cpu_time_of, wait_until
 
 from dgs_lightning.data.folders import read_set
 
@@ -88,11 +88,8 @@ def test_table_6_has_the_accuracies_of_one_training_on_four_validation_sets(
 def test_two_devices_and_a_kill_give_the_numbers_of_one(one_device: tuple[Path, list[str]], tmp_path: Path) -> None:
     output = tmp_path / "two"
     process = subprocess.Popen(command(output, 2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while len(list(output.glob("evaluation/*/*/*/result.json"))) < 3:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    results = "evaluation/*/*/*/result.json"
+    wait_until(lambda: len(list(output.glob(results))) >= 3, lambda: cpu_time_of(process.pid))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     again = run(output, 2)

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.waiting import cpu_time_of, wait_until
 from torchvision.datasets import ImageFolder
 
 from dgs_lightning.data.cards import read_card
@@ -125,11 +125,7 @@ def generating(output: Path) -> bool:
 def test_a_killed_run_ends_in_the_same_bytes(finished: Path, tmp_path: Path, moment: Callable[[Path], bool]) -> None:
     output = tmp_path / "killed"
     process = subprocess.Popen(command(output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not moment(output):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_until(lambda: moment(output), lambda: cpu_time_of(process.pid), every=0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     run(output)
@@ -146,11 +142,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(tmp_path: Path) -> None:
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background of a shell it is ignored
     )
-    deadline = time.monotonic() + 200
-    while not (output / "pretrain" / "config.yaml").exists():
-        assert process.poll() is None, "the run ended before it could be interrupted"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((output / "pretrain" / "config.yaml").exists, lambda: cpu_time_of(process.pid))
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130, said

@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from tests.faults.calls import Watch, unwatchable
+from tests.waiting import cpu_time, wait_until
 
 from dgs_lightning.data.histograms import EVENTS
 
@@ -46,10 +48,31 @@ TINY = (
     "evaluate.trainer.max_steps=12",
     "evaluate.trainer.callbacks=[{class_path: EpochCheckpoint, init_args: {minutes: 0}}]",
 )
-DIGITS, IMAGES = 4, 30  # classes, and images of each
-SERVER = Path(__file__).with_name("server.py")
+SMALLEST = (  # changes of it, by which each stage makes few system calls
+    "ipc=1",
+    "pool_multiple=2",
+    "methods=[dag]",
+    "guided=minimax",
+    "pretrain.trainer={max_steps: 3, callbacks: [{class_path: ResumeCheckpoint, init_args: {every_n_steps: 2}}]}",
+    "finetune.trainer={max_steps: 3, callbacks: [{class_path: ResumeCheckpoint, init_args: {every_n_steps: 2}}]}",
+    "finetune.data.init_args.batch_size=4",
+    "pretrain.data.init_args.batch_size=4",
+    "generate.model.init_args.steps=2",
+    "cross_fit.trainer.max_epochs=2",
+    "score.data.init_args.val_batch_size=4",
+    "evaluate.trainer.max_steps=3",
+)
+ROOT = Path(__file__).parents[2]
 REPORT = ("figures", "tables", "summary.json", "summary.md", "index.html")
-UNSTABLE = ("checkpoints", "config.yaml", "hparams.yaml", "stages", "experiment.yaml", ".lock")  # times, or no result
+UNSTABLE = (
+    "checkpoints",
+    "config.yaml",
+    "hparams.yaml",
+    "stages",
+    "set_aside",
+    "experiment.yaml",
+    ".lock",
+)  # times, or no result
 
 
 # ---- runs --------------------------------------------------------------------------------------------------------
@@ -60,7 +83,8 @@ class Server:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(SERVER)],
+            [sys.executable, "-m", "tests.faults.server"],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -98,19 +122,13 @@ class Child:
     def end(self) -> tuple[int, str]:
         """Exit code, and what it wrote to the terminal, once it and all its processes are gone."""
         code = self.server.ask(wait=self.pid)
-        deadline = time.monotonic() + 60
-        while orphans := living(self.pid):
-            assert time.monotonic() < deadline, f"processes {orphans} outlive their run"
-            time.sleep(0.02)
+        wait_until(lambda: not living(self.pid), lambda: cpu_time(living(self.pid)))
         return code, self.log.read_text()
 
     def kill(self, by: signal.Signals) -> tuple[int, str]:
-        """Send a signal to the run, and see it end soon."""
-        start = time.monotonic()
+        """Send a signal to the run, and see it end."""
         os.kill(self.pid, by)
-        ended = self.end()
-        assert time.monotonic() - start < 60, f"{by.name} was not heeded for {time.monotonic() - start:.1f} s"
-        return ended
+        return self.end()
 
     def record(self, stage: str) -> str | None:
         """Status that this run has put on record of a stage."""
@@ -160,12 +178,18 @@ class Laboratory:
     Args:
         server: What starts the runs.
         folder: Where the undisturbed run goes.
+        changes: Changes of the tiny experiment.
+        classes: Classes of its data.
+        images: Images of a class.
     """
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(
+        self, server: Server, folder: Path, changes: tuple[str, ...] = (), classes: int = 4, images: int = 30
+    ) -> None:
         self.server = server
+        self.changes = changes
         self.data = folder / "digits"
-        write_digits(self.data)
+        write_digits(self.data, classes, images)
         self.undisturbed = folder / "undisturbed"
         code, log = self.run(self.undisturbed)
         assert code == 0, log
@@ -179,24 +203,38 @@ class Laboratory:
         later = {*self.order[self.order.index(stage) :], *REPORT}
         if "guided/dag-ipc2" in later:
             later.add("centers")
+        return self._copy(later, output)
 
+    def without(self, stage: str, output: Path) -> Path:
+        """A copy of the undisturbed run in which only one stage is not done."""
+        return self._copy({stage, *(REPORT if stage == "report" else ())}, output)
+
+    def _copy(self, missing: set[str], output: Path) -> Path:
         def left_out(folder: str, names: list[str]) -> list[str]:
             below = Path(folder).relative_to(self.undisturbed)
             paths = {name: (below / name).as_posix().removeprefix("stages/") for name in names}
             return [
                 name
                 for name, path in paths.items()
-                if path in later or path.rpartition(".")[0] in later or name in UNSTABLE[:3] or is_log(name)
+                if path in missing or path.rpartition(".")[0] in missing or name in UNSTABLE[:3] or is_log(name)
             ]
 
         return Path(shutil.copytree(self.undisturbed, output, ignore=left_out))
 
-    def start(self, output: Path, *changes: str, file_bytes: int | None = None) -> Child:
+    def start(self, output: Path, *changes: str, file_bytes: int | None = None, watched_at: str | None = None) -> Child:
         """Start the experiment in a folder."""
         log = Path(tempfile.mkstemp(".log", dir=self.data.parent)[1])
-        settings = [part for change in (*TINY, f"data={self.data}", *changes) for part in ("--set", change)]
-        args = ["run", "quickstart", "--output", str(output), *settings]
-        return Child(self.server, output, self.server.ask(args=args, log=str(log), file_bytes=file_bytes), log)
+        changes = (*TINY, *self.changes, f"data={self.data}", *changes)
+        args = ["run", "quickstart", "--output", str(output), *(part for c in changes for part in ("--set", c))]
+        pid = self.server.ask(args=args, log=str(log), file_bytes=file_bytes, watched_at=watched_at)
+        return Child(self.server, output, pid, log)
+
+    def watched(self, watch: Watch, output: Path) -> tuple[int, str]:
+        """Exit code of a run whose calls are answered by a watch, and what it wrote to the terminal."""
+        with watch.listening() as address:
+            child = self.start(output, watched_at=address)
+            watch.answer(child.pid)
+        return child.end()
 
     def run(self, output: Path, *changes: str, file_bytes: int | None = None) -> tuple[int, str]:
         """Exit code of a run, and what it wrote to the terminal."""
@@ -217,12 +255,12 @@ class Laboratory:
         assert [name for name in found if found[name] != self.expected[name]] == []
 
 
-def write_digits(folder: Path) -> None:
+def write_digits(folder: Path, classes: int, images: int) -> None:
     """Handwritten digits as a tree of class folders."""
     digits = load_digits()
-    for label in range(DIGITS):
+    for label in range(classes):
         (folder / str(label)).mkdir(parents=True)
-        for index in np.flatnonzero(digits.target == label)[:IMAGES]:
+        for index in np.flatnonzero(digits.target == label)[:images]:
             pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / str(label) / f"{index:05d}.png")
 
@@ -247,6 +285,16 @@ def content(output: Path) -> dict[str, str]:
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
     server = Server()
     yield Laboratory(server, tmp_path_factory.mktemp("faults"))
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def smallest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    """A laboratory whose stages make few system calls."""
+    if reason := unwatchable():
+        pytest.skip(reason)
+    server = Server()
+    yield Laboratory(server, tmp_path_factory.mktemp("smallest"), SMALLEST, classes=2, images=6)
     server.end()
 
 

@@ -1,18 +1,22 @@
 """A process that has imported everything, and forks a ``dgs`` for each request: a line of JSON in, a line out.
 
-``{"args": [...], "log": FILE, "file_bytes": N or null}`` starts one and answers its process id, which is its process
-group's, too; ``{"wait": PID}`` answers its exit code.
+``{"args": [...], "log": FILE, "file_bytes": N or null, "watched_at": ADDRESS or null}`` starts one and answers its
+process id, which is its process group's, too; ``{"wait": PID}`` answers its exit code.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
 import resource
 import signal
 import sys
+import threading
 from typing import Any
 
 import torch
+from tests.faults.calls import be_watched
 
 import dgs_lightning
 from dgs_lightning.__main__ import main
@@ -67,6 +71,8 @@ def become(request: dict[str, Any]) -> list[str]:
     for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
         os.dup2(descriptor, target)
     os.close(log)
+    if request["watched_at"] is not None:
+        be_watched(request["watched_at"])
     return list(request["args"])
 
 
@@ -81,7 +87,17 @@ def through_cat(log: int) -> int:
     return writer
 
 
+def end(status: int) -> None:
+    """End as Python does, but leave the memory to the system: Python takes two seconds for it."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)  # a forked process would miss the others
     preload()
-    sys.exit(main(serve()))
+    gc.freeze()  # forked processes need not look through what is here
+    end(main(serve()))

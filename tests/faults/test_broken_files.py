@@ -46,9 +46,9 @@ HALF_DONE = [
     ("finetune", "finetune", "finetune/checkpoints/last.ckpt"),
     ("evaluation", "evaluation/dag-ipc2/convnet2/seed0", "evaluation/dag-ipc2/convnet2/seed0/checkpoints/last.ckpt"),
     ("generation", "pools/minimax", "pools/minimax/0/00000.png"),
-    ("generation", "pools/minimax", "pools/minimax/.generation/000000/metadata.jsonl"),
-    ("generation", "pools/minimax", "pools/minimax/.generation/settings.json"),
-    ("scores", "scores/original", "scores/original/.scores-0.jsonl"),
+    ("generation", "pools/minimax", "pools/minimax/.unfinished/0.jsonl"),
+    ("generation", "pools/minimax", "pools/minimax/.unfinished/mark.json"),
+    ("scores", "scores/original", "scores/original/.unfinished/0.jsonl"),
 ]
 
 

@@ -50,3 +50,19 @@ def test_weights_of_other_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**settings, "network": "convnet3"}))
     with pytest.raises(InputError, match=r"model\.safetensors"):
         load_classifier(tmp_path)
+
+
+def test_a_classifier_that_is_half_replaced_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = ClassifierConfig("convnet1", ("a", "b"), 4, 1, (0.5,), (0.5,), width=2)
+    save_classifier(config.build(), config, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("dgs_lightning.models.classifier.write_tensors", fail)
+        with pytest.raises(KeyboardInterrupt):
+            save_classifier(config.build(), config, tmp_path)
+    with pytest.raises(InputError, match=r"config\.json: found no such file"):
+        load_classifier(tmp_path)
+    save_classifier(config.build(), config, tmp_path)
+    load_classifier(tmp_path)

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import write_text
 from dgs_lightning.runs.records import DONE, Records
 from dgs_lightning.runs.results import measure
 
@@ -112,3 +114,19 @@ def test_a_broken_list_of_results_is_named(tmp_path: Path) -> None:
     (tmp_path / "stages" / f"{STAGE}.results").write_text('["a.png", 3]\n')
     with pytest.raises(InputError, match=r"dit\.results, line 1: found 2 values instead of 3"):
         records.status(STAGE, "key")
+
+
+def test_a_folder_that_lost_its_card_is_marked_as_the_runs(tmp_path: Path) -> None:
+    write_text(tmp_path / STAGE / "dataset.json", "{}")
+    records = finished(tmp_path, a="one")
+    records.adopt(STAGE)
+    folder = Unfinished(tmp_path / STAGE, "images")
+    assert folder.begun() is None
+    (tmp_path / STAGE / "dataset.json").unlink()
+    records.adopt(STAGE)
+    assert folder.begun() == ADOPTED
+    noted = {name for part in folder.noted() for name in part}
+    assert noted == {"a.png", "dataset.json"}
+    folder.begin("key")  # the writer takes over
+    records.adopt(STAGE)
+    assert folder.begun() == "key"

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import signal
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from dgs_lightning.callbacks.latent_writer import LatentWriter
 from dgs_lightning.data.latents import LatentCache, shard_paths
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.codec import build_codec
@@ -160,3 +162,61 @@ def test_an_image_that_cannot_be_read_is_named(images: Path, tmp_path: Path) -> 
     broken.write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"broken\.png: found no readable image"):
         encode(EncodingTask(), tmp_path / "images", tmp_path / "cache")
+
+
+def shards_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_cache_is_resumed_whenever_it_is_killed(
+    images: Path, tmp_path: Path, killed_at_changes: Callable[..., list[int]]
+) -> None:
+    encode(EncodingTask(), images, tmp_path / "0")
+    kills = killed_at_changes(
+        lambda number: tmp_path / f"{number}", lambda number: encode(EncodingTask(), images, tmp_path / f"{number}")
+    )
+    assert len(kills) > 6
+    for number in kills:
+        assert shards_of(tmp_path / f"{number}") == shards_of(tmp_path / "0")
+
+
+def test_an_altered_shard_is_made_again_when_a_cache_is_resumed(
+    images: Path, tmp_path: Path, in_a_process: Callable[..., int | None]
+) -> None:
+    encode(EncodingTask(), images, tmp_path / "whole")
+    assert in_a_process(encode, EncodingTask(), images, tmp_path / "cache", Kill()) == -signal.SIGKILL
+    shard = shard_paths(tmp_path / "cache")[0]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1  # of a latent
+    shard.write_bytes(data)
+    encode(EncodingTask(), images, tmp_path / "cache")
+    assert shards_of(tmp_path / "cache") == shards_of(tmp_path / "whole")
+
+
+def test_a_broken_shard_of_a_finished_cache_is_made_again(images: Path, tmp_path: Path) -> None:
+    encode(EncodingTask(), images, tmp_path)
+    whole = shards_of(tmp_path)
+    shard_paths(tmp_path)[1].write_bytes(b"")
+    encode(EncodingTask(), images, tmp_path)
+    assert shards_of(tmp_path) == whole
+
+
+def test_what_a_killed_writer_left_of_a_shard_is_removed(images: Path, tmp_path: Path) -> None:
+    encode(EncodingTask(), images, tmp_path / "whole")
+    Unfinished(tmp_path / "cache", "latents").begin(LatentCache(tmp_path / "whole").key)
+    (tmp_path / "cache" / ".tmpAb3dE6").write_bytes(b"of safetensors")
+    (tmp_path / "cache" / ".0123456789abcdef.partial").mkdir()
+    (tmp_path / "cache" / ".0123456789abcdef.partial" / "file").write_bytes(b"ours")
+    encode(EncodingTask(), images, tmp_path / "cache")
+    assert shards_of(tmp_path / "cache") == shards_of(tmp_path / "whole")
+
+
+def test_a_cache_that_lost_its_card_is_completed_where_a_run_vouches_for_it(images: Path, tmp_path: Path) -> None:
+    encode(EncodingTask(), images, tmp_path)
+    whole = shards_of(tmp_path)
+    (tmp_path / "latents.json").unlink()
+    Unfinished(tmp_path, "latents").adopt({name: hashlib.sha256(data).hexdigest() for name, data in whole.items()})
+    task = Count()
+    encode(task, images, tmp_path)
+    assert task.encoded == 1  # to see the latents' form
+    assert shards_of(tmp_path) == whole

@@ -1,7 +1,9 @@
 """The checkpoint that a training resumes from, saved at intervals of steps or at the ends of epochs."""
 
-import os
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import explain_disk_errors
+from dgs_lightning.files import replacing
 from dgs_lightning.models.weights import read_file
 
 KEYS = ("pytorch-lightning_version", "state_dict", "epoch", "global_step", "loops", "optimizer_states")
@@ -80,11 +82,11 @@ class ResumeCheckpoint(Checkpoint):
         if step == self.saved_step or trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         path = self.path(trainer.default_root_dir)
-        partial = path.with_name(f"{path.name}.partial")
-        with explain_disk_errors(path):
-            trainer.save_checkpoint(partial)
-            if trainer.is_global_zero:
-                os.replace(partial, path)
+        if trainer.is_global_zero:
+            with replacing(path, durable=True, apart=True) as partial, _temporary_files_in(partial.parent):
+                trainer.save_checkpoint(partial)
+        else:
+            trainer.save_checkpoint(path)  # takes part, and writes nothing
         trainer.strategy.barrier("checkpoint in place")
         self.saved_step = step
 
@@ -130,14 +132,22 @@ class EpochCheckpoint(ResumeCheckpoint):
             self.path(trainer.default_root_dir).unlink(missing_ok=True)
 
 
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Let Lightning make its temporary file in a folder, on the disk of the checkpoint, and not in ``/tmp``."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 def check_readable(path: Path) -> None:
     """Raise an InputError unless a file is a complete checkpoint with only tensors and plain values."""
-    try:
-        content = read_file(path, mmap=True)
-        missing = [key for key in KEYS if not isinstance(content, dict) or key not in content]
-        found = f"no {', '.join(missing)}" if missing else ""
-    except InputError as error:
-        found = error.parts[1]
-    if found:
-        expected = "a checkpoint to resume, with only tensors and plain values"
-        raise InputError(path, found, expected, "Delete it to start from the beginning")
+    expected, remedy = (
+        "a checkpoint to resume, with only tensors and plain values",
+        "Delete it to start from the beginning",
+    )
+    content = read_file(path, mmap=True, expected=expected, remedy=remedy)
+    if missing := [key for key in KEYS if not isinstance(content, dict) or key not in content]:
+        raise InputError(path, f"no {', '.join(missing)}", expected, remedy)

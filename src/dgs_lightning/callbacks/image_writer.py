@@ -1,15 +1,12 @@
 """Writing of generated images, in a thread beside the generation."""
 
-import fcntl
-import io
 import logging
-import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
@@ -20,25 +17,26 @@ from torchvision.utils import make_grid
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.parts import tensorboards
 from dgs_lightning.callbacks.writing import ResumableWriter
-from dgs_lightning.data.cards import CardSettings, hash_files, read_card, versions, write_card
-from dgs_lightning.data.folders import scan_images
-from dgs_lightning.data.records import MANIFEST, ImageRecord, manifest_line, read_manifest, write_manifest
+from dgs_lightning.data.cards import CARD, hash_each, hash_files, read_card, versions, write_card
+from dgs_lightning.data.folders import IMAGES
+from dgs_lightning.data.images import save_png
+from dgs_lightning.data.records import MANIFEST, read_manifest, write_manifest
+from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
-from dgs_lightning.errors import InputError
-from dgs_lightning.files import replacing, write_json, write_text
-from dgs_lightning.reading.documents import read_json
+from dgs_lightning.errors import BrokenFile, InputError
+from dgs_lightning.files import remove_leftovers
 from dgs_lightning.tasks.generation import GenerationTask
 
 _log = logging.getLogger(__name__)
-_JOURNAL = ".generation"  # folder in an unfinished image set: settings, and the manifest lines of each finished batch
 _WAITING = 2  # batches that may wait for the encoder; with more, the device waits
 
 
 class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     """Writes generated images as an image set: ``LABEL/00000.png``, ``metadata.jsonl`` and ``dataset.json``.
 
-    Until all images are there, a hidden folder holds the manifest lines of each finished batch. A batch with a broken
-    or lost image is generated again.
+    Until all images are there, a hidden journal has the hashes of the images of each finished batch. A batch with a
+    lost or altered image is generated again. A finished set has the hash of all images on its card: where one is
+    altered, all are made again.
 
     Args:
         output: Folder of the image set.
@@ -55,7 +53,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         ['cat/00000.png', 'dataset.json', 'dog/00000.png', 'metadata.jsonl']
     """
 
-    TASK, DATA = GenerationTask, RequestDataModule
+    TASK, DATA, KIND = GenerationTask, RequestDataModule, IMAGES
 
     def __init__(self, output: str, grid: Annotated[int, AtLeast(0)] = 64) -> None:
         self.output = Path(output)
@@ -63,51 +61,75 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         check_bounds(type(self), vars(self))
         self._encoder: ThreadPoolExecutor | None = None  # started in the process that writes
         self._jobs: list[Future[None]] = []
-        self._lock: IO[str] | None = None
 
     def begin(self, trainer: L.Trainer) -> None:
         """Let the datamodule ask for the finished images. Guidance and batch size are known when it asks."""
         self.data.leave_out(lambda: self._resume(trainer))
         self._encoder = ThreadPoolExecutor(1)
         self._rate = ImageRate()
-        self._shown = False
+        self._shown = self._done = False
 
     def _resume(self, trainer: L.Trainer) -> set[str]:
-        """File names of the finished images, the same on each device. Refuse a folder with other images."""
-        journal = self.output / _JOURNAL / "settings.json"
-        remedy = f"Delete {self.output} and run the command again"
-        earlier: dict[str, Any] = {**read_json(journal, CardSettings, "the settings of the images", remedy, default={})}
-        earlier = earlier or read_card(self.output).get("settings", {})
+        """File names of the finished images, the same on each device."""
+        self.unfinished = Unfinished(self.output, self.KIND)
+        earlier = trainer.strategy.broadcast(self._earlier() if trainer.is_global_zero else {})
         self.data.keep_batch_size(earlier.get("requests", {}).get("batch_size"))
-        settings = self._settings(trainer)
-        if earlier and earlier != settings:
-            found = f"images made with other settings ({'; '.join(_differences(earlier, settings))})"
-            remedy = "Restore the settings, choose another output, or delete the folder"
-            raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)
-        if not earlier and _has_images(self.output):
-            raise InputError.occupied(self.output, "images that this command did not make", "an empty folder")
-        trainer.strategy.barrier("settings checked")
-        if trainer.is_global_zero:
-            write_json(journal, settings)
-            self._hold()
-        finished = {record.file_name for record in self._recorded() if _is_whole(self.output / record.file_name)}
-        trainer.strategy.barrier("finished images listed")
+        self._made_with, self._device = self._settings(trainer), trainer.global_rank
+        finished: set[str] = self.take(trainer, self.output)
         self._rate.total = len(self.data.requests()) - len(finished)
         return finished
 
-    def _hold(self) -> None:
-        """Lock the folder against a second run, until this process ends."""
-        self._lock = (self.output / _JOURNAL / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError.busy(self.output) from None
+    def _earlier(self) -> dict[str, Any]:
+        """Settings of the images that are in the folder; empty where there are none."""
+        begun = self.unfinished.begun()
+        return dict(begun if isinstance(begun, dict) else read_card(self.output).get("settings", {}))
 
-    def _recorded(self) -> Iterator[ImageRecord]:
-        """Records of the finished batches of this run and earlier ones, without batches that have broken lines."""
-        for manifest in (self.output / MANIFEST, *sorted((self.output / _JOURNAL).glob("*/" + MANIFEST))):
-            with suppress(InputError):
-                yield from read_manifest(manifest.parent)
+    def check(self) -> None:
+        """Refuse images that were made with other settings, or by something else."""
+        earlier = self._earlier()
+        if not earlier and self.unfinished.begun() is None:
+            self.unfinished.check_free()
+        if earlier and earlier != self._made_with:
+            found = f"images made with other settings ({'; '.join(_differences(earlier, self._made_with))})"
+            remedy = "Restore the settings, choose another output, or delete the folder"
+            raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)
+
+    def resume(self) -> set[str]:
+        """File names of the images that are as they were made."""
+        records, kept = self.data.requests(), dict[str, str]()
+        names = [record.file_name for record in records]
+        card, begun = read_card(self.output), self.unfinished.begun() is not None
+        if begun:
+            remove_leftovers(self.output)
+            noted = self.unfinished.hashes()
+            there = hash_each(self.output, [name for name in names if name in noted])
+            kept = {name: sha256 for name, sha256 in there.items() if sha256 == noted[name]}
+        elif card:
+            kept = hash_each(self.output, names)
+            lost = len(kept) < len(names)
+            altered = not lost and hash_files(self.output, records) != self._hash_on_card()
+            self._done = not lost and not altered and self._has_manifest(names)
+            if altered:  # nothing tells which images are
+                kept = {}
+        if self._done:
+            self.unfinished.end()
+            return set(names)
+        self.unfinished.begin(self._made_with, ({name: sha256} for name, sha256 in kept.items()))
+        if card and not kept:
+            (self.output / CARD).unlink()
+        return set(kept)
+
+    def _hash_on_card(self) -> str | None:
+        """Hash of all images on the card of a finished set; ``None`` without a card."""
+        found: str | None = read_card(self.output).get("hashes", {}).get("images")
+        return found
+
+    def _has_manifest(self, names: Collection[str]) -> bool:
+        """Whether there is a manifest of these images."""
+        if (self.output / MANIFEST).is_file():
+            with suppress(BrokenFile):
+                return {record.file_name for record in read_manifest(self.output)} == set(names)
+        return False
 
     def write(self, trainer: L.Trainer, prediction: Tensor, batch: RequestBatch) -> None:
         """Hand the 8-bit images of a batch to the encoder."""
@@ -124,18 +146,16 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         self._shown = True
 
     def _write_batch(self, images: Tensor, batch: RequestBatch) -> None:
-        """Write the images of a batch, and then its lines, as the sign that all its images are there."""
-        for image, record in zip(images, batch.records, strict=True):
-            write_png(self.output / record.file_name, image)
-        lines = "".join(manifest_line(record) for record in batch.records)
-        write_text(self.output / _JOURNAL / f"{batch.number:06d}" / MANIFEST, lines)
+        """Write the images of a batch, and then note them, as the sign that all are there."""
+        names = [record.file_name for record in batch.records]
+        hashes = [write_png(self.output / name, image) for name, image in zip(names, images, strict=True)]
+        self.unfinished.note(self._device, dict(zip(names, hashes, strict=True)))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Let the encoder finish the files that it is writing."""
         if self._encoder is not None:
             self._encoder.shutdown(wait=True, cancel_futures=True)
-        if self._lock is not None:
-            self._lock.close()
+        super().on_exception(trainer, pl_module, exception)
 
     def flush(self) -> None:
         """Wait until the encoder has written all images."""
@@ -145,29 +165,43 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             self._encoder.shutdown()
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Write manifest and card if all images are there, and delete the journal."""
-        if self._lock is None:  # the datamodule asked for no batch
+        """Write manifest and card if all images are there.
+
+        Raises:
+            InputError: If lost images of a finished set were made again, and the others are not those of its card.
+        """
+        if self._done:
             return
-        records = {record.file_name: record for record in self._recorded()}
-        wanted = len(self.data.requests())
-        if len(records) == wanted:
-            write_manifest(self.output, records.values())
-            card = {
-                "name": self.output.name,
-                "kind": "pool" if self.data.centers is None else "distilled",
-                "labels": {record.label: record.class_name for record in records.values()},
-                "images": len(records),
-                "settings": self._settings(trainer),
-                "versions": versions(),
-                "hashes": {"images": hash_files(self.output, records.values())},
-                "provenance": ["generated by a DiT with 'dgs predict'"],
-                "licences": list(self.task.model.licences),
-            }
-            write_card(self.output, card)
-            shutil.rmtree(self.output / _JOURNAL)
-        else:
-            _log.info("%d of %d images; the same command generates the others", len(records), wanted)
-        self._lock.close()
+        records, noted = self.data.requests(), self.unfinished.hashes()
+        names = {record.file_name for record in records}
+        if left := names - noted.keys():
+            _log.info("%d of %d images are left; the same command generates them", len(left), len(names))
+            return
+        images, before = hash_files(self.output, records), self._hash_on_card()
+        if before not in (None, images):
+            self.unfinished.begin(self._made_with)
+            (self.output / CARD).unlink()
+            remedy = "Run the same command again: it makes all of them anew"
+            raise InputError(self.output, "images that were changed after they were made", "those of its card", remedy)
+        if before is None or not self._has_manifest(names):
+            write_manifest(self.output, records, durable=True)
+            write_card(self.output, self._card(images), durable=True)
+        self.complete([*names, MANIFEST, CARD])
+
+    def _card(self, images: str) -> dict[str, Any]:
+        """Card of the finished set, whose images have this hash."""
+        records = self.data.requests()
+        return {
+            "name": self.output.name,
+            "kind": "pool" if self.data.centers is None else "distilled",
+            "labels": {record.label: record.class_name for record in records},
+            "images": len(records),
+            "settings": self._made_with,
+            "versions": versions(),
+            "hashes": {"images": images},
+            "provenance": ["generated by a DiT with 'dgs predict'"],
+            "licences": list(self.task.model.licences),
+        }
 
     def _settings(self, trainer: L.Trainer) -> dict[str, Any]:
         """Settings that the images depend on: model, requests and precision."""
@@ -205,29 +239,14 @@ class ImageRate:
             _log.info("%d of %d images, %.1f images/s, %d s left", self._done, self.total, rate, left)
 
 
-def write_png(path: Path, image: Tensor) -> None:
-    """Write an 8-bit image ``(1 or 3, H, W)`` as PNG, whole or not at all, and always in the same bytes."""
+def write_png(path: Path, image: Tensor) -> str:
+    """Write an 8-bit image ``(1 or 3, H, W)`` as PNG, whole or not at all, and always in the same bytes.
+
+    Returns:
+        SHA-256 of the file.
+    """
     pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    encoded = io.BytesIO()  # PIL hides the error number of a full disk
-    Image.fromarray(pixels.numpy()).save(encoded, "PNG")
-    with replacing(path) as partial:
-        partial.write_bytes(encoded.getbuffer())
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether an image is there and its checksums are right."""
-    try:
-        with Image.open(path) as image:
-            image.verify()
-    except (OSError, SyntaxError):
-        return False
-    return True
-
-
-def _has_images(folder: Path) -> bool:
-    with suppress(InputError):
-        return bool(scan_images(folder))
-    return False
+    return save_png(path, Image.fromarray(pixels.numpy()))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], name: str = "") -> Iterator[str]:

@@ -84,6 +84,7 @@ class ResultWriter(Callback):
         folder, task = Path(trainer.default_root_dir), require(ClassificationTask, pl_module, self)
         if self.confusion is not None:
             self._show_confusion(trainer, task, self.confusion)
+        (folder / "result.json").unlink(missing_ok=True)
         if self.save_weights:
             save_classifier(task.network, task.config, folder / "weights")
         write_json(folder / "result.json", self._result(trainer, task))

@@ -1,26 +1,22 @@
 """Writing of scores, into the metadata of the scored set or into a folder of their own."""
 
-import json
 import logging
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import lightning as L
 
 from dgs_lightning.bounds import Between
 from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
-from dgs_lightning.data.cards import hash_json, read_card, versions, write_card
+from dgs_lightning.data.cards import CARD, hash_json, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
-from dgs_lightning.data.histograms import write_histograms
+from dgs_lightning.data.histograms import EVENTS, write_histograms
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
-from dgs_lightning.errors import InputError
-from dgs_lightning.files import explain_disk_errors, write_text
+from dgs_lightning.errors import BrokenFile, InputError
 from dgs_lightning.models.estimator import Accuracy
-from dgs_lightning.reading.documents import lines_of, parse_line
 from dgs_lightning.tasks.scoring import Scores, ScoringTask
 
 _log = logging.getLogger(__name__)
@@ -30,21 +26,15 @@ MAYBE_SEEN = (
 )
 Pairs = list[tuple[Annotated[float, Between(0, 1)], str]]  # difficulty and predicted label of each image of a batch
 
-
-class JournalLine(TypedDict):
-    """The scores of one batch."""
-
-    key: str
-    batch: int
-    scores: Pairs
+Batch = tuple[int, Pairs]  # number and scores of a batch, as they are noted
 
 
 class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     """Writes difficulty, estimator and predicted label of each image, with all digits, into ``metadata.jsonl``.
 
-    Until all scores are there, they are in hidden journals: one for each device, with one line for each batch. A set
-    with scores of the same estimators is not changed. Scores of other estimators are replaced as a whole. Beside the
-    scores is a histogram of the difficulties, which TensorBoard shows.
+    Until all scores are there, they are in hidden journals: one for each device, with a line for each batch. A set with
+    scores of the same estimators is not changed. Scores of other estimators are replaced as a whole. Beside the scores
+    is a histogram of the difficulties, which TensorBoard shows.
 
     Args:
         output: A folder for the scores alone. By default they go into the metadata and card of the scored set.
@@ -61,84 +51,74 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
         ('cat/0.png', True)
     """
 
-    TASK, DATA = ScoringTask, ImageDataModule
+    TASK, DATA, KIND = ScoringTask, ImageDataModule, "scores"
 
     def __init__(self, output: str | None = None) -> None:
         self.output = output
 
     def begin(self, trainer: L.Trainer) -> None:
-        """Leave out the batches that are scored, and begin this device's journal. Refuse another image set."""
+        """Leave out the batches that are scored. Refuse another image set."""
         self._folder = Path(self.output) if self.output else self.data.predict_folder
         self._in_place = self._folder.resolve() == self.data.predict_folder.resolve()
-        occupied = not self._in_place and (self._folder / MANIFEST).exists()
-        if occupied and read_card(self._folder).get("kind") != "scores":
-            remedy = "Name another output, or the set itself to write into its metadata"
-            raise InputError.occupied(self._folder, "an image set", "an empty folder, or scores", remedy)
-        self._images = hash_images(trainer, self.data)
+        self._images, self._device = hash_images(trainer, self.data), trainer.global_rank
         batch_size, precision = self.data.hparams["val_batch_size"], str(trainer.precision)
         self._key = hash_json([self.task.settings(), batch_size, precision, self._images])
-        self._done, scored = self._is_done(), self._read_journals()
-        self.data.leave_out(range(len(self.data.predict_batches)) if self._done else scored.keys())
-        trainer.strategy.barrier("scores read")
-        self._journal = self._folder / f".scores-{trainer.global_rank}.jsonl"
-        if not self._done:
-            write_text(self._journal, "".join(self._line(*batch) for batch in self._lines(self._journal)))
+        self.data.leave_out(self.take(trainer, self._folder))
+
+    def check(self) -> None:
+        """Refuse a folder, apart from the scored set itself, that holds something else than scores."""
+        ours = self.unfinished.begun() is not None or self._in_place or read_card(self._folder).get("kind") == "scores"
+        if not ours:
+            self.unfinished.check_free()
+
+    def resume(self) -> list[int]:
+        """Numbers of the batches that are scored."""
+        wanted = range(len(self.data.predict_batches))
+        begun = self.unfinished.begun()
+        self._done = begun is None and self._is_done()
+        if self._done:
+            self.unfinished.end()
+            return list(wanted)
+        kept = self._noted() if begun == self._key else {}
+        self.unfinished.begin(self._key, ([number, scores] for number, scores in kept.items()))
+        return [number for number in wanted if number in kept]
 
     def _is_done(self) -> bool:
         """Whether the scores are all written, and no line of them is lost."""
-        if read_card(self._folder).get("scoring", {}).get("key") != self._key:
+        written = read_card(self._folder).get("scoring", {}).get("key") == self._key
+        if not written or not (self._folder / MANIFEST).is_file():
             return False
-        with suppress(InputError):
+        with suppress(BrokenFile):
             records, own = read_manifest(self._folder), self.task.identity
             scored = {record.file_name for record in records if record.estimator == own}
             return scored == {record.file_name for record in self.data.predict_records}
         return False
 
-    def _journals(self) -> list[Path]:
-        return sorted(self._folder.glob(".scores-*.jsonl"))
-
-    def _read_journals(self) -> dict[int, Pairs]:
+    def _noted(self) -> dict[int, Pairs]:
         """Scores of the finished batches of all devices, by the number of the batch."""
         sizes = dict(enumerate(map(len, self.data.predict_batches)))
-        lines = (line for path in self._journals() for line in self._lines(path))
-        return {number: scores for number, scores in lines if sizes.get(number) == len(scores)}
-
-    def _lines(self, path: Path) -> Iterator[tuple[int, Pairs]]:
-        """Batches of a journal, up to a broken line or a line of another estimator or set."""
-        with (
-            suppress(FileNotFoundError, ValueError),
-            path.open(encoding="utf-8", errors="replace") as lines,
-        ):
-            for line in lines_of(lines):
-                entry = parse_line(line, JournalLine)
-                if entry["key"] != self._key:
-                    return
-                yield entry["batch"], entry["scores"]
-
-    def _line(self, number: int, scores: Pairs) -> str:
-        return json.dumps({"key": self._key, "batch": number, "scores": scores}, ensure_ascii=False) + "\n"
+        return {number: scores for number, scores in self.unfinished.noted(Batch) if sizes.get(number) == len(scores)}
 
     def write(self, trainer: L.Trainer, prediction: Scores, batch: object) -> None:
-        """Append the scores of a batch to the journal. They are then on the disk."""
+        """Note the scores of a batch. They are then on the disk."""
         number = int(prediction.positions[0]) // self.data.hparams["val_batch_size"]
         pairs = list(zip(prediction.difficulty.tolist(), prediction.predicted, strict=True))
-        with explain_disk_errors(self._folder), self._journal.open("a", encoding="utf-8") as journal:
-            journal.write(self._line(number, pairs))
+        self.unfinished.note(self._device, [number, pairs])
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Write scores and card if all batches are scored, and delete the journals."""
-        if not self._done:
-            batches, wanted = self._read_journals(), self.data.predict_batches
-            if len(batches) < len(wanted):
-                _log.info("%d of %d batches scored; the same command scores the others", len(batches), len(wanted))
-                return
-            pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
-            scored = zip(self.data.predict_records, pairs, strict=True)
-            write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored])
-            write_histograms(self._folder, {"difficulty": (difficulty for difficulty, _ in pairs)})
-            write_card(self._folder, self._card())
-        for path in self._journals():
-            path.unlink()
+        """Write scores and card if all batches are scored."""
+        if self._done:
+            return
+        batches, wanted = self._noted(), self.data.predict_batches
+        if len(batches) < len(wanted):
+            _log.info("%d of %d batches scored; the same command scores the others", len(batches), len(wanted))
+            return
+        pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
+        scored = zip(self.data.predict_records, pairs, strict=True)
+        write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored], durable=True)
+        write_histograms(self._folder, {"difficulty": (difficulty for difficulty, _ in pairs)})
+        write_card(self._folder, self._card(), durable=True)
+        self.complete([MANIFEST, EVENTS, CARD])
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put together the scores of all devices, and check what they say of the estimators.

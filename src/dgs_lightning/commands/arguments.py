@@ -12,8 +12,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader, s
 
 from dgs_lightning.bounds import place_in_groups
 from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
+from dgs_lightning.documents.texts import Unreadable, parse_yaml
 from dgs_lightning.errors import InputError
-from dgs_lightning.reading.texts import Unreadable, parse_yaml
 
 Settings = dict[str, Any]
 CALLBACKS = "--trainer.callbacks"

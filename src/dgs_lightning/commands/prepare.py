@@ -1,7 +1,6 @@
 """The command ``dgs prepare``: training and validation sets at the working size, from images or the bundled digits."""
 
 import os
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,17 +15,17 @@ import numpy as np
 from PIL import Image
 
 from dgs_lightning.bounds import Between, OneOf, check_bounds
-from dgs_lightning.data.cards import hash_files, read_card, versions, write_card
+from dgs_lightning.data.cards import hash_each, hash_files, read_card, versions, write_card
 from dgs_lightning.data.classes import check_labels, readable_name
 from dgs_lightning.data.editions import is_imagenet, licences_of
 from dgs_lightning.data.folders import read_set
-from dgs_lightning.data.images import channels_of, load_image
+from dgs_lightning.data.images import channels_of, load_image, save_png
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.transforms import adm_center_crop
-from dgs_lightning.data.writing import finish_set, is_intact
-from dgs_lightning.errors import InputError, listed
-from dgs_lightning.files import replacing
+from dgs_lightning.data.unfinished import ADOPTED, Unfinished
+from dgs_lightning.data.writing import begin_set, finish_set, is_intact, tidy
+from dgs_lightning.errors import BrokenFile, InputError, listed
 
 DIGITS = "digits"
 DIGIT_SIDE = 8  # pixels
@@ -153,7 +152,7 @@ def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
     for split in splits:
         for record in split.records:
             path = split.folder / record.file_name
-            with suppress(InputError):
+            with suppress(BrokenFile):
                 yield path, load_image(path)
 
 
@@ -178,28 +177,28 @@ def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any],
     made = read_card(output)
     made["hashes"] = {"sources": made.get("hashes", {}).get("sources")}
     other = any(made.get(key) != value for key, value in card.items() if key != "versions")
-    if other and output.exists() and any(output.iterdir()):
+    adopted = Unfinished(output, card["kind"]).begun() == ADOPTED
+    if other and not adopted and output.exists() and any(output.iterdir()):
         raise InputError.occupied(output, "files made with other settings, or of other images")
     if is_intact(output):
+        tidy(output, card)
         return
-    partial = output.with_name(f".{output.name}.partial")
-    if read_card(partial) != card:
-        shutil.rmtree(partial, ignore_errors=True)
-        write_card(partial, card)
+    unfinished = begin_set(output, card, key=card)
+    noted = unfinished.hashes()
+    kept = {name for name, sha256 in hash_each(unfinished.folder, list(noted)).items() if sha256 == noted[name]}
 
     def write(position: int) -> InputError | None:
-        target = partial / records[position].file_name
-        if target.is_file():
+        name = records[position].file_name
+        if name in kept:
             return None
         try:
             source = split.folder / split.records[position].file_name
             image = load_image(source, channels)
             if not resize and image.size != (size, size):
                 return _wrong_size(source, image)
-        except InputError as error:
+        except BrokenFile as error:
             return error
-        with replacing(target) as path:
-            adm_center_crop(image, size).save(path, "PNG")
+        unfinished.note(0, {name: save_png(unfinished.folder / name, adm_center_crop(image, size))})
         return None
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
@@ -210,7 +209,7 @@ def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any],
         raise InputError(split.folder, f"{len(errors)} images at fault", "images that can be used", remedy)
     if errors:
         raise errors[0]
-    finish_set(partial, records, card, output)
+    finish_set(unfinished, records, card, output)
 
 
 def _png_records(split: Split) -> list[ImageRecord]:

@@ -9,7 +9,7 @@ from typing import Any
 from dgs_lightning.data.cards import hash_json, read_card, versions
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.editions import licences_of
-from dgs_lightning.data.histograms import write_histograms
+from dgs_lightning.data.histograms import EVENTS, write_histograms
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.writing import write_set
 from dgs_lightning.distil.selection import Selection
@@ -56,9 +56,17 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         "provenance": [{"role": role, "folder": f.name, "card": read_card(f)} for role, f in sources.items()],
         "licences": sorted({licence for folder in sources.values() for licence in licences_of(folder, labels)}),
     }
-    write_set(pool, selected.records, Path(output), card)
-    write_json(Path(output) / SELECTION, selected.report)
-    write_histograms(Path(output), {f"difficulty/{part}": scores for part, scores in selected.difficulties.items()})
+    groups = {f"difficulty/{part}": scores for part, scores in selected.difficulties.items()}
+    write_set(
+        pool,
+        selected.records,
+        Path(output),
+        card,
+        {
+            SELECTION: lambda folder: write_json(folder / SELECTION, selected.report),
+            EVENTS: lambda folder: write_histograms(folder, groups),
+        },
+    )
     return Path(output)
 
 

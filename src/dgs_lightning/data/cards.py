@@ -6,16 +6,18 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from dgs_lightning.bounds import AtLeast
-from dgs_lightning.data.records import ImageRecord
-from dgs_lightning.files import write_json
-from dgs_lightning.reading.documents import read_json
+from dgs_lightning.data.records import MARK, ImageRecord
+from dgs_lightning.documents.files import read_json
+from dgs_lightning.files import explain_disk_errors, write_json
 
 CARD = "dataset.json"
+LATENTS_CARD = "latents.json"  # card of a latent cache
 HASHED_AT_ONCE = 256  # images that a thread hashes in one task
 LIBRARIES = (
     "dgs-lightning",
@@ -75,9 +77,23 @@ def read_card(folder: Path) -> dict[str, Any]:
     return {**read_json(folder / CARD, Card, "the card of an image set", remedy, default={})}
 
 
-def write_card(folder: Path, card: Mapping[str, Any]) -> None:
-    """Write ``dataset.json`` atomically."""
-    write_json(folder / CARD, dict(card))
+class Mark(TypedDict, total=False):
+    """What is being made in a folder."""
+
+    kind: str
+    key: str | CardSettings  # what the results depend on
+
+
+def read_mark(folder: Path) -> Mark:
+    """The mark of a folder that is not finished; empty if there is none. A broken one raises an InputError."""
+    remedy = f"Delete {folder} and run the command again"
+    mark: Mark = read_json(folder / MARK, Mark, "what is being made in this folder", remedy, default={})
+    return mark
+
+
+def write_card(folder: Path, card: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Write ``dataset.json`` atomically; for ``durable`` see ``dgs_lightning.files.replacing``."""
+    write_json(folder / CARD, dict(card), durable=durable)
 
 
 def versions() -> dict[str, str]:
@@ -87,7 +103,7 @@ def versions() -> dict[str, str]:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with explain_disk_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -104,6 +120,19 @@ def hash_files(folder: Path, records: Iterable[ImageRecord]) -> str:
         for lines in threads.map(lines_of, parts):
             digest.update(lines.encode())
     return digest.hexdigest()
+
+
+def hash_each(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each of some files in a folder that is there, by its name."""
+
+    def hash_of(name: str) -> str | None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return hash_file(folder / name)
+        return None
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        found = zip(names, threads.map(hash_of, names), strict=True)
+        return {name: sha256 for name, sha256 in found if sha256 is not None}
 
 
 def hash_json(content: object) -> str:

@@ -5,11 +5,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from dgs_lightning.data.cards import CARD, read_card
+from dgs_lightning.data.cards import CARD, read_card, read_mark
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.errors import InputError
 
+IMAGES = "images"  # kind of a folder whose images are being made
 IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def image_files(folder: Path) -> Iterator[str]:
@@ -34,7 +40,7 @@ def image_files(folder: Path) -> Iterator[str]:
                     continue
                 if entry.is_symlink():
                     _check_link(entry, root)
-                if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                if is_image_name(entry.name):
                     _check_image(entry, below + entry.name)
                     yield below + entry.name
 
@@ -77,8 +83,11 @@ def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
     ``scores`` is a folder with scores of the set, which replace those of its manifest.
 
     Raises:
-        InputError: If manifest and files differ, or the scores are those of another set.
+        InputError: If manifest and files differ, the set is not finished, or the scores are those of another set.
     """
+    if read_mark(folder).get("kind") == IMAGES:
+        remedy = "Run the command that writes it again: it goes on where it stopped"
+        raise InputError(folder, "unfinished images", "a finished image set", remedy)
     if (folder / MANIFEST).is_file():
         records = sorted(read_manifest(folder), key=lambda record: record.file_name)
         _check_files(folder, {record.file_name for record in records})

@@ -1,5 +1,7 @@
 """Images in memory: one file as an 8-bit image, and an image set as a torch dataset."""
 
+import hashlib
+import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from dgs_lightning.data.records import ImageRecord
-from dgs_lightning.errors import InputError
+from dgs_lightning.files import reading, replacing
 
 
 def load_image(path: Path, channels: int = 3) -> Image.Image:
@@ -19,15 +21,21 @@ def load_image(path: Path, channels: int = 3) -> Image.Image:
     first frame of an animation is taken.
 
     Raises:
-        InputError: If the file is unreadable or truncated, or has floating-point pixels.
+        InputError: If the file cannot be read, is no whole image, or has floating-point pixels.
     """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            return _eight_bit(image).convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # Pillow's decoders raise all kinds on broken files
-        found = f"no readable image ({type(error).__name__}: {str(error).rstrip('.')})"
-        raise InputError(path, found, "an image with 8 or 16 bits a channel", "Replace or remove the file") from None
+    expected, remedy = "an image with 8 or 16 bits a channel", "Replace or remove the file"
+    with reading(path, expected, remedy, "no readable image"), Image.open(path) as file:
+        image = ImageOps.exif_transpose(file)
+        return _eight_bit(image).convert("L" if channels == 1 else "RGB")
+
+
+def save_png(path: Path, image: Image.Image) -> str:
+    """Write an image as PNG, whole or not at all, and return the SHA-256 of the file."""
+    encoded = io.BytesIO()  # Pillow hides the error number of a full disk
+    image.save(encoded, "PNG")
+    with replacing(path) as partial:
+        partial.write_bytes(encoded.getbuffer())
+    return hashlib.sha256(encoded.getbuffer()).hexdigest()
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from dgs_lightning.bounds import Between
-from dgs_lightning.data.cards import hash_files, hash_json
+from dgs_lightning.data.cards import LATENTS_CARD, hash_files, hash_json
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, read_manifest, write_manifest
+from dgs_lightning.documents.files import read_json
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import write_json, write_tensors
-from dgs_lightning.reading.documents import read_json
+from dgs_lightning.files import reading, write_json, write_tensors
 
-CARD = "latents.json"
+CARD = LATENTS_CARD
 FORMAT: Literal["dgs-lightning/latents"] = "dgs-lightning/latents"
 Side = Annotated[int, Between(1, 65536)]
 _REMEDY = "Delete it, and encode the images again"
@@ -67,6 +67,12 @@ class LatentCard(TypedDict):
     licences: NotRequired[list[str]]
 
 
+class Keyed(TypedDict, total=False):
+    """What tells the latents of a cache from others. Other keys are allowed."""
+
+    key: str
+
+
 def check_space(folder: Path, size: int) -> None:
     """Raise an InputError if ``size`` bytes do not fit on the disk of a folder."""
     free = shutil.disk_usage(folder).free
@@ -75,14 +81,16 @@ def check_space(folder: Path, size: int) -> None:
         raise InputError(folder, f"{free / 1e9:.1f} GB free", f"{size / 1e9:.1f} GB for the latent cache", remedy)
 
 
-def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: Tensor | None) -> None:
+def write_shard(folder: Path, key: str, images: Tensor, means: Tensor, logvars: Tensor | None) -> Path:
     """Write the latents of some images to a cache with this key, whole or not at all.
 
     ``images`` are the positions of the images in the manifest, shape ``(n,)``. ``means`` are their latents, shape
-    ``(n, flips, C, h, w)``, and ``logvars`` the log variances of these, if the codec has them.
+    ``(n, flips, C, h, w)``, and ``logvars`` the log variances of these, if the codec has them. Returns the file.
     """
     tensors = {"images": images, "means": means} | ({} if logvars is None else {"logvars": logvars})
-    write_tensors(folder / f"{int(images[0]):08d}.safetensors", tensors, {"key": key})
+    path = folder / f"{int(images[0]):08d}.safetensors"
+    write_tensors(path, tensors, {"key": key})
+    return path
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -101,22 +109,24 @@ def read_shard(path: Path, key: str, count: int) -> dict[str, Tensor]:
     Raises:
         InputError: If the shard is broken, has another key, or has latents of images that the cache does not have.
     """
-    try:
-        with safe_open(path, "pt") as shard:
-            found = (shard.metadata() or {}).get("key")
-            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
+    with reading(path, "latents", _REMEDY), safe_open(path, "pt") as shard:
+        found = (shard.metadata() or {}).get("key")
+        tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118  (no mapping)
         if not {"images", "means"} <= tensors.keys() or tensors["images"].ndim != 1:
             raise ValueError("no latents in it")
         images = tensors["images"]
         if images.dtype != torch.long or bool(((images < 0) | (images >= count)).any()):
             raise ValueError(f"positions of images outside 0 to {count - 1}")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError.broken(path, error, "latents", _REMEDY) from None
     if found != key:
-        found = "latents of other images, or made with another codec or transform"
-        remedy = f"Delete {path.parent}, or choose another output"
-        raise InputError.occupied(path, found, "latents of the same images and settings", remedy)
+        raise other_latents(path, path.parent)
     return tensors
+
+
+def other_latents(path: Path, folder: Path) -> InputError:
+    """The error of latents with another key, in a shard or on the card of a cache."""
+    found = "latents of other images, or made with another codec or transform"
+    remedy = f"Delete {folder}, or choose another output"
+    return InputError.occupied(path, found, "latents of the same images and settings", remedy)
 
 
 def encoded_images(folder: Path, key: str, count: int) -> Tensor:
@@ -140,9 +150,9 @@ def finish_cache(
     missing = len(records) - len(set(encoded_images(folder, key, len(records)).tolist()))
     if missing:
         raise _missing(folder, missing, len(records))
-    write_manifest(folder, records)
+    write_manifest(folder, records, durable=True)
     card = {"format": FORMAT, "key": key, "images": images, "settings": asdict(settings), "licences": list(licences)}
-    write_json(folder / CARD, card)
+    write_json(folder / CARD, card, durable=True)
 
 
 def _missing(folder: Path, missing: int, images: int) -> InputError:

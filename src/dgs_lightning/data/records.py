@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dgs_lightning.documents.files import check_length, lines_of
+from dgs_lightning.documents.shapes import FolderName
+from dgs_lightning.documents.texts import LARGEST, check_plain
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import replacing
-from dgs_lightning.reading.documents import check_length, lines_of
-from dgs_lightning.reading.shapes import FolderName
-from dgs_lightning.reading.texts import LARGEST, check_plain
+from dgs_lightning.files import explain_disk_errors, replacing
 
 MANIFEST = "metadata.jsonl"
+MARK = ".unfinished/mark.json"  # what is being made in a folder; see dgs_lightning.data.unfinished
 LONGEST_PATH = 4096  # characters that a file system takes
 _FOLDER_NAME = FolderName()
 
@@ -62,7 +63,7 @@ def read_manifest(folder: Path) -> list[ImageRecord]:
     records: dict[str, ImageRecord] = {}
     shared: dict[str, str] = {}  # labels and estimators repeat: a million lines need a thousand strings
     try:
-        with path.open(encoding="utf-8") as file:
+        with explain_disk_errors(path), path.open(encoding="utf-8") as file:
             for number, line in enumerate(lines_of(file), 1):
                 try:
                     record = _parse(line, shared)
@@ -132,11 +133,19 @@ def check_label(label: object) -> None:
     """Raise a ValueError if a label cannot be the name of a class folder."""
     if not isinstance(label, str) or not _FOLDER_NAME.allows(label):
         raise ValueError(f"label {repr(label)[:100]}, which is no name of a class folder")
+    if label.startswith("."):  # as the folder would be hidden
+        raise ValueError(f"label {label!r}, which begins with a dot: hidden folders are not read")
 
 
-def write_manifest(folder: Path, records: Iterable[ImageRecord]) -> None:
-    """Write ``metadata.jsonl`` atomically, sorted by file name. A number that is not finite raises a ValueError."""
-    with replacing(folder / MANIFEST) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+def write_manifest(folder: Path, records: Iterable[ImageRecord], *, durable: bool = False) -> None:
+    """Write ``metadata.jsonl`` atomically, sorted by file name. A number that is not finite raises a ValueError.
+
+    For ``durable`` see ``dgs_lightning.files.replacing``.
+    """
+    with (
+        replacing(folder / MANIFEST, durable=durable) as partial,
+        partial.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         file.writelines(manifest_line(record) for record in sorted(records, key=lambda r: r.file_name))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -20,10 +20,10 @@ from dgs_lightning.data.classes import labels_of
 from dgs_lightning.data.folders import read_scores
 from dgs_lightning.data.latents import LatentCache
 from dgs_lightning.data.records import ImageRecord, require_scores
+from dgs_lightning.documents.texts import parse_json
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import write_tensors
+from dgs_lightning.files import reading, write_tensors
 from dgs_lightning.models.weights import read_weights
-from dgs_lightning.reading.texts import parse_json
 from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
 from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
 from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings
@@ -119,7 +119,7 @@ class Centers(Group):
         """
         description = self.describe()
         if not path.exists() or read_description(path) != description:
-            write_tensors(path, self.compute(), {DESCRIPTION: json.dumps(description, sort_keys=True)})
+            write_tensors(path, self.compute(), {DESCRIPTION: json.dumps(description, sort_keys=True)}, durable=True)
 
     def compute(self) -> dict[str, Tensor]:
         """Centres of each label, shape ``(ipc, C, h, w)``."""
@@ -162,12 +162,12 @@ def read_description(path: Path) -> object:
     Raises:
         InputError: If the file is broken, or was not written by :meth:`Centers.write`.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            return parse_json((file.metadata() or {})[DESCRIPTION])
-    except (SafetensorError, OSError, ValueError, KeyError):
-        expected, remedy = "centres that 'dgs centers' wrote, or no file", "Delete it, or choose another output"
-        raise InputError.broken(path, "no such centres in it", expected, remedy) from None
+    expected, remedy = "centres that 'dgs centers' wrote, or no file", "Delete it, or choose another output"
+    with reading(path, expected, remedy), safe_open(path, "pt") as file:
+        description = (file.metadata() or {}).get(DESCRIPTION)
+        if description is None:
+            raise InputError(path, "other tensors", expected, "Choose another output")
+        return parse_json(description)
 
 
 def read_centers(path: Path, labels: Sequence[str], shape: tuple[int, int, int]) -> dict[str, Tensor]:
@@ -181,11 +181,8 @@ def read_centers(path: Path, labels: Sequence[str], shape: tuple[int, int, int])
     Raises:
         InputError: If the file is broken, or lacks a label, or has centres of another shape than the model's latents.
     """
-    try:
-        centers = read_weights(path)
-    except InputError as error:
-        remedy = "Delete it; the same command computes again what a run computed"
-        raise InputError(path, error.parts[1], "a safetensors file of centres", remedy) from None
+    remedy = "Delete it; the same command computes again what a run computed"
+    centers = read_weights(path, "a safetensors file of centres", remedy)
     for label in labels:
         if label not in centers or centers[label].shape[1:] != shape or not len(centers[label]):
             found = f"shape {tuple(centers[label].shape)}" if label in centers else "none"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dgs_lightning.configs import load_yaml
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import explain_disk_errors
+from dgs_lightning.files import explain_disk_errors, remove_leftovers
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.results import Results, make_durable, measure
 
@@ -76,8 +76,10 @@ def run_stage(job: Job, on_step: Callable[[int, int], None]) -> Outcome:
             found, remedy = "a failure, shown above", "Mend its cause and run again; what is done stays"
             raise InputError(f"dgs {command} --config {config}", found, "an end without one", remedy)
     with explain_disk_errors(job.run / job.stage):
+        for part in layout.left_by(job.stage):
+            remove_leftovers(job.run / part)
         results = measure(job.run, layout.left_by(job.stage))
-        make_durable(job.run, results)
+        make_durable(job.run, [*results, layout.stage_settings(job.stage)])
     return Outcome(time.monotonic() - start, device_of(trainer), said, results)
 
 

@@ -121,7 +121,7 @@ class ExperimentRun:
         self._check_versions(pending, mixed_versions)
         if not pending:
             return
-        write_text(self.output / layout.EXPERIMENT, _yaml(vars(self.experiment)))
+        write_text(self.output / layout.EXPERIMENT, _yaml(vars(self.experiment)), durable=True)
         for stage in pending:
             settings = _yaml(stage.settings(self.output))
             write_text(self.settings_path(stage), f"# {self.command(stage)}\n{settings}")
@@ -174,9 +174,11 @@ class ExperimentRun:
                 self._end(running.pop(name), result)
 
     def _begin(self, stage: Stage) -> None:
-        """Remove what other settings left, and record that the stage runs."""
+        """Remove what other settings left, or mark what has lost its card, and record that the stage runs."""
         if self.status(stage) in ("changed", "new"):
             self.records.clear(stage.name)
+        else:
+            self.records.adopt(stage.name)
         self.records.begin(stage.name, stage.command, self.keys[stage.name])
         self.progress.begin(stage.name, self.command(stage))
 

@@ -8,9 +8,9 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.commands.arguments import YAML, short_message
 from dgs_lightning.configs import find_config, load_config, merge
+from dgs_lightning.documents.shapes import FolderName
+from dgs_lightning.documents.texts import Unreadable, check_plain, parse_yaml
 from dgs_lightning.errors import InputError, listed, short
-from dgs_lightning.reading.shapes import FolderName
-from dgs_lightning.reading.texts import Unreadable, check_plain, parse_yaml
 from dgs_lightning.runs.fingerprints import Kind
 from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.seeding import REPEATS

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, TypedDict
 from torch import nn
 
 from dgs_lightning.bounds import FINITE, Above, Between
+from dgs_lightning.documents.files import naming, read_json
+from dgs_lightning.documents.shapes import Filled, check_shape
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_tensors
 from dgs_lightning.models.registry import build_network
 from dgs_lightning.models.weights import fill, read_weights
-from dgs_lightning.reading.documents import naming, read_json
-from dgs_lightning.reading.shapes import Filled, check_shape
 
 FORMAT = "dgs-lightning/classifier"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -49,7 +49,8 @@ class ClassifierConfig:
 
 
 def save_classifier(network: nn.Module, config: ClassifierConfig, folder: Path) -> None:
-    """Write a classifier's folder, each file atomically."""
+    """Write a classifier's folder, each file atomically. Its settings come last, as the sign that all is there."""
+    (folder / CONFIG).unlink(missing_ok=True)
     write_tensors(folder / WEIGHTS, network.state_dict())
     write_json(folder / CONFIG, {"format": FORMAT, **asdict(config)})
 

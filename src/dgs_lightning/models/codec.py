@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dgs_lightning.data.latents import Posterior
 from dgs_lightning.errors import InputError, short
+from dgs_lightning.files import refused
 from dgs_lightning.models.hub import AUTOENCODER, find_model, read_config
 
+_FAULTS = (  # what diffusers raises where an autoencoder, or a setting of it, cannot be used
+    *(OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
+    *(RuntimeError, MemoryError, SafetensorError),
+)
 PIXELS = "pixels"
 
 
@@ -120,10 +126,11 @@ def build_codec(source: str, channels: int = 3) -> Codec:
     try:
         load: Any = AutoModel.from_pretrained
         autoencoder = load(source, use_safetensors=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+    except _FAULTS as error:
+        where = f"codec {source!r}"
         expected = "'pixels', or folder or hub id of an autoencoder with config.json and safetensors weights"
         remedy = "Give a folder, or go online once so that the hub's files can be fetched"
-        raise InputError.weights(f"codec {source!r}", short(error), expected, remedy) from None
+        raise refused(where, error) or InputError.weights(where, short(error), expected, remedy) from None
     if not isinstance(autoencoder, AutoencoderKL | AutoencoderTiny):
         found, expected = type(autoencoder).__name__, "AutoencoderKL or AutoencoderTiny"
         raise InputError.weights(f"codec {source!r}", found, expected, "Choose another autoencoder")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from dgs_lightning.bounds import AtLeast, Between
+from dgs_lightning.documents.files import read_json
+from dgs_lightning.documents.shapes import Filled
 from dgs_lightning.errors import InputError
-from dgs_lightning.reading.documents import read_json
-from dgs_lightning.reading.shapes import Filled
+from dgs_lightning.files import refused
 
 TRANSFORMER, AUTOENCODER = ("transformer/*",), ("*.json", "*.safetensors")  # the files needed of a model on the hub
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -55,7 +56,7 @@ def download(name: str, patterns: Sequence[str], where: str) -> Path:
     except (OSError, HfHubHTTPError) as error:
         found = f"neither a file or folder here nor a model that the hub gives ({type(error).__name__})"
         remedy = "Correct the path, or connect once to download it, or give the folder of a copy"
-        raise InputError.weights(where, found, "weights", remedy) from None
+        raise refused(where, error) or InputError.weights(where, found, "weights", remedy) from None
 
 
 class NotFetched(InputError):

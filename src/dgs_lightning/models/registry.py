@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import refused
 from dgs_lightning.models.convnet import ConvNet
 from dgs_lightning.models.resnet import ResNet18, ResNetAP10
 from dgs_lightning.models.weights import fill, read_weights
@@ -44,11 +45,12 @@ def build_network(
     try:
         build, bare = _resolve(name)
         network = build(bare, num_classes, image_size, channels, hub, width)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
         found = f"{error} (images of {image_size} px, {channels} channels, pretrained: {pretrained})"
         expected = f"{NAMES}, with settings that it can have"
         remedy = "Correct the setting; if weights could not be fetched, set pretrained to a local file"
-        raise InputError.setting(f"network '{name}'", found, expected, remedy) from error
+        where = f"network '{name}'"
+        raise refused(where, error) or InputError.setting(where, found, expected, remedy) from error
     if local:
         fill(network, read_weights(Path(str(pretrained))), str(pretrained))
     return network

@@ -11,37 +11,40 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import reading
 
 
-def read_file(path: Path, also: Sequence[type] = (), *, mmap: bool = False) -> Any:  # noqa: ANN401
+def read_file(
+    path: Path, also: Sequence[type] = (), *, mmap: bool = False, expected: str = "whole weights", remedy: str = ""
+) -> Any:  # noqa: ANN401
     """Content of a ``.safetensors`` file, or of a pickle of tensors, containers and plain values, on the CPU.
 
-    ``also`` are further classes whose instances the pickle may contain. With ``mmap``, the tensors of a pickle stay on
-    the disk until they are used.
+    Args:
+        path: The file.
+        also: Further classes whose instances the pickle may contain.
+        mmap: Leave the tensors of a pickle on the disk until they are used.
+        expected: What the file should hold, for the message.
+        remedy: What to do about a broken file, for the message.
 
     Raises:
-        InputError: If the file is missing, broken, or contains objects of other classes.
+        InputError: If the file is missing, cannot be read, is broken, or contains objects of other classes.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals(list(also)):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except FileNotFoundError:
-        raise InputError.missing(path, "weights", "Restore the file") from None
-    except pickle.UnpicklingError:
-        found = "a pickle with more in it than a plain checkpoint"
-        expected = "only tensors, containers and plain values, since anything else could run code"
-        remedy = "Give a file from its original publisher, or convert it to .safetensors if you trust it"
-        raise InputError.weights(path, found, expected, remedy) from None
-    except Exception as error:  # unpickling a broken file raises errors of all kinds
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError.broken(path, first, "whole weights", "Copy or download it again") from None
+    with reading(path, expected, remedy or "Copy or download it again"):
+        try:
+            if path.suffix == ".safetensors":
+                return load_file(path)
+            with torch.serialization.safe_globals(list(also)):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        except pickle.UnpicklingError:
+            found = "a pickle with more in it than a plain checkpoint"
+            plain = "only tensors, containers and plain values, since anything else could run code"
+            remedy = remedy or "Give a file from its original publisher, or convert it to .safetensors if you trust it"
+            raise InputError.weights(path, found, plain, remedy) from None
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, expected: str = "whole weights", remedy: str = "") -> dict[str, Tensor]:
     """Tensors by name of a safetensors file, or of a checkpoint that contains nothing else; otherwise an InputError."""
-    return as_state(read_file(path), path)
+    return as_state(read_file(path, expected=expected, remedy=remedy), path)
 
 
 def as_state(content: object, path: Path) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
+from dgs_lightning.documents.files import read_yaml
 from dgs_lightning.errors import InputError
-from dgs_lightning.reading.documents import read_yaml
 from dgs_lightning.reporting.names import show_row, split_variant, table_order, trained_row
 from dgs_lightning.reporting.published import Setting
 from dgs_lightning.reporting.records import (

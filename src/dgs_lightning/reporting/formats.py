@@ -19,7 +19,7 @@ class Grid(NamedTuple):
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     labels: int  # number of columns, from the first, that are aligned left; the others are aligned right
-    note: str = ""  # how to read the table
+    note: str = ""  # how to read the table, one thing a line
     title: str = ""
 
 

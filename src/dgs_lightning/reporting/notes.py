@@ -63,16 +63,19 @@ def _spread_notes(rows: list[Mapping[str, Any]], run: RunFolder) -> Iterator[str
     several = any(row["sets"] > 1 for row in rows)
     if several:
         yield (
-            "They are mean ± sample standard deviation over the sets of a row, one for each draw; the interval is that "
-            "of the mean of Last. All draws share the difficulty estimator with the scores of the originals and, where "
-            "the rows use them, the latents and the weights of the DiT."
+            "Accuracies are mean ± sample standard deviation over the sets of a row, one for each draw; the interval "
+            "is that of the mean of Last."
+        )
+        yield (
+            "All draws share the difficulty estimator with the scores of the originals and, where the rows use them, "
+            "the latents and the weights of the DiT."
         )
         if all(row["trainings"] <= row["sets"] for row in rows if row["sets"] > 1):
             yield "Each set has one training, so it is not known how much of the spread comes from training."
         elif any(row["training_share"] is not None for row in rows):
             yield "Training noise: its estimated share of the variance of one training; the rest is chance of the draw."
     else:
-        yield "They are mean ± sample standard deviation over the trainings; the interval is that of the mean of Last."
+        yield "Accuracies are mean ± sample standard deviation over the trainings; the interval is that of Last's mean."
         if any(method.by_chance for method in _methods(rows, run)):
             yield ONE_DRAW.format("the spread and the interval")
     if several and (fixed := _titles(m for m in _methods(rows, run) if not m.by_chance)):

@@ -75,7 +75,7 @@ def results_grid(summary: Mapping[str, Any], run: RunFolder) -> Grid:
         (run.show(of["method"]), *(row[name] for name in names)) for of, row in zip(summary["rows"], rows, strict=True)
     ]
     labels = 1 + sum(name in names for name in ("IPC", "Network"))
-    return Grid(("Method", *names), texts, labels, " ".join(result_notes(summary, run)))
+    return Grid(("Method", *names), texts, labels, "\n".join(result_notes(summary, run)))
 
 
 def _comparisons_grid(run: RunFolder) -> Grid:
@@ -94,7 +94,7 @@ def _comparisons_grid(run: RunFolder) -> Grid:
                 "" if comparison.p_value is None else f"{comparison.p_value:.2f}",
             )
         )
-    note = " ".join(comparison_notes(run))
+    note = "\n".join(comparison_notes(run))
     return Grid(COMPARISON_HEADINGS, rows, 4, note, "With and without difficulty guidance")
 
 
@@ -117,15 +117,20 @@ def overview_markdown(shown: Overview) -> str:
     parts = [f"# {markdown(shown.title)}", ""]
     if shown.unfinished:
         parts += [f"**Not finished:** {markdown(shown.unfinished)}.", ""]
-    parts += [markdown(shown.results.note), "", *markdown_table(shown.results), ""]
+    parts += [*markdown_table(shown.results), "", *_listed(shown.results.note), ""]
     if shown.comparisons.rows:
         title, note = shown.comparisons.title, shown.comparisons.note
-        parts += [f"## {title}", "", markdown(note), "", *markdown_table(shown.comparisons), ""]
+        parts += [f"## {title}", "", *markdown_table(shown.comparisons), "", *_listed(note), ""]
     if shown.legible:
         parts += [markdown(shown.legible), ""]
     if shown.costs.rows:
         parts += ["## Cost", "", *markdown_table(shown.costs), ""]
     return "\n".join([*parts, shown.versions, ""])
+
+
+def _listed(note: str) -> list[str]:
+    """The lines of a note as a list in Markdown."""
+    return [f"- {markdown(line)}" for line in note.splitlines()]
 
 
 def to_terminal(grid: Grid) -> RichTable:

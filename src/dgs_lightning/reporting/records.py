@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired, Required, TypedDict, TypeVar
 
 from dgs_lightning.bounds import AtLeast, Between
+from dgs_lightning.documents.files import read_json
+from dgs_lightning.documents.shapes import Filled, FolderName
 from dgs_lightning.errors import InputError
-from dgs_lightning.reading.documents import read_json
-from dgs_lightning.reading.shapes import Filled, FolderName
 from dgs_lightning.reporting.names import on_subset
 from dgs_lightning.runs.layout import Training
 from dgs_lightning.seeding import draw_and_repeat

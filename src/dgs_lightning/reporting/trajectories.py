@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from dgs_lightning.data.latents import LatentCache
-from dgs_lightning.errors import InputError
+from dgs_lightning.files import reading
 from dgs_lightning.runs.layout import TRAJECTORIES
 
 
@@ -25,17 +25,14 @@ def read_trajectories(folder: Path | None) -> Trajectories | None:
     if folder is None or not (folder / TRAJECTORIES).is_file():
         return None
     path = folder / TRAJECTORIES
-    try:
+    with reading(path, "recorded trajectories of images", "Delete it, or generate the images again"):
         with safe_open(path, "np") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
-            label = (file.metadata() or {})["label"]
+            label = file.metadata()["label"]
         predictions, centers = tensors["predictions"], tensors.get("centers")
         size = predictions[0, 0].size
         if predictions.ndim < 3 or (centers is not None and centers[0].size != size):
             raise ValueError(f"predictions of shape {predictions.shape}")
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
-        remedy = "Delete it, or generate the images again"
-        raise InputError.broken(path, error, "recorded trajectories of images", remedy) from None
     flat = predictions.reshape(*predictions.shape[:2], -1)
     return Trajectories(label, flat, None if centers is None else centers.reshape(len(centers), -1))
 

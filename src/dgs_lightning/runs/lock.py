@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
 
+from dgs_lightning.documents.files import read_json
 from dgs_lightning.errors import InputError
-from dgs_lightning.reading.documents import read_json
 
 HEARTBEAT = 20.0  # seconds between two signs of life of a holder
 SILENCE = 6 * HEARTBEAT  # seconds without a sign after which a holder is taken for dead
@@ -28,7 +28,7 @@ class Holder(TypedDict):
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[str]:
+def locked(path: Path, folder: Path | None = None) -> Iterator[str]:
     """Hold the lock of a folder.
 
     Where the file system has no locks, as often on Lustre and NFS, a second file ``NAME.holder`` says which process on
@@ -36,6 +36,7 @@ def locked(path: Path) -> Iterator[str]:
 
     Args:
         path: The lock file, which is made where it is missing. It stays.
+        folder: The folder, by default the one that the lock file is in.
 
     Yields:
         One line that says how the folder is held, where it has no locks; else nothing.
@@ -43,6 +44,7 @@ def locked(path: Path) -> Iterator[str]:
     Raises:
         InputError: If another process holds the folder, or the lock file is a link.
     """
+    folder = folder or path.parent
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -54,7 +56,7 @@ def locked(path: Path) -> Iterator[str]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         held = None
     except BlockingIOError:
-        raise InputError.busy(path.parent) from None
+        raise InputError.busy(folder) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -63,21 +65,21 @@ def locked(path: Path) -> Iterator[str]:
         if held is None:
             yield ""
         else:
-            with _held_by_file(held):
-                yield f"{path.parent}: its file system has no locks; {held.name} says that this process holds it"
+            with _held_by_file(held, folder):
+                yield f"{folder}: its file system has no locks; {held.name} says that this process holds it"
     finally:
         os.close(descriptor)
 
 
 @contextmanager
-def _held_by_file(path: Path) -> Iterator[None]:
+def _held_by_file(path: Path, folder: Path) -> Iterator[None]:
     """Hold a folder by a file that names the holder and is touched as a sign of life."""
     _drop_dead(path)
     try:
         with path.open("x", encoding="utf-8") as file:
             json.dump({"host": socket.gethostname(), "process": os.getpid()}, file)
     except FileExistsError:
-        raise InputError.busy(path.parent, _holder(path)) from None
+        raise InputError.busy(folder, _holder(path)) from None
     ended = threading.Event()
 
     def touch() -> None:

@@ -9,10 +9,12 @@ from typing import Annotated, Any, TypedDict
 
 from dgs_lightning import __version__
 from dgs_lightning.bounds import AtLeast
-from dgs_lightning.data.cards import versions
+from dgs_lightning.data.cards import CARD, LATENTS_CARD, versions
+from dgs_lightning.data.records import MARK
+from dgs_lightning.data.unfinished import Unfinished
+from dgs_lightning.documents.files import read_json
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.files import write_json
-from dgs_lightning.reading.documents import read_json
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.results import Results, changes, files_of, is_passing, read_results, remove, write_results
 
@@ -178,6 +180,17 @@ class Records:
             else:
                 path.unlink(missing_ok=True)
         return moved
+
+    def adopt(self, stage: str) -> None:
+        """Mark the folders of a stage that have lost the card that proves what they are: the record proves it, too."""
+        results = self.results(stage)
+        for name in results:
+            path = self.folder / name
+            marked = (path.parent / MARK).exists()
+            if path.name in (CARD, LATENTS_CARD) and path.parent.is_dir() and not path.exists() and not marked:
+                below = f"{Path(name).parent.as_posix()}/"
+                inside = {n.removeprefix(below): held.sha256 for n, held in results.items() if n.startswith(below)}
+                Unfinished(path.parent, stage).adopt(inside)
 
     def _present(self, stage: str) -> list[str]:
         return list(files_of(self.folder, layout.left_by(stage)))

@@ -12,12 +12,14 @@ from typing import Annotated, NamedTuple, TypeVar
 from dgs_lightning.bounds import AtLeast
 from dgs_lightning.data.cards import hash_file
 from dgs_lightning.data.records import relative_path
-from dgs_lightning.errors import InputError, short
+from dgs_lightning.documents.files import lines_of, parse_line
+from dgs_lightning.errors import BrokenFile, short
 from dgs_lightning.files import force_to_disk, write_text
-from dgs_lightning.reading.documents import lines_of, parse_line
 
 # Files of a stage that are no results: logs, checkpoints, and what is hidden, such as a half-written file.
-_PASSING = re.compile(r"(.*/)?(\.[^/]+(/.*)?|events\.out\.tfevents\.[^/]+|hparams\.yaml|metrics\.csv|[^/]+\.ckpt)")
+_PASSING = re.compile(
+    r"(.*/)?((\.[^/]+|lightning_logs)(/.*)?|events\.out\.tfevents\.[^/]+|(hparams|config)\.yaml|metrics\.csv|[^/]+\.ckpt)"
+)
 Of = TypeVar("Of")
 To = TypeVar("To")
 
@@ -99,7 +101,7 @@ def read_results(path: Path) -> Results | None:
     except ValueError as error:
         number += isinstance(error, UnicodeDecodeError)  # which comes before its line
         where, expected = f"{path}, line {number}", "name, size and hash of a file of the run"
-        raise InputError(where, short(error), expected, "Delete the file: the stage is then run again") from None
+        raise BrokenFile(where, short(error), expected, "Delete the file: the stage is then run again") from None
     return found
 
 

@@ -14,10 +14,9 @@ from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import Guidance
 from dgs_lightning.diffusion.sampler import OnStep, Sampler, classifier_free, draw_noise, published_channels, sample
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, is_out_of_memory
 from dgs_lightning.models.codec import build_codec
 from dgs_lightning.models.dit.formats import load_dit
-from dgs_lightning.models.out_of_memory import is_out_of_memory
 from dgs_lightning.models.weights import hash_state
 
 GuidanceFor = Callable[[RequestBatch], Guidance | None]

@@ -10,8 +10,7 @@ from torch import Tensor
 from dgs_lightning.bounds import AtLeast, Between, Group
 from dgs_lightning.datamodules.latents import LatentBatch
 from dgs_lightning.diffusion.criteria import Minimax
-from dgs_lightning.errors import InputError
-from dgs_lightning.models.out_of_memory import is_out_of_memory
+from dgs_lightning.errors import InputError, is_out_of_memory
 from dgs_lightning.tasks.diffusion import DiffusionTask
 
 

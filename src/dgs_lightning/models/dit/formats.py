@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dgs_lightning.data.classes import class_list
+from dgs_lightning.documents.files import read_json
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_tensors
 from dgs_lightning.models.dit import diffusers
@@ -24,7 +25,6 @@ from dgs_lightning.models.dit.diffusers import State
 from dgs_lightning.models.dit.network import DiT, DiTConfig, default_labels, known_heads
 from dgs_lightning.models.hub import TRANSFORMER, download, find_model
 from dgs_lightning.models.weights import as_state, hash_state, read_file
-from dgs_lightning.reading.documents import read_json
 
 FORMAT = "dgs-lightning/dit"
 PUBLISHED_LICENCE = "DiT weights: CC BY-NC 4.0"
@@ -107,8 +107,10 @@ def save_dit(
     """Write a weights folder: ``config.json``, ``model.safetensors`` and, with ``ema``, ``ema.safetensors``.
 
     ``ema`` holds the moving averages of the parameters that are saved, by name. ``base`` is the folder, file or hub id
-    that the frozen parameters were loaded from. With it, only the trainable parameters are saved.
+    that the frozen parameters were loaded from. With it, only the trainable parameters are saved. Each file is written
+    atomically, and ``config.json`` last, as the sign that all is there.
     """
+    (folder / _CONFIG).unlink(missing_ok=True)
     parameters = dict(model.named_parameters())
     own = {name: parameter for name, parameter in parameters.items() if base is None or parameter.requires_grad}
     frozen = {name: parameter for name, parameter in parameters.items() if name not in own}

@@ -11,10 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 from dgs_lightning.bounds import Between
 from dgs_lightning.data.classes import class_list
+from dgs_lightning.documents.shapes import check_shape
+from dgs_lightning.documents.texts import Unreadable
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.models.dit import layers
-from dgs_lightning.reading.shapes import check_shape
-from dgs_lightning.reading.texts import Unreadable
 from dgs_lightning.seeding import generator
 
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # width, depth, heads

@@ -24,8 +24,8 @@ from typing import (
     is_typeddict,
 )
 
+from dgs_lightning.documents.texts import Unreadable, inside
 from dgs_lightning.errors import short
-from dgs_lightning.reading.texts import Unreadable, inside
 
 LONGEST_NAME = 255  # characters that a file system takes
 _WORDS: Mapping[object, str] = {

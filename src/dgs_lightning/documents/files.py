@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from dgs_lightning.errors import InputError
-from dgs_lightning.reading.shapes import check_shape
-from dgs_lightning.reading.texts import JSON_SIZE, YAML_SIZE, Unreadable, parse_json, parse_yaml
+from dgs_lightning.documents.shapes import check_shape
+from dgs_lightning.documents.texts import JSON_SIZE, YAML_SIZE, Unreadable, parse_json, parse_yaml
+from dgs_lightning.errors import BrokenFile, InputError
+from dgs_lightning.files import reading
 
 T = TypeVar("T")
 LINE = 2**24  # characters of a line of JSON
@@ -24,20 +25,16 @@ def read_json(path: Path, kind: type[T], expected: str, remedy: str = "", defaul
         default: What to return where there is no such file; by default that is an error.
 
     Raises:
-        InputError: If the file is missing, is no JSON, or holds something else.
+        InputError: If the file is missing or cannot be read.
+        BrokenFile: If it is no JSON, or holds something else.
     """
-    try:
-        text = _read(path, JSON_SIZE)
-    except (FileNotFoundError, NotADirectoryError):
-        if default is None:
-            raise InputError.missing(path, expected) from None
-        return default
-    except OSError as error:
-        found = (error.strerror or str(error)).lower()
-        raise InputError(path, found, expected, "Check the path and its permissions") from None
-    except ValueError as error:
-        raise InputError.broken(path, error, expected, remedy) from None
-    with naming(path, expected, remedy):
+    with reading(path, expected, remedy), naming(path, expected, remedy):
+        try:
+            text = _read(path, JSON_SIZE)
+        except (FileNotFoundError, NotADirectoryError):
+            if default is None:
+                raise
+            return default
         content: Any = parse_json(text)
         check_shape(content, kind)
     return content  # type: ignore[no-any-return]
@@ -53,16 +50,12 @@ def read_yaml(path: Path, kind: type[T], expected: str = "a mapping of settings"
         remedy: What to do about a broken file, for the message.
 
     Raises:
-        InputError: If the file is no YAML, or holds something else.
-        OSError: If it cannot be opened.
+        InputError: If the file is missing or cannot be read.
+        BrokenFile: If it is no YAML, or holds something else.
     """
     remedy = remedy or "Correct the file"
-    try:
-        text = _read(path, YAML_SIZE)
-    except ValueError as error:
-        raise InputError.broken(path, error, expected, remedy) from None
-    with naming(path, expected, remedy):
-        content: Any = parse_yaml(text)
+    with reading(path, expected, remedy), naming(path, expected, remedy):
+        content: Any = parse_yaml(_read(path, YAML_SIZE))
         check_shape(content, kind)
     return content  # type: ignore[no-any-return]
 
@@ -105,11 +98,11 @@ def _read(path: Path, most: int) -> str:
 
 @contextmanager
 def naming(path: Path, expected: str, remedy: str = "") -> Iterator[None]:
-    """Turn an :class:`Unreadable` into an InputError that names the file, too."""
+    """Turn an :class:`Unreadable` into a BrokenFile, which names the file, too."""
     try:
         yield
     except Unreadable as error:
         if error.place:
             remedy = remedy or "Delete it, and run the command that wrote it again"
-            raise InputError(f"{path}: {error.place}", error.found, error.expected or expected, remedy) from None
+            raise BrokenFile(f"{path}: {error.place}", error.found, error.expected or expected, remedy) from None
         raise InputError.broken(path, error.found, expected, remedy) from None

@@ -4,11 +4,11 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 import pytest
 
 from dgs_lightning.bounds import Between
+from dgs_lightning.documents.files import parse_line, read_json, read_yaml
+from dgs_lightning.documents.shapes import FolderName, check_shape, words
+from dgs_lightning.documents.texts import Unreadable, parse_json, parse_yaml
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json
-from dgs_lightning.reading.documents import parse_line, read_json, read_yaml
-from dgs_lightning.reading.shapes import FolderName, check_shape, words
-from dgs_lightning.reading.texts import Unreadable, parse_json, parse_yaml
 
 
 class Part(TypedDict):
