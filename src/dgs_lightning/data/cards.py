@@ -87,8 +87,7 @@ class Mark(TypedDict, total=False):
 def read_mark(folder: Path) -> Mark:
     """The mark of a folder that is not finished; empty if there is none. A broken one raises an InputError."""
     remedy = f"Delete {folder} and run the command again"
-    mark: Mark = read_json(folder / MARK, Mark, "what is being made in this folder", remedy, default={})
-    return mark
+    return read_json(folder / MARK, Mark, "what is being made in this folder", remedy, default=Mark())
 
 
 def write_card(folder: Path, card: Mapping[str, Any], *, durable: bool = False) -> None:
