@@ -91,7 +91,7 @@ class RunOutput:
             if record and "versions" not in record:
                 version = record.get("version", "0.1.0")
                 remedy = f"Give another --output, or use version {version}; 'dgs report' reads its results"
-                found, expected = f"a run of version {version}", "a run of this version"
+                found, expected = f"a run of version {version} without lists of its results", "a run that has them"
                 raise InputError.occupied(self.folder, found, expected, remedy)
 
     def _check_experiment(self, stage: Stage) -> None:
