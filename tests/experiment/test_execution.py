@@ -14,7 +14,8 @@ def test_a_stage_that_ends_leaves_nothing_of_killed_writers_in_its_folder(
     left.parent.mkdir(parents=True)
     for path in (left, kept):
         path.write_bytes(b"of safetensors")
-    config = tmp_path / "data.yaml"
+    config = tmp_path / "run" / "stages" / "data.yaml"
+    config.parent.mkdir()
     config.write_text(yaml.safe_dump({"data": str(data), "output": str(left.parent)}))
     outcome = run_stage(Job("data", "prepare", str(config), tmp_path / "run"), lambda done, total: None)
     assert "data/train/cat/1.png" in outcome.results or "data/val/cat/1.png" in outcome.results

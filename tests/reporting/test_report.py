@@ -109,13 +109,13 @@ def test_one_report_of_the_two_halves_of_table_3_has_both_data_sets(undrawn: Pat
 def test_the_accuracies_on_subsets_are_the_rows_of_table_6(undrawn: Path) -> None:
     for path in undrawn.glob("evaluation/*/convnet3/seed*/result.json"):
         result = json.loads(path.read_text())
-        easy = {"accuracy_last": 0.8, "accuracy_best": result["accuracy_best"] + 0.1}
+        easy = {"accuracy_last": 0.5, "accuracy_best": result["accuracy_best"] - 0.1}
         path.write_text(json.dumps({**result, "subsets": {"easy": easy}}))
     report([str(undrawn)])
     lines = list(csv.DictReader((undrawn / "tables" / "table6-digits-convnet3.csv").open()))
     found = {(line["method"], line["variant"]): float(line["mean"]) for line in lines}
     assert found["dit", "val_original"] == pytest.approx(62.0)
-    assert found["dit", "val_easy"] == pytest.approx(72.0)
+    assert found["dit", "val_easy"] == pytest.approx(52.0)
     text = (undrawn / "summary.md").read_text()
     assert "Easy in brackets: the same trainings, evaluated on these subsets of the validation images." in text
     assert "| DiT + DGS (Easy) | DiT (Easy) | 4 | ConvNet-3 |" in text
