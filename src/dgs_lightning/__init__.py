@@ -5,7 +5,7 @@ The public names are imported when they are first used, so that ``import dgs_lig
 
 import importlib
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _MODULES = {
     "ClassificationTask": "tasks.classification",

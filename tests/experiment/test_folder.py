@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from dgs_lightning.doctor.examination import examine
@@ -168,12 +169,49 @@ def test_an_unfinished_stage_of_other_versions_is_not_completed_silently(finishe
     assert execute(experiment_run("run"), mixed_versions=True)[0] == "evaluation/full/convnet1/seed0"
 
 
-def test_a_run_of_another_version_is_kept_and_refused_with_what_to_do(finished: Path) -> None:
+@pytest.fixture
+def earlier(finished: Path) -> Path:
+    """The finished run as version 0.2.0 left it: other keys, no versions, no lists of results, no draws."""
     for path in (finished / "stages").rglob("*.json"):
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps({key: value for key, value in record.items() if key != "versions"}))
-    with pytest.raises(InputError, match=r"a run of version .*another --output.*'dgs report' reads its results"):
-        execute(experiment_run("run"))
+        record = {**json.loads(path.read_text()), "key": "of another form", "version": "0.2.0"}
+        path.write_text(json.dumps({name: value for name, value in record.items() if name != "versions"}))
+    for path in (finished / "stages").rglob("*.results"):
+        path.unlink()
+    settings = yaml.safe_load((finished / "experiment.yaml").read_text())
+    del settings["draws"], settings["fingerprint"]
+    (finished / "experiment.yaml").write_text(yaml.safe_dump({**settings, "validation": "all"}))
+    return finished
+
+
+def test_a_finished_run_of_an_earlier_version_is_kept_and_not_computed_again(
+    earlier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()}
+    run = experiment_run("run", "jobs=2")
+    told: list[str] = []
+    run.progress.say = told.append  # type: ignore[method-assign, assignment]
+    assert execute(run, verify=True) == []
+    assert told == [
+        "run: version 0.2.0 finished this run. It is kept as it is. "
+        "It has no lists of its results, so files and data are not compared"
+    ]
+    experiment_run("run").show()
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"done"}
+    assert before == {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("change", "lack"), [("draws=2", r"with other settings \(draws: 1\)"), (None, r"not finished \(report\)")]
+)
+def test_another_run_of_an_earlier_version_is_kept_and_refused_with_what_to_do(
+    earlier: Path, change: str | None, lack: str
+) -> None:
+    if change is None:
+        path = earlier / "stages" / "report.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "status": "running"}))
+    expected = rf"a run of version 0.2.0 .*{lack}.*another --output.*'dgs report' reads its results"
+    with pytest.raises(InputError, match=expected):
+        execute(experiment_run("run", *([change] if change else [])))
 
 
 def test_a_link_in_place_of_a_stage_is_not_followed(finished: Path, tmp_path: Path) -> None:

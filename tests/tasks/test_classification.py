@@ -144,6 +144,15 @@ def test_a_repeat_depends_on_its_seed_alone(digits: Path, tmp_path: Path) -> Non
     assert json.loads(first)["history"] != other["history"]
 
 
+def test_weights_are_drawn_on_a_cpu_whatever_the_default_device(digits: Path, tmp_path: Path) -> None:
+    run, first, second = trainer(tmp_path, max_epochs=0), task(), task()
+    run.fit(first, images(digits))
+    second.trainer = run
+    with torch.device("meta"):  # as Lightning sets that of a GPU while it calls this
+        second.configure_model()
+    assert all(torch.equal(*pair) for pair in zip(first.network.parameters(), second.network.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("epochs_before", [2, 4])
 def test_a_killed_run_resumes_to_the_same_result(digits: Path, tmp_path: Path, epochs_before: int) -> None:
     fit(digits, tmp_path / "whole", 4, save_weights=True)

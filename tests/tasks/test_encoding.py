@@ -95,6 +95,14 @@ def test_the_posterior_of_a_vae_is_cached(images: Path, vae: Path, tmp_path: Pat
     assert cache.settings.shape == (4, 4, 4)
 
 
+def test_the_form_of_latents_is_found_before_the_trainer_has_moved_the_weights(images: Path, vae: Path) -> None:
+    task = EncodingTask(str(vae))
+    task._device = torch.device("meta")  # Lightning names the GPU before the weights are there
+    data = ImageDataModule(predict=str(images))
+    data.setup("predict")
+    assert task.cache_settings(data).shape == (4, 4, 4)
+
+
 class Kill(pl.Callback):
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object) -> None:
         if args[2] == 3:

@@ -1,24 +1,30 @@
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
+import lightning as L
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from dgs_lightning.callbacks.trajectory_recorder import TrajectoryRecorder
 from dgs_lightning.commands.cli import check, execute
 from dgs_lightning.configs import ROOT
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import CLASS_LISTS
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord
-from dgs_lightning.datamodules.requests import RequestBatch
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import StepState
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.formats import save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig
+from dgs_lightning.runs.layout import TRAJECTORIES
 from dgs_lightning.tasks.generation import GenerationTask, to_pixels
+
+QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +97,24 @@ def test_half_precision_runs_the_network_in_it_and_the_loop_in_float32(dit: str)
     half = task.bfloat16().generate(batch_of(("cat", 1)))
     assert half.dtype == torch.float32
     assert 0 < (half - full).abs().max() < 0.2 * full.abs().max()
+
+
+def test_the_trainers_half_precision_changes_neither_the_noise_nor_the_form_of_trajectories(
+    dit: str, tmp_path: Path
+) -> None:
+    def images(precision: Literal["32-true", "bf16-true"]) -> Tensor:
+        folder = tmp_path / precision
+        trainer = L.Trainer(
+            accelerator="cpu", precision=precision, default_root_dir=folder, callbacks=[TrajectoryRecorder()], **QUIET
+        )
+        task = GenerationTask(dit, weights="raw", steps=3, guidance_scale=2.0)
+        (made,) = trainer.predict(task, RequestDataModule(images_per_class=4))  # type: ignore[misc]
+        assert load_file(folder / TRAJECTORIES)["predictions"].dtype == torch.float32
+        return made.int()  # type: ignore[no-any-return, union-attr]
+
+    full, half = images("32-true"), images("bf16-true")
+    difference = (full - half).abs().float().mean()
+    assert 0 < difference < (full - half.roll(1, 0)).abs().float().mean() / 10
 
 
 @pytest.mark.slow

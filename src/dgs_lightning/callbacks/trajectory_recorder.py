@@ -53,5 +53,5 @@ class TrajectoryRecorder(L.Callback):
         require(GenerationTask, pl_module, self).listen(None)
         tensors = {"predictions": torch.stack(self._predictions, dim=1)}
         if batch.centers is not None:
-            tensors["centers"] = batch.centers.cpu()[self._chosen]
+            tensors["centers"] = batch.centers.float().cpu()[self._chosen]
         write_tensors(Path(trainer.default_root_dir) / TRAJECTORIES, tensors, {"label": batch.records[0].label})

@@ -139,5 +139,6 @@ def published_channels(channels: int) -> int:
 
 
 def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise ``(B, *shape)``, drawn for each image from its own CPU generator."""
-    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
+    """Standard normal noise ``(B, *shape)`` in float32, drawn for each image from its own CPU generator."""
+    # Explicitly float32: in reduced precision, Lightning makes bfloat16 the default, whose random numbers are others.
+    return torch.stack([torch.randn(tuple(shape), generator=each, dtype=torch.float32) for each in generators])

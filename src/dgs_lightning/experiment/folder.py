@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dgs_lightning.configs import load_yaml
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.runs import layout
-from dgs_lightning.runs.records import Records
+from dgs_lightning.runs.records import DONE, Records
 
 _OWN = (layout.EXPERIMENT, layout.STAGES)  # what tells the folder of a run
+_BEFORE: dict[str, Any] = {"draws": 1, "validation": []}  # settings of versions that did not have them
+_NO_RESULT = ("output", "jobs", "threads", "fingerprint")  # settings that change no result
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,9 @@ class RunOutput:
             InputError: If it would, or if another version or another experiment made what is there.
         """
         self.check_place(stages)
+        kept = self.kept()
         for stage in stages:
-            status = self.records.status(stage.name, keys[stage.name])
+            status = DONE if kept else self.records.status(stage.name, keys[stage.name])
             if status == "changed":
                 self._check_experiment(stage)
             if status in ("changed", "new"):
@@ -84,15 +89,42 @@ class RunOutput:
     def _elsewhere(self) -> str:
         return f"Give a folder of the run's own: --output {self.folder / self.experiment.name}"
 
+    def kept(self) -> str | None:
+        """Version before 0.3.0 that finished this very experiment. Its run has no lists of results, and is kept."""
+        version = self._earlier_version()
+        return version if version and not self._why_not_kept() else None
+
+    def _earlier_version(self) -> str | None:
+        """Version that made the run, where its records have no lists of results."""
+        old = [record for record in self._all_records() if "versions" not in record]
+        return str(old[0].get("version", "0.1.0")) if old else None
+
+    def _all_records(self) -> list[Mapping[str, Any]]:
+        paths = sorted(self.folder.glob(layout.stage_record("**/*")))
+        names = [layout.stage_of(path.relative_to(self.folder).as_posix()) for path in paths]
+        return [record for name in names if (record := self.records.read(name))]
+
+    def _why_not_kept(self) -> str:
+        """What an earlier version's run lacks to count as finished; empty if it lacks nothing."""
+        unfinished = [str(record.get("name")) for record in self._all_records() if record.get("status") != DONE]
+        if unfinished or not (self.folder / layout.SUMMARY).is_file():
+            return f", not finished ({listed(unfinished or [layout.SUMMARY])})"
+        path = self.folder / layout.EXPERIMENT
+        found: dict[str, Any] = {**_BEFORE, **(load_yaml(path) if path.is_file() else {})}
+        found["validation"] = _BEFORE["validation"] if found["validation"] == "all" else found["validation"]
+        asked = {name: value for name, value in vars(self.experiment).items() if name not in _NO_RESULT}
+        plain = yaml.safe_load(yaml.safe_dump(asked))  # tuples become lists, as in the file
+        plain["variants"] = {name: value for name, value in plain["variants"].items() if name in plain["methods"]}
+        changed = [f"{name}: {found.get(name)}" for name in plain if found.get(name) != plain[name]]
+        return f", with other settings ({listed(changed)})" if changed else ""
+
     def _check_version(self) -> None:
-        """Check that this version, or one with the same kind of records, made the run."""
-        for path in sorted(self.folder.glob(layout.stage_record("**/*"))):
-            record = self.records.read(layout.stage_of(path.relative_to(self.folder).as_posix()))
-            if record and "versions" not in record:
-                version = record.get("version", "0.1.0")
-                remedy = f"Give another --output, or use version {version}; 'dgs report' reads its results"
-                found, expected = f"a run of version {version} without lists of its results", "a run that has them"
-                raise InputError.occupied(self.folder, found, expected, remedy)
+        """Check that this version, or one with the same kind of records, made the run, or that it is kept."""
+        version = self._earlier_version()
+        if version and (lack := self._why_not_kept()):
+            remedy = f"Give another --output, or use version {version}; 'dgs report' reads its results"
+            found, expected = f"a run of version {version} without lists of its results{lack}", "a run that has them"
+            raise InputError.occupied(self.folder, found, expected, remedy)
 
     def _check_experiment(self, stage: Stage) -> None:
         """Check that the results to be replaced are of this experiment, not of another one in the same folder."""

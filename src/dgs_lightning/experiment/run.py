@@ -58,6 +58,8 @@ class ExperimentRun:
         self.inputs = {path: files_below(Path(path)) for path in paths}  # as they are now
         self.keys = stage_keys(self.stages, fingerprints(paths, experiment.fingerprint, Reading().step))
         self.records = Records(self.output)
+        self.folder = RunOutput(self.output, experiment, self.records)
+        self.kept = self.folder.kept()
         self.progress = Progress(len(self.stages))
 
     def settings_path(self, stage: Stage) -> Path:
@@ -70,6 +72,8 @@ class ExperimentRun:
 
     def status(self, stage: Stage) -> str:
         """How far a stage is: ``done``, ``resume``, ``changed`` or ``new``."""
+        if self.kept:
+            return DONE
         return self.records.status(stage.name, self.keys[stage.name])
 
     def show(self) -> None:
@@ -90,7 +94,7 @@ class ExperimentRun:
         Raises:
             InputError: If it would.
         """
-        RunOutput(self.output, self.experiment, self.records).check(self.stages, self.keys)
+        self.folder.check(self.stages, self.keys)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -116,6 +120,10 @@ class ExperimentRun:
         Raises:
             InputError: If the settings of a stage are wrong, which is found before any is run, or a stage fails.
         """
+        if self.kept:
+            lacks = "It has no lists of its results, so files and data are not compared"
+            self.progress.say(f"{self.output}: version {self.kept} finished this run. It is kept as it is. {lacks}")
+            return
         self._mend(verify)
         pending = [stage for stage in self.stages if self.status(stage) != DONE]
         self._check_versions(pending, mixed_versions)

@@ -135,7 +135,8 @@ class ClassificationTask(L.LightningModule):
         images = (data.image_size, data.channels, tuple(mean), tuple(std))
         left_out = (folds.get("folds"), folds.get("fold"))
         self.config = ClassifierConfig(settings["network"], tuple(data.labels), *images, settings["width"], *left_out)
-        with torch.random.fork_rng(devices=[]):
+        # On a CPU, since Lightning calls this with the GPU as default device, whose random numbers are others.
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(named_seed("weights", settings["seed"]))
             self.network = self.config.build(settings["pretrained"])
         if self.teacher is not None:

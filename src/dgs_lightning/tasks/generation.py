@@ -175,7 +175,7 @@ class GenerationTask(L.LightningModule):
         each = [torch.Generator().manual_seed(record.seed or 0) for record in batch.records]
         precision = self.model.pos_embed.dtype
         denoiser = classifier_free(
-            lambda x, t, y: self.model(x.to(precision), t, y),
+            lambda x, t, y: self.model(x.to(precision), t, y).float(),  # only the network computes in reduced precision
             y,
             self.model.null_label,
             self.hparams["guidance_scale"],
