@@ -191,15 +191,16 @@ def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], 
         axes.set(xlim=(-0.02, 1.02), xticks=[0, 0.5, 1])
     for axes in grid[:, 0]:
         axes.set_ylabel("images")
-    for axes in grid[-1]:
+    for axes in grid.flat[len(sets) - columns : len(sets)]:  # the lowest panel of each column
         axes.set_xlabel("difficulty")
+        axes.tick_params(labelbottom=True)
     return figure
 
 
 def _arrange(count: int, widest: int) -> tuple[int, int]:
-    """Rows and columns for a number of panels."""
-    columns = min(widest, count)
-    return -(-count // columns), columns
+    """Rows and columns for a number of panels: the fewest rows, as full as possible."""
+    rows = -(-count // widest)
+    return rows, -(-count // rows)
 
 
 def _panels(figure: Figure, count: int, rows: int, columns: int, sharey: bool = False) -> NDArray[Any]:
