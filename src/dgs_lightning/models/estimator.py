@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.transforms import resize_and_crop, to_unit
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import refused
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
 from dgs_lightning.models.hub import NotFetched, find_model, read_config, why_missing
 from dgs_lightning.models.registry import (
@@ -290,7 +291,12 @@ def load_estimator(name: str, weights: str | None = None) -> Estimator:
     source = EstimatorSource.of(name, weights)
     if not source.library or not source.network or "/" in source.network:
         raise InputError.setting("estimator", repr(name), NAMES, "Correct the name, or train the classifier first")
-    network, preprocess = (_torchvision if source.library == "torchvision" else _timm)(source.network, weights)
+    try:
+        network, preprocess = (_torchvision if source.library == "torchvision" else _timm)(source.network, weights)
+    except InputError as error:
+        by_network = isinstance(error.__cause__, OSError) and refused(name, error.__cause__) is None
+        missing = why_estimator_missing(name, weights) if by_network else None
+        raise (missing if isinstance(missing, NotFetched) else error) from error.__cause__
     network = network.to(memory_format=torch.channels_last)  # the fastest for convolutions of many channels
     return Estimator(network, class_list("imagenet1k"), preprocess, name)
 
