@@ -36,7 +36,7 @@ REFUSALS = {  # error of the system -> what is expected, and what to do
     errno.ENOMEM: _MEMORY,
 }
 _LFS = "a git-LFS pointer in place of the file", "Fetch the file itself with 'git lfs pull'"
-_PAGE = "a web page in place of the file", "Download the file again: such a page often asks for a login, or names an error"
+_PAGE = "a web page in place of the file", "Download the file again: such a page often asks for a login"
 STAND_INS = {b"version https://git-lfs": _LFS, b"<!doctype html": _PAGE, b"<html": _PAGE}  # by their first characters
 # What a killed process leaves beside the file that it was writing: this program, or safetensors.
 _LEFTOVER = re.compile(r"\.([0-9a-f]{16}\.partial|tmp[A-Za-z0-9]{6})")

@@ -74,7 +74,7 @@ def check_name(name: str) -> None:
 
 
 def timm_weights(name: str) -> Any:  # noqa: ANN401  (timm is not typed)
-    """timm's description of its weights of a network, ``NAME`` or ``NAME.TAG``; none if it has no such network.
+    """What timm says about its weights of a network, ``NAME`` or ``NAME.TAG``; none if it has no such network.
 
     Raises:
         ValueError: If timm has the network, but no weights with this tag.

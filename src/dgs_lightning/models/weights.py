@@ -65,9 +65,10 @@ def as_state(content: object, path: Path) -> dict[str, Tensor]:
         return next(iter(sets.values()))
     expected = "tensors by name"
     if sets:
-        remedy = "Save the one to use in a file of its own"
-        raise InputError.weights(path, f"{len(sets)} sets of weights ({listed(sets)})", f"one set of {expected}", remedy)
-    raise InputError.weights(path, f"a checkpoint of {type(content).__name__}", expected, "Give a file of weights alone")
+        found, remedy = f"{len(sets)} sets of weights ({listed(sets)})", "Save the one to use in a file of its own"
+        raise InputError.weights(path, found, f"one set of {expected}", remedy)
+    found, remedy = f"a checkpoint of {type(content).__name__}", "Give a file of weights alone"
+    raise InputError.weights(path, found, expected, remedy)
 
 
 def _is_dict(content: object) -> TypeGuard[dict[Any, Any]]:
@@ -81,8 +82,8 @@ def _is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
 def without_prefix(state: Mapping[str, Tensor], names: Collection[str], where: object) -> Mapping[str, Tensor]:
     """Tensors by the names that a network has for them.
 
-    A file of a training may have each behind one prefix, such as ``module.`` or ``model.``, and others beside them, such
-    as those of a loss function. The latter are left out.
+    A file of a training may have each behind one prefix, such as ``module.`` or ``model.``, and others beside them,
+    such as those of a loss function. The latter are left out.
 
     Args:
         state: Tensors by the names in the file.
@@ -110,8 +111,8 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], where: str, classes: i
         network: The network.
         state: The tensors; see :func:`without_prefix`.
         where: Their file, for messages.
-        classes: Number of classes of a network that is trained next. Its head may then keep its initial weights, which a
-            warning says, where the file has a head for another number of classes.
+        classes: Number of classes of a network that is trained next. Where the file has a last layer for another
+            number, that of the network keeps its initial weights, which a warning says.
 
     Raises:
         InputError: If the tensors are those of another network or, without `classes`, of other classes.
@@ -129,7 +130,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], where: str, classes: i
         raise InputError.weights(where, found, f"the weights of this {type(network).__name__}", remedy)
     for theirs, ours in heads:
         if ours != classes:
-            remedy = "Give weights for these classes. Other classes need a folder of weights, which also has their labels"
+            remedy = "Give weights for these classes. Other classes need a folder of weights, which has their labels"
             raise InputError.weights(where, f"a last layer for {theirs} classes", f"one for {ours}", remedy)
         tell_new_head(where, theirs, ours)
     network.load_state_dict({name: value for name, value in state.items() if name not in other}, strict=False)
