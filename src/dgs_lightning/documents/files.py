@@ -102,7 +102,9 @@ def naming(path: Path, expected: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except Unreadable as error:
+        if other := stand_in(path, expected):
+            raise other from None
         if error.place:
             remedy = remedy or "Delete it, and run the command that wrote it again"
             raise BrokenFile(f"{path}: {error.place}", error.found, error.expected or expected, remedy) from None
-        raise stand_in(path, expected) or InputError.broken(path, error.found, expected, remedy) from None
+        raise InputError.broken(path, error.found, expected, remedy) from None

@@ -50,6 +50,7 @@ def build_network(
     """
     local = isinstance(pretrained, str) and not HUB_WEIGHTS.fullmatch(pretrained)
     hub = False if local else pretrained
+    check_name(name)
     try:
         build, bare = _resolve(name)
         network = build(bare, num_classes, image_size, channels, hub, width)
