@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from dgs_lightning.errors import InputError, is_out_of_memory
+from dgs_lightning.errors import BrokenFile, InputError, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,9 @@ REFUSALS = {  # error of the system -> what is expected, and what to do
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), _OPEN),
     errno.ENOMEM: _MEMORY,
 }
+_LFS = "a git-LFS pointer in place of the file", "Fetch the file itself with 'git lfs pull'"
+_PAGE = "a web page in place of the file", "Download the file again: such a page often asks for a login"
+STAND_INS = {b"version https://git-lfs": _LFS, b"<!doctype html": _PAGE, b"<html": _PAGE}  # by their first characters
 # What a killed process leaves beside the file that it was writing: this program, or safetensors.
 _LEFTOVER = re.compile(r"\.([0-9a-f]{16}\.partial|tmp[A-Za-z0-9]{6})")
 
@@ -95,6 +98,17 @@ def hide_thread_disk_errors() -> Iterator[None]:
         threading.excepthook = before
 
 
+def stand_in(path: Path, expected: str) -> BrokenFile | None:
+    """The error of a file that is only a pointer of git-LFS, or a web page that came in its place; else none."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    except OSError:
+        return None
+    found = next((what for begin, what in STAND_INS.items() if start.startswith(begin)), None)
+    return BrokenFile(path, found[0], expected, found[1]) if found else None
+
+
 @contextmanager
 def reading(path: object, expected: str, remedy: str = "", what: str = "a broken file") -> Iterator[None]:
     """Turn whatever goes wrong while a file is read into one clear error.
@@ -121,7 +135,8 @@ def reading(path: object, expected: str, remedy: str = "", what: str = "a broken
     except IsADirectoryError:
         raise InputError(path, "a folder", expected, "Check the path") from None
     except Exception as error:  # decoders and unpicklers raise all kinds on broken files
-        raise refused(path, error) or InputError.broken(path, error, expected, remedy, what) from None
+        other = stand_in(Path(str(path)), expected)
+        raise refused(path, error) or other or InputError.broken(path, error, expected, remedy, what) from None
 
 
 @contextmanager

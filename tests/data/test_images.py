@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from dgs_lightning.commands.prepare import prepare
+from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import scan_images
 from dgs_lightning.data.images import ImageSet, is_grey, load_image
+from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 
 MakeSet = Callable[..., Path]
@@ -145,3 +149,93 @@ def test_a_text_that_grows_when_it_is_unpacked_is_an_input_error(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:33] + chunk + path.read_bytes()[33:])
     with pytest.raises(InputError, match="no readable image"):
         load_image(path)
+
+
+def write_16_bit_colours(path: Path, pixels: Any) -> None:  # noqa: ANN401
+    """A PNG that Pillow itself does not write: pixels (H, W, 3) with 16 bits a channel."""
+    height, width, _ = pixels.shape
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels.astype(">u2"))
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(lines),
+        b"IEND": b"",
+    }
+    chunks = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts.items())
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def write_signed(path: Path, pixels: Any) -> None:  # noqa: ANN401
+    """A TIFF of signed 16-bit values, as scanners write it."""
+    directory = ImageFileDirectory_v2()
+    directory[339] = 2  # SampleFormat: signed
+    Image.fromarray(pixels.astype("<i2").view(np.uint16)).save(path, tiffinfo=directory)
+
+
+def test_values_become_black_and_white_as_the_range_says(tmp_path: Path) -> None:
+    values = np.array([[0, 2048], [4095, 60000]])
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "deep.png")
+    write_signed(tmp_path / "signed.tif", values.clip(0, 4095) - 1024)
+    Image.fromarray(values.clip(0, 4095).astype(np.float32) / 4095).save(tmp_path / "float.tif")
+    ranges: dict[str, tuple[float, float]] = {"deep.png": (0, 4095), "signed.tif": (-1024, 3071), "float.tif": (0, 1)}
+    for name, value_range in ranges.items():
+        image = load_image(tmp_path / name, 1, value_range)
+        assert np.asarray(image).tolist() == [[0, 128], [255, 255]], name
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("signed.tif", r"values from -1,024 to 3,000 .*value_range='\[-1024, 3000\]'"),
+        ("long.tif", r"values from 0 to 70,000 .*value_range='\[0, 70000\]'"),
+        ("float.tif", r"values from 0 to 0\.5 .*value_range='\[0, 0\.5\]'"),
+    ],
+)
+def test_values_that_16_bits_cannot_hold_are_refused_with_a_range(tmp_path: Path, name: str, says: str) -> None:
+    write_signed(tmp_path / "signed.tif", np.array([[-1024, 3000]]))
+    Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)).save(tmp_path / "long.tif")
+    Image.fromarray(np.array([[0, 0.5]], dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(InputError, match=says):
+        load_image(tmp_path / name)
+
+
+def test_what_a_download_left_in_place_of_an_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (tmp_path / "b.jpg").write_text("<!doctype html><title>Not found</title>")
+    for name, says in (("a.jpg", "a git-LFS pointer"), ("b.jpg", "a web page")):
+        with pytest.raises(InputError, match=says):
+            load_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["10 bits", "12 bits", "signed", "colour"])
+def test_a_set_with_values_of_fewer_bits_is_refused_where_it_is_read_or_prepared(tmp_path: Path, kind: str) -> None:
+    highest = {"10 bits": 1000, "signed": 3000}.get(kind, 4000)
+    for label in ("cat", "dog"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.linspace(0, highest - number, 48).round().reshape(4, 4, 3)
+            path = tmp_path / "set" / label / f"{number}.tif"
+            if kind == "colour":
+                write_16_bit_colours(path.with_suffix(".png"), pixels)
+            elif kind == "signed":
+                write_signed(path, pixels[..., 0] - 1024)
+            else:
+                Image.fromarray(pixels[..., 2].astype(np.uint16)).save(path)
+    says = {
+        "10 bits": r"from \d+ to 1,000 .*value_range='\[0, 1023\]'",
+        "12 bits": r"from \d+ to 4,000 .*value_range='\[0, 4095\]'",
+        "signed": r"from -1,024 to [\d,]+ .*value_range='\[-1024, \d+\]'",
+        "colour": r"to 3,855 .*save them with 8",
+    }[kind]
+    with pytest.raises(InputError, match=says):
+        prepare(str(tmp_path / "set"), str(tmp_path / "out"), val_fraction=0.25)
+    with pytest.raises(InputError, match=says):
+        ImageDataModule(predict=str(tmp_path / "set")).setup("predict")
+    if kind == "12 bits":
+        prepare(str(tmp_path / "set"), str(tmp_path / "out"), val_fraction=0.25, value_range=(0, 4095))
+        written = [np.asarray(Image.open(file)).max() for file in (tmp_path / "out").rglob("*.png")]
+        assert min(written) == 249
+        assert read_card(tmp_path / "out" / "train")["settings"]["value_range"] == [0, 4095]
+        prepare(str(tmp_path / "set"), str(tmp_path / "out"), val_fraction=0.25, value_range=(0, 4095))
+        dark = tmp_path / "dark"
+        prepare(str(tmp_path / "set"), str(dark), val_fraction=0.25, value_range=(0, 65535))
+        assert np.asarray(Image.open(next(dark.rglob("*.png")))).max() == 16

@@ -3,7 +3,9 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, move, rmtree
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dgs_lightning.commands.prepare import Split
 from dgs_lightning.data.classes import class_list
@@ -127,6 +129,15 @@ def test_images_smaller_than_the_working_size_are_pointed_out(healthy: Experimen
     [found] = looked(replace(healthy, image_size=64))
     assert found.level == "warning"
     assert "image_size=16" in found.remedy
+
+
+def test_values_of_fewer_than_16_bits_come_with_the_range_to_set(healthy: Experiment) -> None:
+    for path in Path(str(healthy.data), "train").rglob("*.png"):
+        Image.fromarray(np.full((16, 16), 900, dtype=np.uint16)).save(path)
+    [found] = looked(healthy)
+    assert (found.level, "values from 900 to 900" in found.what) == ("problem", True)
+    assert "prepare.value_range=[0, 1023]" in found.remedy
+    assert looked(replace(healthy, prepare={"value_range": [0, 1023]})) == []
 
 
 def test_classes_with_few_validation_images_are_told_where_trainings_are_evaluated_on_parts_of_them(

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from dgs_lightning.doctor.finding import Finding
 from dgs_lightning.doctor.images import open_trees
 from dgs_lightning.doctor.models import check_labels_of_models, check_weights
 from dgs_lightning.experiment.plan import Plan
-from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.settings import Experiment, load_experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.dit.formats import export_diffusers, save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
@@ -148,3 +148,12 @@ def test_an_estimator_must_know_every_class(healthy: Experiment, tmp_path: Path)
     assert found.level == "problem"
     assert "1 unknown label (n01440764)" in found.what
     assert "leave 'estimator' out" in found.remedy
+
+
+def test_an_estimator_of_other_classes_comes_with_the_command_that_trains_one(
+    tmp_path: Path, make_tree: Callable[[Path, Sequence[str], int], Path]
+) -> None:
+    pool = make_tree(tmp_path / "own pool", ["cat", "dog"], 2)
+    [found] = labels(load_experiment("select_only", [f"pool={pool}"]))
+    assert found.level == "problem"
+    assert f"dgs run own_images --set 'data={pool}'" in found.remedy

@@ -100,3 +100,10 @@ def test_half_characters_and_the_character_zero_are_no_text(text: str) -> None:
     for parse in (parse_json, parse_yaml):
         with pytest.raises(Unreadable, match="character"):
             parse(text)
+
+
+def test_what_a_download_left_in_place_of_settings_is_named(tmp_path: Path) -> None:
+    for name, start in (("pointer", "version https://git-lfs.github.com/spec/v1\noid"), ("page", "<!DOCTYPE html>")):
+        (tmp_path / "config.json").write_text(start)
+        with pytest.raises(InputError, match=f"config.json: found a .*{name} in place of the file"):
+            read_json(tmp_path / "config.json", dict[str, int], "settings")

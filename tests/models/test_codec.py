@@ -1,10 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.codec import build_codec, keeps_variances, latent_shape
@@ -122,3 +124,13 @@ def test_a_folder_that_is_not_there_is_an_error_that_says_what_to_do(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="Give a folder, or go online once"):
         build_codec(str(tmp_path / "missing"))
+
+
+def test_an_autoencoder_that_lacks_a_tensor_is_refused(kl: Path, tmp_path: Path) -> None:
+    shutil.copytree(kl, tmp_path / "cut")
+    file = tmp_path / "cut" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    del state["decoder.conv_out.bias"]
+    save_file(state, file)
+    with pytest.raises(InputError, match=r"1 tensors missing \(decoder\.conv_out\.bias\)"):
+        build_codec(str(tmp_path / "cut"))

@@ -1,17 +1,20 @@
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 from torchvision.models import squeezenet1_1
 
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
-from dgs_lightning.models.estimator import EstimatorSource, load_estimator
+from dgs_lightning.models.estimator import EstimatorSource, Teacher, load_estimator, why_estimator_missing
+from dgs_lightning.models.features import build_features
 
 OWN = ClassifierConfig("convnet1", ("b", "a"), image_size=4, channels=1, mean=(0.5,), std=(0.25,), width=4)
 GREY = Image.new("RGB", (50, 40), (51, 51, 51))  # 0.2 of white
@@ -120,3 +123,57 @@ def test_estimators_of_other_inputs_do_not_share_their_preprocessing(tmp_path: P
         save_classifier(config.build(), config, tmp_path / name)
     a, b, c = (load_estimator(str(tmp_path / name)).preprocess for name in "abc")
     assert repr(a) == repr(b) != repr(c)
+
+
+def write_head_for_other_classes(folder: Path, name: str) -> str:
+    network: nn.Module = OWN.build()
+    if name == "timm:test_resnet":
+        network = timm.create_model("test_resnet", num_classes=7)
+    elif name == "torchvision:squeezenet1_1":
+        network = squeezenet1_1(num_classes=7)
+    save_classifier(network, replace(OWN, labels=("a", "b", "c")), folder)
+    return str(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision:squeezenet1_1", "folder"])
+def test_weights_with_a_last_layer_for_other_classes_are_no_estimator(name: str, tmp_path: Path) -> None:
+    weights = write_head_for_other_classes(tmp_path, name)
+    theirs, ours = (2, 3) if name == "folder" else (7, 1000)
+    for load in (load_estimator, build_features):
+        with pytest.raises(InputError, match=f"found a last layer for {theirs} classes, expected one for {ours}"):
+            load(str(tmp_path) if name == "folder" else name, weights)
+
+
+def test_an_estimator_in_a_wrapping_has_the_identity_of_its_weights(tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    torch.save(state, tmp_path / "plain.pth")
+    torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}, "epoch": 1}, tmp_path / "a.ckpt")
+    plain, wrapped = (load_estimator("timm:test_resnet", str(tmp_path / name)) for name in ("plain.pth", "a.ckpt"))
+    assert plain.identity == wrapped.identity
+
+
+def test_a_tag_that_timm_lacks_is_one_clear_error() -> None:
+    error = why_estimator_missing("timm:resnet10t.nothing", None)
+    assert error is not None
+    assert "resnet10t with weights 'nothing', of which timm has c3_in1k" in str(error)
+    for load in (load_estimator, build_features):
+        with pytest.raises(InputError, match=r"weights 'nothing', of which timm has c3_in1k.* Correct the tag"):
+            load("timm:resnet10t.nothing")
+
+
+def test_weights_that_cannot_be_fetched_come_with_the_command_and_the_setting_for_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(InputError, match=r"curl .*resnet18-f37072fd\.pth', or set estimator_weights=FILE"):
+        load_estimator("torchvision:resnet18")
+
+
+def test_a_teacher_of_other_classes_is_refused_before_its_weights_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgs_lightning.models.estimator.load_estimator", lambda *_: pytest.fail("fetched"))
+    with pytest.raises(InputError, match=r"teacher torchvision:resnet18: found 2 missing labels \(a, b\)"):
+        Teacher("torchvision:resnet18", None, OWN)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.convnet import ConvNet
-from dgs_lightning.models.registry import build_network
+from dgs_lightning.models.registry import build_network, check_name
 from dgs_lightning.models.resnet import ResNet18
 
 
@@ -83,8 +83,24 @@ def test_local_weights_fill_all_but_a_head_for_other_classes(tmp_path: Path) -> 
     torch.save(saved.state_dict(), tmp_path / "weights.pt")
     for file in ("weights.safetensors", "weights.pt"):
         same = build_network("convnet2", 5, 8, pretrained=str(tmp_path / file), width=4)
-        other = build_network("convnet2", 3, 8, pretrained=str(tmp_path / file), width=4)
+        with pytest.warns(UserWarning, match=r"for 5 classes\. The last layer for 3 classes starts at random"):
+            other = build_network("convnet2", 3, 8, pretrained=str(tmp_path / file), width=4)
         torch.testing.assert_close(dict(same.state_dict()), dict(saved.state_dict()))
         first = "layers.conv.0.weight"
         torch.testing.assert_close(other.state_dict()[first], saved.state_dict()[first])
         assert other.state_dict()["classifier.weight"].shape == (3, 16)
+
+
+def test_a_last_layer_that_timm_draws_for_other_classes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: torch.nn.Identity())
+    with pytest.warns(UserWarning, match=r"timm:resnet10t has a last layer for 1000 classes\. The last layer for 3"):
+        build_network("timm:resnet10t", 3, 32, pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t.c3_in1k_of_mine", "resnet10t.C3_in1k"])
+def test_a_tag_that_timm_lacks_is_told_with_those_that_it_has(name: str) -> None:
+    for refuse in (check_name, lambda name: build_network(name, 10, 64)):
+        with pytest.raises(
+            InputError, match=r"found resnet10t with weights '\w+', of which timm has c3_in1k, expected"
+        ):
+            refuse(name)

@@ -60,3 +60,17 @@ def test_a_pictures_cells_are_square_and_of_the_size_asked_for() -> None:
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     assert np.isclose(width / (right - left), 0.75)
     assert np.isclose(height / (bottom - top), 0.75)
+
+
+def test_no_figure_in_the_projects_look_reads_names_as_mathematics(tmp_path: Path) -> None:
+    name = "$x_{$"
+    with mpl.rc_context():
+        use_style()
+        figure = new_figure(2, 2)
+        axes = figure.subplots()
+        axes.bar([name, "US$ 5$"], [1, 2], label=name)
+        axes.set(title=name, xlabel=name, ylabel=name)
+        axes.legend()
+        figure.savefig(tmp_path / "shown.png")  # as a notebook shows it
+        save(figure, tmp_path / "saved")
+    assert (tmp_path / "shown.png").stat().st_size

@@ -1,3 +1,4 @@
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from dgs_lightning.data.records import ImageRecord, read_manifest, require_score
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import Folds, ImageDataModule
 from dgs_lightning.errors import InputError
+from dgs_lightning.experiment.plan import Plan
+from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier, save_classifier
 from dgs_lightning.tasks.scoring import ScoringTask
 
@@ -267,3 +270,19 @@ def test_the_shipped_settings_for_cross_fitting_score_out_of_fold(
     assert require_scores(read_set(images, Path("scores")), images).startswith("convnet1[5]@")
     assert read_card(Path("scores"))["scoring"]["cross_fit"] == 5
     assert "note" not in read_card(Path("scores"))["scoring"]
+
+
+def test_classes_that_a_named_network_lacks_stop_the_run_before_its_weights_are_fetched(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dgs_lightning.tasks.scoring.load_estimator", lambda *_: pytest.fail("fetched"))
+    monkeypatch.chdir(tmp_path)
+    for settings in (["--set", f"original={images}"], ["--set", "estimator=timm:resnet10t"]):
+        assert main(["run", "select_only", "--set", f"pool={images}", "--output", "run", *settings]) == 2
+    told = capsys.readouterr().err
+    assert "found 3 unknown labels" in told
+    assert "estimator_weights" in told
+    command = told.rpartition("train an estimator on them: ")[2].partition(". Then name it")[0]
+    assert command.startswith(f"dgs run own_images --set data={images} ")
+    experiment = load_experiment("own_images", [part for part in shlex.split(command)[3:] if part != "--set"])
+    assert "estimator/fold0" in {stage.name for stage in Plan(experiment).everything()}

@@ -24,6 +24,7 @@ from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint, check_readab
 from dgs_lightning.commands.arguments import YAML, parse, short_message, with_one_config
 from dgs_lightning.commands.process import prepared_process
 from dgs_lightning.errors import InputError, printable
+from dgs_lightning.tasks.scoring import ScoringTask
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 FUNCTION_COMMANDS = {
@@ -139,10 +140,18 @@ class DGSCommandLine(LightningCLI):
         self.checkpoint, settings.ckpt_path = settings.ckpt_path, None
 
     def before_instantiate_classes(self) -> None:
-        """Set the number of threads before anything is computed."""
+        """Set the number of threads before anything is computed, and check the classes before models are fetched.
+
+        Raises:
+            InputError: If the task does not know the classes of the images.
+        """
         settings = self.config[self.config.subcommand]
         settings.ckpt_path = self.checkpoint
         set_threads(settings.threads)
+        folder = settings.get("data.init_args.predict")
+        for kind, own in named_classes(settings.get("model")):
+            if folder is not None and issubclass(kind, ScoringTask):
+                kind.check_images(own, Path(folder))
 
     def instantiate_classes(self) -> None:
         """Build the objects that the settings describe.

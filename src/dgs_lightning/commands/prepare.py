@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import numpy as np
 from PIL import Image
 
-from dgs_lightning.bounds import Between, OneOf, check_bounds
+from dgs_lightning.bounds import FINITE, Between, OneOf, check_bounds
 from dgs_lightning.data.cards import hash_each, hash_files, read_card, versions, write_card
 from dgs_lightning.data.classes import check_labels, readable_name
 from dgs_lightning.data.editions import is_imagenet, licences_of
 from dgs_lightning.data.folders import read_set
-from dgs_lightning.data.images import channels_of, load_image, save_png
+from dgs_lightning.data.images import Range, channels_of, load_image, save_png, values_of, why_not_of_16_bits
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.transforms import adm_center_crop
@@ -56,6 +56,7 @@ def prepare(
     seed: int = 0,
     channels: Annotated[int | None, OneOf(1, 3)] = None,
     classes: str | None = None,
+    value_range: Annotated[tuple[float, float] | None, FINITE] = None,
 ) -> str:
     """Write a data set as PNG at the working size: OUTPUT/train and OUTPUT/val, with metadata and cards.
 
@@ -70,6 +71,8 @@ def prepare(
         seed: Seed of the split, which depends only on it and on file names.
         channels: 1 for grey, 3 for RGB; by default 1 if all images are grey.
         classes: Name of the class list that the data must have (``imagewoof``, ``imagenette``, ...); by default any.
+        value_range: The values of grey images with more than 8 bits that become black and white, such as ``[0, 4095]``
+            for 12 bits; by default 0 and 65,535, which the values must then fill.
 
     Returns:
         A summary of the images read and written, in a few lines.
@@ -78,11 +81,13 @@ def prepare(
         InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or has others.
     """
     check_bounds(prepare, {"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
+    check_combination({"value_range": value_range})
     with _source(data) as folder:
         splits = _splits(folder, val_fraction, seed)
         labels = _check(splits, classes, Path(output))
-        channels = channels or channels_of(image for _, image in _readable(splits))
-        size = image_size or _common_size(splits)
+        _check_values(splits, value_range)
+        channels = channels or channels_of(image for _, image in _readable(splits, value_range))
+        size = image_size or _common_size(splits, value_range)
         origin = "ImageNet (ILSVRC 2012)" if is_imagenet(labels) else Path(data).name
         card: dict[str, Any] = {
             "name": Path(data).name,
@@ -95,9 +100,18 @@ def prepare(
         }
         if splits[0].folder == folder:
             card["settings"] |= {"val_fraction": val_fraction}
+        if value_range is not None:
+            card["settings"] |= {"value_range": list(value_range)}
         for split, records in [(split, _png_records(split)) for split in splits]:
             _write_split(split, records, card, Path(output) / split.name, resize=image_size is not None)
     return _summary(data, output, splits, labels, size, channels)
+
+
+def check_combination(settings: Mapping[str, Any]) -> None:
+    """Refuse a range of values whose end is not above its start."""
+    found = settings["value_range"]
+    if found is not None and not found[0] < found[1]:
+        raise InputError.setting("value_range", list(found), "the value of black below that of white")
 
 
 @contextmanager
@@ -147,18 +161,26 @@ def _check(splits: Sequence[Split], classes: str | None, output: Path) -> tuple[
     return check_labels(set(val.counts), labels, val.folder)
 
 
-def _readable(splits: Sequence[Split]) -> Iterator[tuple[Path, Image.Image]]:
+def _check_values(splits: Sequence[Split], value_range: Range | None) -> None:
+    """Check the values of images with more than 8 bits."""
+    paths = [split.folder / record.file_name for split in splits for record in split.records]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        if error := why_not_of_16_bits(threads.map(values_of, paths), splits[0].folder, value_range):
+            raise error
+
+
+def _readable(splits: Sequence[Split], value_range: Range | None) -> Iterator[tuple[Path, Image.Image]]:
     """The readable images in RGB. The others are reported together when the images are written."""
     for split in splits:
         for record in split.records:
             path = split.folder / record.file_name
             with suppress(BrokenFile):
-                yield path, load_image(path)
+                yield path, load_image(path, value_range=value_range)
 
 
-def _common_size(splits: Sequence[Split]) -> int:
+def _common_size(splits: Sequence[Split], value_range: Range | None) -> int:
     """Side of the first image, which all others must have."""
-    path, image = next(_readable(splits), (splits[0].folder, Image.new("L", (1, 1))))
+    path, image = next(_readable(splits, value_range), (splits[0].folder, Image.new("L", (1, 1))))
     if image.width != image.height:
         raise _wrong_size(path, image)
     return image.width
@@ -193,7 +215,7 @@ def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any],
             return None
         try:
             source = split.folder / split.records[position].file_name
-            image = load_image(source, channels)
+            image = load_image(source, channels, card["settings"].get("value_range"))
             if not resize and image.size != (size, size):
                 return _wrong_size(source, image)
         except BrokenFile as error:

@@ -90,11 +90,12 @@ def check_labels(found: set[str], expected: str | Sequence[str] | None, where: o
 def check_known(labels: Collection[str], known: Collection[str], where: object, remedy: str) -> None:
     """Raise an InputError unless a model knows all labels of an image set.
 
-    ``where`` names the model. ``remedy`` says what to do if the unknown labels are not readable names of known ones.
+    ``where`` names the model. ``remedy`` says what to do about labels that are not readable names of known ones.
     """
     if unknown := sorted(set(labels) - set(known)):
         if names := renamings(unknown, known):
-            remedy = f"Rename the folders from names to labels: {listed(names, 10)}"
+            others = "" if len(names) == len(unknown) else f". {remedy}"
+            remedy = f"Rename the folders from names to labels: {listed(names, 10)}{others}"
         raise InputError.labels(where, f"labels of the model, for {len(labels)} classes", remedy, unknown=unknown)
 
 

@@ -3,30 +3,48 @@
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from dgs_lightning.data.records import ImageRecord
+from dgs_lightning.errors import BrokenFile, InputError
 from dgs_lightning.files import reading, replacing
 
+Range = tuple[float, float]  # the value that becomes black, and the one that becomes white
+FULL = (0, 65535)  # of 16 bits
+BRIGHT = 2**15  # values of 16 bits that all lie below it have fewer bits, or are nearly black
+SAMPLE = 24  # images that are looked at where all would take too long
+_EXPECTED, _REMEDY = "an image with 8 or 16 bits a channel", "Replace or remove the file"
 
-def load_image(path: Path, channels: int = 3) -> Image.Image:
+
+def load_image(path: Path, channels: int = 3, value_range: Range | None = None) -> Image.Image:
     """Read an image file as 8-bit grey (1 channel) or RGB (3 channels).
 
-    The image is turned as its EXIF data say. Transparent parts become white, 16-bit grey is scaled to 8 bits, and the
-    first frame of an animation is taken.
+    The image is turned as its EXIF data say. Transparent parts become white, and the first frame of an animation is
+    taken.
+
+    Args:
+        path: The file.
+        channels: 1 for grey, 3 for RGB.
+        value_range: The values of grey images with more than 8 bits that become black and white; values outside are
+            cut off. By default 0 and 65,535. Other images are not changed by it.
 
     Raises:
-        InputError: If the file cannot be read, is no whole image, or has floating-point pixels.
+        InputError: If the file cannot be read or is no whole image; or if, without `value_range`, it has values outside
+            of 16 bits or floating-point values.
     """
-    expected, remedy = "an image with 8 or 16 bits a channel", "Replace or remove the file"
-    with reading(path, expected, remedy, "no readable image"), Image.open(path) as file:
+    with reading(path, _EXPECTED, _REMEDY, "no readable image"), Image.open(path) as file:
         image = ImageOps.exif_transpose(file)
-        return _eight_bit(image).convert("L" if channels == 1 else "RGB")
+        if image.mode.startswith(_DEEP):
+            image = _scaled(image, value_range, path)
+        elif image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return image.convert("L" if channels == 1 else "RGB")
 
 
 def save_png(path: Path, image: Image.Image) -> str:
@@ -38,16 +56,88 @@ def save_png(path: Path, image: Image.Image) -> str:
     return hashlib.sha256(encoded.getbuffer()).hexdigest()
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """The image with 8 bits a channel and without transparency."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow may hold in 32 bits
-        pixels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image
+_DEEP = ("I", "F")  # Pillow's modes of grey images with more than 8 bits begin so
+
+
+def _scaled(image: Image.Image, value_range: Range | None, path: Path) -> Image.Image:
+    """A grey image with more than 8 bits as one with 8."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("values that are no numbers")
+    found = Values(values.min(), values.max())
+    if value_range is None and (image.mode == "F" or not FULL[0] <= found.low <= found.high <= FULL[1]):
+        raise _not_of_16_bits(path, found)
+    low, high = value_range or FULL
+    return Image.fromarray(np.clip((values - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8))
+
+
+class Values(NamedTuple):
+    """The lowest and the highest value in one or more images with more than 8 bits a channel."""
+
+    low: float
+    high: float
+    colour: bool = False  # of which Pillow reads the upper 8 bits alone
+
+
+def values_of(path: Path) -> Values | None:
+    """The values of an image with more than 8 bits a channel; none for one with 8, or for a broken file."""
+    with suppress(BrokenFile), reading(path, _EXPECTED), Image.open(path) as file:
+        if file.mode.startswith(_DEEP):
+            pixels = np.asarray(file)
+            return Values(float(pixels.min()), float(pixels.max()))
+        if ";16" in str(file.tile):
+            return Values(0, 257 * int(np.asarray(file.convert("RGB")).max()), colour=True)
+    return None
+
+
+def why_not_of_16_bits(found: Iterable[Values | None], where: Path, value_range: Range | None) -> InputError | None:
+    """The error of images whose values would be nearly black or cut off, were 0 black and 65,535 white; else none.
+
+    Args:
+        found: The values of each image, of :func:`values_of`.
+        where: Folder of the images.
+        value_range: The setting of :func:`load_image`, which colours do not heed.
+    """
+    deep = [values for values in found if values is not None and (values.colour or value_range is None)]
+    for colour in (False, True):
+        if group := [values for values in deep if values.colour == colour]:
+            all_of = Values(min(v.low for v in group), max(v.high for v in group), colour)
+            if all_of.low < FULL[0] or not BRIGHT <= all_of.high <= FULL[1]:
+                return _not_of_16_bits(where, all_of)
+    return None
+
+
+def check_sample(folder: Path, records: Sequence[ImageRecord]) -> None:
+    """Check the values of some images that are read as they are.
+
+    Raises:
+        InputError: If they would be nearly black or cut off; see :func:`why_not_of_16_bits`.
+    """
+    if error := why_not_of_16_bits((values_of(folder / each.file_name) for each in sample(records)), folder, None):
+        raise error
+
+
+def sample(records: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
+    """At most ``SAMPLE`` images of a set, evenly spaced."""
+    return records[:: max(1, len(records) // SAMPLE)][:SAMPLE]
+
+
+def _not_of_16_bits(where: Path, found: Values) -> InputError:
+    """The error about such values, with a range for them."""
+    said = f"values from {found.low:,g} to {found.high:,g} in images with more than 8 bits a channel"
+    expected = f"values that fill 16 bits, up to {FULL[1]:,}"
+    if found.colour:
+        remedy = "Scale the images to 16 bits or save them with 8: of colours, the upper 8 of 16 bits are read"
+        return InputError(where, said, expected, remedy)
+    low, high = found[:2]
+    if low >= 0 and high <= FULL[1] and high == int(high):
+        low, high = 0, 2 ** max(8, int(high).bit_length()) - 1
+    offered = ", ".join(str(int(value) if value == int(value) else value) for value in (low, high))
+    remedy = (
+        f"Say which values are black and white: dgs prepare --value_range='[{offered}]', or in an experiment "
+        f"--set 'prepare.value_range=[{offered}]'. {list(FULL)} keeps the values as they are"
+    )
+    return InputError(where, said, f"{expected}, or value_range", remedy)
 
 
 def is_grey(image: Image.Image) -> bool:

@@ -14,7 +14,7 @@ from dgs_lightning.bounds import Between, Group, OneOf, check_bounds, save_setti
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.folders import read_set
-from dgs_lightning.data.images import ImageSet, channels_of, load_image
+from dgs_lightning.data.images import ImageSet, channels_of, check_sample, load_image
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.data.transforms import CropToBytes
@@ -198,6 +198,7 @@ class ImageDataModule(L.LightningDataModule):
         """Set labels, size and channels: those of the settings, else those of the images."""
         self.labels = check_labels({record.label for record in records}, self.hparams["labels"], folder)
         prepared = read_card(folder).get("settings", {})
+        check_sample(folder, records)
         first = load_image(folder / records[0].file_name)
         self.image_size: int = self.hparams["image_size"] or prepared.get("image_size") or min(first.size)
         pictures = (load_image(folder / record.file_name) for record in records)

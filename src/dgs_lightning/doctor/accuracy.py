@@ -8,7 +8,7 @@ from dgs_lightning.configs import expand
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.splits import ranks_in_class
 from dgs_lightning.doctor.finding import Finding, of_error, ok, warning
-from dgs_lightning.doctor.images import Trees
+from dgs_lightning.doctor.images import Trees, value_range_of
 from dgs_lightning.doctor.models import weights_of_estimator
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.estimator import Accuracy, load_estimator, why_estimator_missing
@@ -18,9 +18,10 @@ OF_A_CLASS, IN_ALL = 20, 2_000  # most images that are looked at
 
 def measure_accuracy(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     """The accuracy of each classifier that is on this machine, on some validation images. Nothing is downloaded."""
-    tree = next((trees[role] for role in ("val", "data", "train", "original") if role in trees), None)
-    if tree is None:
+    role = next((role for role in ("val", "data", "train", "original") if role in trees), None)
+    if role is None:
         return
+    tree, value_range = trees[role], value_range_of(experiment, role)
     each = max(1, min(OF_A_CLASS, IN_ALL // len(tree.counts)))
     ranks = ranks_in_class(tree.records, "measure", experiment.seed)
     records = [record for record, (rank, _) in zip(tree.records, ranks, strict=True) if rank < each]
@@ -30,7 +31,7 @@ def measure_accuracy(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
             yield warning(f"{where}: not measured, since its weights are not on this machine", error.parts[-1])
             continue
         classifier = load_estimator(name, weights).to("cuda" if torch.cuda.is_available() else "cpu")
-        pictures = (load_image(tree.folder / record.file_name) for record in records)
+        pictures = (load_image(tree.folder / record.file_name, value_range=value_range) for record in records)
         predicted = map(classifier.predict, pictures)
         accuracy = Accuracy.of([(r.label, label) for r, label in zip(records, predicted, strict=True)])
         error = accuracy.why_at_chance(where, f"or name another {kind}")

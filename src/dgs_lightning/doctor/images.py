@@ -10,7 +10,7 @@ from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.editions import edition_of
 from dgs_lightning.data.folders import read_set
-from dgs_lightning.data.images import load_image
+from dgs_lightning.data.images import Range, load_image, sample, values_of, why_not_of_16_bits
 from dgs_lightning.data.splits import validation_count
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.errors import InputError, listed
@@ -18,7 +18,6 @@ from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.runs.methods import METHODS, ORIGINALS
 
 FEW = 20  # validation images of a class, from which Table 6 takes parts
-SAMPLE = 24  # images of each folder that are read
 Trees = dict[str, Split]
 """Image sets by their use: ``train`` and ``val``, or ``data`` (to be split), ``original`` and ``pool``."""
 
@@ -52,6 +51,14 @@ def _folders(experiment: Experiment) -> dict[str, Path]:
 def are_digits(experiment: Experiment) -> bool:
     """Whether the images are scikit-learn's digits."""
     return experiment.data == DIGITS and experiment.prepare is not None
+
+
+def value_range_of(experiment: Experiment, role: str) -> Range | None:
+    """The values of an image set that become black and white when it is prepared; none for those of 16 bits."""
+    match with_defaults(prepare, expand(experiment.prepare or {}))["value_range"]:
+        case [int() | float() as low, int() | float() as high] if low < high and role in (*SPLITS, "data"):
+            return low, high
+    return None
 
 
 def classes_from(trees: Trees) -> Split | None:
@@ -134,9 +141,14 @@ def check_files(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     """Whether a sample of the images can be read, and is large enough."""
     for role, tree in trees.items():
         sides, broken = [], []
-        for record in tree.records[:: max(1, len(tree.records) // SAMPLE)][:SAMPLE]:
+        value_range = value_range_of(experiment, role)
+        paths = [tree.folder / record.file_name for record in sample(tree.records)]
+        if error := why_not_of_16_bits(map(values_of, paths), tree.folder, value_range):
+            yield of_error(error)
+            continue
+        for path in paths:
             try:
-                sides.append(min(load_image(tree.folder / record.file_name).size))
+                sides.append(min(load_image(path, value_range=value_range).size))
             except InputError as error:
                 broken.append(error)
         side, wanted = int(median(sides or [0])), experiment.image_size

@@ -15,6 +15,7 @@ from dgs_lightning.models.dit.formats import dit_labels
 from dgs_lightning.models.estimator import EstimatorSource, why_estimator_missing
 from dgs_lightning.models.hub import AUTOENCODER, TRANSFORMER, NotFetched, licence_of, why_missing
 from dgs_lightning.runs import layout
+from dgs_lightning.tasks.scoring import how_to_know
 from dgs_lightning.tasks.work import settings_of
 
 ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
@@ -65,7 +66,8 @@ def check_labels_of_models(experiment: Experiment, stages: Sequence[Stage], tree
         yield _labels_of_dit(name, set(tree.counts), stages)
     if (name := experiment.estimator) is not None:
         known = EstimatorSource.of(name, weights_of_estimator(experiment)).labels()
-        remedy = f"{RENAME}; otherwise leave 'estimator' out, and one is trained on the data, out of fold"
+        own = f"{RENAME}; otherwise leave 'estimator' out, and one is trained on the data, out of fold"
+        remedy = how_to_know(tree.folder) if experiment.data is None else own
         yield _knows(f"estimator {name}", known, set(tree.counts), remedy)
 
 

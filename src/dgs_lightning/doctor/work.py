@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dgs_lightning.commands.prepare import DIGIT_COUNTS, DIGIT_SIDE, SPLITS
-from dgs_lightning.data.images import is_grey, load_image
+from dgs_lightning.data.images import FULL, is_grey, load_image
 from dgs_lightning.data.splits import split_sizes
 from dgs_lightning.doctor.images import Trees, are_digits, classes_from, val_fraction
 from dgs_lightning.experiment.settings import Experiment
@@ -20,7 +20,7 @@ def inputs_of(experiment: Experiment, trees: Trees) -> Inputs | None:
     if are_digits(experiment):
         counts, side, channels = list(DIGIT_COUNTS), experiment.image_size or DIGIT_SIDE, 1
     elif tree := classes_from(trees):
-        image = load_image(tree.folder / tree.records[0].file_name)
+        image = load_image(tree.folder / tree.records[0].file_name, value_range=FULL)  # any will do for sizes
         counts = list(tree.counts.values())
         side, channels = experiment.image_size or min(image.size), 1 if is_grey(image) else 3
     else:

@@ -8,7 +8,7 @@ from typing import IO, Any, TypeVar
 from dgs_lightning.documents.shapes import check_shape
 from dgs_lightning.documents.texts import JSON_SIZE, YAML_SIZE, Unreadable, parse_json, parse_yaml
 from dgs_lightning.errors import BrokenFile, InputError
-from dgs_lightning.files import reading
+from dgs_lightning.files import reading, stand_in
 
 T = TypeVar("T")
 LINE = 2**24  # characters of a line of JSON
@@ -102,6 +102,8 @@ def naming(path: Path, expected: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except Unreadable as error:
+        if other := stand_in(path, expected):
+            raise other from None
         if error.place:
             remedy = remedy or "Delete it, and run the command that wrote it again"
             raise BrokenFile(f"{path}: {error.place}", error.found, error.expected or expected, remedy) from None

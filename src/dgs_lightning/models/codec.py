@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dgs_lightning.data.latents import Posterior
-from dgs_lightning.errors import InputError, short
+from dgs_lightning.errors import InputError, listed, short
 from dgs_lightning.files import refused
 from dgs_lightning.models.hub import AUTOENCODER, find_model, read_config
 
@@ -120,20 +120,26 @@ def build_codec(source: str, channels: int = 3) -> Codec:
     """
     if source == PIXELS:
         return PixelCodec(channels)
-    # Only here: diffusers takes seconds to import.
-    from diffusers import AutoencoderKL, AutoencoderTiny, AutoModel
+    from diffusers import AutoencoderKL, AutoencoderTiny  # only here: diffusers takes seconds to import
 
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
     try:
-        load: Any = AutoModel.from_pretrained
-        autoencoder = load(source, use_safetensors=True, low_cpu_mem_usage=False)
+        name = kinds["AutoencoderKL"].load_config(source).get("_class_name")
+        if name not in kinds:
+            expected, remedy = " or ".join(kinds), "Choose another autoencoder"
+            raise InputError.weights(f"codec {source!r}", name, expected, remedy)
+        whole = {"low_cpu_mem_usage": False, "output_loading_info": True}
+        autoencoder, loaded = kinds[name].from_pretrained(source, use_safetensors=True, **whole)
+    except InputError:
+        raise
     except _FAULTS as error:
         where = f"codec {source!r}"
         expected = "'pixels', or folder or hub id of an autoencoder with config.json and safetensors weights"
         remedy = "Give a folder, or go online once so that the hub's files can be fetched"
         raise refused(where, error) or InputError.weights(where, short(error), expected, remedy) from None
-    if not isinstance(autoencoder, AutoencoderKL | AutoencoderTiny):
-        found, expected = type(autoencoder).__name__, "AutoencoderKL or AutoencoderTiny"
-        raise InputError.weights(f"codec {source!r}", found, expected, "Choose another autoencoder")
+    if missing := sorted(loaded["missing_keys"]):  # diffusers has drawn them at random
+        found = f"{len(missing)} tensors missing ({listed(missing, 3)})"
+        raise InputError.weights(f"codec {source!r}", found, "whole weights", "Fetch or save them again")
     return AutoencoderCodec(autoencoder)
 
 

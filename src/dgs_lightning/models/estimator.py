@@ -12,9 +12,17 @@ from torch import Tensor, nn
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.transforms import resize_and_crop, to_unit
 from dgs_lightning.errors import InputError
+from dgs_lightning.files import refused
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
 from dgs_lightning.models.hub import NotFetched, find_model, read_config, why_missing
-from dgs_lightning.models.registry import HUB_WEIGHTS, Preprocess, build_network, pretrained_timm, timm_classes
+from dgs_lightning.models.registry import (
+    HUB_WEIGHTS,
+    Preprocess,
+    build_network,
+    pretrained_timm,
+    timm_classes,
+    timm_weights,
+)
 from dgs_lightning.models.weights import hash_state
 
 IMAGENET_CLASSES = 1000
@@ -103,18 +111,16 @@ class Teacher(nn.Module):
 
     def __init__(self, name: str, weights: str | None, student: ClassifierConfig) -> None:
         super().__init__()
+        where = f"teacher {name}"
+        _check_taught(student.labels, EstimatorSource.of(name, weights).labels(), where)  # before any download
         self.network = load_estimator(name, weights)
         preprocess: Any = self.network.preprocess
         last = getattr(preprocess, "transforms", [preprocess])[-1]  # the last step normalises in all libraries
         mean, std = (torch.as_tensor(values).flatten() for values in (last.mean, last.std))
         size = preprocess.size if isinstance(preprocess, ClassifierInput) else student.image_size
-        where = f"teacher {name}"
         if (size, len(mean)) != (student.image_size, student.channels):
             expected = f"{student.channels} channels and {student.image_size} px, as the images have"
             raise InputError.weights(where, f"{len(mean)} channels and {size} px", expected, "Train it on such images")
-        if missing := sorted(set(student.labels) - set(self.network.labels)):
-            remedy = "Name a teacher that was trained on all classes"
-            raise InputError.labels(where, "all classes that are to be labelled", remedy, missing=missing)
         self.columns = [self.network.labels.index(label) for label in student.labels]
         self.scale: Tensor
         self.shift: Tensor
@@ -126,6 +132,13 @@ class Teacher(nn.Module):
         """Logits ``(B, classes)`` in the student's order, from images ``(B, C, S, S)`` in its normalisation."""
         logits: Tensor = self.network(images * self.scale + self.shift)
         return logits[:, self.columns]
+
+
+def _check_taught(labels: Sequence[str], known: Sequence[str] | None, where: str) -> None:
+    """Check that a teacher knows all classes of the student, as far as its files say."""
+    if known is not None and (missing := sorted(set(labels) - set(known))):
+        remedy = "Name a teacher that was trained on all classes"
+        raise InputError.labels(where, "all classes that are to be labelled", remedy, missing=missing)
 
 
 @dataclass(frozen=True)
@@ -185,9 +198,7 @@ class EstimatorSource:
                 raise ValueError(f"no weights {error}") from None
             path = Path(hub.get_dir(), "checkpoints", Path(url).name)
             return path.is_file(), f"'curl --create-dirs -Lo {path} {url}'"
-        from timm import get_pretrained_cfg
-
-        config = get_pretrained_cfg(self.network)
+        config = timm_weights(self.network)
         if config is None or config.hf_hub_id is None or config.num_classes != IMAGENET_CLASSES:
             raise ValueError("no weights of ImageNet-1K")
         return find_model(config.hf_hub_id, ("*.safetensors",)) is not None, f"'hf download {config.hf_hub_id}'"
@@ -199,9 +210,9 @@ def why_estimator_missing(name: str, weights: str | None) -> InputError | None:
     if source.local is None:
         try:
             here, fetch = source.in_cache()
-        except ValueError:
+        except ValueError as error:
             expected, remedy = f"a network of {source.library}", "Name another, such as torchvision:resnet50"
-            return InputError.setting(where, "no such network", expected, remedy)
+            return InputError.setting(where, error, expected, remedy)
         return None if here else NotFetched.by(where, fetch, "set estimator_weights=FILE")
     if Path(source.local).exists():
         return why_missing("estimator", source.local, ())
@@ -280,7 +291,12 @@ def load_estimator(name: str, weights: str | None = None) -> Estimator:
     source = EstimatorSource.of(name, weights)
     if not source.library or not source.network or "/" in source.network:
         raise InputError.setting("estimator", repr(name), NAMES, "Correct the name, or train the classifier first")
-    network, preprocess = (_torchvision if source.library == "torchvision" else _timm)(source.network, weights)
+    try:
+        network, preprocess = (_torchvision if source.library == "torchvision" else _timm)(source.network, weights)
+    except InputError as error:
+        by_network = isinstance(error.__cause__, OSError) and refused(name, error.__cause__) is None
+        missing = why_estimator_missing(name, weights) if by_network else None
+        raise (missing if isinstance(missing, NotFetched) else error) from error.__cause__
     network = network.to(memory_format=torch.channels_last)  # the fastest for convolutions of many channels
     return Estimator(network, class_list("imagenet1k"), preprocess, name)
 
@@ -288,7 +304,8 @@ def load_estimator(name: str, weights: str | None = None) -> Estimator:
 def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
     from torchvision.models import get_model_weights
 
-    network = build_network(f"torchvision:{name}", IMAGENET_CLASSES, 224, pretrained=weights or TORCHVISION_WEIGHTS)
+    wanted = weights or TORCHVISION_WEIGHTS
+    network = build_network(f"torchvision:{name}", IMAGENET_CLASSES, 224, pretrained=wanted, whole=True)
     known: Any = get_model_weights(name).__members__
     published = known.get(weights) or known.get(TORCHVISION_WEIGHTS) or known["DEFAULT"]
     return network, published.transforms()

@@ -1,7 +1,7 @@
 """Models that a setting names by a path or by an id of the Hugging Face hub: their place, licence and settings."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -10,7 +10,7 @@ from dgs_lightning.bounds import AtLeast, Between
 from dgs_lightning.documents.files import read_json
 from dgs_lightning.documents.shapes import Filled
 from dgs_lightning.errors import InputError
-from dgs_lightning.files import refused
+from dgs_lightning.files import refused, stand_in
 
 TRANSFORMER, AUTOENCODER = ("transformer/*",), ("*.json", "*.safetensors")  # the files needed of a model on the hub
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -82,13 +82,17 @@ def why_missing(role: str, name: str, patterns: Sequence[str]) -> InputError | N
     if not has_weights(found):
         expected = f"a file ending in {', '.join(WEIGHT_SUFFIXES)}"
         return InputError.weights(where, f"no weights in {found}", expected, "Fetch them again")
-    return None
+    return next(filter(None, (stand_in(file, "weights") for file in _weight_files(found))), None)
 
 
 def has_weights(path: Path) -> bool:
     """Whether a model's file or folder contains a file of weights that is not empty."""
-    files = (file for file in (path, *path.rglob("*")) if file.is_file())
-    return any(file.suffix in WEIGHT_SUFFIXES and file.stat().st_size for file in files)
+    return any(file.stat().st_size for file in _weight_files(path))
+
+
+def _weight_files(path: Path) -> Iterator[Path]:
+    """The files of weights in a model's file or folder, empty ones included."""
+    return (file for file in (path, *path.rglob("*")) if file.suffix in WEIGHT_SUFFIXES and file.is_file())
 
 
 def licence_of(name: str) -> str | None:

@@ -8,11 +8,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, listed
 from dgs_lightning.files import refused
 from dgs_lightning.models.convnet import ConvNet
 from dgs_lightning.models.resnet import ResNet18, ResNetAP10
-from dgs_lightning.models.weights import fill, read_weights
+from dgs_lightning.models.weights import fill, read_weights, tell_new_head
 
 NAMES = "convnetD, resnet18, resnet_ap10, timm:NAME or torchvision:NAME"
 MAX_CONVNET_DEPTH = 16
@@ -21,7 +21,14 @@ HUB_WEIGHTS = re.compile(r"IMAGENET1K_\w+")  # torchvision's names of weights
 
 
 def build_network(
-    name: str, num_classes: int, image_size: int, channels: int = 3, pretrained: bool | str = False, width: int = 128
+    name: str,
+    num_classes: int,
+    image_size: int,
+    channels: int = 3,
+    pretrained: bool | str = False,
+    width: int = 128,
+    *,
+    whole: bool = False,
 ) -> nn.Module:
     """Build a classifier by name. Initial weights are drawn from torch's global generator, which the caller seeds.
 
@@ -33,26 +40,29 @@ def build_network(
         image_size: Side of the square input in pixels.
         channels: Channels of the input.
         pretrained: A local file for :func:`~dgs_lightning.models.weights.read_weights`; true for the weights of timm
-            or torchvision, from their hub; or torchvision's name of weights, such as ``IMAGENET1K_V1``. A head for
-            another number of classes keeps its initial weights.
+            or torchvision, from their hub; or torchvision's name of weights, such as ``IMAGENET1K_V1``.
         width: Channels of a ConvNet, published 128; other networks ignore it.
+        whole: Refuse weights for another number of classes, as a network that is not trained needs. By default its last
+            layer then keeps its initial weights, which a warning says.
 
     Raises:
         InputError: If no network has this name, the images are too small for it, or the weights do not fit.
     """
     local = isinstance(pretrained, str) and not HUB_WEIGHTS.fullmatch(pretrained)
     hub = False if local else pretrained
+    check_name(name)
     try:
         build, bare = _resolve(name)
         network = build(bare, num_classes, image_size, channels, hub, width)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         found = f"{error} (images of {image_size} px, {channels} channels, pretrained: {pretrained})"
         expected = f"{NAMES}, with settings that it can have"
-        remedy = "Correct the setting; if weights could not be fetched, set pretrained to a local file"
+        files = "estimator_weights of an experiment, or weights of a task," if whole else "pretrained"
+        remedy = f"Correct the setting; if weights could not be fetched, set {files} to a local file"
         where = f"network '{name}'"
         raise refused(where, error) or InputError.setting(where, found, expected, remedy) from error
     if local:
-        fill(network, read_weights(Path(str(pretrained))), str(pretrained))
+        fill(network, read_weights(Path(str(pretrained))), str(pretrained), None if whole else num_classes)
     return network
 
 
@@ -64,12 +74,34 @@ def check_name(name: str) -> None:
         raise InputError.setting(f"network {name!r}", error, NAMES, "Correct the name") from None
 
 
-def timm_classes(name: str) -> int | None:
-    """Number of classes of timm's weights of a network; none if timm has no such weights."""
-    import timm  # slow, and often not needed
+def timm_weights(name: str) -> Any:  # noqa: ANN401  (timm is not typed)
+    """What timm says about its weights of a network, ``NAME`` or ``NAME.TAG``; none if it has no such network.
 
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    return None if config is None else config.num_classes
+    Raises:
+        ValueError: If timm has the network, but no weights with this tag.
+    """
+    import timm  # slow, and often not needed
+    from timm.models import get_arch_pretrained_cfgs
+
+    try:
+        return timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError:
+        network, _, tag = name.partition(".")
+        known = (known.partition(".")[2] for known in get_arch_pretrained_cfgs(network))
+        raise ValueError(f"{network} with weights '{tag}', of which timm has {listed(known, 30)}") from None
+
+
+def timm_classes(name: str) -> int | None:
+    """Number of classes of timm's weights of a network; none if timm has no such network, or it is without classifier.
+
+    Raises:
+        InputError: If timm has the network, but no weights with this tag.
+    """
+    try:
+        weights = timm_weights(name)
+    except ValueError as error:
+        raise InputError.setting(f"network 'timm:{name}'", error, "a tag that timm has", "Correct the tag") from None
+    return None if weights is None else weights.num_classes
 
 
 def pretrained_timm(name: str, weights: str | None) -> tuple[nn.Module, Preprocess]:
@@ -82,7 +114,8 @@ def pretrained_timm(name: str, weights: str | None) -> tuple[nn.Module, Preproce
     from timm.data.transforms_factory import create_transform
 
     config: Any = timm.get_pretrained_cfg(name)
-    network = build_network(f"timm:{name}", config.num_classes, config.input_size[-1], pretrained=weights or True)
+    size, source = config.input_size[-1], weights or True
+    network = build_network(f"timm:{name}", config.num_classes, size, pretrained=source, whole=True)
     return network, create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
 
 
@@ -100,6 +133,7 @@ def _resolve(name: str) -> tuple[Callable[..., nn.Module], str]:
         import timm  # slow, and often not needed
 
         if timm.is_model(bare):
+            timm_weights(bare)  # is there such a tag?
             return _timm, bare
     from torchvision.models import list_models
 
@@ -125,6 +159,8 @@ def _timm(name: str, num_classes: int, image_size: int, channels: int, hub: bool
     settings: dict[str, Any] = {"num_classes": num_classes, "in_chans": channels}
     if config is not None and config.fixed_input_size:
         settings["img_size"] = image_size
+    if hub and config is not None and config.num_classes != num_classes:
+        tell_new_head(f"timm:{name}", config.num_classes, num_classes)
     network: nn.Module = timm.create_model(name, pretrained=hub, **settings)
     return network
 
@@ -140,5 +176,5 @@ def _torchvision(name: str, num_classes: int, image_size: int, channels: int, hu
     network: nn.Module = get_model(name, weights=None, num_classes=num_classes)
     if hub:
         weights = known[wanted]
-        fill(network, weights.get_state_dict(check_hash=True), f"torchvision's {weights}")
+        fill(network, weights.get_state_dict(check_hash=True), f"torchvision's {weights}", num_classes)
     return network

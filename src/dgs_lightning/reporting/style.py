@@ -44,6 +44,7 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "text.color": INK,
+    "text.parse_math": False,  # names of classes and methods may contain "$"
     **{f"{axis}tick.{part}": MUTED for axis in "xy" for part in ("color", "labelcolor")},
     **{"xtick.labelsize": 8, "xtick.major.size": 3, "ytick.labelsize": 8, "ytick.major.size": 0},
 }
@@ -61,20 +62,19 @@ def use_style() -> None:
 
 @contextmanager
 def plain_text() -> Iterator[None]:
-    """Draw text as it is: names of classes and methods may contain ``$``, which matplotlib reads as mathematics."""
+    """Draw text as it is in figures of another look: matplotlib reads what stands between two ``$`` as mathematics."""
     with mpl.rc_context({"text.parse_math": False}):
         yield
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Make a function draw in the project's look and in :func:`plain_text`, without a change to other figures."""
+    """Make a function draw in the project's look, without a change to other figures."""
 
     @wraps(draw)
     def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
         with mpl.rc_context():
             use_style()
-            with plain_text():
-                return draw(*args, **kwargs)
+            return draw(*args, **kwargs)
 
     return in_style
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from shlex import join
 from typing import Annotated, Any, Literal, NamedTuple
 
 import lightning as L
@@ -12,10 +14,11 @@ from torch import Tensor, nn
 from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.classes import check_known
+from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
-from dgs_lightning.models.estimator import Estimator, load_estimator
+from dgs_lightning.models.estimator import Estimator, EstimatorSource, load_estimator
 from dgs_lightning.models.registry import Preprocess
 from dgs_lightning.selection.difficulty import DIFFICULTIES, ensemble_difficulty
 
@@ -103,6 +106,20 @@ class ScoringTask(L.LightningModule):
             remedy = "List the weights folders of all folds, in their order"
             raise InputError.setting("cross_fit", found, expected, remedy)
 
+    @classmethod
+    def check_images(cls, settings: Mapping[str, Any], folder: Path) -> None:
+        """Refuse images of classes that a network of timm or torchvision does not know, before its weights are fetched.
+
+        Args:
+            settings: The task's own settings.
+            folder: The images to score.
+        """
+        for name, weights in zip(*_estimators(settings), strict=True):
+            source = EstimatorSource.of(name, weights)
+            if source.library and (known := source.labels()):
+                labels = {record.label for record in read_set(folder)}
+                check_known(labels, known, f"estimator {name}", how_to_know(folder))
+
     def settings(self) -> dict[str, Any]:
         """Settings that the scores depend on, for their card."""
         return {"estimator": self.identity, "definition": self.definition, "cross_fit": self.hparams["cross_fit"]}
@@ -111,8 +128,7 @@ class ScoringTask(L.LightningModule):
         """Match the labels of the images with those of each estimator, which must know all of them."""
         data: ImageDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         for member in self.members:
-            remedy = f"Rename the class folders of {data.predict_folder}, or train an estimator on these labels"
-            check_known(data.labels, member.labels, member.identity, remedy)
+            check_known(data.labels, member.labels, member.identity, how_to_know(data.predict_folder))
         self._columns = [torch.tensor([m.labels.index(label) for label in data.labels]) for m in self.members]
         ranks = {label: rank for rank, label in enumerate(self._labels)}
         self._places = [torch.tensor([ranks[label] for label in member.labels]) for member in self.members]
@@ -153,6 +169,17 @@ class ScoringTask(L.LightningModule):
             raise InputError(where, error, expected, "Name another estimator") from None
         probabilities = torch.zeros(len(labels), len(self._labels), dtype=torch.float64)
         return difficulty, probabilities.index_copy_(1, self._places[member], logits.double().softmax(dim=1))
+
+
+def how_to_know(folder: Path) -> str:
+    """What to do about images of classes that the estimator does not know, in words."""
+    settings = (f"data={folder}", "methods=[dgs_ori]", "networks=[]")
+    train = join(["dgs", "run", "own_images", *(part for setting in settings for part in ("--set", setting))])
+    return (
+        f"If the classes are ImageNet's, name the class folders by WordNet id. Otherwise train an estimator on them: "
+        f"{train}. Then name it: --set estimator=runs/own_images/estimator/fold0/weights. "
+        "Other weights (estimator_weights) would not help, since they have the same classes"
+    )
 
 
 def _prepare(functions: Sequence[Preprocess], image: Image.Image) -> tuple[Tensor, ...]:

@@ -179,6 +179,14 @@ def test_the_original_file_is_loaded(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded.state_dict(), model.state_dict())
 
 
+def test_a_dit_in_the_wrapping_of_a_training_is_loaded(tmp_path: Path) -> None:
+    model = random_dit()
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "dit.pt")
+    model.t_embedder.divisor = TimestepEmbedder(16, "original").divisor
+    assert_same(load_dit(str(tmp_path / "dit.pt"), num_heads=2, labels=LABELS), model)
+
+
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_a_released_minimax_checkpoint_is_loaded(tmp_path: Path, weights: Literal["ema", "raw"]) -> None:
     models = {"model": random_dit(difffit=True), "ema": random_dit(difffit=True)}

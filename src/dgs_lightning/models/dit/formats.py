@@ -24,13 +24,14 @@ from dgs_lightning.models.dit.difffit import add_scales, merge_difffit
 from dgs_lightning.models.dit.diffusers import State
 from dgs_lightning.models.dit.network import DiT, DiTConfig, default_labels, known_heads
 from dgs_lightning.models.hub import TRANSFORMER, download, find_model
-from dgs_lightning.models.weights import as_state, hash_state, read_file
+from dgs_lightning.models.weights import as_state, hash_state, read_file, without_prefix
 
 FORMAT = "dgs-lightning/dit"
 PUBLISHED_LICENCE = "DiT weights: CC BY-NC 4.0"
 PUBLISHED = "facebook/DiT-XL-2-"  # hub id of the published weights, without the size of the images
 _CONFIG = "config.json"
 _BESIDE = "dgs.json"  # beside an exported transformer: the labels and frequencies, which diffusers' config lacks
+_ALL_HAVE = ("pos_embed", "x_embedder.proj.weight")  # tensors of every DiT, by their original names
 Weights = Literal["ema", "raw"]
 
 
@@ -86,7 +87,7 @@ def load_dit(
         content = read_file(path, [argparse.Namespace])
         if isinstance(content, dict) and ("ema" in content or "model" in content):  # a checkpoint of a training
             content = content.get("ema" if weights == "ema" and "ema" in content else "model")
-        state = as_state(content, path)
+        state = dict(without_prefix(as_state(content, path), _ALL_HAVE, path))
         config = _architecture(state, path, num_heads)
     else:
         path = path if path.is_dir() else download(source, TRANSFORMER, f"DiT {source!r}")
