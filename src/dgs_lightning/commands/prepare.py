@@ -18,7 +18,7 @@ from dgs_lightning.data.editions import is_imagenet, licences_of
 from dgs_lightning.data.identical import identical_files
 from dgs_lightning.data.images import channels_of, load_image, save_png
 from dgs_lightning.data.records import ImageRecord
-from dgs_lightning.data.sources import Split, ignored_of, png_names, read_trees, same_but_for_ending, split_tree
+from dgs_lightning.data.sources import Split, ignored_of, png_names, read_trees, split_tree
 from dgs_lightning.data.transforms import adm_center_crop
 from dgs_lightning.data.trees import Links
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
@@ -87,7 +87,7 @@ def prepare(
             place = Path(output) / split.name
             _write_split(split, png_records, card, place, resize=image_size is not None)
             written.append(Split(split.name, place, png_records))
-        notes = [*ignored_of(folder, trees).values(), *_renamed(splits), *_in_both(written)]
+        notes = [*ignored_of(folder, trees).values(), *_in_both(written)]
     return "\n".join([_summary(data, output, splits, labels, size, channels), *notes])
 
 
@@ -176,16 +176,8 @@ def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any],
 
 def _png_records(split: Split) -> list[ImageRecord]:
     """Records of the images to write."""
-    pairs = zip(png_names(split.records, split.folder), split.records, strict=True)
+    pairs = zip(png_names(split), split.records, strict=True)
     return [ImageRecord(name, each.label, readable_name(each.label), extra=each.extra) for name, each in pairs]
-
-
-def _renamed(splits: Sequence[Split]) -> Iterator[str]:
-    """Where images differ in their ending alone, how many do."""
-    for split in splits:
-        if alike := same_but_for_ending(split):
-            found = f"{len(alike)} images differ from another in their ending alone, and keep it"
-            yield f"{split.name}: {found}: {alike[0]}.png"
 
 
 def _in_both(written: Sequence[Split]) -> Iterator[str]:

@@ -30,6 +30,9 @@ def identical_files(files: Iterable[Path], others: Iterable[Path]) -> dict[Path,
 
 def _middle(path: Path) -> bytes:
     """Some bytes from the middle of a file, where images differ whose headers are the same."""
-    with explain_disk_errors(path), path.open("rb", buffering=0) as file:
-        file.seek(max(0, (os.fstat(file.fileno()).st_size - SAMPLE) // 2))
-        return file.read(SAMPLE)
+    with explain_disk_errors(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return os.pread(descriptor, SAMPLE, max(0, (os.fstat(descriptor).st_size - SAMPLE) // 2))
+        finally:
+            os.close(descriptor)

@@ -53,7 +53,8 @@ def read_trees(
     """The trees of a data set, ``train`` and ``val`` or the one that is to be split, and their classes, by names alone.
 
     Raises:
-        InputError: If images or classes are missing or not those of the list, or the output lies among the images.
+        InputError: If images or classes are missing or not those of the list, images differ in their ending alone, or
+            the output lies among them.
     """
     folders = {name: folder / name for name in SPLITS} if has_parts(folder) else {"data": folder}
     trees = [Split(name, tree, read_set(tree, links=links), links) for name, tree in folders.items()]
@@ -61,7 +62,10 @@ def read_trees(
         found = f"one image only of {len(single)} classes ({listed(sorted(single), 10)})"
         expected = "at least two images of each, to split them into train and val"
         raise InputError(folder, found, expected, "Add images, or make folders train and val with all classes")
-    return trees, _check(trees, classes, output)
+    labels = _check(trees, classes, output)
+    for tree in trees:
+        png_names(tree)
+    return trees, labels
 
 
 def split_tree(tree: Split, val_fraction: float, seed: int) -> list[Split]:
@@ -97,27 +101,20 @@ def other_folder(tree: Split) -> str:
     return f"Give {tree.folder / label}, which holds folders" if deeper else "Give the folder that holds all classes"
 
 
-def png_names(records: Sequence[ImageRecord], folder: Path) -> list[str]:
-    """Names of images that become PNG. Those that differ in their ending alone keep it: ``1.jpg.png``, ``1.bmp.png``.
+def png_names(tree: Split) -> list[str]:
+    """Names that the images of a tree have as PNG.
 
     Raises:
-        InputError: If another image of the folder has such a name.
+        InputError: If images differ in their ending alone.
     """
-    stems = [os.path.splitext(record.file_name)[0] for record in records]
+    names = [record.file_name for record in tree.records]
+    stems = [os.path.splitext(name)[0] for name in names]
     counts = Counter(stems)
-    names = [stem if counts[stem] == 1 else each.file_name for stem, each in zip(stems, records, strict=True)]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        found = f"{len(twice)} names that differ only in their ending, such as {twice[0]!r}"
+    if alike := [name for name, stem in zip(names, stems, strict=True) if counts[stem] > 1]:
+        found = f"{len(alike):,} images whose names differ only in their ending ({listed(alike, 6)})"
         expected = "one image of each name, since all become PNG"
-        raise InputError(folder, found, expected, "Rename or remove the others")
-    return [f"{name}.png" for name in names]
-
-
-def same_but_for_ending(split: Split) -> list[str]:
-    """Images whose names are those of another one but for the ending."""
-    names = [record.file_name for record in split.records]
-    counts = Counter(os.path.splitext(name)[0] for name in names)
-    return [name for name in names if counts[os.path.splitext(name)[0]] > 1]
+        raise InputError(tree.folder, found, expected, "Rename them apart, or remove one of two of the same picture")
+    return [f"{stem}.png" for stem in stems]
 
 
 def ignored_of(folder: Path, trees: Sequence[Split]) -> dict[Path, str]:

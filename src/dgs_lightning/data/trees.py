@@ -53,7 +53,7 @@ def tree_files(folder: Path, links: Links = "refuse") -> Iterator[tuple[str, os.
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "a folder with class folders of images", _where_else(folder))
     # Of each folder to read, the real paths of the folders whose links led to it, and its own.
-    waiting = [("", (os.path.realpath(folder),))]
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(folder),))]
     while waiting:
         below, way = waiting.pop()
         with os.scandir(folder / below) as entries:

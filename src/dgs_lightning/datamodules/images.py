@@ -62,15 +62,15 @@ class Loading(Group):
     """How images are read. It changes the speed, but not the batches.
 
     Args:
-        links: ``follow`` reads what links in the folders lead to; see ``dgs_lightning.data.folders.read_set``. By
-            default, links to folders and out of them are an error.
         in_memory: Keep the decoded images in memory; ``auto`` does if they take at most a quarter of it.
         num_workers: Processes that decode the images of batches that are not kept in memory.
+        links: ``follow`` reads what links in the folders lead to; see ``dgs_lightning.data.folders.read_set``. By
+            default, links to folders and out of them are an error.
     """
 
-    links: Links = "refuse"
     in_memory: Literal["auto"] | bool = "auto"
     num_workers: Annotated[int, Between(0, 1024)] = 0
+    links: Links = "refuse"
 
 
 def whole_and_subsets(val: str | list[str] | None) -> tuple[str | None, list[str]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dgs_lightning.data.identical import identical_files
-from dgs_lightning.data.sources import ignored_of, png_names, same_but_for_ending, split_tree
+from dgs_lightning.data.sources import ignored_of, png_names, split_tree
 from dgs_lightning.data.trees import parts_among
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, warning
 from dgs_lightning.doctor.images import Trees, val_fraction
@@ -31,13 +31,8 @@ def check_endings(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     if experiment.prepare is None:
         return
     for tree in (tree for role, tree in trees.items() if role not in ("original", "pool")):
-        if error := error_of(png_names, tree.records, tree.folder):
+        if error := error_of(png_names, tree):
             yield of_error(error)
-        elif alike := same_but_for_ending(tree):
-            what = (
-                f"{tree.folder}: {len(alike):,} images differ from another in their ending alone ({listed(alike, 4)})"
-            )
-            yield warning(what, f"They keep it, as {alike[0]}.png. Remove one of two that show the same picture")
 
 
 def check_identical(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
@@ -50,6 +45,4 @@ def check_identical(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     if same := identical_files(val.paths, train.paths):
         example, other = next(iter(same.items()))
         what = f"{len(same):,} images for validation are those for training, such as {example} ({other})"
-        yield warning(
-            what, "Remove them from one of the two, since accuracies on images that were trained on mean little"
-        )
+        yield warning(what, "Remove them from one of the two: an accuracy on images of the training says little")

@@ -35,8 +35,8 @@ class Experiment:
         data: ``digits``, a folder with ``train`` and ``val``, or one tree of class folders.
         original: Scored originals where there is no ``data`` to prepare: a tree of class folders.
         pool: An image pool made elsewhere: a tree of class folders.
-        links: ``follow`` reads the images and class folders that links in ``data``, ``original`` and ``pool`` lead to; by
-            default, links to folders and out of them are an error. A folder with a manifest never uses such links.
+        links: ``follow`` reads the images and class folders that links in ``data``, ``original`` and ``pool`` lead to.
+            By default, links to folders and out of them are an error. They always are in a folder with a manifest.
         classes: Name of a class list (``imagewoof``, ...) that the data are checked against.
         networks: Downstream networks that are trained on each distilled set; none: nothing is trained.
         seed: Seed of everything; image ``i`` of a class has a seed of its own derived from it.

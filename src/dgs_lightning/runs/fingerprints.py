@@ -37,13 +37,15 @@ def files_below(path: Path, links: Links = "refuse") -> list[FileState]:
 
     With ``links="follow"``, files behind links to folders count, and hidden ones do not.
     """
+    place = str(path.absolute())
     if not path.is_dir():
-        found = [path] if path.is_file() else []
+        found = [place]
     elif links == "follow":
-        found = sorted(path / name for name, _ in tree_files(path, links))
+        found = [os.path.join(place, name) for name, _ in tree_files(path, links)]
     else:
-        found = sorted(p for p in path.rglob("*") if p.is_file())
-    return [FileState(str(p.absolute()), s.st_size, s.st_ctime_ns, s.st_ino) for p, s in ((p, p.stat()) for p in found)]
+        found = [os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names]
+    files = sorted(filter(os.path.isfile, found), key=lambda file: file.split("/"))
+    return [FileState(file, s.st_size, s.st_ctime_ns, s.st_ino) for file, s in ((file, os.stat(file)) for file in files)]
 
 
 def fingerprints(
