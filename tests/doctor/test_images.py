@@ -5,9 +5,9 @@ from shutil import copytree, move, rmtree
 
 import pytest
 
-from dgs_lightning.data.sources import Split
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.records import ImageRecord
+from dgs_lightning.data.sources import Split
 from dgs_lightning.doctor.finding import Finding
 from dgs_lightning.doctor.images import (
     Trees,

@@ -15,10 +15,9 @@ from dgs_lightning.bounds import Between, OneOf, check_bounds
 from dgs_lightning.data.cards import hash_each, hash_files, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.editions import is_imagenet, licences_of
-from dgs_lightning.data.identical import identical_files
 from dgs_lightning.data.images import channels_of, load_image, save_png
 from dgs_lightning.data.records import ImageRecord
-from dgs_lightning.data.sources import Split, ignored_of, png_names, read_trees, split_tree
+from dgs_lightning.data.sources import Split, ignored_of, in_both, png_names, read_trees, split_tree
 from dgs_lightning.data.transforms import adm_center_crop
 from dgs_lightning.data.trees import Links
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
@@ -87,8 +86,8 @@ def prepare(
             place = Path(output) / split.name
             _write_split(split, png_records, card, place, resize=image_size is not None)
             written.append(Split(split.name, place, png_records))
-        notes = [*ignored_of(folder, trees).values(), *_in_both(written)]
-    return "\n".join([_summary(data, output, splits, labels, size, channels), *notes])
+        lines = [_summary(data, output, splits, labels, size, channels), *ignored_of(folder, trees).values()]
+    return "\n".join([*lines, *filter(None, [in_both(*written)])])
 
 
 @contextmanager
@@ -178,14 +177,6 @@ def _png_records(split: Split) -> list[ImageRecord]:
     """Records of the images to write."""
     pairs = zip(png_names(split), split.records, strict=True)
     return [ImageRecord(name, each.label, readable_name(each.label), extra=each.extra) for name, each in pairs]
-
-
-def _in_both(written: Sequence[Split]) -> Iterator[str]:
-    """Whether images for validation are among those for training."""
-    train, val = written
-    if same := identical_files(val.paths, train.paths):
-        example, other = next(iter(same.items()))
-        yield f"warning: {len(same)} images for validation are those for training, such as {example} ({other})"
 
 
 def _summary(data: str, output: str, splits: Sequence[Split], labels: Sequence[str], size: int, channels: int) -> str:

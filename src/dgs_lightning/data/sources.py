@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.folders import ignored_in, read_set
+from dgs_lightning.data.identical import identical_files
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.trees import Ignored, Links, visible_folders
@@ -115,6 +116,17 @@ def png_names(tree: Split) -> list[str]:
         expected = "one image of each name, since all become PNG"
         raise InputError(tree.folder, found, expected, "Rename them apart, or remove one of two of the same picture")
     return [f"{stem}.png" for stem in stems]
+
+
+def in_both(train: Split, val: Split) -> str:
+    """How many images for validation are also there for training, byte for byte, in words; empty if none is."""
+    same = identical_files(val.paths, train.paths)
+    if not same:
+        return ""
+    example, other = next(iter(same.items()))
+    return (
+        f"{len(same):,} of {len(val.records):,} images for validation are also there for training ({example}: {other})"
+    )
 
 
 def ignored_of(folder: Path, trees: Sequence[Split]) -> dict[Path, str]:

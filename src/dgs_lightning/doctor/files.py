@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from dgs_lightning.data.identical import identical_files
-from dgs_lightning.data.sources import ignored_of, png_names, split_tree
+from dgs_lightning.data.sources import ignored_of, in_both, png_names, split_tree
 from dgs_lightning.data.trees import parts_among
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, warning
 from dgs_lightning.doctor.images import Trees, val_fraction
@@ -42,7 +41,5 @@ def check_identical(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
         train, val = split_tree(trees["data"], share, experiment.seed)
     if train is None or val is None:
         return
-    if same := identical_files(val.paths, train.paths):
-        example, other = next(iter(same.items()))
-        what = f"{len(same):,} images for validation are those for training, such as {example} ({other})"
-        yield warning(what, "Remove them from one of the two: an accuracy on images of the training says little")
+    if same := in_both(train, val):
+        yield warning(same, "Remove them from one of the two: an accuracy on images of the training says little")
