@@ -64,4 +64,4 @@ def test_the_doctor_follows_links_where_the_experiment_does(healthy: Experiment,
     move(train / TENCH, tmp_path / "store")
     (train / TENCH).symlink_to(tmp_path / "store")
     assert any("a link to" in finding.what for finding in warnings_of(healthy))
-    assert not any("link" in finding.what for finding in warnings_of(replace(healthy, links="follow")))
+    assert not any("a link to" in finding.what for finding in warnings_of(replace(healthy, links="follow")))

@@ -124,9 +124,8 @@ def in_both(train: Split, val: Split) -> str:
     if not same:
         return ""
     example, other = next(iter(same.items()))
-    return (
-        f"{len(same):,} of {len(val.records):,} images for validation are also there for training ({example}: {other})"
-    )
+    found = f"{len(same):,} of {len(val.records):,} images for validation are also there for training"
+    return f"{found}, such as {example} ({other})"
 
 
 def ignored_of(folder: Path, trees: Sequence[Split]) -> dict[Path, str]:

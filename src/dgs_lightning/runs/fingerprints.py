@@ -45,9 +45,8 @@ def files_below(path: Path, links: Links = "refuse") -> list[FileState]:
     else:
         found = [os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names]
     files = sorted(filter(os.path.isfile, found), key=lambda file: file.split("/"))
-    return [
-        FileState(file, s.st_size, s.st_ctime_ns, s.st_ino) for file, s in ((file, os.stat(file)) for file in files)
-    ]
+    states = ((file, os.stat(file)) for file in files)
+    return [FileState(file, state.st_size, state.st_ctime_ns, state.st_ino) for file, state in states]
 
 
 def fingerprints(
