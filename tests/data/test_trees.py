@@ -39,6 +39,7 @@ def of_classes(*parts: str) -> list[str]:
         ([*of_classes("val"), "a/9.png", "b/9.png"], "Put the class folders of training images into"),
         (["TRAIN/1.png", "TEST/2.png"], "Rename TRAIN to train and TEST to val."),
         (["a/train/1.png", "a/test/2.png", "b/train/1.png", "b/test/2.png"], "Move their images into folders such as"),
+        ([*of_classes("part/train", "part/Test"), "part/masks/a/9.png"], "Move their images into folders such as"),
     ],
 )
 def test_parts_of_a_data_set_are_not_taken_for_classes(tmp_path: Path, names: Sequence[str], remedy: str) -> None:

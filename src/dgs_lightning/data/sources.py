@@ -132,5 +132,5 @@ def ignored_of(folder: Path, trees: Sequence[Split]) -> dict[Path, str]:
     """What is ignored in the trees of a data set and beside them, in words; nothing for a folder that is read whole."""
     found = {tree.folder: str(tree.ignored) for tree in trees}
     if folder not in found and (beside := sorted(visible_folders(folder) - {tree.folder.name for tree in trees})):
-        found[folder] = f"{len(beside)} folders beside train and val ({listed(beside, 10)})"
+        found[folder] = f"folders beside train and val ({len(beside)}: {listed(beside, 10)})"
     return {place: f"{place}: ignored {what}" for place, what in found.items() if what}

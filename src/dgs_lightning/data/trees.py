@@ -130,7 +130,7 @@ class Ignored:
             kinds = listed((f"{count:,} {ending or 'without ending'}" for ending, count in most), 10)
             parts.append(f"files that are not read as images ({kinds})")
         if self.loose:
-            parts.append(f"{self.loose:,} images outside of class folders")
+            parts.append(f"images outside of class folders ({self.loose:,})")
         if self.empty:
             parts.append(f"class folders without images ({len(self.empty)}: {listed(self.empty, 10)})")
         return ", ".join(parts)
@@ -195,7 +195,7 @@ def check_class_folders(folder: Path, names: Sequence[str]) -> None:
         found = f"folders that are parts of a data set and no classes ({listed(sorted(parts))})"
         expected = "one folder for each class, or folders train and val that hold such folders"
         raise InputError(folder, found, expected, _how_to_part(folder, sorted(inside), parts))
-    if all(len(folders) > 1 and parts_among(folders).keys() == folders for folders in inside.values()):
+    if all(_likeliest(parts_among(folders)).keys() == PARTS.keys() for folders in inside.values()):
         label = min(inside)
         found = f"a folder for each part of a data set in each class folder ({listed(sorted(inside[label]))})"
         remedy = f"Move their images into folders such as {folder / 'train' / label} and {folder / 'val' / label}"
