@@ -3,6 +3,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from dgs_lightning.data.transforms import adm_center_crop
 from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.data.writing import is_intact
 from dgs_lightning.errors import InputError
+from dgs_lightning.experiment.run import ExperimentRun
+from dgs_lightning.experiment.settings import load_experiment
 
 MakeSet = Callable[..., Path]
 
@@ -163,6 +166,59 @@ def test_a_folder_made_with_other_settings_or_images_is_not_overwritten(
     with pytest.raises(InputError, match="other settings, or of other images"):
         prepare(str(data), str(out), image_size=4 if change == "settings" else None)
     assert contents(out) == before
+
+
+def test_names_that_clash_are_found_before_any_pixel_is_read(
+    make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_set("tree", {"cat": ["1.png", "2.png", "3.png"], "dog": ["1.png", "1.jpg", "2.png"]})
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", lambda *_: pytest.fail("an image is read"))
+        with pytest.raises(InputError, match=r"ending \(dog/1.jpg, dog/1.png\).*Rename them apart"):
+            prepare(str(data), str(tmp_path / "out"))
+        changes = [f"data={data}", "ipc=1"]
+        patch.setattr("dgs_lightning.experiment.run.fingerprints", lambda *_: pytest.fail("the files are read"))
+        with pytest.raises(InputError, match="only in their ending"):
+            ExperimentRun(load_experiment("own_images", changes, str(tmp_path / "run")))
+
+
+def test_a_preparation_says_what_it_ignored_and_which_images_are_in_both_sets(
+    make_set: MakeSet, tmp_path: Path
+) -> None:
+    train = make_set("data/train", {"cat": ["1.png", "2.bmp"], "dog": ["1.png"]})
+    val = make_set("data/val", {"cat": ["9.png"], "dog": ["9.png"]}, mode="L")
+    (train / "dog" / "2.heic").touch()
+    (train / "owl").mkdir()
+    with Image.open(train / "cat" / "2.bmp") as image:  # the same picture in another format
+        image.save(val / "dog" / "8.png")
+    said = prepare(str(tmp_path / "data"), str(tmp_path / "out"))
+    assert "/train: ignored files that are not read as images (1 .heic), class folders without images (1: owl)" in said
+    assert "1 of 3 images for validation are also there for training" in said
+    assert "val/dog/8.png" in said
+
+
+def test_a_tree_that_lies_one_folder_deeper_is_named(make_set: MakeSet, tmp_path: Path) -> None:
+    data = make_set("flowers", {"flowers/rose": ["1.png", "2.png"], "flowers/tulip": ["1.png", "2.png"]})
+    with pytest.raises(InputError, match=f"Give {data}/flowers"):
+        prepare(str(data), str(tmp_path / "out"))
+
+
+def test_a_subset_by_links_is_prepared_as_its_copy_is(make_set: MakeSet, tmp_path: Path) -> None:
+    store = make_set("store", {"cat": ["1.png", "2.png"], "dog": ["1.png", "2.png"], "owl": ["1.png", "2.png"]})
+    links, copied = tmp_path / "links", tmp_path / "copied"
+    for folder in (links, copied):
+        folder.mkdir()
+    for label in ("cat", "dog"):
+        (links / label).symlink_to(store / label)
+        copytree(store / label, copied / label)
+    with pytest.raises(InputError, match="a link to"):
+        prepare(str(links), str(tmp_path / "refused"))
+    for folder in (links, copied):
+        prepare(str(folder), str(tmp_path / "out" / folder.name), links="follow")
+    made, expected = (contents(tmp_path / "out" / name / "train" / "cat") for name in ("links", "copied"))
+    assert made == expected
+    with pytest.raises(InputError, match="expected a folder outside it"):
+        prepare(str(links), str(store / "cat" / "out"), links="follow")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def make_tree() -> MakeTree:
     """Writes a tree with so many images of each class, 16 x 16 pixels."""
 
     def make(folder: Path, labels: Sequence[str], images: int) -> Path:
-        random = np.random.default_rng(0)
+        random = np.random.default_rng(images)  # no image is in two trees
         for label in labels:
             (folder / label).mkdir(parents=True)
             for index in range(images):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dgs_lightning.commands.prepare import Split
 from dgs_lightning.data.classes import class_list
 from dgs_lightning.data.records import ImageRecord
+from dgs_lightning.data.sources import Split
 from dgs_lightning.doctor.finding import Finding
 from dgs_lightning.doctor.images import (
     Trees,

@@ -437,3 +437,18 @@ def test_table_6_evaluates_18_trainings_each_on_the_whole_validation_set_and_on_
 def test_a_validation_set_for_some_rows_alone_is_refused_with_its_new_place(changes: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_experiment("quickstart", [changes])
+
+
+def test_links_are_followed_by_the_stages_that_read_images_outside_of_the_run(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+    data = replace(SMALL, data=str(tmp_path), prepare=None)
+    plain, followed = ({s.name: s.config for s in stages(e)} for e in (data, replace(data, links="follow")))
+    assert followed["distilled/random-ipc10"]["links"] == "follow"
+    for name in ("latents", "scores/original", "estimator/fold0", "evaluation/full/convnet2/seed0"):
+        loading = followed[name]["data"]["init_args"]["loading"]
+        assert loading == plain[name]["data"]["init_args"].get("loading", {}) | {"links": "follow"}
+    assert followed["pools/dit"] == plain["pools/dit"]
+    prepared = {s.name: s.config for s in stages(replace(SMALL, data=str(tmp_path), links="follow"))}
+    assert prepared["data"]["links"] == "follow"
+    assert "loading" not in prepared["scores/original"]["data"]["init_args"]

@@ -81,3 +81,13 @@ def test_progress_is_told_in_bytes(images: Path) -> None:
     told: list[tuple[int, int]] = []
     fingerprints([str(images)], "content", lambda done, total: told.append((done, total)))
     assert told[-1] == (6, 6)
+
+
+def test_files_behind_links_count_where_links_are_followed(images: Path, tmp_path: Path) -> None:
+    shutil.move(images / "cat", tmp_path / "store")
+    (images / "cat").symlink_to(tmp_path / "store")
+    before, followed = of(images), fingerprints([str(images)], links="follow")
+    (tmp_path / "store" / "2.png").write_text("three")
+    assert of(images) == before
+    assert fingerprints([str(images)], links="follow") != followed
+    assert unread_bytes([str(images)], links="follow") == 0

@@ -101,7 +101,7 @@ IGNORED = re.compile(  # places, seeds, devices and speed; what other keys here 
     r"|evaluate\.(trainer\.max_(epochs|steps)|PublishedLength\.(epochs|steps|steps_ipc|most_times))"
     r"|(latents|generate|score)\.data\.batch_size|score\.data\..*|score\.model\.(estimator|weights|cross_fit|check_\w+)"
     r"|generate\.\w+Guidance\.(latents|scores|centers|ipc|seed|store|smoothing|intervals)"
-    r"|select\.(method|ipc|seed|output|pool|original|\w+_scores|pool_images|features|features_weights|allow_fewer|threads)"
+    r"|select\.(method|ipc|seed|output|pool|original|\w+_scores|pool_images|links|features|features_weights|allow_fewer|threads)"
     r"|centers\.(output|latents|scores|ipc|labels|seed|threads)"
 )
 
@@ -168,7 +168,7 @@ def _validation_counts(run: RunFolder) -> Mapping[str, int]:
     """Validation images of each class; empty where they are not on this machine any more."""
     places = (run.folder / layout.DATA, Path(str(run.settings.get("data"))))
     folder = next((place / "val" for place in places if os.path.isdir(place / "val")), None)
-    return Counter(record.label for record in scan_images(folder)) if folder else {}
+    return Counter(record.label for record in scan_images(folder, run.links)) if folder else {}
 
 
 def _stages(run: RunFolder) -> dict[tuple[str, str], Settings]:

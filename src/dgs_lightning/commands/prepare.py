@@ -2,13 +2,10 @@
 
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,13 +13,13 @@ from PIL import Image
 
 from dgs_lightning.bounds import FINITE, Between, OneOf, check_bounds
 from dgs_lightning.data.cards import hash_each, hash_files, read_card, versions, write_card
-from dgs_lightning.data.classes import check_labels, readable_name
+from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.editions import is_imagenet, licences_of
-from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import Range, channels_of, load_image, save_png, values_of, why_not_of_16_bits
 from dgs_lightning.data.records import ImageRecord
-from dgs_lightning.data.splits import validation_part
+from dgs_lightning.data.sources import Split, ignored_of, in_both, png_names, read_trees, split_tree
 from dgs_lightning.data.transforms import adm_center_crop
+from dgs_lightning.data.trees import Links
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.data.writing import begin_set, finish_set, is_intact, tidy
 from dgs_lightning.errors import BrokenFile, InputError, listed
@@ -30,22 +27,7 @@ from dgs_lightning.errors import BrokenFile, InputError, listed
 DIGITS = "digits"
 DIGIT_SIDE = 8  # pixels
 DIGIT_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images of each class
-SPLITS = ("train", "val")
 _DIGITS_SOURCE = "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI), as bundled with scikit-learn"
-
-
-@dataclass(frozen=True)
-class Split:
-    """An image set of an experiment, such as the images for training or validation before they are prepared."""
-
-    name: str
-    folder: Path
-    records: list[ImageRecord]
-
-    @cached_property
-    def counts(self) -> Counter[str]:
-        """Number of images of each class."""
-        return Counter(record.label for record in self.records)
 
 
 def prepare(
@@ -57,6 +39,7 @@ def prepare(
     channels: Annotated[int | None, OneOf(1, 3)] = None,
     classes: str | None = None,
     value_range: Annotated[tuple[float, float] | None, FINITE] = None,
+    links: Links = "refuse",
 ) -> str:
     """Write a data set as PNG at the working size: OUTPUT/train and OUTPUT/val, with metadata and cards.
 
@@ -73,9 +56,11 @@ def prepare(
         classes: Name of the class list that the data must have (``imagewoof``, ``imagenette``, ...); by default any.
         value_range: The values of grey images with more than 8 bits that become black and white, such as ``[0, 4095]``
             for 12 bits; by default 0 and 65,535, which the values must then fill.
+        links: ``follow`` reads the images and class folders that links in ``data`` lead to, wherever they are. By
+            default a link to a folder, or out of the tree, is an error.
 
     Returns:
-        A summary of the images read and written, in a few lines.
+        A summary of the images read, ignored and written, in a few lines.
 
     Raises:
         InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or has others.
@@ -83,9 +68,10 @@ def prepare(
     check_bounds(prepare, {"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
     check_combination({"value_range": value_range})
     with _source(data) as folder:
-        splits = _splits(folder, val_fraction, seed)
-        labels = _check(splits, classes, Path(output))
+        trees, labels = read_trees(folder, Path(output), classes, links)
+        splits = trees if len(trees) > 1 else split_tree(trees[0], val_fraction, seed)
         _check_values(splits, value_range)
+        records = [_png_records(split) for split in splits]
         channels = channels or channels_of(image for _, image in _readable(splits, value_range))
         size = image_size or _common_size(splits, value_range)
         origin = "ImageNet (ILSVRC 2012)" if is_imagenet(labels) else Path(data).name
@@ -102,9 +88,13 @@ def prepare(
             card["settings"] |= {"val_fraction": val_fraction}
         if value_range is not None:
             card["settings"] |= {"value_range": list(value_range)}
-        for split, records in [(split, _png_records(split)) for split in splits]:
-            _write_split(split, records, card, Path(output) / split.name, resize=image_size is not None)
-    return _summary(data, output, splits, labels, size, channels)
+        written = []
+        for split, png_records in zip(splits, records, strict=True):
+            place = Path(output) / split.name
+            _write_split(split, png_records, card, place, resize=image_size is not None)
+            written.append(Split(split.name, place, png_records))
+        lines = [_summary(data, output, splits, labels, size, channels), *ignored_of(folder, trees).values()]
+    return "\n".join([*lines, *filter(None, [in_both(*written)])])
 
 
 def check_combination(settings: Mapping[str, Any]) -> None:
@@ -130,35 +120,6 @@ def _source(data: str) -> Iterator[Path]:
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8)).save(path)
         yield Path(folder)
-
-
-def _splits(folder: Path, val_fraction: float, seed: int) -> list[Split]:
-    """The two sets of a folder: its folders train and val, or a split by the hash of file names."""
-    if all((folder / name).is_dir() for name in SPLITS):
-        return [Split(name, folder / name, read_set(folder / name)) for name in SPLITS]
-    records = read_set(folder)
-    if single := [label for label, count in Counter(record.label for record in records).items() if count == 1]:
-        found = f"one image only of {len(single)} classes ({listed(sorted(single), 10)})"
-        expected = "at least two images of each, to split them into train and val"
-        raise InputError(folder, found, expected, "Add images, or make folders train and val with all classes")
-    in_val = validation_part(records, val_fraction, seed)
-    parts = [[record for record, val in zip(records, in_val, strict=True) if val == wanted] for wanted in (False, True)]
-    return [Split(name, folder, part) for name, part in zip(SPLITS, parts, strict=True)]
-
-
-def _check(splits: Sequence[Split], classes: str | None, output: Path) -> tuple[str, ...]:
-    """The classes, at least two and the same in both sets. An output among the images is an error, too."""
-    for split in splits:  # the next run would read the output as images
-        if output.resolve().is_relative_to(split.folder.resolve()):
-            found = f"a folder in {split.folder}, whose images are read"
-            raise InputError.occupied(output, found, "a folder outside it", "Give another output")
-    train, val = splits
-    labels = check_labels(set(train.counts), classes, train.folder)
-    if len(labels) < 2:
-        raise InputError(
-            train.folder, f"one class ({labels[0]})", "at least two class folders", "Give the folder above them"
-        )
-    return check_labels(set(val.counts), labels, val.folder)
 
 
 def _check_values(splits: Sequence[Split], value_range: Range | None) -> None:
@@ -236,12 +197,7 @@ def _write_split(split: Split, records: list[ImageRecord], card: dict[str, Any],
 
 def _png_records(split: Split) -> list[ImageRecord]:
     """Records of the images to write."""
-    names = [PurePosixPath(record.file_name).with_suffix(".png").as_posix() for record in split.records]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        found = f"{len(twice)} names that differ only in their ending, such as {twice[0]!r}"
-        expected = "one image of each name, since all become PNG"
-        raise InputError(split.folder, found, expected, "Rename or remove the others")
-    pairs = zip(names, split.records, strict=True)
+    pairs = zip(png_names(split), split.records, strict=True)
     return [ImageRecord(name, each.label, readable_name(each.label), extra=each.extra) for name, each in pairs]
 
 

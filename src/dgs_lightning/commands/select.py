@@ -43,7 +43,7 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         load_image(pool / record.file_name)  # an unreadable image is an error before anything is written
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
     labels = {record.label: record.class_name for record in selected.records}
-    omitted = (*SOURCES, "features", "features_weights")  # paths; the report says what the features are
+    omitted = (*SOURCES, "links", "features", "features_weights")  # paths; the report says what the features are
     features = {name: selected.report[name] for name in ("features",) if name in selected.report}
     card = {
         "name": Path(output).name,

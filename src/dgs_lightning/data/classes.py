@@ -62,7 +62,7 @@ def labels_of(source: str | Path) -> tuple[str, ...]:
     """
     if source in CLASS_LISTS:
         return class_list(str(source))
-    return tuple(sorted({record.label for record in scan_images(Path(source))}))
+    return tuple(sorted({record.label for record in scan_images(Path(source), links="follow")}))
 
 
 def check_labels(found: set[str], expected: str | Sequence[str] | None, where: object) -> tuple[str, ...]:

@@ -1,86 +1,42 @@
-"""Reading of image sets: the image files of a folder, and their records with or without scores."""
+"""Reading of image sets: the records of the images of a folder, with or without scores."""
 
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from dgs_lightning.data.cards import CARD, read_card, read_mark
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
+from dgs_lightning.data.trees import Ignored, Links, check_class_folders, ignored_files, image_files
 from dgs_lightning.errors import InputError
 
 IMAGES = "images"  # kind of a folder whose images are being made
-IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
-def image_files(folder: Path) -> Iterator[str]:
-    """POSIX paths of the image files below a folder, relative to it, without hidden files and in no order.
-
-    Raises:
-        InputError: If there is no such folder, a link in it leads to a folder or out of it, or an image is no file
-            or has a name that is not UTF-8.
-    """
-    if not folder.is_dir():
-        raise InputError(folder, "no such folder", "a folder with class folders of images", "Check the path")
-    root = os.path.realpath(folder)
-    waiting = [""]
-    while waiting:
-        below = waiting.pop()
-        with os.scandir(folder / below) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{below}{entry.name}/")
-                    continue
-                if entry.is_symlink():
-                    _check_link(entry, root)
-                if is_image_name(entry.name):
-                    _check_image(entry, below + entry.name)
-                    yield below + entry.name
-
-
-def _check_link(link: os.DirEntry[str], root: str) -> None:
-    """Raise an error for a link that is broken, leads out of the tree, or leads to a folder, perhaps in circles."""
-    target = os.path.realpath(link.path)
-    if not os.path.isfile(target) or not Path(target).is_relative_to(root):
-        expected = "images in the folder itself, or links to them"
-        raise InputError(link.path, f"a link to {target}", expected, "Copy the files there instead")
-
-
-def _check_image(entry: os.DirEntry[str], name: str) -> None:
-    """Raise an error for an image that is no file, or has a name that a manifest, in UTF-8, cannot hold."""
-    if not entry.is_file():
-        raise InputError(entry.path, "a pipe, a socket or a device", "an image file", "Remove it")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise InputError(entry.path, "a name that is not UTF-8", "names in UTF-8", "Rename the file") from None
-
-
-def scan_images(folder: Path) -> list[ImageRecord]:
+def scan_images(folder: Path, links: Links = "refuse") -> list[ImageRecord]:
     """Records of all images in class folders, sorted by file name.
 
     Raises:
-        InputError: If the folder or its images are missing, or a link in it leads out of it.
+        InputError: If the folder or its images are missing, a link is not allowed (see
+            ``dgs_lightning.data.trees.image_files``), or the folders are no classes.
     """
-    names = sorted(name for name in image_files(folder) if "/" in name)
+    names = sorted(name for name in image_files(folder, links) if "/" in name)
     if not names:
+        others = str(ignored_files(folder, links))
+        found = "no class folders with images" + (f", but {others}" if others else "")
         expected = "images in one folder for each class, such as cat/1.png"
-        raise InputError(folder, "no class folders with images", expected, "Check the path")
+        raise InputError(folder, found, expected, "Check the path" if not others else "Check path and file formats")
+    check_class_folders(folder, names)
     shared: dict[str, str] = {}
     return [ImageRecord(name, shared.setdefault(label := name.split("/", 1)[0], label)) for name in names]
 
 
-def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
+def read_set(folder: Path, scores: Path | None = None, links: Links = "refuse") -> list[ImageRecord]:
     """Records of an image set, sorted by file name, from its manifest or, if it has none, from its class folders.
 
-    ``scores`` is a folder with scores of the set, which replace those of its manifest.
+    Args:
+        folder: The folder of the set.
+        scores: A folder with scores of the set, which replace those of its manifest.
+        links: Which links are followed. Those of a set with a manifest never lead out of it, since a manifest may come
+            from anywhere.
 
     Raises:
         InputError: If manifest and files differ, the set is not finished, or the scores are those of another set.
@@ -92,8 +48,19 @@ def read_set(folder: Path, scores: Path | None = None) -> list[ImageRecord]:
         records = sorted(read_manifest(folder), key=lambda record: record.file_name)
         _check_files(folder, {record.file_name for record in records})
     else:
-        records = scan_images(folder)
+        records = scan_images(folder, links)
     return records if scores is None else _with_scores(folder, records, scores)
+
+
+def ignored_in(folder: Path, links: Links = "refuse") -> Ignored:
+    """What :func:`read_set` ignores in a folder. A set with a manifest has all its images in it.
+
+    Raises:
+        InputError: As :func:`read_set`, for links that are not allowed.
+    """
+    if (folder / MANIFEST).is_file():
+        return replace(ignored_files(folder), loose=0, empty=())
+    return ignored_files(folder, links)
 
 
 def _check_files(folder: Path, listed: set[str]) -> None:

@@ -229,6 +229,6 @@ class LatentCache:
 
     def check_images(self, folder: Path) -> None:
         """Raise an InputError if images of a folder were changed, added or removed since they were encoded."""
-        if hash_files(folder, read_set(folder)) != self._images:
+        if hash_files(folder, read_set(folder, links="follow")) != self._images:  # nothing else is read from them
             found = f"latents of other images than {folder} has now"
             raise InputError(self.folder, found, "latents of the same images", "Encode the images again")

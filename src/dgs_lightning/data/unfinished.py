@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from dgs_lightning.data.cards import CARD, LATENTS_CARD, read_mark
-from dgs_lightning.data.folders import image_files
 from dgs_lightning.data.records import MANIFEST, MARK
+from dgs_lightning.data.trees import image_files
 from dgs_lightning.documents.files import lines_of, parse_line
 from dgs_lightning.documents.texts import Unreadable
 from dgs_lightning.errors import InputError

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dgs_lightning.data.cards import CARD, hash_files, read_card, write_card
-from dgs_lightning.data.folders import is_image_name
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
+from dgs_lightning.data.trees import is_image_name
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.errors import BrokenFile, InputError
 from dgs_lightning.files import explain_disk_errors, force_to_disk, remove_leftovers, replacing

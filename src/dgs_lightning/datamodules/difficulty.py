@@ -50,7 +50,7 @@ class DifficultyGuidedDataModule(ImageDataModule):
     ) -> None:
         settings = SelectionSettings.of(selection)
         super().__init__(train=pool, cross_fitting=Folds(), seed=settings.seed, **images)
-        self.selection = Selection(pool=pool, ipc=ipc, original=original, **asdict(settings))
+        self.selection = Selection(pool=pool, ipc=ipc, original=original, links=self.loading.links, **asdict(settings))
 
     def _read(self, name: str) -> tuple[Path, list[ImageRecord]]:
         """Folder and records of a set: the selected images for ``train``, by default the originals for ``val``."""
@@ -59,7 +59,8 @@ class DifficultyGuidedDataModule(ImageDataModule):
             self.report = selected.report
             return Path(self.selection.pool), selected.records
         if self.folders[name] is None and self.selection.original is not None:
-            return Path(self.selection.original), read_set(Path(self.selection.original))
+            folder = Path(self.selection.original)
+            return folder, read_set(folder, links=self.loading.links)
         return super()._read(name)
 
     def _seed(self) -> int:

@@ -18,6 +18,7 @@ from dgs_lightning.data.images import ImageSet, channels_of, check_sample, load_
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.data.transforms import CropToBytes
+from dgs_lightning.data.trees import Links
 from dgs_lightning.data.writing import name_in_class
 from dgs_lightning.datamodules.batches import (
     BatchLoader,
@@ -63,10 +64,13 @@ class Loading(Group):
     Args:
         in_memory: Keep the decoded images in memory; ``auto`` does if they take at most a quarter of it.
         num_workers: Processes that decode the images of batches that are not kept in memory.
+        links: ``follow`` reads what links in the folders lead to; see ``dgs_lightning.data.folders.read_set``. By
+            default, links to folders and out of them are an error.
     """
 
     in_memory: Literal["auto"] | bool = "auto"
     num_workers: Annotated[int, Between(0, 1024)] = 0
+    links: Links = "refuse"
 
 
 def whole_and_subsets(val: str | list[str] | None) -> tuple[str | None, list[str]]:
@@ -169,7 +173,7 @@ class ImageDataModule(L.LightningDataModule):
         """Folder and records of a set."""
         if (folder := self.folders[name]) is None:
             raise InputError.unset(f"data.{name}", "a folder of class folders", "FOLDER")
-        return Path(folder), read_set(Path(folder))
+        return Path(folder), read_set(Path(folder), links=self.loading.links)
 
     def _names_of_parts(self) -> tuple[str, ...]:
         """Names of the subsets of the validation images."""
@@ -184,7 +188,7 @@ class ImageDataModule(L.LightningDataModule):
         names = [name_in_class(record) for record in self.val_records]
         members = torch.zeros(len(self._parts), len(names), dtype=torch.bool)
         for row, part in zip(members, self._parts, strict=True):
-            own = {record.file_name for record in read_set(Path(part))}
+            own = {record.file_name for record in read_set(Path(part), links=self.loading.links)}
             if unknown := own - set(names):
                 found = f"{len(unknown)} images that {val_folder} lacks, such as {min(unknown)!r}"
                 raise InputError(part, found, "a subset of the validation images", "Select it from them again")

@@ -18,6 +18,7 @@ from scipy.stats import wasserstein_distance
 from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, require_scores
+from dgs_lightning.data.trees import Links
 from dgs_lightning.errors import InputError, listed, printable
 from dgs_lightning.models.features import PIXELS, Features, build_features
 from dgs_lightning.seeding import named_seed
@@ -124,12 +125,15 @@ class Selection(SelectionSettings):
         ipc: Number of images to select from each class; by default ``share`` says how many.
         share: Share of the images of each class to select instead, rounded down.
         original: Folder of the original images. Without it, ``scale`` follows the pool's own difficulties.
+        links: ``follow`` reads the images and class folders that links in these folders lead to. By default, links to
+            folders and out of the folders are an error.
     """
 
     pool: str
     ipc: Annotated[int | None, IPC] = None
     share: Annotated[float | None, Between(0, 1, open="both")] = None
     original: str | None = None
+    links: Links = "refuse"
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
@@ -148,10 +152,10 @@ class Selection(SelectionSettings):
         Raises:
             InputError: If a class is missing or has too few images, or scores are missing or of different estimators.
         """
-        pool = _by_label(self.pool, self.pool_scores)
+        pool = _by_label(self.pool, self.pool_scores, self.links)
         if self.pool_images is not None:
             pool = {label: [records[k] for k in _first(records, self.pool_images)] for label, records in pool.items()}
-        original = pool if self.original is None else _by_label(self.original, self.original_scores)
+        original = pool if self.original is None else _by_label(self.original, self.original_scores, self.links)
         self._check_classes(pool, original)
         size = "ipc" if self.share is None else "share"
         report: dict[str, Any] = {name: getattr(self, name) for name in ("method", size, "seed", "intervals")}
@@ -311,10 +315,10 @@ def _warn_of_failed_smoothing(classes: Mapping[str, Any]) -> None:
         )
 
 
-def _by_label(folder: str, scores: str | None) -> Classes:
+def _by_label(folder: str, scores: str | None, links: Links) -> Classes:
     """Records of an image set by label, both sorted."""
     classes: dict[str, list[ImageRecord]] = defaultdict(list)
-    for record in read_set(Path(folder), None if scores is None else Path(scores)):
+    for record in read_set(Path(folder), None if scores is None else Path(scores), links):
         classes[record.label].append(record)
     return dict(sorted(classes.items()))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from dgs_lightning.doctor.accuracy import measure_accuracy
+from dgs_lightning.doctor.files import check_endings, check_identical, check_ignored
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok
 from dgs_lightning.doctor.images import (
     Trees,
@@ -55,6 +56,9 @@ def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
         check_counts(experiment, trees),
         check_validation_sets(experiment, trees),
         check_edition(trees),
+        check_ignored(experiment, trees),
+        check_endings(experiment, trees),
+        check_identical(experiment, trees),
         check_files(experiment, trees),
         check_weights(experiment, stages),
         check_labels_of_models(experiment, stages, trees),

@@ -5,12 +5,13 @@ from pathlib import Path
 from statistics import median
 
 from dgs_lightning.bounds import with_defaults
-from dgs_lightning.commands.prepare import DIGITS, SPLITS, Split, prepare
+from dgs_lightning.commands.prepare import DIGITS, prepare
 from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.editions import edition_of
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import Range, load_image, sample, values_of, why_not_of_16_bits
+from dgs_lightning.data.sources import SPLITS, Split, has_parts, other_folder
 from dgs_lightning.data.splits import validation_count
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.errors import InputError, listed
@@ -28,7 +29,7 @@ def open_trees(experiment: Experiment) -> tuple[Trees, list[Finding]]:
     findings: list[Finding] = []
     for role, folder in _folders(experiment).items():
         try:
-            trees[role] = Split(role, folder, read_set(folder))
+            trees[role] = Split(role, folder, read_set(folder, links=experiment.links), experiment.links)
         except InputError as error:
             found = of_error(error)
             if role in SPLITS and folder.parent.is_dir():
@@ -44,7 +45,7 @@ def _folders(experiment: Experiment) -> dict[str, Path]:
     if experiment.data is None or are_digits(experiment):
         return folders
     data = Path(experiment.data)
-    split = experiment.prepare is None or all((data / name).is_dir() for name in SPLITS)
+    split = experiment.prepare is None or has_parts(data)
     return folders | ({name: data / name for name in SPLITS} if split else {"data": data})
 
 
@@ -73,7 +74,7 @@ def check_classes(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
         return
     labels = sorted(first.counts)
     if len(labels) < 2:
-        yield problem(f"{first.folder} has only one class", "Give the folder that holds all class folders")
+        yield problem(f"{first.folder} has only one class", other_folder(first))
     elif error := error_of(check_labels, set(labels), experiment.classes, first.folder):
         yield of_error(error)
     else:

@@ -29,7 +29,7 @@ def check_output(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[Fi
     if error := error_of(RunOutput(output, experiment, Records(output)).check_place, stages):
         yield of_error(error)
     paths = {path for stage in stages for path in stage.inputs}
-    size = unread_bytes(paths) if experiment.fingerprint == "content" else 0
+    size = unread_bytes(paths, experiment.links) if experiment.fingerprint == "content" else 0
     if size > LARGE:
         least = size / READ / 60
         what = f"{decimal(size)} of data are read once, to recognise them later: {least:.0f} to {4 * least:.0f} minutes"

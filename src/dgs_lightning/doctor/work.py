@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgs_lightning.commands.prepare import DIGIT_COUNTS, DIGIT_SIDE, SPLITS
+from dgs_lightning.commands.prepare import DIGIT_COUNTS, DIGIT_SIDE
 from dgs_lightning.data.images import FULL, is_grey, load_image
+from dgs_lightning.data.sources import SPLITS
 from dgs_lightning.data.splits import split_sizes
 from dgs_lightning.doctor.images import Trees, are_digits, classes_from, val_fraction
 from dgs_lightning.experiment.settings import Experiment

@@ -15,7 +15,7 @@ from dgs_lightning.runs import layout
 from dgs_lightning.runs.records import DONE, Records
 
 _OWN = (layout.EXPERIMENT, layout.STAGES)  # what tells the folder of a run
-_BEFORE: dict[str, Any] = {"draws": 1, "validation": []}  # settings of versions that did not have them
+_BEFORE: dict[str, Any] = {"draws": 1, "links": "refuse", "validation": []}  # for versions without these settings
 _NO_RESULT = ("output", "jobs", "threads", "fingerprint")  # settings that change no result
 
 

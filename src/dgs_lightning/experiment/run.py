@@ -8,6 +8,7 @@ import yaml
 
 from dgs_lightning.commands.arguments import experiment_parser
 from dgs_lightning.configs import class_name
+from dgs_lightning.data.sources import read_trees
 from dgs_lightning.errors import InputError, listed, printable
 from dgs_lightning.experiment.execution import Job, Outcome
 from dgs_lightning.experiment.folder import RunOutput
@@ -54,13 +55,28 @@ class ExperimentRun:
         self.experiment = experiment
         self.output = Path(experiment.output or "runs")
         self.stages = Plan(experiment).everything()
-        paths = {path for stage in self.stages for path in stage.inputs}
-        self.inputs = {path: files_below(Path(path)) for path in paths}  # as they are now
-        self.keys = stage_keys(self.stages, fingerprints(paths, experiment.fingerprint, Reading().step))
         self.records = Records(self.output)
         self.folder = RunOutput(self.output, experiment, self.records)
         self.kept = self.folder.kept()
+        if not self.kept:
+            self._check_names()
+        links, paths = experiment.links, {path for stage in self.stages for path in stage.inputs}
+        self.inputs = {path: files_below(Path(path), links) for path in paths}  # as they are now
+        self.keys = stage_keys(self.stages, fingerprints(paths, experiment.fingerprint, Reading().step, links))
         self.progress = Progress(len(self.stages))
+
+    def _check_names(self) -> None:
+        """Check what the names of the images tell, before the first file is read: to read all may take long.
+
+        Raises:
+            InputError: If the images cannot be prepared.
+        """
+        for stage in self.stages:
+            if stage.command == "prepare" and stage.inputs:
+                settings = stage.settings(self.output)
+                read_trees(
+                    Path(settings["data"]), Path(settings["output"]), settings.get("classes"), self.experiment.links
+                )
 
     def settings_path(self, stage: Stage) -> Path:
         """The YAML file with the settings of a stage."""
@@ -210,7 +226,7 @@ class ExperimentRun:
             InputError: If a file was changed, added or removed since.
         """
         for path in stage.inputs:
-            if changed := set(self.inputs[path]) ^ set(files_below(Path(path))):
+            if changed := set(self.inputs[path]) ^ set(files_below(Path(path), self.experiment.links)):
                 found = f"{len({state.path for state in changed})} files that were changed while the run read them"
                 remedy = "Run the same command again: the stages that read them are made anew"
                 raise InputError(min(state.path for state in changed), found, "data that stay as they are", remedy)

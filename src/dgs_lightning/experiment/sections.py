@@ -3,7 +3,7 @@
 from typing import Any
 
 from dgs_lightning.configs import class_name, expand, merge
-from dgs_lightning.experiment.stage import Settings
+from dgs_lightning.experiment.stage import Given, Settings, replaced
 
 
 def given_settings(**settings: Any) -> Settings:  # noqa: ANN401
@@ -23,6 +23,17 @@ def with_classes(task: str | None, data: str | None, section: Settings, *callbac
     named = [class_name(callback) for callback in settings.get("trainer", {}).get("callbacks") or []]
     missing: list[Settings] = [{"class_path": kind} for kind in callbacks if kind not in named]
     return merge(settings, {"trainer": {"callbacks": missing}}) if missing else settings
+
+
+def with_links(command: str, config: Settings) -> Settings:
+    """Settings of a stage that follows links in the images outside of the run, if it reads any."""
+    outside: list[Given] = []
+    replaced(config, lambda part: outside.append(part) if isinstance(part, Given) else None)
+    if outside and command in ("prepare", "select"):
+        return {**config, "links": "follow"}
+    if outside and class_name(config.get("data") or {}) == "ImageDataModule":
+        return merge(config, {"data": {"init_args": {"loading": {"links": "follow"}}}})
+    return config
 
 
 def with_callback_settings(section: Settings, kind: str, **settings: Any) -> Settings:  # noqa: ANN401

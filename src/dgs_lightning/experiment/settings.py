@@ -8,6 +8,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.commands.arguments import YAML, short_message
 from dgs_lightning.configs import find_config, load_config, merge
+from dgs_lightning.data.trees import Links
 from dgs_lightning.documents.shapes import FolderName
 from dgs_lightning.documents.texts import Unreadable, check_plain, parse_yaml
 from dgs_lightning.errors import InputError, listed, short
@@ -34,6 +35,8 @@ class Experiment:
         data: ``digits``, a folder with ``train`` and ``val``, or one tree of class folders.
         original: Scored originals where there is no ``data`` to prepare: a tree of class folders.
         pool: An image pool made elsewhere: a tree of class folders.
+        links: ``follow`` reads the images and class folders that links in ``data``, ``original`` and ``pool`` lead to.
+            By default, links to folders and out of them are an error. They always are in a folder with a manifest.
         classes: Name of a class list (``imagewoof``, ...) that the data are checked against.
         networks: Downstream networks that are trained on each distilled set; none: nothing is trained.
         seed: Seed of everything; image ``i`` of a class has a seed of its own derived from it.
@@ -84,6 +87,7 @@ class Experiment:
     data: str | None = None
     original: str | None = None
     pool: str | None = None
+    links: Links = "refuse"
     classes: str | None = None
     networks: list[str] = field(default_factory=list)
     seed: Annotated[int, Between(0, 4294967295)] = 0

@@ -11,6 +11,7 @@ from dgs_lightning.experiment.sections import (
     wiring,
     with_callback_settings,
     with_classes,
+    with_links,
 )
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, given, replaced, within
@@ -38,6 +39,8 @@ class SharedStages:
             The folder of the stage.
         """
         if name not in self.stages:
+            if self.experiment.links == "follow":
+                config = with_links(command, config)
             paths: list[str] = []
             replaced(config, lambda part: paths.append(part.path) if isinstance(part, InRun) else None)
             needs = tuple(

@@ -15,6 +15,7 @@ from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
+from dgs_lightning.data.trees import Links
 from dgs_lightning.documents.files import read_yaml
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import show_row, split_variant, table_order, trained_row
@@ -64,6 +65,11 @@ class RunFolder:
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
         """The variants of methods that the experiment defines."""
         return self.settings.get("variants") or {}
+
+    @property
+    def links(self) -> Links:
+        """Which links in the data outside of the run are followed."""
+        return "follow" if self.settings.get("links") == "follow" else "refuse"
 
     @property
     def dataset(self) -> str:
@@ -200,7 +206,7 @@ class RunFolder:
                 self._listings[name] = _by_difficulty(read_scores(scores).values())
             else:
                 images = self.image_folder(name)
-                self._listings[name] = _by_difficulty(_read_records(images) if images else ())
+                self._listings[name] = _by_difficulty(_read_records(images, self.links) if images else ())
         return self._listings[name]
 
     def selection(self, name: SetName) -> Mapping[str, Any]:
@@ -250,8 +256,8 @@ def read_run(folder: str | Path) -> RunFolder:
     return RunFolder(folder, read_yaml(path, RunSettings, expected, REMEDY) if path.is_file() else {})
 
 
-def _read_records(images: Path) -> list[ImageRecord]:
-    return read_manifest(images) if (images / MANIFEST).is_file() else scan_images(images)
+def _read_records(images: Path, links: Links) -> list[ImageRecord]:
+    return read_manifest(images) if (images / MANIFEST).is_file() else scan_images(images, links)
 
 
 def _by_difficulty(records: Iterable[ImageRecord]) -> Listing:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dgs_lightning.data.cards import hash_file
+from dgs_lightning.data.trees import Links, tree_files
 
 Kind = Literal["content", "names"]
 Listener = Callable[[int, int], None]  # bytes that are read, bytes to read in all
@@ -31,13 +32,26 @@ class FileState(NamedTuple):
     inode: int
 
 
-def files_below(path: Path) -> list[FileState]:
-    """A file, or all files below a folder, sorted by path; nothing if there is no such path."""
-    found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-    return [FileState(str(p.absolute()), s.st_size, s.st_ctime_ns, s.st_ino) for p, s in ((p, p.stat()) for p in found)]
+def files_below(path: Path, links: Links = "refuse") -> list[FileState]:
+    """A file, or all files below a folder, sorted by path; nothing if there is no such path.
+
+    With ``links="follow"``, files behind links to folders count, and hidden ones do not.
+    """
+    place = str(path.absolute())
+    if not path.is_dir():
+        found = [place]
+    elif links == "follow":
+        found = [os.path.join(place, name) for name, _ in tree_files(path, links)]
+    else:
+        found = [os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names]
+    files = sorted(filter(os.path.isfile, found), key=lambda file: file.split("/"))
+    states = ((file, os.stat(file)) for file in files)
+    return [FileState(file, state.st_size, state.st_ctime_ns, state.st_ino) for file, state in states]
 
 
-def fingerprints(paths: Iterable[str], kind: Kind = "content", listener: Listener | None = None) -> dict[str, str]:
+def fingerprints(
+    paths: Iterable[str], kind: Kind = "content", listener: Listener | None = None, links: Links = "refuse"
+) -> dict[str, str]:
     """A hash for each path, of the names of its files and of their content.
 
     The hash of a file's content is computed once, by all processors, and remembered in the user's cache until the
@@ -48,8 +62,9 @@ def fingerprints(paths: Iterable[str], kind: Kind = "content", listener: Listene
         kind: ``names`` for names and sizes instead of names and content. This is quicker for very large trees, and
             does not see a change that keeps the size.
         listener: Told the bytes that are read, and the bytes to read in all.
+        links: As for :func:`files_below`.
     """
-    states = {path: files_below(Path(path)) for path in paths}
+    states = {path: files_below(Path(path), links) for path in paths}
     hashes: Mapping[str, str] = {}
     if kind == "content":
         hashes = _hashes([state for of_path in states.values() for state in of_path], listener)
@@ -63,9 +78,9 @@ def fingerprints(paths: Iterable[str], kind: Kind = "content", listener: Listene
     return found
 
 
-def unread_bytes(paths: Iterable[str]) -> int:
+def unread_bytes(paths: Iterable[str], links: Links = "refuse") -> int:
     """Size of the files whose hashes :func:`fingerprints` has to compute."""
-    states = [state for path in paths for state in files_below(Path(path))]
+    states = [state for path in paths for state in files_below(Path(path), links)]
     with _cache() as cache:
         known = _known(cache, states)
     return sum(state.size for state in states if state.path not in known)
