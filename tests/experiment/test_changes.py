@@ -21,10 +21,9 @@ def test_a_text_setting_takes_what_is_typed(text: str, tmp_path: Path, monkeypat
     assert [experiment.data, experiment.title, experiment.dit, experiment.classes] == [text] * 4
     for data in (text, tmp_path / text):  # a stage gets it, too
         (tmp_path / text).mkdir(exist_ok=True)
-        stage = Plan(load_experiment("quickstart", [f"data={data}", f"classes={text}", "methods=[full]"])).everything()[0]
+        stage = Plan(load_experiment("quickstart", [f"data={data}", "methods=[full]"])).everything()[0]
         (tmp_path / "stage.yaml").write_text(yaml_text(stage.settings(tmp_path / "run")))
-        settings, _ = function_arguments("prepare", ["--config", str(tmp_path / "stage.yaml")])
-        assert (settings["data"], settings["classes"]) == (str(data), text)
+        assert function_arguments("prepare", ["--config", str(tmp_path / "stage.yaml")])[0]["data"] == str(data)
 
 
 def test_a_text_in_a_section_is_not_cut_at_a_number_sign() -> None:
@@ -65,6 +64,6 @@ def test_an_error_names_the_file_where_nothing_was_typed(tmp_path: Path) -> None
     file = tmp_path / "mine.yaml"
     file.write_text("base: quickstart\nvariants: {b: 3}\nipc: many\n")
     with pytest.raises(InputError, match=r"^.*mine\.yaml: ipc: found 'many'"):
-        load_experiment(str(file), ["variants.b=null"])
+        load_experiment(str(file), ["variants.b.method=dit"])
     with pytest.raises(InputError, match=r"^.*mine\.yaml: variants\.b: found 3, expected a mapping"):
         load_experiment(str(file), ["ipc=10", "variants.a.method=dit"])
