@@ -13,6 +13,7 @@ from dgs_lightning.doctor.images import (
     check_counts,
     check_edition,
     check_files,
+    check_named_set,
     check_validation_sets,
     open_trees,
 )
@@ -50,6 +51,7 @@ def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
     findings += unreadable
     checks = (
         check_output(experiment, planned),
+        check_named_set(experiment),
         check_classes(experiment, trees),
         check_counts(experiment, trees),
         check_validation_sets(experiment, trees),

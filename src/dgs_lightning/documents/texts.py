@@ -175,6 +175,4 @@ class _Dumper(yaml.SafeDumper):
     """Puts texts in quotes that look like numbers to jsonargparse's reader of YAML, not only those of PyYAML's."""
 
 
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[\d_.]+[eE][-+]?\d+"), list("-+.0123456789")
-)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[\d_.]+[eE][-+]?\d+"), list("-+.0123456789"))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.configs import find_config, load_config, merge
+from dgs_lightning.data.named import check_name
 from dgs_lightning.documents.shapes import FolderName, check_shape, words
 from dgs_lightning.documents.texts import Unreadable, check_plain, parse_yaml
 from dgs_lightning.errors import InputError, listed, short
@@ -31,7 +32,9 @@ class Experiment:
         ipc: Images per class, one number or several.
         name: Name of the experiment; that of its file by default.
         output: Folder of the run; ``runs/NAME`` by default.
-        data: ``digits``, a folder with ``train`` and ``val``, or one tree of class folders.
+        data: A folder with ``train`` and ``val``; one tree of class folders; or the name of a data set, such as
+            ``digits``, ``fashion_mnist`` or ``torchvision:NAME`` (see ``dgs prepare``).
+        root: Folder with the files of a data set by name; see ``dgs prepare``.
         original: Scored originals where there is no ``data`` to prepare: a tree of class folders.
         pool: An image pool made elsewhere: a tree of class folders.
         classes: Name of a class list (``imagewoof``, ...) that the data are checked against.
@@ -82,6 +85,7 @@ class Experiment:
     name: str = ""
     output: str | None = None
     data: str | None = None
+    root: str | None = None
     original: str | None = None
     pool: str | None = None
     classes: str | None = None
@@ -209,7 +213,8 @@ def _experiment(settings: Settings, above: str = "") -> Experiment:
         try:
             check_shape(value, kinds[name], name)
         except Unreadable as error:
-            raise InputError(f"{above}{error.place}", error.found, error.expected, _remedy(value, kinds[name])) from None
+            remedy = _remedy(value, kinds[name])
+            raise InputError(f"{above}{error.place}", error.found, error.expected, remedy) from None
     for name in ("title", "methods", "ipc"):
         if name not in settings:
             raise InputError(f"{above}{name}", "nothing", words(kinds[name]), "Give one")
@@ -272,9 +277,11 @@ def nested(key: str, value: Any) -> Settings:  # noqa: ANN401
 
 
 def _check_values(experiment: Experiment, above: str) -> None:
-    """Check what the types do not say: limits, keys of methods, names of folders."""
+    """Check what the types do not say: limits, keys of methods, names of folders and of data sets."""
     settings = vars(experiment)
     check_bounds(Experiment, settings, above)
+    if experiment.data is not None:
+        check_name(experiment.data)
     if unknown := sorted(experiment.options.keys() - METHODS.keys()):
         raise InputError.choice(f"{above}options.{unknown[0]}", unknown[0], METHODS)
     if not experiment.ipcs:
