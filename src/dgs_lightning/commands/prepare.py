@@ -19,7 +19,7 @@ from dgs_lightning.data.classes import check_labels, readable_name
 from dgs_lightning.data.editions import is_imagenet, licences_of
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import channels_of, load_image, save_png
-from dgs_lightning.data.named import DIGITS, bare_name, is_named, near_names
+from dgs_lightning.data.named import DIGITS, bare_name, is_named, known_set, near_names
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.transforms import adm_center_crop
@@ -81,11 +81,11 @@ def prepare(
         InputError: If images or classes are missing or unreadable, or ``output`` lies among the images or has others.
     """
     check_bounds(prepare, {"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
-    name = bare_name(data) if is_named(data) else Path(data).name
+    name, known = bare_name(data) if is_named(data) else Path(data).name, known_set(data)
     with _source(data, root, Path(output), image_size) as folder:
         splits = _splits(folder, val_fraction, seed)
         labels = _check(splits, classes, Path(output))
-        channels = channels or channels_of(image for _, image in _readable(splits))
+        channels = channels or (known.channels if known else channels_of(image for _, image in _readable(splits)))
         size = image_size or _common_size(splits)
         origin = "ImageNet (ILSVRC 2012)" if is_imagenet(labels) else name
         card: dict[str, Any] = {
