@@ -34,7 +34,8 @@ def test_every_training_of_a_dit_shows_samples_in_the_latents_of_its_codec(confi
     settings = load_config(str(config))
     callbacks = {entry["class_path"]: entry.get("init_args", {}) for entry in settings["trainer"]["callbacks"]}
     data = config.stem.removeprefix("pretrain_")
-    encoding = {"own_images": "encode_digits", "digits": "encode_digits", "imagewoof128": "encode_imagewoof128"}
+    pixels = dict.fromkeys(("own_images", "digits", "fashion_mnist"), "encode_digits")
+    encoding = {**pixels, "imagewoof128": "encode_imagewoof128"}
     encoder = load_config(f"minimax/{encoding.get(data, 'encode')}.yaml")["model"]["init_args"]["codec"]
     assert callbacks["SampleGrid"].get("codec", "pixels") == encoder
 

@@ -177,6 +177,28 @@ def replacing(path: Path, *, durable: bool = False, apart: bool = False) -> Iter
             _remove(hidden)
 
 
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """An empty hidden folder in another one, for files that are needed until the block ends.
+
+    What a killed process leaves there is removed by the next one that asks for it, and by :func:`remove_leftovers`.
+
+    Raises:
+        InputError: If the disk is full or may not be written to.
+    """
+    hidden, new = folder / f".{'0' * 16}.partial", not folder.exists()
+    with explain_disk_errors(folder):
+        _remove(hidden)
+        hidden.mkdir(parents=True)
+        try:
+            yield hidden
+        finally:
+            with suppress(OSError):
+                _remove(hidden)
+                if new and not any(folder.iterdir()):
+                    folder.rmdir()
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the files below a folder that killed processes left while they wrote others. Links are not followed."""
     for parent, folders, names in os.walk(folder):

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader, s
 
 from dgs_lightning.bounds import place_in_groups
 from dgs_lightning.configs import add_callbacks, load_config, merge, remove_callbacks
-from dgs_lightning.documents.texts import Unreadable, parse_yaml
+from dgs_lightning.documents.texts import Unreadable, parse_yaml, yaml_text
 from dgs_lightning.errors import InputError
 
 Settings = dict[str, Any]
@@ -134,7 +134,7 @@ def with_one_config(args: list[str]) -> list[str]:
         settings = {**settings, "trainer": {**trainer, "callbacks": None}}
     else:
         others += of_last
-    return ["--config", yaml.safe_dump(settings, sort_keys=False), *others] if settings else others
+    return ["--config", yaml_text(settings), *others] if settings else others
 
 
 def _callback_flags(shipped: list[Any], own: list[Any], of_last: list[str]) -> list[str]:

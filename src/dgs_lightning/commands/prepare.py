@@ -1,4 +1,4 @@
-"""The command ``dgs prepare``: training and validation sets at the working size, from images or the bundled digits."""
+"""The command ``dgs prepare``: training and validation sets at the working size, from images or a data set by name."""
 
 import os
 import tempfile
@@ -8,14 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from PIL import Image
 
 from dgs_lightning.bounds import FINITE, Between, OneOf, check_bounds
-from dgs_lightning.data.cards import hash_each, hash_files, read_card, versions, write_card
+from dgs_lightning.data.cards import hash_each, hash_files, read_card, versions
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.editions import is_imagenet, licences_of
 from dgs_lightning.data.images import Range, channels_of, load_image, save_png, values_of, why_not_of_16_bits
+from dgs_lightning.data.named import DIGITS, bare_name, is_named, known_set, near_names
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.sources import Split, ignored_of, in_both, png_names, read_trees, split_tree
 from dgs_lightning.data.transforms import adm_center_crop
@@ -23,11 +23,7 @@ from dgs_lightning.data.trees import Links
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.data.writing import begin_set, finish_set, is_intact, tidy
 from dgs_lightning.errors import BrokenFile, InputError, listed
-
-DIGITS = "digits"
-DIGIT_SIDE = 8  # pixels
-DIGIT_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images of each class
-_DIGITS_SOURCE = "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI), as bundled with scikit-learn"
+from dgs_lightning.files import scratch
 
 
 def prepare(
@@ -40,14 +36,17 @@ def prepare(
     classes: str | None = None,
     value_range: Annotated[tuple[float, float] | None, FINITE] = None,
     links: Links = "refuse",
+    root: str | None = None,
 ) -> str:
     """Write a data set as PNG at the working size: OUTPUT/train and OUTPUT/val, with metadata and cards.
 
     Images are cropped to their centre square. An interrupted preparation is continued; an unchanged one is kept.
 
     Args:
-        data: ``digits``, scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a folder with ``train`` and ``val``;
-            or one tree of class folders, which is split.
+        data: A folder with ``train`` and ``val``; one tree of class folders, which is split; or the name of a data set:
+            ``digits`` (scikit-learn's 1,797 handwritten digits of 8 x 8 pixels), ``fashion_mnist``, ``mnist``,
+            ``kmnist``, ``emnist``, ``qmnist``, ``usps``, ``cifar10``, ``cifar100``, ``svhn``, ``stl10``, ``eurosat``,
+            or ``torchvision:NAME`` for another one of torchvision. A folder of such a name is written ``./NAME``.
         output: Folder of the two sets.
         image_size: Side in pixels; by default the images keep their size and must be squares of one size.
         val_fraction: Share of each class for validation if one tree is split.
@@ -58,6 +57,9 @@ def prepare(
             for 12 bits; by default 0 and 65,535, which the values must then fill.
         links: ``follow`` reads the images and class folders that links in ``data`` lead to, wherever they are. By
             default a link to a folder, or out of the tree, is an error.
+        root: Folder with the files of a data set by name. They are downloaded into it where they are not there. By
+            default, it is ``datasets`` in torch's cache folder; Fashion-MNIST is read from Debian's package
+            ``dataset-fashion-mnist`` if that is installed.
 
     Returns:
         A summary of the images read, ignored and written, in a few lines.
@@ -67,16 +69,19 @@ def prepare(
     """
     check_bounds(prepare, {"image_size": image_size, "val_fraction": val_fraction, "channels": channels})
     check_combination({"value_range": value_range})
-    with _source(data) as folder:
+    name, known = bare_name(data) if is_named(data) else Path(data).name, known_set(data)
+    with _source(data, root, Path(output), image_size) as folder:
         trees, labels = read_trees(folder, Path(output), classes, links)
         splits = trees if len(trees) > 1 else split_tree(trees[0], val_fraction, seed)
         _check_values(splits, value_range)
         records = [_png_records(split) for split in splits]
+        if known:
+            channels = channels or known.channels
         channels = channels or channels_of(image for _, image in _readable(splits, value_range))
         size = image_size or _common_size(splits, value_range)
-        origin = "ImageNet (ILSVRC 2012)" if is_imagenet(labels) else Path(data).name
+        origin = "ImageNet (ILSVRC 2012)" if is_imagenet(labels) else name
         card: dict[str, Any] = {
-            "name": Path(data).name,
+            "name": name,
             "kind": "original",
             "labels": {label: readable_name(label) for label in labels},
             "settings": {"image_size": size, "channels": channels, "crop": "ADM centre crop", "seed": seed},
@@ -105,20 +110,23 @@ def check_combination(settings: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _source(data: str) -> Iterator[Path]:
-    """Folder of the images; a temporary one with the digits."""
-    if data != DIGITS:
+def _source(data: str, root: str | None, output: Path, size: int | None) -> Iterator[Path]:
+    """Folder of the images; a temporary one with those of a data set by name."""
+    named = is_named(data)
+    if root is not None and (not named or bare_name(data) == DIGITS):
+        expected = "no value, since these images are not read by a class of torchvision"
+        raise InputError.setting("root", root, expected, "Remove it")
+    if not named and not os.path.lexists(data):
+        expected = "a folder with class folders of images, or the name of a data set"
+        raise InputError(data, "no such folder", expected, f"Check the path; names are {near_names(data)}")
+    if not named:
         yield Path(data)
         return
-    from sklearn.datasets import load_digits  # slow to import, and needed only here
+    from dgs_lightning.data.fetching import write_named  # slow to import, and needed only here
 
-    digits = load_digits()
-    with tempfile.TemporaryDirectory() as folder:
-        write_card(Path(folder), {"provenance": [_DIGITS_SOURCE], "licences": ["CC BY 4.0"]})
-        for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-            path = Path(folder, str(label), f"{index:05d}.png")
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8)).save(path)
+    place = tempfile.TemporaryDirectory() if bare_name(data) == DIGITS else scratch(output)
+    with place as folder:
+        write_named(data, root, Path(folder), size)
         yield Path(folder)
 
 

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from dgs_lightning.doctor.accuracy import measure_accuracy
 from dgs_lightning.doctor.files import check_endings, check_identical, check_ignored
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok
@@ -16,6 +14,7 @@ from dgs_lightning.doctor.images import (
     check_counts,
     check_edition,
     check_files,
+    check_named_set,
     check_validation_sets,
     open_trees,
 )
@@ -23,6 +22,7 @@ from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory
 from dgs_lightning.doctor.models import check_labels_of_models, check_weights
 from dgs_lightning.doctor.networks import check_networks, check_time
 from dgs_lightning.doctor.work import inputs_of, work_by_stage
+from dgs_lightning.documents.texts import yaml_text
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
@@ -52,6 +52,7 @@ def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
     findings += unreadable
     checks = (
         check_output(experiment, planned),
+        check_named_set(experiment),
         check_classes(experiment, trees),
         check_counts(experiment, trees),
         check_validation_sets(experiment, trees),
@@ -85,7 +86,7 @@ def check_settings(stages: Sequence[Stage], checked: set[str]) -> Iterator[Findi
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.yaml")
         for stage in (stage for stage in stages if stage.name in checked):
-            config.write_text(yaml.safe_dump(stage.config, allow_unicode=True), encoding="utf-8")
+            config.write_text(yaml_text(stage.config), encoding="utf-8")
             if error := error_of(check, stage.command, ["--config", str(config)]):
                 valid = False
                 yield of_error(error, f"stage {stage.name}: ")

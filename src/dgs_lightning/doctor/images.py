@@ -5,12 +5,13 @@ from pathlib import Path
 from statistics import median
 
 from dgs_lightning.bounds import with_defaults
-from dgs_lightning.commands.prepare import DIGITS, prepare
+from dgs_lightning.commands.prepare import prepare
 from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_labels
 from dgs_lightning.data.editions import edition_of
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import Range, load_image, sample, values_of, why_not_of_16_bits
+from dgs_lightning.data.named import DIGITS, bare_name, is_named
 from dgs_lightning.data.sources import SPLITS, Split, has_parts, other_folder
 from dgs_lightning.data.splits import validation_count
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
@@ -42,16 +43,27 @@ def open_trees(experiment: Experiment) -> tuple[Trees, list[Finding]]:
 def _folders(experiment: Experiment) -> dict[str, Path]:
     """The folders of images that an experiment names, by their use."""
     folders = {role: Path(name) for role in ("original", "pool") if (name := getattr(experiment, role)) is not None}
-    if experiment.data is None or are_digits(experiment):
+    if experiment.data is None or is_named(experiment.data):
         return folders
     data = Path(experiment.data)
     split = experiment.prepare is None or has_parts(data)
     return folders | ({name: data / name for name in SPLITS} if split else {"data": data})
 
 
-def are_digits(experiment: Experiment) -> bool:
-    """Whether the images are scikit-learn's digits."""
-    return experiment.data == DIGITS and experiment.prepare is not None
+def check_named_set(experiment: Experiment) -> Iterator[Finding]:
+    """Where the files of a data set by name are, and whether they are there."""
+    if experiment.data is None or not is_named(experiment.data) or bare_name(experiment.data) == DIGITS:
+        return
+    from dgs_lightning.data.fetching import files_of, missing_files  # slow to import
+
+    data, folder = experiment.data, files_of(experiment.data, experiment.root)
+    if missing := missing_files(data, experiment.root):
+        remedy = (
+            f"The run downloads them into {folder}; without a network, copy them there, or set root to their folder"
+        )
+        yield warning(f"{folder}: no files of {data} ({missing})", remedy)
+    else:
+        yield ok(f"{data}: files in {folder}")
 
 
 def value_range_of(experiment: Experiment, role: str) -> Range | None:

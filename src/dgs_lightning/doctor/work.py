@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgs_lightning.commands.prepare import DIGIT_COUNTS, DIGIT_SIDE
 from dgs_lightning.data.images import FULL, is_grey, load_image
+from dgs_lightning.data.named import known_set
 from dgs_lightning.data.sources import SPLITS
 from dgs_lightning.data.splits import split_sizes
-from dgs_lightning.doctor.images import Trees, are_digits, classes_from, val_fraction
+from dgs_lightning.doctor.images import Trees, classes_from, val_fraction
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import latent_shape
@@ -18,8 +18,9 @@ from dgs_lightning.tasks.work import Inputs, Work, work_of
 
 def inputs_of(experiment: Experiment, trees: Trees) -> Inputs | None:
     """Sizes of the images that an experiment starts from and of those that it prepares; ``None`` without images."""
-    if are_digits(experiment):
-        counts, side, channels = list(DIGIT_COUNTS), experiment.image_size or DIGIT_SIDE, 1
+    known = known_set(experiment.data or "")
+    if known is not None:
+        counts, side, channels = list(known.counts), experiment.image_size or known.side, known.channels
     elif tree := classes_from(trees):
         image = load_image(tree.folder / tree.records[0].file_name, value_range=FULL)  # any will do for sizes
         counts = list(tree.counts.values())
@@ -29,6 +30,8 @@ def inputs_of(experiment: Experiment, trees: Trees) -> Inputs | None:
     images = {tree.folder.as_posix(): len(tree.records) for tree in trees.values()}
     if experiment.prepare is not None:
         split = split_sizes(counts, val_fraction(experiment))
+        if known is not None and known.val is not None:
+            split = (sum(counts), known.val)
         for name, size in zip(SPLITS, split, strict=True):
             images[_folder(experiment, f"{layout.DATA}/{name}")] = len(trees[name].records) if name in trees else size
     return Inputs(len(counts), side, channels, latent_shape(experiment.codec, side, channels), images)

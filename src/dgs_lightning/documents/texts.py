@@ -75,6 +75,11 @@ def parse_yaml(text: str) -> object:
     return content
 
 
+def yaml_text(value: object) -> str:
+    """A plain value as YAML, with its keys in their order. Every reader finds texts in it as texts, ``3e5`` as well."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def check_plain(value: object, place: str = "", depth: int = 0, *, infinite: bool = True) -> None:
     """Check that a value is plain.
 
@@ -164,3 +169,10 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts texts in quotes that look like numbers to jsonargparse's reader of YAML, not only those of PyYAML's."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[\d_.]+[eE][-+]?\d+"), list("-+.0123456789"))

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-import yaml
-
 from dgs_lightning.commands.arguments import experiment_parser
 from dgs_lightning.configs import class_name
 from dgs_lightning.data.sources import read_trees
+from dgs_lightning.documents.texts import yaml_text
 from dgs_lightning.errors import InputError, listed, printable
 from dgs_lightning.experiment.execution import Job, Outcome
 from dgs_lightning.experiment.folder import RunOutput
@@ -145,9 +144,9 @@ class ExperimentRun:
         self._check_versions(pending, mixed_versions)
         if not pending:
             return
-        write_text(self.output / layout.EXPERIMENT, _yaml(vars(self.experiment)), durable=True)
+        write_text(self.output / layout.EXPERIMENT, yaml_text(vars(self.experiment)), durable=True)
         for stage in pending:
-            settings = _yaml(stage.settings(self.output))
+            settings = yaml_text(stage.settings(self.output))
             write_text(self.settings_path(stage), f"# {self.command(stage)}\n{settings}")
         from dgs_lightning.commands.cli import check
 
@@ -239,7 +238,3 @@ class ExperimentRun:
                 self.records.reopen(maker.name)
                 remedy += f". Where it was damaged, run the same command again: it goes through {maker.name} once more"
         return InputError(where, found=found, expected=expected, remedy=remedy)
-
-
-def _yaml(settings: object) -> str:
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

@@ -1,15 +1,16 @@
 """An experiment file: what to distil, with which methods, and how each kind of stage is run."""
 
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
-
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 from dgs_lightning.bounds import Between, check_bounds
-from dgs_lightning.commands.arguments import YAML, short_message
 from dgs_lightning.configs import find_config, load_config, merge
+from dgs_lightning.data.named import check_name
 from dgs_lightning.data.trees import Links
-from dgs_lightning.documents.shapes import FolderName
+from dgs_lightning.documents.shapes import FolderName, check_shape, words
 from dgs_lightning.documents.texts import Unreadable, check_plain, parse_yaml
 from dgs_lightning.errors import InputError, listed, short
 from dgs_lightning.runs.fingerprints import Kind
@@ -32,7 +33,9 @@ class Experiment:
         ipc: Images per class, one number or several.
         name: Name of the experiment; that of its file by default.
         output: Folder of the run; ``runs/NAME`` by default.
-        data: ``digits``, a folder with ``train`` and ``val``, or one tree of class folders.
+        data: A folder with ``train`` and ``val``; one tree of class folders; or the name of a data set, such as
+            ``digits``, ``fashion_mnist`` or ``torchvision:NAME`` (see ``dgs prepare``).
+        root: Folder with the files of a data set by name; see ``dgs prepare``.
         original: Scored originals where there is no ``data`` to prepare: a tree of class folders.
         pool: An image pool made elsewhere: a tree of class folders.
         links: ``follow`` reads the images and class folders that links in ``data``, ``original`` and ``pool`` lead to.
@@ -85,6 +88,7 @@ class Experiment:
     name: str = ""
     output: str | None = None
     data: str | None = None
+    root: str | None = None
     original: str | None = None
     pool: str | None = None
     links: Links = "refuse"
@@ -161,7 +165,8 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
 
     Args:
         name: A YAML file, or the name of a shipped experiment.
-        changes: ``key=value`` with dotted keys and YAML values, such as ``finetune.trainer.max_steps=100``.
+        changes: ``key=value`` with dotted keys, such as ``finetune.trainer.max_steps=100``. Values are YAML, except
+            those of settings that hold a text, such as ``data``: these are taken as they are.
         output: Folder of the run, instead of the one that the file names.
 
     Raises:
@@ -169,46 +174,103 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
     """
     path = find_config(name, "experiments")
     settings = load_config(name, "experiments")
+    keys = []
     for change in changes:
-        settings = merge(settings, _parsed_change(change))
+        key, parsed = _parsed_change(change)
+        keys.append(key)
+        settings = merge(settings, parsed)
     settings = {"name": path.stem, **settings}
     settings["output"] = output or settings.get("output") or f"runs/{settings['name']}"
-    experiment = _experiment(settings, str(path))
-    for row in experiment.variants:
-        _experiment(vars(variant_of(experiment, row)[1]), f"{path}: variants.{row}")
+    try:
+        experiment = _experiment(settings)
+        for row in experiment.variants:
+            _experiment(vars(variant_of(experiment, row)[1]), f"variants.{row}.")
+    except InputError as error:
+        place, found, expected, remedy = error.parts
+        raise InputError(_typed(place, keys) or f"{path}: {place}", found, expected, remedy) from None
     return experiment
 
 
-def _experiment(settings: Settings, where: str) -> Experiment:
-    """The experiment with these settings, after checking the type and limits of each."""
+def _typed(place: str, keys: Sequence[str]) -> str:
+    """The option that changed the setting at a place, as the user typed it; empty if none did."""
+    for key in reversed(keys):
+        if f"{place}.".startswith(f"{key}.") or f"{key}.".startswith(f"{place}."):
+            return f"--set {max(place, key, key=len)}"
+    return ""
+
+
+def _experiment(settings: Settings, above: str = "") -> Experiment:
+    """The experiment with these settings, after checking the type and limits of each.
+
+    Raises:
+        InputError: If one is wrong. The error's place is its dotted key, after the text ``above``.
+    """
     if isinstance(text := settings.get("validation"), str):
         expected = "a list of subsets; all validation images are always evaluated"
         remedy = "Remove it" if text == "all" else f"Write it as validation: [{text}]"
-        raise InputError(f"{where}: validation", repr(text), expected, remedy)
-    parser = ArgumentParser(exit_on_error=False, parser_mode=YAML)
-    parser.add_class_arguments(Experiment)
-    try:
-        parsed: Namespace = parser.parse_object(settings)
-    except ArgumentError as error:
-        expected = "the settings of an experiment"
-        raise InputError(where, short_message(error), expected, "Correct or remove that key") from None
-    experiment = Experiment(**parsed.as_dict())
-    _check_values(experiment, where)
+        raise InputError(f"{above}validation", repr(text), expected, remedy)
+    kinds = _kinds()
+    for name, value in settings.items():
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, n=3) or kinds
+            raise InputError(f"{above}{name}", "an unknown setting", f"one of {', '.join(near)}", "Correct its name")
+        try:
+            check_shape(value, kinds[name], name)
+        except Unreadable as error:
+            remedy = _remedy(value, kinds[name])
+            raise InputError(f"{above}{error.place}", error.found, error.expected, remedy) from None
+    for name in ("title", "methods", "ipc"):
+        if name not in settings:
+            raise InputError(f"{above}{name}", "nothing", words(kinds[name]), "Give one")
+    experiment = Experiment(**settings)
+    _check_values(experiment, above)
     return experiment
 
 
-def _parsed_change(change: str) -> Settings:
-    """The mapping that ``a.b=value`` stands for."""
-    key, equals, text = change.partition("=")
-    if not equals or not key.strip():
+@cache
+def _kinds() -> dict[str, Any]:
+    """The type of each setting, without its limits."""
+    return get_type_hints(Experiment)
+
+
+def _remedy(value: object, kind: Any) -> str:  # noqa: ANN401
+    """What to do about a value of a wrong type."""
+    if isinstance(value, str) and (get_origin(kind) is list or ("," in value and "a list" in words(kind))):
+        return f"Write a list in brackets: [{value}]"
+    return "Give one, or remove the key" if value is None else "Correct the value"
+
+
+def _parsed_change(change: str) -> tuple[str, Settings]:
+    """The key of ``a.b=value``, and the mapping that it stands for.
+
+    Raises:
+        InputError: If it has another form, or its value is not plain.
+    """
+    key, equals, text = (part.strip() for part in change.partition("="))
+    if not equals or not key:
         raise InputError.setting("--set", repr(change), "key=value", "Write it as '--set ipc=10'")
     try:
-        settings = nested(key.strip(), parse_yaml(text))
+        settings = nested(key, _value(text, _kinds().get(key)))
         check_plain(settings)
     except Unreadable as error:
         expected, remedy = error.expected or "a YAML value", "Correct the value, or put it in quotes"
         raise InputError.setting(f"--set {short(change)}", error.found, expected, remedy) from None
-    return settings
+    return key, settings
+
+
+def _value(text: str, kind: Any) -> object:  # noqa: ANN401
+    """The value that a typed text stands for.
+
+    A setting that holds a text gets the text itself: ``no``, ``2024`` and ``photos #2`` are names as good as others.
+    Only ``null`` unsets it. Elsewhere, the text is YAML; but what YAML takes for a text without quotes is not cut at
+    ``#`` either.
+    """
+    if kind in (str, str | None):
+        if not text:
+            raise Unreadable("", "nothing", "a text, or null for a setting that may have no value")
+        return None if text == "null" else text
+    value = parse_yaml(text)
+    return text if isinstance(value, str) and not text.startswith(("'", '"')) else value
 
 
 def nested(key: str, value: Any) -> Settings:  # noqa: ANN401
@@ -218,18 +280,17 @@ def nested(key: str, value: Any) -> Settings:  # noqa: ANN401
     return dict(value)
 
 
-def _check_values(experiment: Experiment, where: str) -> None:
-    """Check what the types do not say: values that must not be null, limits, keys of methods, names of folders."""
+def _check_values(experiment: Experiment, above: str) -> None:
+    """Check what the types do not say: limits, keys of methods, names of folders and of data sets."""
     settings = vars(experiment)
-    for setting in fields(Experiment):
-        if settings[setting.name] is None and setting.default is not None:
-            raise InputError.setting(f"{where}: {setting.name}", "null", "a value", "Give one, or remove the key")
-    check_bounds(Experiment, settings, f"{where}: ")
+    check_bounds(Experiment, settings, above)
+    if experiment.data is not None:
+        check_name(experiment.data)
     if unknown := sorted(experiment.options.keys() - METHODS.keys()):
-        raise InputError.choice(f"{where}: options", unknown[0], METHODS)
+        raise InputError.choice(f"{above}options.{unknown[0]}", unknown[0], METHODS)
     if not experiment.ipcs:
-        raise InputError.unset(f"{where}: ipc", "at least one number", "10")
+        raise InputError.unset(f"{above}ipc", "at least one number", "10")
     for name in ("methods", "networks", "validation"):
         for value in settings[name]:
             if not FolderName().allows(value):
-                raise InputError.setting(f"{where}: {name}", repr(value), "names of folders", "Correct the name")
+                raise InputError.setting(f"{above}{name}", repr(value), "names of folders", "Correct the name")

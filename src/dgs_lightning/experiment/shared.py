@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dgs_lightning.configs import expand, merge, remove_callbacks
+from dgs_lightning.data.named import is_named, known_set
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.sections import (
     classification,
@@ -14,7 +15,7 @@ from dgs_lightning.experiment.sections import (
     with_links,
 )
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.experiment.stage import Given, InRun, Settings, Stage, given, replaced, within
+from dgs_lightning.experiment.stage import Apart, Given, InRun, Settings, Stage, given, replaced, within
 from dgs_lightning.runs import layout
 
 Place = InRun | Given | str  # of images or of a model
@@ -75,16 +76,26 @@ class SharedStages:
         experiment = self.experiment
         if experiment.data is None:
             if experiment.original is None or split == "val":
-                raise InputError.unset("data", "a data set", "FOLDER (or data=digits)")
+                raise InputError.unset("data", "a data set", "FOLDER (or data=fashion_mnist, or another name)")
             return given(experiment.original)
+        named = is_named(experiment.data)
+        if experiment.prepare is None and named:
+            found, expected = f"{experiment.data!r}, a data set by name", "a folder, where prepare is null"
+            remedy = f"Add --set prepare={{}}, or write data=./{experiment.data} for a folder"
+            raise InputError.setting("data", found, expected, remedy)
+        if named and known_set(experiment.data) is None:
+            from dgs_lightning.data.fetching import kind_of  # slow to import
+
+            kind_of(experiment.data)
         if experiment.prepare is None:
             return given(Path(experiment.data, split).as_posix())
         config = {
             **expand(experiment.prepare),
-            "data": given(experiment.data),
+            "data": experiment.data if named else given(experiment.data),
             "output": InRun(layout.DATA),
             "seed": experiment.seed,
             **given_settings(image_size=experiment.image_size, classes=experiment.classes),
+            **({} if experiment.root is None else {"root": Apart(experiment.root)}),
         }
         self.add(layout.DATA, "prepare", config)
         return InRun(f"{layout.DATA}/{split}")

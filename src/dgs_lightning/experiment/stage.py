@@ -32,6 +32,13 @@ class Given:
     path: str
 
 
+@dataclass(frozen=True)
+class Apart:
+    """A setting of a stage that changes none of its results, and is no part of its key."""
+
+    path: str
+
+
 def given(value: str) -> "Given | str":
     """A path that exists as an input of the run; other text, such as the name of a model on a hub, as it is."""
     return Given(value) if Path(value).exists() else value
@@ -44,7 +51,7 @@ class Stage:
     Args:
         name: Path of the stage's folder in the run's; a stage writes nowhere else.
         command: Subcommand of ``dgs``.
-        config: Settings of the command. They may hold :class:`InRun` and :class:`Given`.
+        config: Settings of the command. They may hold :class:`InRun`, :class:`Given` and :class:`Apart`.
         needs: Stages whose results it reads.
     """
 
@@ -73,9 +80,9 @@ def within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def replaced(content: Any, path: Callable[[InRun | Given], Any]) -> Any:  # noqa: ANN401
+def replaced(content: Any, path: Callable[[InRun | Given | Apart], Any]) -> Any:  # noqa: ANN401
     """Settings with each of their paths replaced by what a function makes of it."""
-    if isinstance(content, InRun | Given):
+    if isinstance(content, InRun | Given | Apart):
         return path(content)
     if isinstance(content, Mapping):
         return {key: replaced(value, path) for key, value in content.items()}
@@ -96,7 +103,8 @@ def stage_keys(stages: Sequence[Stage], inputs: Mapping[str, str]) -> dict[str, 
         identity = {
             "command": stage.command,
             "config": replaced(
-                stage.config, lambda part: ["run", part.path] if isinstance(part, InRun) else inputs[part.path]
+                {name: value for name, value in stage.config.items() if not isinstance(value, Apart)},
+                lambda part: ["run", part.path] if isinstance(part, InRun) else inputs[part.path],
             ),
             "needs": [keys[needed.name] for needed in stage.needs],
         }

@@ -15,6 +15,9 @@ _NAMES: Mapping[str, Mapping[str, str]] = {  # field of a setting -> key -> name
     "network": {"convnet6": "ConvNet-6", "resnet_ap10": "ResNetAP-10", "resnet18": "ResNet-18"},
     "dataset": {
         "digits": "Digits",
+        "fashion_mnist": "Fashion-MNIST",
+        "cifar10": "CIFAR-10",
+        "svhn": "SVHN",
         "imagewoof": "ImageWoof",
         "imagenette": "ImageNette",
         "imageidc": "ImageIDC",
