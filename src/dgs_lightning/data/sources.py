@@ -49,13 +49,13 @@ def has_parts(folder: Path) -> bool:
 
 
 def read_trees(
-    folder: Path, output: Path, classes: str | None, links: Links = "refuse"
+    folder: Path, output: Path | None, classes: str | None, links: Links = "refuse"
 ) -> tuple[list[Split], tuple[str, ...]]:
     """The trees of a data set, ``train`` and ``val`` or the one that is to be split, and their classes, by names alone.
 
     Raises:
         InputError: If images or classes are missing or not those of the list, images differ in their ending alone, or
-            the output lies among them.
+            an ``output``, where one is given, lies among them.
     """
     folders = {name: folder / name for name in SPLITS} if has_parts(folder) else {"data": folder}
     trees = [Split(name, tree, read_set(tree, links=links), links) for name, tree in folders.items()]
@@ -63,7 +63,9 @@ def read_trees(
         found = f"one image only of {len(single)} classes ({listed(sorted(single), 10)})"
         expected = "at least two images of each, to split them into train and val"
         raise InputError(folder, found, expected, "Add images, or make folders train and val with all classes")
-    labels = _check(trees, classes, output)
+    if output is not None:
+        _check_apart(trees, output)
+    labels = _check_classes(trees, classes)
     for tree in trees:
         png_names(tree)
     return trees, labels
@@ -77,15 +79,19 @@ def split_tree(tree: Split, val_fraction: float, seed: int) -> list[Split]:
     return [replace(tree, name=name, records=part) for name, part in zip(SPLITS, parts, strict=True)]
 
 
-def _check(trees: Sequence[Split], classes: str | None, output: Path) -> tuple[str, ...]:
-    """The classes, at least two and the same in all trees. An output among the images is an error, too."""
-    for tree in trees:  # the next run would read the output as images
+def _check_apart(trees: Sequence[Split], output: Path) -> None:
+    """Raise an error for an output among the images, since the next run would read it as images."""
+    for tree in trees:
         among = {tree.folder}
         if tree.links == "follow":
             among |= {path.parent for path in tree.paths}
         if any(output.resolve().is_relative_to(place.resolve()) for place in among):
             found = f"a folder in {tree.folder}, whose images are read"
             raise InputError.occupied(output, found, "a folder outside it", "Give another output")
+
+
+def _check_classes(trees: Sequence[Split], classes: str | None) -> tuple[str, ...]:
+    """The classes, at least two and the same in all trees."""
     first = trees[0]
     labels = check_labels(set(first.counts), classes, first.folder)
     if len(labels) < 2:

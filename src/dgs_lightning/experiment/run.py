@@ -73,9 +73,7 @@ class ExperimentRun:
         for stage in self.stages:
             if stage.command == "prepare" and stage.inputs:
                 settings = stage.settings(self.output)
-                read_trees(
-                    Path(settings["data"]), Path(settings["output"]), settings.get("classes"), self.experiment.links
-                )
+                read_trees(Path(settings["data"]), None, settings.get("classes"), self.experiment.links)
 
     def settings_path(self, stage: Stage) -> Path:
         """The YAML file with the settings of a stage."""
