@@ -1,6 +1,6 @@
 """An experiment file: what to distil, with which methods, and how each kind of stage is run."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -50,6 +50,8 @@ class Experiment:
         codec: ``pixels``, or folder or hub id of the autoencoder of the DiT's latents.
         decoder: Autoencoder that decodes generated latents; ``codec`` by default.
         dit: Pretrained DiT (folder, checkpoint or hub id); none: one is trained from scratch (``pretrain``).
+        generator: ``scratch`` adds the rows ``generator_methods``, whose DiT is trained from scratch.
+        generator_methods: Rows that are added to ``methods`` where there is a ``generator`` or a ``dit``.
         guided: Which of ``dit`` and ``minimax`` generates under guidance.
         estimator: Difficulty estimator by name; none: one is trained out of fold (``cross_fit``).
         estimator_weights: Local file of the named estimator's weights, also for its features; by default they come from
@@ -96,6 +98,8 @@ class Experiment:
     codec: str = "pixels"
     decoder: str | None = None
     dit: str | None = None
+    generator: Literal["scratch"] | None = None
+    generator_methods: list[str] = field(default_factory=list)
     guided: Literal["dit", "minimax"] = "dit"
     estimator: str | None = None
     estimator_weights: str | None = None
@@ -169,7 +173,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
         settings = merge(settings, _parsed_change(change))
     settings = {"name": path.stem, **settings}
     settings["output"] = output or settings.get("output") or f"runs/{settings['name']}"
-    experiment = _experiment(settings, str(path))
+    experiment = _with_generator(_experiment(settings, str(path)))
     for row in experiment.variants:
         _experiment(vars(variant_of(experiment, row)[1]), f"{path}: variants.{row}")
     return experiment
@@ -191,6 +195,21 @@ def _experiment(settings: Settings, where: str) -> Experiment:
     experiment = Experiment(**parsed.as_dict())
     _check_values(experiment, where)
     return experiment
+
+
+def _with_generator(experiment: Experiment) -> Experiment:
+    """The experiment with the rows that its generator adds.
+
+    Raises:
+        InputError: If it adds none, or there is a pretrained DiT, too.
+    """
+    added, dit = experiment.generator_methods, experiment.dit
+    if experiment.generator and (dit or not added):
+        found = f"{experiment.generator}, beside dit {dit}" if dit else f"{experiment.generator}, but no rows to add"
+        expected, remedy = "one generator, and rows in generator_methods", "Remove generator, or correct the others"
+        raise InputError.setting("generator", found, expected, remedy)
+    rows = [row for row in added if row not in experiment.methods] if experiment.generator or dit else []
+    return replace(experiment, methods=[*experiment.methods, *rows])
 
 
 def _parsed_change(change: str) -> Settings:
@@ -225,7 +244,7 @@ def _check_values(experiment: Experiment, where: str) -> None:
         raise InputError.choice(f"{where}: options", unknown[0], METHODS)
     if not experiment.ipcs:
         raise InputError.unset(f"{where}: ipc", "at least one number", "10")
-    for name in ("methods", "networks", "validation"):
+    for name in ("methods", "generator_methods", "networks", "validation"):
         for value in settings[name]:
             if not FolderName().allows(value):
                 raise InputError.setting(f"{where}: {name}", repr(value), "names of folders", "Correct the name")
