@@ -22,6 +22,7 @@ from dgs_lightning.reporting.tables import FORMS, build_tables
 from dgs_lightning.runs import layout
 
 _FILES = (layout.SUMMARY, layout.SUMMARY_TEXT, layout.PAGE, layout.TABLES, layout.FIGURES, layout.DISTILLED)
+UNLIMITED = 10_000  # characters in a line
 _log = logging.getLogger(__name__)
 
 
@@ -117,6 +118,8 @@ def print_summary(folder: str | Path) -> None:
     run = read_run(folder)
     summary = summarize(run)
     console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = UNLIMITED  # a file has room for whole names
     console.print(to_terminal(results_grid(summary, run)))
     for path in filter(Path.exists, (run.folder / name for name in _FILES)):
         console.print(printable(path), soft_wrap=True)

@@ -11,6 +11,7 @@ from dgs_lightning.doctor.accuracy import measure_accuracy
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok
 from dgs_lightning.doctor.images import (
     Trees,
+    check_balance,
     check_classes,
     check_counts,
     check_edition,
@@ -53,6 +54,7 @@ def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
         check_output(experiment, planned),
         check_classes(experiment, trees),
         check_counts(experiment, trees),
+        check_balance(experiment, trees),
         check_validation_sets(experiment, trees),
         check_edition(trees),
         check_files(experiment, trees),
