@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -50,3 +51,22 @@ def test_the_terminal_table_fits_80_columns_with_whole_numbers(finished_run: Pat
     assert max(map(len, out.getvalue().splitlines())) <= 80
     assert out.getvalue().count("± 1.4") == 10
     assert "…" not in out.getvalue()
+
+
+def test_one_training_a_row_wins_nothing_and_leaves_no_column_empty(run_folder: Path) -> None:
+    for training in run_folder.glob("evaluation/*/convnet3/seed6"):
+        shutil.rmtree(training)
+    run = read_run(run_folder)
+    shown = overview(run, summarize(run))
+    assert list(shown.comparisons.headings) == ["With", "Without", "IPC", "Network", "Difference"]
+    for grid in (shown.results, shown.comparisons, shown.costs):
+        assert all(any(column) for column in zip(*grid.rows, strict=True))
+
+
+def test_a_run_without_trainings_has_no_columns_of_trainings(run_folder: Path) -> None:
+    shutil.rmtree(run_folder / "evaluation")
+    run, out = read_run(run_folder), io.StringIO()
+    grid = results_grid(summarize(run), run)
+    assert list(grid.headings) == ["Method", "IPC", "Difficulty", "Distance", "Smoothed distance"]
+    Console(file=out, width=80).print(to_terminal(grid))
+    assert out.getvalue().splitlines()[0].rstrip() == "IPC: 4"

@@ -51,10 +51,9 @@ class PublishedLength(pl.Callback):
         most_times: Annotated[float, AtLeast(1)] = MOST_TIMES,
         meant_for: DataSize | None = None,
     ) -> None:
-        length = {"epochs": epochs, "steps": steps, "steps_ipc": steps_ipc, "most_times": most_times}
-        length["meant_for"] = meant_for
-        check_bounds(type(self), {**length, "evaluations": evaluations})
-        self.asked: dict[str, Any] = length
+        self.asked: dict[str, Any] = {"epochs": epochs, "steps": steps, "steps_ipc": steps_ipc}
+        self.asked |= {"most_times": most_times, "meant_for": meant_for}
+        check_bounds(type(self), {**self.asked, "evaluations": evaluations})
         self.evaluations = evaluations
         self.length: dict[str, int | None] = {}
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dgs_lightning.bounds import Between, OneOf, check_bounds
 from dgs_lightning.data.cards import hash_each, hash_files, read_card, versions, write_card
-from dgs_lightning.data.classes import check_labels, natural, readable_name
+from dgs_lightning.data.classes import check_labels, in_natural_order, readable_name
 from dgs_lightning.data.editions import is_imagenet, licences_of
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import channels_of, load_image, save_png
@@ -124,7 +124,7 @@ def _splits(folder: Path, val_fraction: float, seed: int) -> list[Split]:
         return [Split(name, folder / name, read_set(folder / name)) for name in SPLITS]
     records = read_set(folder)
     if single := [label for label, count in Counter(record.label for record in records).items() if count == 1]:
-        found = f"one image only of {counted(len(single), 'class')} ({listed(sorted(single, key=natural), 10)})"
+        found = f"one image only of {counted(len(single), 'class')} ({listed(in_natural_order(single), 10)})"
         expected = "at least two images of each, to split them into train and val"
         raise InputError(folder, found, expected, "Add images, or make folders train and val with all classes")
     in_val = validation_part(records, val_fraction, seed)
@@ -226,7 +226,7 @@ def _png_records(split: Split) -> list[ImageRecord]:
 def _summary(data: str, output: str, splits: Sequence[Split], labels: Sequence[str], size: int, channels: int) -> str:
     """The images read and written, in a few lines."""
     pixels = f"{size} x {size} pixels, {'grey' if channels == 1 else 'RGB'}, centre crop"
-    lines = [f"{data}: {counted(len(labels), 'class')} ({listed(sorted(labels, key=natural), 10)}); {pixels}"]
+    lines = [f"{data}: {counted(len(labels), 'class')} ({listed(in_natural_order(labels), 10)}); {pixels}"]
     for split in splits:
         least, most = min(split.counts.values()), max(split.counts.values())
         lines.append(

@@ -1,7 +1,7 @@
 """Labels of classes: the published class lists, ImageNet's order, readable names, comparison with a list."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,17 @@ def readable_name(label: str) -> str:
     return description.split(",", 1)[0]
 
 
-def natural(label: str) -> tuple[list[str | int], str]:
-    """Sort key by which people list names: ``2`` before ``10``, and ``a`` beside ``A``. It serves what is shown.
+def in_natural_order(labels: Iterable[str]) -> list[str]:
+    """Labels as people list them: ``2`` before ``10``, and ``a`` beside ``A``. It is the order of what is shown.
 
     Positions of labels, seeds and files follow the plain order of the characters.
     """
-    parts = re.split(r"(\d+)", label.casefold())  # texts at even places, numbers at odd ones
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], label
+
+    def key(label: str) -> tuple[list[str | int], str]:
+        parts = re.split(r"(\d+)", label.casefold())  # texts at even places, numbers at odd ones
+        return [int(part) if place % 2 else part for place, part in enumerate(parts)], label
+
+    return sorted(labels, key=key)
 
 
 def is_imbalanced(counts: Mapping[str, int]) -> bool:

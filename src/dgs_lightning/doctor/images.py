@@ -7,7 +7,7 @@ from statistics import median
 from dgs_lightning.bounds import with_defaults
 from dgs_lightning.commands.prepare import DIGITS, SPLITS, Split, prepare
 from dgs_lightning.configs import expand
-from dgs_lightning.data.classes import check_labels, extremes, is_imbalanced, natural
+from dgs_lightning.data.classes import check_labels, extremes, in_natural_order, is_imbalanced
 from dgs_lightning.data.editions import edition_of
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import load_image
@@ -64,7 +64,7 @@ def check_classes(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     first = classes_from(trees)
     if first is None:
         return
-    labels = sorted(first.counts, key=natural)
+    labels = in_natural_order(first.counts)
     if len(labels) < 2:
         yield problem(f"{first.folder} has only one class", "Give the folder that holds all class folders")
     elif error := error_of(check_labels, set(labels), experiment.classes, first.folder):
@@ -87,7 +87,7 @@ def check_counts(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
         if role == "val":
             continue
         share = val_fraction(experiment) if role == "data" else None
-        classes = sorted(tree.counts.items(), key=lambda item: natural(item[0]))
+        classes = [(label, tree.counts[label]) for label in in_natural_order(tree.counts)]
         left = {label: size - (validation_count(size, share) if share else 0) for label, size in classes}
         short, least = [f"{label}: {size}" for label, size in left.items() if size < ipc], min(left.values())
         if short:

@@ -49,8 +49,8 @@ def check_time(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
             yield ok(what) if torch.cuda.is_available() else warning(f"{what}, and there is no GPU", FASTER)
             return
         # Only classifiers are trained side by side.
-        images /= side_by_side if isinstance(network, Classifier) else 1
-        shortest, longest = shortest + images * each[0], longest + images * each[1]
+        share = images / (side_by_side if isinstance(network, Classifier) else 1)
+        shortest, longest = shortest + share * each[0], longest + share * each[1]
     if longest > MOST_APART * shortest:
         yield ok("time: no estimate, since timings of the same network differ too much on this machine at this moment")
         return

@@ -54,12 +54,10 @@ def seconds_per_image(network: Network) -> tuple[float, float] | None:
     def seconds(batch: int) -> float:
         images = torch.randn(batch, *shape, device=device)
         inputs = [images, *[torch.zeros(batch, dtype=torch.long, device=device)] * indices]
-        clock, threads = (
-            (time.process_time, torch.get_num_threads()) if device.type == "cpu" else (time.perf_counter, 1)
-        )
+        clock = time.process_time if device.type == "cpu" else time.perf_counter
         start = clock()
         model(*inputs).sum().item()
-        return (clock() - start) / threads
+        return (clock() - start) / (torch.get_num_threads() if device.type == "cpu" else 1)
 
     batch = next((batch for batch in BATCHES if seconds(batch) > LONG_ENOUGH), BATCHES[-1])
     timings = [seconds(batch) / batch for _ in range(TIMINGS)]

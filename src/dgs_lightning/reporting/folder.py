@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dgs_lightning.configs import load_yaml
 from dgs_lightning.data.cards import read_card
-from dgs_lightning.data.classes import natural, readable_name
+from dgs_lightning.data.classes import in_natural_order, readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.documents.files import read_yaml
@@ -291,7 +291,7 @@ def _by_difficulty(records: Iterable[ImageRecord]) -> Listing:
         by_label[record.label].append((record.file_name, record.difficulty))
     for images in by_label.values():
         images.sort(key=lambda image: (image[1] is None, image[1] or 0, image[0]))
-    return dict(sorted(by_label.items(), key=lambda item: natural(item[0])))
+    return {label: by_label[label] for label in in_natural_order(by_label)}
 
 
 def _init_args(config: Mapping[str, Any], part: str) -> Mapping[str, Any]:

@@ -42,9 +42,9 @@ def warnings(run: RunFolder, estimator: Recognition | None, pools: Pools) -> Ite
     counts = run.counts(ORIGINAL)
     if is_imbalanced(counts):
         yield (
-            f"The classes have {' to '.join(extremes(counts, run.readable))} images. Where the validation images are as "
-            "uneven, their accuracy is mostly that of the large classes; result.json of a training has the accuracy of "
-            "each class."
+            f"The classes have {' to '.join(extremes(counts, run.readable))} images. Where the validation images are "
+            "as uneven, their accuracy is mostly that of the large classes; result.json of a training has the accuracy "
+            "of each class."
         )
     if estimator and estimator.is_poor():
         yield (

@@ -76,7 +76,7 @@ def plain_text() -> Iterator[None]:
 
     Where no font of this system has a character, a log says so once, in place of a warning for each character.
     """
-    fonts = {"text.parse_math": False, "font.family": font_families()}
+    fonts: dict[Any, Any] = {"text.parse_math": False, "font.family": font_families()}
     with warnings.catch_warnings(record=True) as caught, mpl.rc_context(fonts):
         warnings.filterwarnings("always", _MISSING)
         yield
