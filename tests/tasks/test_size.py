@@ -21,6 +21,7 @@ from dgs_lightning.tasks.size import DataSize, steps_by_size
 from dgs_lightning.tasks.work import Inputs, work_of
 
 MEANT_FOR = DataSize(images=2400, classes=10, side=32)
+SMALL = ModelSize(hidden_size=16, depth=1, num_heads=2)
 
 
 @pytest.mark.parametrize(
@@ -52,18 +53,15 @@ def test_an_estimator_and_a_dit_are_trained_for_the_steps_that_the_doctor_counts
     length = PublishedLength(steps=40, evaluations=1, meant_for=meant_for)
     classifier = L.Trainer(**trainer, callbacks=[length])
     classifier.fit(ClassificationTask("convnet1", width=4), ImageDataModule(images, images, batch_size=4))
-    dit, size = (
-        L.Trainer(**trainer, callbacks=[StepsBySize(40, meant_for)]),
-        ModelSize(hidden_size=16, depth=1, num_heads=2),
-    )
-    dit.fit(DiffusionTask(size=size), LatentDataModule(latents, batch_size=4))
+    dit = L.Trainer(**trainer, callbacks=[StepsBySize(40, meant_for)])
+    dit.fit(DiffusionTask(size=SMALL), LatentDataModule(latents, batch_size=4))
     assert classifier.global_step == dit.global_step == 10  # 40 x the root of 1/4 of the images and of the pixels
 
     inputs = Inputs(2, 4, 1, (1, 4, 4), {images: 8, latents: 8})
     limits, steps = {"max_epochs": -1, "max_steps": -1}, {"steps": 40, "meant_for": vars(meant_for)}
     for task, model, data, place, callback, evaluated in (
         ("ClassificationTask", {}, "ImageDataModule", {"train": images, "val": images}, "PublishedLength", 8),
-        ("DiffusionTask", {"size": vars(size)}, "LatentDataModule", {"cache": latents}, "StepsBySize", 0),
+        ("DiffusionTask", {"size": vars(SMALL)}, "LatentDataModule", {"cache": latents}, "StepsBySize", 0),
     ):
         more = {"evaluations": 1} if evaluated else {}
         config = {
@@ -78,7 +76,7 @@ def test_an_estimator_and_a_dit_are_trained_for_the_steps_that_the_doctor_counts
 
 def test_a_limit_of_the_trainer_wins(tmp_path: Path) -> None:
     trainer = L.Trainer(**SILENT, max_steps=3, callbacks=[StepsBySize(40, MEANT_FOR)])
-    task = DiffusionTask(size=ModelSize(hidden_size=16, depth=1, num_heads=2))
+    task = DiffusionTask(size=SMALL)
     trainer.fit(task, LatentDataModule(write_latents(str(tmp_path)), batch_size=4))
     assert trainer.global_step == 3
 
