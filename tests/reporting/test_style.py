@@ -92,6 +92,6 @@ def test_a_font_of_the_system_has_the_characters_that_the_projects_own_lacks(mon
     def get_font(path: str) -> SimpleNamespace:
         return SimpleNamespace(get_char_index=lambda code: int(chr(code) in fonts[path]))
 
-    monkeypatch.setattr(style.fontManager, "ttflist", entries)
+    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", entries)
     monkeypatch.setattr(style, "get_font", get_font)
     assert style.font_families.__wrapped__() == ["DejaVu Sans", "Noto Sans CJK JP", "Nanum Gothic"]

@@ -191,7 +191,7 @@ def notes(folder: Path, **settings: object) -> str:
     old = yaml.safe_load((folder / "experiment.yaml").read_text())
     (folder / "experiment.yaml").write_text(yaml.safe_dump(old | settings))
     run = read_run(folder)
-    return " ".join([*result_notes(summarize(run), run), *comparison_notes(run)])
+    return " ".join([*result_notes(summarize(run), run), *comparison_notes(run, tested=True)])
 
 
 def test_notes_say_what_the_spread_has_in_it(run_folder: Path) -> None:

@@ -5,18 +5,15 @@ from pathlib import Path
 import lightning as L
 import pytest
 
-from dgs_lightning import (
-    ClassificationTask,
-    DiffusionTask,
-    ImageDataModule,
-    LatentDataModule,
-    PublishedLength,
-    StepsBySize,
-)
+from dgs_lightning.callbacks.published_length import PublishedLength
+from dgs_lightning.callbacks.steps_by_size import StepsBySize
 from dgs_lightning.configs import load_config
+from dgs_lightning.datamodules.images import ImageDataModule
+from dgs_lightning.datamodules.latents import LatentDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.examples import SILENT, write_images, write_latents
-from dgs_lightning.tasks.diffusion import ModelSize
+from dgs_lightning.tasks.classification import ClassificationTask
+from dgs_lightning.tasks.diffusion import DiffusionTask, ModelSize
 from dgs_lightning.tasks.size import DataSize, steps_by_size
 from dgs_lightning.tasks.work import Inputs, work_of
 

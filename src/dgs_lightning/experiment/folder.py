@@ -16,7 +16,10 @@ from dgs_lightning.runs.records import DONE, Records
 
 _OWN = (layout.EXPERIMENT, layout.STAGES)  # what tells the folder of a run
 _BEFORE: dict[str, Any] = {"draws": 1, "validation": []}  # settings of versions that did not have them
-_NO_RESULT = ("output", "jobs", "threads", "fingerprint")  # settings that change no result
+_NO_RESULT = (  # settings that change no result, but for the rows that a generator adds, which methods has
+    *("output", "jobs", "threads", "fingerprint"),
+    *("generator", "generator_methods"),
+)
 
 
 @dataclass(frozen=True)

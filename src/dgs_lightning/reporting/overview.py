@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
-from dgs_lightning.errors import printable
+from dgs_lightning.errors import counted, printable
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.formats import Grid, markdown, markdown_table, without_empty
 from dgs_lightning.reporting.names import show
@@ -79,8 +79,8 @@ def results_grid(summary: Mapping[str, Any], run: RunFolder) -> Grid:
 
 
 def _comparisons_grid(run: RunFolder) -> Grid:
-    rows = []
-    for (first, second, ipc, network), comparison in paired_comparisons(run).items():
+    rows, comparisons = [], paired_comparisons(run)
+    for (first, second, ipc, network), comparison in comparisons.items():
         difference = comparison.difference
         rows.append(
             (
@@ -94,7 +94,8 @@ def _comparisons_grid(run: RunFolder) -> Grid:
                 "" if comparison.p_value is None else f"{comparison.p_value:.2f}",
             )
         )
-    note = "\n".join(comparison_notes(run))
+    tested = any(comparison.difference.count > 1 for comparison in comparisons.values())
+    note = "\n".join(comparison_notes(run, tested))
     return without_empty(Grid(COMPARISON_HEADINGS, rows, 4, note, "With and without difficulty guidance"))
 
 
@@ -103,7 +104,7 @@ def costs_grid(costs: Iterable[Cost]) -> Grid:
     rows = []
     for kind, group in itertools.groupby(costs, key=lambda cost: cost.stage.split("/")[0]):
         members = list(group)
-        added_up = [(f"{kind}, {len(members)} runs", members)]
+        added_up = [(f"{kind}, {counted(len(members), 'run')}", members)]
         for stage, parts in added_up if kind in _ADDED_UP else [(cost.stage, [cost]) for cost in members]:
             seconds, images = sum(c.seconds for c in parts), sum(c.images or 0 for c in parts)
             devices = ", ".join(sorted({c.device for c in parts if c.device}))
