@@ -32,7 +32,7 @@ def test_markdown_tells_rows_comparison_legibility_and_what_is_unfinished(run_fo
     assert text.startswith("# Three digits\n\n**Not finished:** finetune.")
     assert "| DiT + DGS (Ground) | 4 | ConvNet-3 | 1 | 2 | 67.0 ± 1.4 | 66.0 ± 1.4 | 53.3 to 78.7 |" in text
     assert "| DiT + DGS | DiT | 4 | ConvNet-3 | +10.0 | +10.0 to +10.0 | 2 of 2 |" in text
-    assert "Pool images whose class an independent classifier recognizes: DiT " in text
+    assert "Pool images whose class an independent classifier recognises: DiT " in text
 
 
 def test_the_note_says_what_is_compared_by_the_rows_that_compare_features(run_folder: Path) -> None:

@@ -65,7 +65,7 @@ def test_images_that_are_not_recognisable_are_called_so_in_the_summary_and_on_th
     for text in (overview_markdown(shown), build_page([RunReport(run, summarize(run), [])], [])):
         assert "these images are not recognisable; use a pretrained DiT or train longer" in text
     who = "an independent classifier" if judged else "the difficulty estimator"
-    assert f"{who} recognizes: DiT 30.0%" in shown.recognised[1]
+    assert f"{who} recognises: DiT 30.0%" in shown.recognised[1]
 
 
 def test_uneven_classes_are_warned_of(run_folder: Path) -> None:

@@ -10,6 +10,8 @@ from dgs_lightning.reporting.names import pool_name, show
 from dgs_lightning.runs.layout import GIVEN_POOL, ORIGINAL
 
 REMEDY = "use a pretrained DiT or train longer"
+WEAK = "train it longer (cross_fit.trainer.max_steps), give it more images, or name a pretrained one (estimator)"
+UNFIT = "name one that was trained on such images, or none (estimator), and it is trained on the originals"
 Pools = Mapping[str, Recognition]  # by the name of the pool
 
 
@@ -33,7 +35,7 @@ def legibility_sentence(run: RunFolder, pools: Pools) -> str:
         who = "an independent classifier" if run.is_judged(pool) else "the difficulty estimator"
         by[who].append(f"{show('method', pool)} {found.share:.1%}")
     return " ".join(
-        f"Pool images whose class {who} recognizes: {', '.join(texts)}." for who, texts in by.items() if texts
+        f"Pool images whose class {who} recognises: {', '.join(texts)}." for who, texts in by.items() if texts
     )
 
 
@@ -47,10 +49,8 @@ def warnings(run: RunFolder, estimator: Recognition | None, pools: Pools) -> Ite
             "of each class."
         )
     if estimator and estimator.is_poor():
-        yield (
-            f"The difficulty estimator is weak ({estimator.share:.1%}), so difficulties say little: train it longer "
-            "(cross_fit.trainer.max_steps), give it more images, or name a pretrained one (estimator)."
-        )
+        remedy = WEAK if run.settings.get("estimator") is None else UNFIT
+        yield f"The difficulty estimator is weak ({estimator.share:.1%}), so difficulties say little: {remedy}."
     for pool, found in pools.items():
         if found.is_poor(1.0 if run.is_judged(pool) or estimator is None else estimator.share):
             remedy = "see that its class folders have the right labels" if pool == GIVEN_POOL else REMEDY
