@@ -61,7 +61,8 @@ def check_time(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
 
 def _in_words(count: int, what: str) -> str:
     """A number of things, of which there may be one: ``1 network trained``."""
-    return f"{count:,} {re.sub(r'\b(image|network|step)s\b', r'\1', what, count=1) if count == 1 else what}"
+    one = re.sub(r"\b(image|network|step)s\b", r"\1", what, count=1)
+    return f"{count:,} {one if count == 1 else what}"
 
 
 def readable_durations(shortest: float, longest: float) -> str:
