@@ -430,6 +430,7 @@ def test_a_broken_image_is_named_whoever_reads_it(kind: str, tree: Path, tmp_pat
         ([], "no class folders with images"),
         (["cat/0.png", "cat/1.png"], "one class (cat)"),
         (["cat/0.png", "dog/0.png"], "one image only of 2 classes"),
+        (["cat/0.png", "cat/1.png", "dog/0.png"], "one image only of 1 class (dog)"),
     ],
 )
 def test_a_tree_with_too_little_in_it_says_what_is_missing(left: Sequence[str], says: str, tree: Path) -> None:

@@ -30,6 +30,7 @@ _MODULES = {
     "ResumeCheckpoint": "callbacks.checkpointing",
     "SampleGrid": "callbacks.sample_grid",
     "ScoreWriter": "callbacks.score_writer",
+    "StepsBySize": "callbacks.steps_by_size",
     "TrajectoryRecorder": "callbacks.trajectory_recorder",
     "WeightsWriter": "callbacks.weights",
 }

@@ -24,7 +24,7 @@ COMMANDS = {
     "report": "write tables, figures and a page from finished runs",
     "export": "write a trained DiT as a folder that stock diffusers loads",
 }
-SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
 def usage() -> str:
@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0; 1 if the doctor finds a problem; 2 if a setting or file is at fault; 130 if the user
-        interrupted it; 143 if it was terminated; 141 if nobody reads its output any more.
+        interrupted it; 143 if it was terminated; 129 if its terminal was closed; 141 if nobody reads its output any
+        more.
     """
     _replace_closed_streams()
     args = list(sys.argv[1:] if argv is None else argv)

@@ -166,6 +166,12 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it is not one: ``1 class``, ``1,200 classes``."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def short(problem: object) -> str:
     """What is wrong, in one line of at most 200 characters without full stop; an exception without message is named."""
     words = " ".join(str(problem).split())[:_LONGEST].rstrip(".")

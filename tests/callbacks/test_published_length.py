@@ -12,9 +12,11 @@ from dgs_lightning.callbacks.published_length import PublishedLength
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.tasks.classification import ClassificationTask
+from dgs_lightning.tasks.size import DataSize
 from dgs_lightning.tasks.work import training_length
 
 IMAGES, BATCH = 6, 4  # of each of two classes: three batches an epoch
+SIZE = DataSize(2 * IMAGES, classes=2, side=4)
 
 
 class Evaluations(Callback):
@@ -98,7 +100,7 @@ def test_steps_meant_for_fewer_images_are_multiplied_and_the_log_says_so(
     assert trainer.global_step == steps
     assert f"{steps} steps on 6 images per class, as 6 steps are meant for an IPC of 1" in caplog.text
     callbacks = [{"class_path": "PublishedLength", "init_args": settings}]
-    epochs, _ = training_length({"max_epochs": -1, "callbacks": callbacks}, 2 * IMAGES, BATCH, classes=2)
+    epochs, _ = training_length({"max_epochs": -1, "callbacks": callbacks}, BATCH, SIZE)
     assert 3 * epochs == steps
 
 
@@ -134,7 +136,7 @@ def test_limits_of_the_trainer_win_and_the_log_says_so(
     assert "The trainer decides the length" in caplog.text
     callback = {"class_path": "PublishedLength", "init_args": {"epochs": 7, "evaluations": 2}}
     settings = {"max_epochs": -1, **limits, "callbacks": [callback]}
-    assert training_length(settings, 2 * IMAGES, BATCH, classes=2) == (epochs, len(evaluated))
+    assert training_length(settings, BATCH, SIZE) == (epochs, len(evaluated))
 
 
 def test_a_training_of_another_length_is_not_resumed(pictures: str, tmp_path: Path) -> None:
@@ -160,6 +162,6 @@ def test_a_training_of_another_length_is_not_resumed(pictures: str, tmp_path: Pa
         ({"steps": 9, "steps_ipc": 1, "most_times": 0}, "most_times: found 0"),
     ],
 )
-def test_settings_out_of_range_are_refused_by_name(settings: dict[str, int], says: str) -> None:
+def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         PublishedLength(**settings)

@@ -74,3 +74,14 @@ def test_brackets_in_a_finding_are_shown_as_they_are(capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "[5, 10] [red]" in out
     assert "[bold]" in out
+
+
+def test_without_a_terminal_a_finding_is_one_line_and_what_to_do_another(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/data/" + "/".join(f"a folder with a long name {number}" for number in range(9))
+    show([Finding("problem", f"{path}: found nothing", f"Put images into {path}"), Finding("ok", "a network")])
+    assert capsys.readouterr().out.splitlines() == [
+        f"problem  {path}: found nothing",
+        f"         what to do: Put images into {path}",
+        "ok       a network",
+        "1 ok, 0 warning, 1 problem",
+    ]

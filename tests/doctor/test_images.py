@@ -13,6 +13,7 @@ from dgs_lightning.data.sources import Split
 from dgs_lightning.doctor.finding import Finding
 from dgs_lightning.doctor.images import (
     Trees,
+    check_balance,
     check_classes,
     check_counts,
     check_edition,
@@ -21,6 +22,8 @@ from dgs_lightning.doctor.images import (
     open_trees,
 )
 from dgs_lightning.experiment.settings import Experiment
+
+from .conftest import MakeTree
 
 TENCH, SPRINGER = "n01440764", "n02102040"
 
@@ -183,3 +186,26 @@ def test_the_edition_is_told_by_its_numbers(train: Sequence[int], val: Sequence[
     [found] = check_edition(of_counts(train, val))
     assert found.level == level
     assert words in found.what
+
+
+def test_uneven_classes_are_a_warning_with_what_to_do_about_the_estimator(
+    healthy: Experiment, tmp_path: Path, make_tree: MakeTree
+) -> None:
+    data = make_tree(tmp_path / "uneven", ["cat"], 4)
+    make_tree(data, ["dog"], 12)
+    uneven = replace(healthy, data=str(data), classes=None)
+    [found] = check_balance(uneven, open_trees(uneven)[0])
+    assert found.level == "warning"
+    assert "classes of 4 (cat) to 12 (dog) images" in found.what
+    assert "cross_fit.model.init_args.balanced=true" in found.remedy
+    shipped = replace(uneven, cross_fit={"config": "classify/estimator_own_images.yaml"})
+    [found] = check_balance(shipped, open_trees(shipped)[0])
+    assert "accuracy of each class" in found.remedy
+    assert not list(check_balance(healthy, open_trees(healthy)[0]))
+
+
+def test_numbered_classes_are_listed_as_people_count(healthy: Experiment, tmp_path: Path, make_tree: MakeTree) -> None:
+    data = make_tree(tmp_path / "numbered", ["1", "2", "10", "b", "A"], 2)
+    numbered = replace(healthy, data=str(data), classes=None)
+    [found] = check_classes(numbered, open_trees(numbered)[0])
+    assert found.what.endswith("5 classes (1, 2, 10, A, b)")

@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from rich.filesize import decimal
 from dgs_lightning.doctor.examination import resolved
 from dgs_lightning.doctor.images import open_trees
 from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory
-from dgs_lightning.doctor.networks import check_time, readable_duration
+from dgs_lightning.doctor.networks import check_time, readable_durations
 from dgs_lightning.doctor.work import inputs_of, work_by_stage
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
@@ -135,10 +136,52 @@ def test_time_grows_with_the_work(healthy: Experiment) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(90, "90 seconds"), (600, "10 minutes"), (7200, "2 hours"), (864_000, "10 days")]
+    ("seconds", "words"),
+    [
+        ((90, 90), "90 seconds"),
+        ((500, 600), "8 to 10 minutes"),
+        ((3600, 7200), "1 to 2 hours"),
+        ((864_000, 864_001), "10 days"),
+    ],
 )
-def test_durations_are_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
-    assert readable_duration(seconds) == words
+def test_durations_are_told_in_the_unit_that_fits(seconds: tuple[float, float], words: str) -> None:
+    assert readable_durations(*seconds) == words
+
+
+class Clocks:
+    """Stands for ``time``: on a busy machine more time passes between two looks at the clock, not more of computing."""
+
+    def __init__(self, load: Sequence[float], computing: Sequence[float] = (1.0,)) -> None:
+        self.clocks = {"perf_counter": [0.0, *load], "process_time": [0.0, *computing]}
+        self.now = dict.fromkeys(self.clocks, 0.0)
+        self.looks = Counter[str]()
+
+    def __getattr__(self, name: str) -> Callable[[], float]:
+        def look() -> float:
+            steps = self.clocks[name][1:]
+            self.now[name] += steps[self.looks[name] // 2 % len(steps)] if self.looks[name] % 2 else 0
+            self.looks[name] += 1
+            return self.now[name]
+
+        return look
+
+
+def time_told(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, *clocks: Sequence[float]) -> str:
+    monkeypatch.setattr("dgs_lightning.models.trial.time", Clocks(*clocks))
+    work = Work("networks trained", 1, 7_200, Classifier("convnet1", 10, 16, 3, width=4))
+    to_do, time = check_time(experiment, {"evaluation": work})
+    assert to_do.what == "to do: 1 network trained"
+    return time.what
+
+
+def test_the_time_told_is_a_range_of_timings_that_does_not_follow_the_load(
+    healthy: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle, busy = (time_told(healthy, monkeypatch, [load]) for load in (1.0, 9.0))
+    assert idle == busy
+    assert "2 hours on this machine if nothing else runs on it" in idle
+    assert "time: 2 to 4 hours" in time_told(healthy, monkeypatch, [1.0], [1.0, 1.5, 2.0])
+    assert "no estimate" in time_told(healthy, monkeypatch, [1.0], [1.0, 1.5, 4.0])
 
 
 def test_more_gpus_than_there_are_is_a_problem(healthy: Experiment) -> None:
@@ -149,4 +192,4 @@ def test_more_gpus_than_there_are_is_a_problem(healthy: Experiment) -> None:
 
 def test_more_threads_than_cores_is_a_warning(healthy: Experiment) -> None:
     found = list(check_devices(replace(healthy, jobs=4096)))
-    assert [finding.level for finding in found if "4096 processes" in finding.what] == ["warning"]
+    assert [finding.level for finding in found if "4,096 processes" in finding.what] == ["warning"]

@@ -100,3 +100,11 @@ def test_recorded_trajectories_are_drawn_where_the_originals_latents_are_kept(ru
     drawn = next(figure for figure in figures_of(read_run(run_folder)) if figure.slug == "trajectories-ipc4")
     assert [axes.get_title("left") for axes in drawn.draw().axes] == ["DiT", "MGD3"]
     assert "the zero" in drawn.caption
+
+
+def test_a_pool_from_elsewhere_is_called_the_given_pool(run_folder: Path) -> None:
+    for part in ("scores", "pools"):
+        shutil.copytree(run_folder / part / "dit", run_folder / part / "pool")
+    captions = [figure.caption for figure in figures_of(read_run(run_folder))]
+    assert any("and of the Given pool" in caption for caption in captions)
+    assert not any("Pool pool" in caption for caption in captions)

@@ -105,15 +105,28 @@ def test_fig_8_shows_the_published_distributions_beside_ones_own() -> None:
 
 
 def test_each_sets_shares_are_drawn_on_the_originals_outline() -> None:
-    figure = difficulty_by_set(np.array([0.05, 0.95]), {"DiT": ("dit", np.array([0.05, 0.06, 0.07, 0.55]))})
+    figure = difficulty_by_set([np.array([0.05, 0.95])], {"DiT": ("dit", [np.array([0.05, 0.06, 0.07, 0.55])])})
     bars = [patch for patch in figure.axes[0].patches if hasattr(patch, "get_height")]
     assert [bar.get_height() for bar in bars] == [0.75, 0, 0, 0, 0, 0.25, 0, 0, 0, 0]
     outline: Any = next(patch for patch in figure.axes[0].patches if patch not in bars)
     assert list(outline.get_data().values) == [0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0.5]
 
 
+def test_every_class_of_uneven_originals_weighs_the_same_in_outline_curve_and_mean() -> None:
+    easy, hard = np.full(98, 0.05), np.full(2, 0.95)  # one class is small, and hard on average
+    figure = difficulty_by_set([easy, hard], {"Random": ("random", [easy[:2], hard])})
+    bars = [patch for patch in figure.axes[0].patches if hasattr(patch, "get_height")]
+    outline: Any = next(patch for patch in figure.axes[0].patches if patch not in bars)
+    assert list(outline.get_data().values) == [bar.get_height() for bar in bars] == [0.5, *[0] * 8, 0.5]
+    assert figure.get_suptitle() == "Outline: original images, mean 0.50"
+    originals, pool = {"cat": easy, "owl": hard}, {"cat": easy[:5], "owl": np.full(5, 0.95)}
+    for line in difficulty_densities(originals, pool, "Pool", {}).axes[0].lines:
+        x, y = (np.asarray(values) for values in line.get_data())
+        assert y[x < 0.5].mean() == pytest.approx(y[x > 0.5].mean(), rel=0.01)
+
+
 def test_difficulty_figures_have_as_many_intervals_as_the_selection() -> None:
-    (fifths,) = difficulty_by_set(np.array([0.5]), {"DiT": ("dit", np.array([0.1, 0.39, 0.4, 1.0]))}, 5).axes
+    (fifths,) = difficulty_by_set([np.array([0.5])], {"DiT": ("dit", [np.array([0.1, 0.39, 0.4, 1.0])])}, 5).axes
     bars = [patch for patch in fifths.patches if hasattr(patch, "get_height")]
     assert [bar.get_height() for bar in bars] == [0.25, 0.25, 0.25, 0, 0.25]
     assert heights(predefined_distributions([50], intervals=5).axes[2]) == [20, 12, 10, 6, 2]  # the slope
@@ -150,7 +163,7 @@ def test_names_that_look_like_mathematics_are_drawn_as_text(tmp_path: Path) -> N
     image = ScoredImage(Image.new("L", (8, 8)), 0.5)
     for figure in (
         accuracy_bars({name: [Bar("dit", name, [60.0], Score(60.0, None))]}),
-        difficulty_by_set(scores, {name: ("dit", scores)}),
+        difficulty_by_set([scores], {name: ("dit", [scores])}),
         difficulty_densities({"a": scores}, {"a": scores}, name, {"a": name}),
         guided_trajectories(np.zeros((2, 2)), [Paths(name, "dit", np.zeros((1, 2, 2)), None)]),
         sampling_histograms({name: (stages, stages)}),
@@ -170,7 +183,7 @@ def test_names_of_classes_and_methods_are_drawn_as_they_are(name: str, tmp_path:
     made = [
         sampling_histograms({name: (stage, stage)}),
         difficulty_densities({name: scores}, {name: scores}, name, {name: name}),
-        difficulty_by_set(scores, {name: (name, scores)}),
+        difficulty_by_set([scores], {name: (name, [scores])}),
         accuracy_bars({name: [Bar(name, name, [1.0], Score(1.0, None), 2.0)]}),
         guided_trajectories(np.zeros((3, 2)), [Paths(name, name, points, None)]),
         class_samples({name: [image]}, name),

@@ -8,7 +8,7 @@ import yaml
 
 from dgs_lightning.data.records import MANIFEST, read_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.reporting.folder import read_run
+from dgs_lightning.reporting.folder import Recognition, read_run
 from dgs_lightning.reporting.published import Setting
 from dgs_lightning.runs.layout import SetName
 
@@ -106,7 +106,7 @@ def test_legible_is_the_share_of_images_that_the_judge_gives_their_label(run_fol
         line["predicted"] = line["label"] if number % 4 else "other"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     run = read_run(run_folder)
-    assert run.legible("dit") == 0.75
+    assert run.legible("dit") == Recognition(0.75, labels=4)
     assert run.legible("minimax") is None
 
 
@@ -140,3 +140,12 @@ def test_a_broken_result_is_an_error_that_names_the_file(run_folder: Path, text:
     path.write_text(text)
     with pytest.raises(InputError, match=r"dit-ipc4/convnet3/seed5/result\.json"):
         _ = read_run(run_folder).evaluations
+
+
+def test_numbered_classes_are_in_the_order_in_which_people_count(run_folder: Path) -> None:
+    path = run_folder / "scores" / "original" / MANIFEST
+    names = {"zero": "class 10", "three": "class 2", "eight": "class 1"}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    renamed = [{**line, "label": names[line["label"]], "file_name": str(n)} for n, line in enumerate(lines)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in renamed))
+    assert list(read_run(run_folder).difficulties("original")) == ["class 1", "class 2", "class 10"]

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -31,7 +32,7 @@ def test_markdown_tells_rows_comparison_legibility_and_what_is_unfinished(run_fo
     assert text.startswith("# Three digits\n\n**Not finished:** finetune.")
     assert "| DiT + DGS (Ground) | 4 | ConvNet-3 | 1 | 2 | 67.0 ± 1.4 | 66.0 ± 1.4 | 53.3 to 78.7 |" in text
     assert "| DiT + DGS | DiT | 4 | ConvNet-3 | +10.0 | +10.0 to +10.0 | 2 of 2 |" in text
-    assert "Pool images whose class an independent classifier recognizes: DiT " in text
+    assert "Pool images whose class an independent classifier recognises: DiT " in text
 
 
 def test_the_note_says_what_is_compared_by_the_rows_that_compare_features(run_folder: Path) -> None:
@@ -50,3 +51,22 @@ def test_the_terminal_table_fits_80_columns_with_whole_numbers(finished_run: Pat
     assert max(map(len, out.getvalue().splitlines())) <= 80
     assert out.getvalue().count("± 1.4") == 10
     assert "…" not in out.getvalue()
+
+
+def test_one_training_a_row_wins_nothing_and_leaves_no_column_empty(run_folder: Path) -> None:
+    for training in run_folder.glob("evaluation/*/convnet3/seed6"):
+        shutil.rmtree(training)
+    run = read_run(run_folder)
+    shown = overview(run, summarize(run))
+    assert list(shown.comparisons.headings) == ["With", "Without", "IPC", "Network", "Difference"]
+    for grid in (shown.results, shown.comparisons, shown.costs):
+        assert all(any(column) for column in zip(*grid.rows, strict=True))
+
+
+def test_a_run_without_trainings_has_no_columns_of_trainings(run_folder: Path) -> None:
+    shutil.rmtree(run_folder / "evaluation")
+    run, out = read_run(run_folder), io.StringIO()
+    grid = results_grid(summarize(run), run)
+    assert list(grid.headings) == ["Method", "IPC", "Difficulty", "Distance", "Smoothed distance"]
+    Console(file=out, width=80).print(to_terminal(grid))
+    assert out.getvalue().splitlines()[0].rstrip() == "IPC: 4"

@@ -1,10 +1,15 @@
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry
 from PIL import Image
 
+from dgs_lightning.reporting import style
 from dgs_lightning.reporting.style import new_figure, picture, place, save, styled, use_style
 
 
@@ -74,3 +79,33 @@ def test_no_figure_in_the_projects_look_reads_names_as_mathematics(tmp_path: Pat
         figure.savefig(tmp_path / "shown.png")  # as a notebook shows it
         save(figure, tmp_path / "saved")
     assert (tmp_path / "shown.png").stat().st_size
+
+
+def named_in_chinese() -> Figure:
+    figure = new_figure(2, 1)
+    figure.subplots().set_title("猫与犬")
+    return figure
+
+
+def test_characters_that_no_font_has_are_told_once_and_not_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(style, "font_families", lambda: ["DejaVu Sans"], raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("one", "two"):
+            save(styled(named_in_chinese)(), tmp_path / name)
+    assert [record.message for record in caplog.records if "boxes" in record.message] == caplog.messages
+    assert len(caplog.messages) <= 1  # none where an earlier test has seen it
+
+
+def test_a_font_of_the_system_has_the_characters_that_the_projects_own_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    fonts = {"Noto Sans CJK JP": "中あ", "Nanum Gothic": "한", "Century Gothic": "", "Times": "中あ한"}
+    entries = [FontEntry(fname=name, name=name) for name in fonts]
+
+    def get_font(path: str) -> SimpleNamespace:
+        return SimpleNamespace(get_char_index=lambda code: int(chr(code) in fonts[path]))
+
+    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", entries)
+    monkeypatch.setattr(style, "get_font", get_font)
+    assert style.font_families.__wrapped__() == ["DejaVu Sans", "Noto Sans CJK JP", "Nanum Gothic"]

@@ -96,7 +96,15 @@ def test_one_repeat_has_no_deviation_and_an_untrained_set_no_accuracy(run_folder
 
 def test_the_summary_has_its_published_form(finished_run: Path) -> None:
     summary = json.loads(json.dumps(summarize(read_run(finished_run)), allow_nan=False))
-    assert sorted(summary) == ["experiment", "pool_legible", "rows", "seconds", "seed", "versions"]
+    assert sorted(summary) == [
+        "estimator_accuracy",
+        "experiment",
+        "pool_legible",
+        "rows",
+        "seconds",
+        "seed",
+        "versions",
+    ]
     assert (summary["experiment"], summary["seed"]) == ("three-digits", 5)
     assert sorted(summary["rows"][0]) == sorted(
         [
@@ -184,7 +192,7 @@ def notes(folder: Path, **settings: object) -> str:
     old = yaml.safe_load((folder / "experiment.yaml").read_text())
     (folder / "experiment.yaml").write_text(yaml.safe_dump(old | settings))
     run = read_run(folder)
-    return " ".join([*result_notes(summarize(run), run), *comparison_notes(run)])
+    return " ".join([*result_notes(summarize(run), run), *comparison_notes(run, tested=True)])
 
 
 def test_notes_say_what_the_spread_has_in_it(run_folder: Path) -> None:

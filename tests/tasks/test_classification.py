@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 from safetensors.torch import save_file
 
 from dgs_lightning.callbacks.checkpointing import EpochCheckpoint
@@ -379,3 +380,29 @@ def test_the_digits_estimator_spreads_difficulty_over_half_the_intervals_of_most
 @pytest.mark.slow
 def test_the_digits_judge_is_nearly_always_right(digits: Path, tmp_path: Path) -> None:
     assert fit_shipped("judge_digits", digits, tmp_path)["accuracy"] >= 0.98
+
+
+def test_in_a_balanced_training_a_class_is_not_named_for_its_number_of_images(tmp_path: Path) -> None:
+    sizes, grey = {"cat": 6, "dog": 30, "owl": 4}, Image.new("L", (4, 4), 128)  # all images are alike
+    for label, size in sizes.items():
+        (tmp_path / label).mkdir()
+        for index in range(size):
+            grey.save(tmp_path / label / f"{index}.png")
+    for balanced, expected in ((False, [0.15, 0.75, 0.1]), (True, [1 / 3, 1 / 3, 1 / 3])):
+        model = ClassificationTask(
+            "convnet1", 4, optimizer=OptimizerSettings("adamw", lr=0.05, schedule="cosine"), balanced=balanced
+        )
+        run = trainer(tmp_path / "run", max_epochs=150, num_sanity_val_steps=0, limit_val_batches=0)
+        run.fit(model, ImageDataModule(str(tmp_path), str(tmp_path), batch_size=40))
+        alike = normalise(torch.full((1, 1, 4, 4), 128 / 255), model.config.mean, model.config.std)
+        likely = model.network.eval()(alike).softmax(dim=1)[0]
+        assert likely.tolist() == pytest.approx(expected, abs=0.05)
+
+
+def test_a_checkpoint_of_a_version_without_balanced_trainings_is_resumed(digits: Path, tmp_path: Path) -> None:
+    model = task()
+    begun = {"hyper_parameters": dict(model.hparams), "state_dict": {}}
+    del begun["hyper_parameters"]["balanced"]
+    model.on_load_checkpoint(begun)
+    with pytest.raises(InputError, match="balanced: False"):
+        task(balanced=True).on_load_checkpoint(begun)

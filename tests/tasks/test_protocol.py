@@ -14,6 +14,7 @@ from dgs_lightning.tasks.protocol import (
     published_sgd,
     soft_label_loss,
 )
+from dgs_lightning.tasks.size import DataSize
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,8 @@ def test_exactly_100_classes_have_two_thirds_of_the_published_epochs(
 def test_a_whole_training_set_has_the_published_ratio_of_steps_from_1_to_10(
     steps: int, ipc: float, batches: int, expected: int
 ) -> None:
-    epochs = partial(asked_epochs, steps=steps, batches=batches, batch_size=64, ipc=ipc, classes=10)
+    size = DataSize(images=round(10 * ipc), classes=10, side=8)
+    epochs = partial(asked_epochs, steps=steps, batches=batches, batch_size=64, size=size)
     assert batches * epochs(steps_ipc=10) == expected
     assert epochs() == math.ceil(steps / batches)  # without steps_ipc, for any number
 

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.errors import InputError
 from dgs_lightning.tasks.protocol import EVALUATIONS, MOST_TIMES, asked_epochs, epochs_of, evaluation_interval
+from dgs_lightning.tasks.size import DataSize
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class PublishedLength(pl.Callback):
             in an epoch. `dgs run` sets this where a network is trained on the whole training set, so that this training
             is no shorter than its size asks for.
         most_times: That ratio is at most this number.
+        meant_for: Size of the data that `steps` are meant for. Data of another size then have more or fewer steps
+            (:func:`~dgs_lightning.tasks.size.steps_by_size`).
 
     Raises:
         InputError: If a number is out of its range, or settings are given that exclude each other.
@@ -46,19 +49,24 @@ class PublishedLength(pl.Callback):
         evaluations: Annotated[int, AtLeast(1)] = EVALUATIONS,
         steps_ipc: Annotated[int | None, AtLeast(1)] = None,
         most_times: Annotated[float, AtLeast(1)] = MOST_TIMES,
+        meant_for: DataSize | None = None,
     ) -> None:
-        length = {"epochs": epochs, "steps": steps, "steps_ipc": steps_ipc, "most_times": most_times}
-        check_bounds(type(self), {**length, "evaluations": evaluations})
-        self.asked: dict[str, Any] = length
+        self.asked: dict[str, Any] = {"epochs": epochs, "steps": steps, "steps_ipc": steps_ipc}
+        self.asked |= {"most_times": most_times, "meant_for": meant_for}
+        check_bounds(type(self), {**self.asked, "evaluations": evaluations})
         self.evaluations = evaluations
         self.length: dict[str, int | None] = {}
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse both `epochs` and `steps`, and `steps_ipc` without `steps`."""
-        if settings["steps_ipc"] is not None and settings["steps"] is None:
-            found, remedy = f"{settings['steps_ipc']}, but no steps", "Set steps, or remove steps_ipc"
-            raise InputError.setting("steps_ipc", found, "steps that are meant for it", remedy)
+        """Refuse both `epochs` and `steps`, `steps_ipc` and `meant_for` without `steps`, and both of these."""
+        for name in ("steps_ipc", "meant_for"):
+            if settings[name] is not None and settings["steps"] is None:
+                found, remedy = f"{settings[name]}, but no steps", f"Set steps, or remove {name}"
+                raise InputError.setting(name, found, "steps that are meant for it", remedy)
+        if None not in (settings["steps_ipc"], settings["meant_for"]):
+            found = f"{settings['steps_ipc']}, beside meant_for"
+            raise InputError.setting("steps_ipc", found, "either steps_ipc or meant_for", "Remove one of the two")
         if None not in (settings["epochs"], settings["steps"]):
             found = f"{settings['epochs']}, beside steps {settings['steps']}"
             raise InputError.setting("epochs", found, "either epochs or steps", "Set the other one to null")
@@ -81,13 +89,12 @@ class PublishedLength(pl.Callback):
 
     def _epochs(self, data: Any, batches: int) -> int:  # noqa: ANN401
         """Epochs of a training with so many batches in an epoch."""
-        classes, batch_size = len(data.labels), data.hparams["batch_size"]
-        ipc = data.train_images / classes
-        epochs = asked_epochs(**self.asked, batches=batches, batch_size=batch_size, ipc=ipc, classes=classes)
+        size = DataSize(data.train_images, len(data.labels), data.image_size)
+        epochs = asked_epochs(**self.asked, batches=batches, batch_size=data.hparams["batch_size"], size=size)
         if self.asked["steps_ipc"] is not None:
             log.info(
                 "%d steps on %.0f images per class, as %d steps are meant for an IPC of %d",
-                *(epochs * batches, ipc, self.asked["steps"], self.asked["steps_ipc"]),
+                *(epochs * batches, size.images / size.classes, self.asked["steps"], self.asked["steps_ipc"]),
             )
         return epochs
 

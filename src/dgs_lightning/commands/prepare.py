@@ -12,7 +12,7 @@ from PIL import Image
 
 from dgs_lightning.bounds import FINITE, Between, OneOf, check_bounds
 from dgs_lightning.data.cards import hash_each, hash_files, read_card, versions
-from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.classes import in_natural_order, readable_name
 from dgs_lightning.data.editions import is_imagenet, licences_of
 from dgs_lightning.data.images import Range, channels_of, load_image, save_png, values_of, why_not_of_16_bits
 from dgs_lightning.data.named import DIGITS, bare_name, is_named, known_set, near_names
@@ -22,7 +22,7 @@ from dgs_lightning.data.transforms import adm_center_crop
 from dgs_lightning.data.trees import Links
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.data.writing import begin_set, finish_set, is_intact, tidy
-from dgs_lightning.errors import BrokenFile, InputError, listed
+from dgs_lightning.errors import BrokenFile, InputError, counted, listed
 from dgs_lightning.files import scratch
 
 
@@ -212,8 +212,10 @@ def _png_records(split: Split) -> list[ImageRecord]:
 def _summary(data: str, output: str, splits: Sequence[Split], labels: Sequence[str], size: int, channels: int) -> str:
     """The images read and written, in a few lines."""
     pixels = f"{size} x {size} pixels, {'grey' if channels == 1 else 'RGB'}, centre crop"
-    lines = [f"{data}: {len(labels)} classes ({listed(labels, 10)}); {pixels}"]
+    lines = [f"{data}: {counted(len(labels), 'class')} ({listed(in_natural_order(labels), 10)}); {pixels}"]
     for split in splits:
         least, most = min(split.counts.values()), max(split.counts.values())
-        lines.append(f"{Path(output) / split.name}: {len(split.records)} images, {least} to {most} of a class")
+        lines.append(
+            f"{Path(output) / split.name}: {counted(len(split.records), 'image')}, {least} to {most} of a class"
+        )
     return "\n".join(lines)

@@ -1,16 +1,17 @@
 """Labels of classes: the published class lists, ImageNet's order, readable names, comparison with a list."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dgs_lightning.data.folders import scan_images
-from dgs_lightning.errors import InputError, listed
+from dgs_lightning.errors import InputError, counted, listed
 
 _LISTS = Path(__file__).parent / "class_lists"
 WORDNET_ID = re.compile(r"n\d{8}")
+IMBALANCED = 3  # times as many images in the largest class as in the smallest
 CLASS_LISTS = ("imagewoof", "imagenette", "imageidc", "imagenet100", "imagenet1k")
 
 
@@ -54,6 +55,30 @@ def readable_name(label: str) -> str:
     return description.split(",", 1)[0]
 
 
+def in_natural_order(labels: Iterable[str]) -> list[str]:
+    """Labels as people list them: ``2`` before ``10``, and ``a`` beside ``A``. It is the order of what is shown.
+
+    Positions of labels, seeds and files follow the plain order of the characters.
+    """
+
+    def key(label: str) -> tuple[list[str | int], str]:
+        parts = re.split(r"(\d+)", label.casefold())  # texts at even places, numbers at odd ones
+        return [int(part) if place % 2 else part for place, part in enumerate(parts)], label
+
+    return sorted(labels, key=key)
+
+
+def is_imbalanced(counts: Mapping[str, int]) -> bool:
+    """Whether the largest class has several times as many images as the smallest."""
+    return bool(counts) and max(counts.values()) >= IMBALANCED * min(counts.values())
+
+
+def extremes(counts: Mapping[str, int], name: Callable[[str], str] = str) -> list[str]:
+    """The class with the fewest images and that with the most, in words: ``6 (owl)`` and ``167 (cat)``."""
+    labels = sorted(counts, key=lambda label: counts[label])
+    return [f"{counts[label]:,} ({name(label)})" for label in (labels[0], labels[-1])]
+
+
 def labels_of(source: str | Path) -> tuple[str, ...]:
     """Labels of a class list, by its name, in its order; or of a tree of class folders, sorted.
 
@@ -79,7 +104,7 @@ def check_labels(found: set[str], expected: str | Sequence[str] | None, where: o
     labels = class_list(expected) if isinstance(expected, str) else tuple(expected)
     missing, unknown = [label for label in labels if label not in found], sorted(found - set(labels))
     if missing or unknown:
-        wanted = f"the {len(labels)} classes of {expected if isinstance(expected, str) else 'the list'}"
+        wanted = f"the {counted(len(labels), 'class')} of {expected if isinstance(expected, str) else 'the list'}"
         other = list_with(found) if isinstance(expected, str) else None
         remedy = f"These are the classes of {other}: name that list, or another folder" if other else ""
         remedy = remedy or _how_to_match(missing, unknown)
@@ -96,7 +121,9 @@ def check_known(labels: Collection[str], known: Collection[str], where: object, 
         if names := renamings(unknown, known):
             others = "" if len(names) == len(unknown) else f". {remedy}"
             remedy = f"Rename the folders from names to labels: {listed(names, 10)}{others}"
-        raise InputError.labels(where, f"labels of the model, for {len(labels)} classes", remedy, unknown=unknown)
+        raise InputError.labels(
+            where, f"labels of the model, for {counted(len(labels), 'class')}", remedy, unknown=unknown
+        )
 
 
 def list_with(labels: set[str]) -> str | None:

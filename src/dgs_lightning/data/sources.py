@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from dgs_lightning.data.classes import check_labels
+from dgs_lightning.data.classes import check_labels, in_natural_order
 from dgs_lightning.data.folders import ignored_in, read_set
 from dgs_lightning.data.identical import identical_files
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.splits import validation_part
 from dgs_lightning.data.trees import Ignored, Links, visible_folders
-from dgs_lightning.errors import InputError, listed
+from dgs_lightning.errors import InputError, counted, listed
 
 SPLITS = ("train", "val")
 
@@ -60,7 +60,7 @@ def read_trees(
     folders = {name: folder / name for name in SPLITS} if has_parts(folder) else {"data": folder}
     trees = [Split(name, tree, read_set(tree, links=links), links) for name, tree in folders.items()]
     if len(trees) == 1 and (single := [label for label, count in trees[0].counts.items() if count == 1]):
-        found = f"one image only of {len(single)} classes ({listed(sorted(single), 10)})"
+        found = f"one image only of {counted(len(single), 'class')} ({listed(in_natural_order(single), 10)})"
         expected = "at least two images of each, to split them into train and val"
         raise InputError(folder, found, expected, "Add images, or make folders train and val with all classes")
     if output is not None:

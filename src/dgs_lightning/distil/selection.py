@@ -19,7 +19,7 @@ from dgs_lightning.bounds import AtLeast, Between, Group, check_bounds
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord, require_scores
 from dgs_lightning.data.trees import Links
-from dgs_lightning.errors import InputError, listed, printable
+from dgs_lightning.errors import InputError, counted, listed, printable
 from dgs_lightning.models.features import PIXELS, Features, build_features
 from dgs_lightning.seeding import named_seed
 from dgs_lightning.selection import coresets
@@ -194,16 +194,16 @@ class Selection(SelectionSettings):
         """Check that the pool has the classes of the originals, and enough images of each."""
         missing, unknown = sorted(original.keys() - pool.keys()), sorted(pool.keys() - original.keys())
         if missing or unknown:
-            expected = f"the {len(original)} classes of {self.original}"
+            expected = f"the {counted(len(original), 'class')} of {self.original}"
             remedy = "Add the missing class folders and remove the others"
             raise InputError.labels(self.pool, expected, remedy, missing=missing, unknown=unknown)
         sizes = {label: (len(records), self._wanted(records)) for label, records in pool.items()}
         if small := [f"{label}: {size}" for label, (size, wanted) in sizes.items() if wanted < 1]:
-            found = f"{len(small)} classes of which a share of {self.share} is no image ({listed(small, 20)})"
+            found = f"{counted(len(small), 'class')} of which a share of {self.share} is no image ({listed(small, 20)})"
             raise InputError(self.pool, found, "at least one image of each class", "Raise the share, or add images")
         short = [f"{label}: {size}" for label, (size, wanted) in sizes.items() if size < wanted]
         if short and not self.allow_fewer and self.method != "all":
-            found = f"{len(short)} classes with fewer images than the IPC ({listed(short, 20)})"
+            found = f"{counted(len(short), 'class')} with fewer images than the IPC ({listed(short, 20)})"
             remedy = "Lower the IPC, enlarge the pool, or set allow_fewer to take all images of these classes"
             raise InputError(self.pool, found, f"at least {self.ipc} images of each class", remedy)
 
@@ -309,8 +309,9 @@ def _warn_of_failed_smoothing(classes: Mapping[str, Any]) -> None:
     thresholds = {label: report.get("thresholds", {}).values() for label, report in classes.items()}
     if failed := [printable(label) for label, pair in thresholds.items() if any(found["degenerate"] for found in pair)]:
         warnings.warn(
-            f"smoothing found no thresholds in {len(failed)} of {len(classes)} classes ({listed(failed, 10)}) and "
-            "clipped nothing there: their difficulties are too few or too similar for this smoothing",
+            f"smoothing found no thresholds in {len(failed)} of {counted(len(classes), 'class')} "
+            f"({listed(failed, 10)}) and clipped nothing there: their difficulties are too few or too similar for this "
+            "smoothing",
             stacklevel=3,
         )
 

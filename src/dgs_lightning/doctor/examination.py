@@ -10,6 +10,7 @@ from dgs_lightning.doctor.files import check_endings, check_identical, check_ign
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok
 from dgs_lightning.doctor.images import (
     Trees,
+    check_balance,
     check_classes,
     check_counts,
     check_edition,
@@ -55,6 +56,7 @@ def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
         check_named_set(experiment),
         check_classes(experiment, trees),
         check_counts(experiment, trees),
+        check_balance(experiment, trees),
         check_validation_sets(experiment, trees),
         check_edition(trees),
         check_ignored(experiment, trees),

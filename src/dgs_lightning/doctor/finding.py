@@ -49,13 +49,28 @@ def error_of(check: Callable[..., Any], *arguments: object) -> InputError | None
 
 
 def show(findings: Sequence[Finding]) -> int:
-    """Print findings as a table, and return the exit status: 1 if there is a problem, else 0."""
+    """Print findings, and return the exit status: 1 if there is a problem, else 0.
+
+    On a terminal they are a table. Elsewhere each finding has a line, and a further one for what to do, so that paths
+    stay whole.
+    """
+    console = Console(highlight=False, markup=False, emoji=False)
+    _print_table(console, findings) if console.is_terminal else _print_lines(console, findings)
+    counts = Counter(finding.level for finding in findings)
+    console.print(", ".join(f"{counts[level]} {level}" for level in COLOURS))  # type: ignore[index]
+    return int("problem" in counts)
+
+
+def _print_table(console: Console, findings: Sequence[Finding]) -> None:
     table = Table("", "found", "what to do", box=None, padding=(0, 2, 0, 0))
     for finding in findings:
         texts = (Text(printable(text)) for text in (finding.what, finding.remedy))
         table.add_row(Text(finding.level, COLOURS[finding.level]), *texts)
-    console = Console(highlight=False)
     console.print(table)
-    counts = Counter(finding.level for finding in findings)
-    console.print(", ".join(f"{counts[level]} {level}" for level in COLOURS))  # type: ignore[index]
-    return int("problem" in counts)
+
+
+def _print_lines(console: Console, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        what_to_do = [f"{'':9}what to do: {finding.remedy}"] if finding.remedy else []
+        for line in (f"{finding.level:9}{finding.what}", *what_to_do):
+            console.print(printable(line), soft_wrap=True)

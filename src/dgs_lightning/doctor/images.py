@@ -7,7 +7,7 @@ from statistics import median
 from dgs_lightning.bounds import with_defaults
 from dgs_lightning.commands.prepare import prepare
 from dgs_lightning.configs import expand
-from dgs_lightning.data.classes import check_labels
+from dgs_lightning.data.classes import check_labels, extremes, in_natural_order, is_imbalanced
 from dgs_lightning.data.editions import edition_of
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import Range, load_image, sample, values_of, why_not_of_16_bits
@@ -15,7 +15,7 @@ from dgs_lightning.data.named import DIGITS, bare_name, is_named
 from dgs_lightning.data.sources import SPLITS, Split, has_parts, other_folder
 from dgs_lightning.data.splits import validation_count
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
-from dgs_lightning.errors import InputError, listed
+from dgs_lightning.errors import InputError, counted, listed
 from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.runs.methods import METHODS, ORIGINALS
 
@@ -84,14 +84,14 @@ def check_classes(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     first = classes_from(trees)
     if first is None:
         return
-    labels = sorted(first.counts)
+    labels = in_natural_order(first.counts)
     if len(labels) < 2:
         yield problem(f"{first.folder} has only one class", other_folder(first))
     elif error := error_of(check_labels, set(labels), experiment.classes, first.folder):
         yield of_error(error)
     else:
         known = f" of {experiment.classes}, by their WordNet ids" if experiment.classes else f" ({listed(labels, 10)})"
-        yield ok(f"{first.folder}: {len(labels)} classes{known}")
+        yield ok(f"{first.folder}: {counted(len(labels), 'class')}{known}")
     for tree in trees.values():
         if error := error_of(check_labels, set(tree.counts), labels, tree.folder):
             what = f"{tree.folder} has other classes than {first.folder}: {error.parts[1]}"
@@ -103,21 +103,34 @@ def check_counts(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     ipc = experiment.ipcs[-1]
     for role, tree in trees.items():
         sizes = tree.counts.values()
-        yield ok(f"{tree.folder}: {len(tree.records):,} images, {min(sizes):,} to {max(sizes):,} of a class")
+        yield ok(f"{tree.folder}: {counted(len(tree.records), 'image')}, {min(sizes):,} to {max(sizes):,} of a class")
         if role == "val":
             continue
         share = val_fraction(experiment) if role == "data" else None
-        classes = sorted(tree.counts.items())
+        classes = [(label, tree.counts[label]) for label in in_natural_order(tree.counts)]
         left = {label: size - (validation_count(size, share) if share else 0) for label, size in classes}
         short, least = [f"{label}: {size}" for label, size in left.items() if size < ipc], min(left.values())
         if short:
-            what = f"{tree.folder}: {len(short)} classes with fewer images than the largest ipc {ipc}"
+            what = f"{tree.folder}: {counted(len(short), 'class')} with fewer images than the largest ipc {ipc}"
             what, remedy = f"{what} ({listed(short, 10)})", f"Add images, or lower ipc to {max(1, least)}"
             fatal = role == "pool" or least == 0 or _selects_from_originals(experiment)
             yield problem(what, remedy) if fatal else warning(what, remedy)
         elif role == "pool" and least < 2 * ipc:
             what = f"{tree.folder}: hardly more images of a class than the ipc {ipc}, so there is little to select from"
             yield warning(what, f"Make a pool of {experiment.pool_multiple * ipc} images a class, as the paper does")
+
+
+def check_balance(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
+    """Numbers of images of the classes. Where they differ much, an estimator may learn them instead of the images."""
+    tree = classes_from(trees)
+    if tree is None or not is_imbalanced(tree.counts):
+        return
+    own = expand(experiment.cross_fit).get("model", {}).get("init_args", {})
+    remedy = "Read the accuracy of each class: that of all images is mostly that of the large classes"
+    if experiment.estimator is None and not own.get("balanced"):
+        balanced = "cross_fit.model.init_args.balanced=true"
+        remedy = f"Set {balanced}, or difficulty says how small a class is; or give classes of similar size"
+    yield warning(f"{tree.folder}: classes of {' to '.join(extremes(tree.counts))} images", remedy)
 
 
 def check_validation_sets(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
@@ -127,7 +140,7 @@ def check_validation_sets(experiment: Experiment, trees: Trees) -> Iterator[Find
         return
     share = None if "val" in trees else val_fraction(experiment)
     least = min(validation_count(size, share) if share else size for size in tree.counts.values())
-    what = f"{tree.folder}: {least} validation images in the smallest class, to take {listed(subsets)} from"
+    what = f"{tree.folder}: {counted(least, 'validation image')} in the smallest class, to take {listed(subsets)} from"
     if least < 2:
         yield problem(what, "Add validation images: a class needs 2 or more, and 20 or more are better")
     elif least < FEW:
@@ -173,4 +186,4 @@ def check_files(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
                 f"Use larger originals, or set image_size={side} if the DiT is trained from scratch",
             )
         else:
-            yield ok(f"{tree.folder}: a sample of {len(sides)} images is readable")
+            yield ok(f"{tree.folder}: a sample of {counted(len(sides), 'image')} is readable")

@@ -7,7 +7,7 @@ from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_known
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.doctor.images import Trees, classes_from
-from dgs_lightning.errors import InputError, listed
+from dgs_lightning.errors import InputError, counted, listed
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS
@@ -86,4 +86,4 @@ def _knows(model: str, known: Sequence[str] | None, wanted: set[str], remedy: st
     if known is None:
         return warning(f"{model}: its files do not say which classes it knows", "See that they are those of the data")
     error = error_of(check_known, wanted, known, model, remedy)
-    return of_error(error) if error else ok(f"{model}: knows all {len(wanted)} classes by their labels")
+    return of_error(error) if error else ok(f"{model}: knows all {counted(len(wanted), 'class')} by their labels")

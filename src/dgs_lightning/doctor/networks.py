@@ -1,5 +1,6 @@
 """The networks: whether they take the images, and how long the experiment takes with them."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -8,10 +9,11 @@ import torch
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, warning
 from dgs_lightning.doctor.machine import CORES
 from dgs_lightning.experiment.settings import Experiment
-from dgs_lightning.models.trial import Classifier, Network, seconds_per_image
+from dgs_lightning.models.trial import TIMINGS, Classifier, Network, seconds_per_image
 from dgs_lightning.tasks.work import Work
 
 A_DAY = 86_400  # seconds
+MOST_APART = 3  # times the shortest timing: a longer one says that they tell nothing
 FASTER = "Run it where there are GPUs, or set fewer steps, networks or repeats"
 
 
@@ -32,11 +34,11 @@ def check_time(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
     for work in works.values():
         counts[work.what] += work.count
         passes[work.network] += work.passes
-    yield ok("to do: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if what))
+    yield ok("to do: " + ", ".join(_in_words(count, what) for what, count in counts.items() if what))
     if not passes.total():
         return
     torch.set_num_threads(experiment.threads)
-    seconds, places = 0.0, torch.cuda.device_count() or max(1, CORES // experiment.threads)
+    shortest, longest, places = 0.0, 0.0, torch.cuda.device_count() or max(1, CORES // experiment.threads)
     side_by_side = min(experiment.jobs, places)
     for network, images in passes.items():
         if not images:
@@ -47,15 +49,25 @@ def check_time(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
             yield ok(what) if torch.cuda.is_available() else warning(f"{what}, and there is no GPU", FASTER)
             return
         # Only classifiers are trained side by side.
-        seconds += images * each / (side_by_side if isinstance(network, Classifier) else 1)
-    what = f"time: roughly {readable_duration(seconds)} on this machine, by forward passes of each network timed now; "
-    what += "encoding, scoring and reading come on top"
-    yield ok(what) if seconds < A_DAY else warning(what, FASTER)
+        share = images / (side_by_side if isinstance(network, Classifier) else 1)
+        shortest, longest = shortest + share * each[0], longest + share * each[1]
+    if longest > MOST_APART * shortest:
+        yield ok("time: no estimate, since timings of the same network differ too much on this machine at this moment")
+        return
+    what = f"time: {readable_durations(shortest, longest)} on this machine if nothing else runs on it, by {TIMINGS} "
+    what += "forward passes of each network timed now; encoding, scoring and reading come on top"
+    yield ok(what) if shortest < A_DAY else warning(what, FASTER)
 
 
-def readable_duration(seconds: float) -> str:
-    """A duration in a readable unit."""
-    for unit, size in (("days", A_DAY), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+def _in_words(count: int, what: str) -> str:
+    """A number of things, of which there may be one: ``1 network trained``."""
+    one = re.sub(r"\b(image|network|step)s\b", r"\1", what, count=1)
+    return f"{count:,} {one if count == 1 else what}"
+
+
+def readable_durations(shortest: float, longest: float) -> str:
+    """Two durations in a unit that fits the longer one: ``12 to 20 minutes``; one number where both are the same."""
+    units = (("days", A_DAY), ("hours", 3_600), ("minutes", 60))
+    unit, size = next(((unit, size) for unit, size in units if longest >= 2 * size), ("seconds", 1))
+    numbers = dict.fromkeys(f"{seconds / size:.0f}" for seconds in (shortest, longest))
+    return f"{' to '.join(numbers)} {unit}"

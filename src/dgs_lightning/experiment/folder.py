@@ -15,8 +15,10 @@ from dgs_lightning.runs import layout
 from dgs_lightning.runs.records import DONE, Records
 
 _OWN = (layout.EXPERIMENT, layout.STAGES)  # what tells the folder of a run
-_BEFORE: dict[str, Any] = {"draws": 1, "links": "refuse", "validation": []}  # for versions without these settings
-_NO_RESULT = ("output", "jobs", "threads", "fingerprint")  # settings that change no result
+_NO_RESULT = (  # settings that change no result, but for the rows that a generator adds, which methods has
+    *("output", "jobs", "threads", "fingerprint"),
+    *("generator", "generator_methods"),
+)
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,9 @@ class RunOutput:
         if unfinished or not (self.folder / layout.SUMMARY).is_file():
             return f", not finished ({listed(unfinished or [layout.SUMMARY])})"
         path = self.folder / layout.EXPERIMENT
-        found: dict[str, Any] = {**_BEFORE, **(load_yaml(path) if path.is_file() else {})}
-        found["validation"] = _BEFORE["validation"] if found["validation"] == "all" else found["validation"]
-        asked = {name: value for name, value in vars(self.experiment).items() if name not in _NO_RESULT}
-        plain = yaml.safe_load(yaml.safe_dump(asked))  # tuples become lists, as in the file
-        plain["variants"] = {name: value for name, value in plain["variants"].items() if name in plain["methods"]}
-        changed = [f"{name}: {found.get(name)}" for name in plain if found.get(name) != plain[name]]
+        made = {**vars(Experiment("", [], [])), "draws": 1, **(load_yaml(path) if path.is_file() else {})}
+        found, asked = _of_results(made), _of_results(vars(self.experiment))
+        changed = [f"{name}: {found.get(name)}" for name in asked if found.get(name) != asked[name]]
         return f", with other settings ({listed(changed)})" if changed else ""
 
     def _check_version(self) -> None:
@@ -143,3 +142,13 @@ class RunOutput:
                     break
                 if place.is_symlink():
                     raise InputError(place, "a symbolic link", "a folder of the run", "Remove the link")
+
+
+def _of_results(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that results depend on, in plain values as YAML has them."""
+    found: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(settings)))
+    found = {name: value for name, value in found.items() if name not in _NO_RESULT}
+    found["variants"] = {name: value for name, value in found["variants"].items() if name in found["methods"]}
+    if found["validation"] == "all":  # as versions before 0.3.0 wrote it
+        found["validation"] = []
+    return found

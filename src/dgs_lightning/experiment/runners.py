@@ -90,7 +90,8 @@ def process_pool(slots: int, listener: Listener) -> Iterator[ProcessPool]:
     context = get_context("forkserver")
     context.set_forkserver_preload(["dgs_lightning.commands.cli"])
     manager = SyncManager(ctx=context)
-    manager.start(_end_with_parent)
+    with _hang_ups_ignored():  # also by the processes that begin here, and by those that they begin
+        manager.start(_end_with_parent)
     gpus: Queue[int] = manager.Queue()
     for slot in range(slots):
         gpus.put(slot)
@@ -106,6 +107,22 @@ def process_pool(slots: int, listener: Listener) -> Iterator[ProcessPool]:
                 process.terminate()
             workers.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _hang_ups_ignored() -> Iterator[None]:
+    """Ignore the end of the terminal for a moment, as child processes then do for good: their parent ends them.
+
+    One that died on its own would leave semaphores behind. Only the main thread of a process can do this.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _run_in_worker(job: Job, steps: "Queue[tuple[str, int, int]]") -> Outcome:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
@@ -56,6 +56,8 @@ class Experiment:
         codec: ``pixels``, or folder or hub id of the autoencoder of the DiT's latents.
         decoder: Autoencoder that decodes generated latents; ``codec`` by default.
         dit: Pretrained DiT (folder, checkpoint or hub id); none: one is trained from scratch (``pretrain``).
+        generator: ``scratch`` adds the rows ``generator_methods``, whose DiT is trained from scratch.
+        generator_methods: Rows that are added to ``methods`` where there is a ``generator`` or a ``dit``.
         guided: Which of ``dit`` and ``minimax`` generates under guidance.
         estimator: Difficulty estimator by name; none: one is trained out of fold (``cross_fit``).
         estimator_weights: Local file of the named estimator's weights, also for its features; by default they come from
@@ -104,6 +106,8 @@ class Experiment:
     codec: str = "pixels"
     decoder: str | None = None
     dit: str | None = None
+    generator: Literal["scratch"] | None = None
+    generator_methods: list[str] = field(default_factory=list)
     guided: Literal["dit", "minimax"] = "dit"
     estimator: str | None = None
     estimator_weights: str | None = None
@@ -182,7 +186,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
     settings = {"name": path.stem, **settings}
     settings["output"] = output or settings.get("output") or f"runs/{settings['name']}"
     try:
-        experiment = _experiment(settings)
+        experiment = _with_generator(_experiment(settings))
         for row in experiment.variants:
             _experiment(vars(variant_of(experiment, row)[1]), f"variants.{row}.")
     except InputError as error:
@@ -240,6 +244,21 @@ def _remedy(value: object, kind: Any) -> str:  # noqa: ANN401
     return "Give one, or remove the key" if value is None else "Correct the value"
 
 
+def _with_generator(experiment: Experiment) -> Experiment:
+    """The experiment with the rows that its generator adds.
+
+    Raises:
+        InputError: If it adds none, or there is a pretrained DiT, too.
+    """
+    added, dit = experiment.generator_methods, experiment.dit
+    if experiment.generator and (dit or not added):
+        found = f"{experiment.generator}, beside dit {dit}" if dit else f"{experiment.generator}, but no rows to add"
+        expected, remedy = "one generator, and rows in generator_methods", "Remove generator, or correct the others"
+        raise InputError.setting("generator", found, expected, remedy)
+    rows = [row for row in added if row not in experiment.methods] if experiment.generator or dit else []
+    return replace(experiment, methods=[*experiment.methods, *rows])
+
+
 def _parsed_change(change: str) -> tuple[str, Settings]:
     """The key of ``a.b=value``, and the mapping that it stands for.
 
@@ -290,7 +309,7 @@ def _check_values(experiment: Experiment, above: str) -> None:
         raise InputError.choice(f"{above}options.{unknown[0]}", unknown[0], METHODS)
     if not experiment.ipcs:
         raise InputError.unset(f"{above}ipc", "at least one number", "10")
-    for name in ("methods", "networks", "validation"):
+    for name in ("methods", "generator_methods", "networks", "validation"):
         for value in settings[name]:
             if not FolderName().allows(value):
                 raise InputError.setting(f"{above}{name}", repr(value), "names of folders", "Correct the name")

@@ -13,6 +13,7 @@ from dgs_lightning.models.registry import build_network
 MOST_PARAMETERS = 60_000_000  # of a network that is tried
 BATCHES = (1, 8, 64)  # numbers of images that are tried, one after the other
 LONG_ENOUGH = 0.2  # seconds of a trial
+TIMINGS = 5  # of the largest batch
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,12 @@ Network = Classifier | DiTConfig
 
 
 @torch.inference_mode()
-def seconds_per_image(network: Network) -> float | None:
-    """Time of one image's share of a forward pass, in batches as large as can be tried; ``None`` for large networks."""
+def seconds_per_image(network: Network) -> tuple[float, float] | None:
+    """Shortest and longest of several times of one image's share of a forward pass; ``None`` for large networks.
+
+    Batches are as large as can be tried. On a CPU it is the time that this process has computed, divided among its
+    threads: what else runs on the machine counts little.
+    """
     if isinstance(network, Classifier):
         build, shape, indices = network.build, (network.channels, network.side, network.side), 0
     else:  # the DiT takes timesteps and classes, too
@@ -45,12 +50,15 @@ def seconds_per_image(network: Network) -> float | None:
             return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build().to(device).eval()
-    for batch in BATCHES:
+
+    def seconds(batch: int) -> float:
         images = torch.randn(batch, *shape, device=device)
         inputs = [images, *[torch.zeros(batch, dtype=torch.long, device=device)] * indices]
-        start = time.perf_counter()
+        clock = time.process_time if device.type == "cpu" else time.perf_counter
+        start = clock()
         model(*inputs).sum().item()
-        seconds = time.perf_counter() - start
-        if seconds > LONG_ENOUGH:
-            break
-    return seconds / batch
+        return (clock() - start) / (torch.get_num_threads() if device.type == "cpu" else 1)
+
+    batch = next((batch for batch in BATCHES if seconds(batch) > LONG_ENOUGH), BATCHES[-1])
+    timings = [seconds(batch) / batch for _ in range(TIMINGS)]
+    return min(timings), max(timings)

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from dgs_lightning.data.images import load_image
 from dgs_lightning.reporting import figures, pictures
 from dgs_lightning.reporting.folder import RunFolder
-from dgs_lightning.reporting.names import show
+from dgs_lightning.reporting.names import pool_name, show
 from dgs_lightning.reporting.pictures import ScoredImage
 from dgs_lightning.reporting.published import Setting, first_published
 from dgs_lightning.reporting.records import Evaluation
@@ -20,7 +20,7 @@ from dgs_lightning.reporting.summary import row_accuracies, row_score, trainings
 from dgs_lightning.reporting.trajectories import Trajectories, class_latents, read_trajectories
 from dgs_lightning.runs.layout import LATENTS, ORIGINAL, SetName
 from dgs_lightning.runs.methods import METHODS
-from dgs_lightning.selection.distribution import Floats, histogram, largest_remainder
+from dgs_lightning.selection.distribution import histogram, largest_remainder
 
 PAPERS_CLASSES = ("n02086240", "n02089973")  # Shih-Tzu and English Foxhound, of Fig. 7
 CLASSES, IMAGES, COLUMNS = 10, 50, 10  # most classes in a figure of images, images of one class, and images in a row
@@ -83,23 +83,23 @@ def _bar(run: RunFolder, setting: Setting, row: str, evaluations: Sequence[Evalu
 
 def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:
     """The difficulties of every set beside those of the original images, and the sampling distributions."""
-    original = _all_difficulties(run, ORIGINAL)
+    original = list(run.difficulties(ORIGINAL).values())
     ipcs = _sets_by_ipc(run)
     for ipc, names in ipcs.items():
         sets = {
-            run.show(name.row): (run.method(name.row), _all_difficulties(run, str(name)))
+            run.show(name.row): (run.method(name.row), list(scores.values()))
             for name in names
-            if run.difficulties(str(name))
+            if (scores := run.difficulties(str(name)))
         }
         if sets:
             caption = (
                 f"The bars show the share of a set's images in each difficulty interval at IPC {ipc}. The outline "
-                "shows the share of the original images."
+                "shows that of the original images, averaged over the classes."
             )
             draw = partial(figures.difficulty_by_set, original, sets, run.intervals)
             yield ReportFigure(f"difficulty-ipc{ipc}", caption, draw)
     if ipcs:
-        counts = [histogram(scores, run.intervals) for scores in run.difficulties(ORIGINAL).values()]
+        counts = [histogram(scores, run.intervals) for scores in original]
         scale = {ipc: np.mean([largest_remainder(count, ipc) for count in counts], axis=0) for ipc in ipcs}
         caption = (
             "The first panel shows the sampling distribution that is scaled from the original images without "
@@ -141,14 +141,10 @@ def _sets_by_ipc(run: RunFolder) -> dict[int, list[SetName]]:
     return {ipc: list(sets) for ipc, sets in groupby(run.distilled_by_ipc, lambda name: name.ipc) if ipc is not None}
 
 
-def _all_difficulties(run: RunFolder, name: str) -> Floats:
-    return np.concatenate(list(run.difficulties(name).values()))
-
-
 def _of_pool(run: RunFolder, pool: str) -> Iterator[ReportFigure]:
     original, scores = run.difficulties(ORIGINAL), run.difficulties(pool)
     names = {label: run.readable(label) for label in scores}
-    title = f"{show('method', pool)} pool"
+    title = pool_name(pool)
     if original.keys() & scores.keys():
         shown = f"the original images and of the {title} (Fig. 2)"
         caption = f"The curves are kernel density estimates of the difficulties of {shown}."

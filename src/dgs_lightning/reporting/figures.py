@@ -86,14 +86,15 @@ def _interval_bars(axes: Axes, counts: Counts | Floats, color: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
-def density(scores: Floats, points: int = 512) -> tuple[Floats, Floats]:
+def density(scores: Floats, points: int = 512, weights: Floats | None = None) -> tuple[Floats, Floats]:
     """Kernel density estimate over [0, 1], mirrored at both ends so that no mass leaves the interval.
 
     The kernel is Gaussian with Silverman's bandwidth, at least one grid step. It smooths the counts on a fine grid, so
     that the time grows linearly with the number of scores. There is at least one of ``scores``, shape ``(N,)``, all in
-    ``[0, 1]``. The positions and the densities are returned, both of shape ``(points,)``.
+    ``[0, 1]``. The scores may have ``weights``, shape ``(N,)``, whose sum is N. The positions and the densities are
+    returned, both of shape ``(points,)``.
     """
-    counts, edges = np.histogram(scores, bins=points, range=(0, 1))
+    counts, edges = np.histogram(scores, bins=points, range=(0, 1), weights=weights)
     quartiles = np.subtract(*np.percentile(scores, [75, 25])) / 1.34
     spread = min(filter(None, (float(scores.std()), float(quartiles))), default=0.0)
     bandwidth = max(0.9 * spread * len(scores) ** -0.2, 1 / points)
@@ -111,13 +112,16 @@ def difficulty_densities(
 ) -> Figure:
     """Densities of the difficulties of original and pool images, for all classes together and for each (Fig. 2).
 
-    The difficulties and the readable ``names`` are given by label. At most ``ridges`` classes are shown one by one.
+    The difficulties and the readable ``names`` are given by label. All classes together weigh the same, whatever their
+    numbers of images. At most ``ridges`` classes are shown one by one.
     """
     labels = [label for label in original if label in pool]
     figure = new_figure(10, max(3.4, 0.32 * min(len(labels), ridges) + 1.3))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
     for scores, color, name in ((original, ORIGINAL, "Original"), (pool, POOL, pool_name)):
-        x, y = density(np.concatenate([scores[label] for label in labels]))
+        of_class = [scores[label] for label in labels]
+        sizes, together = np.array(list(map(len, of_class))), np.concatenate(of_class)
+        x, y = density(together, weights=np.repeat(len(together) / len(sizes) / sizes, sizes))
         left.fill_between(x, y, color=color, alpha=0.25, lw=0)
         left.plot(x, y, color=color, lw=1.8, label=name)
     left.set(title="All classes", xlabel="difficulty", ylabel="density", xlim=(0, 1))
@@ -171,22 +175,25 @@ def predefined_distributions(
 
 
 @styled
-def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], intervals: int = 10) -> Figure:
+def difficulty_by_set(
+    original: Sequence[Floats], sets: Mapping[str, tuple[str, Sequence[Floats]]], intervals: int = 10
+) -> Figure:
     """Share of images in each difficulty interval: a panel for each set, with the original images as an outline.
 
-    ``original`` are the difficulties of these; ``sets`` has the method and the difficulties of each set by its name.
+    Shares and means are averaged over the classes. ``original`` are the difficulties of the original images, class by
+    class; ``sets`` has the method and the difficulties of each set by its name.
     """
     rows, columns = _arrange(len(sets), 4)
     figure = new_figure(max(2.5 * columns + 0.4, 4.2), 1.8 * rows + 0.7)
     grid = _panels(figure, len(sets), rows, columns, sharey=True)
-    heading(figure, f"Outline: original images, mean {original.mean():.2f}")
-    outline = histogram(original, intervals) / len(original)
+    outline, mean = _over_classes(original, intervals)
+    heading(figure, f"Outline: original images, mean {mean:.2f}")
     for axes, (name, (method, scores)) in zip(grid.flat, sets.items(), strict=False):
-        shares = histogram(scores, intervals) / len(scores)
+        shares, mean = _over_classes(scores, intervals)
         centers, width = (np.arange(intervals) + 0.5) / intervals, 0.86 / intervals
         axes.bar(centers, shares, width=width, color=method_color(method))
         axes.stairs(outline, np.linspace(0, 1, intervals + 1), color=INK, lw=1.1)
-        _title_with_mean(axes, name, float(scores.mean()))
+        _title_with_mean(axes, name, mean)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set(xlim=(-0.02, 1.02), xticks=[0, 0.5, 1])
     for axes in grid[:, 0]:
@@ -195,6 +202,15 @@ def difficulty_by_set(original: Floats, sets: Mapping[str, tuple[str, Floats]], 
         axes.set_xlabel("difficulty")
         axes.tick_params(labelbottom=True)
     return figure
+
+
+def _over_classes(classes: Sequence[Floats], intervals: int) -> tuple[Floats, float]:
+    """Share of images in each difficulty interval, shape ``(intervals,)``, and mean difficulty, of the average class.
+
+    In this way, the shares of a set with as many images of each class compare with those of uneven originals.
+    """
+    shares = [histogram(scores, intervals) / len(scores) for scores in classes]
+    return np.mean(shares, axis=0), float(np.mean([scores.mean() for scores in classes]))
 
 
 def _arrange(count: int, widest: int) -> tuple[int, int]:

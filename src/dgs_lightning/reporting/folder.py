@@ -5,14 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dgs_lightning.configs import load_yaml
 from dgs_lightning.data.cards import read_card
-from dgs_lightning.data.classes import readable_name
+from dgs_lightning.data.classes import in_natural_order, readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.data.trees import Links
@@ -36,6 +36,22 @@ from dgs_lightning.runs.records import DONE, StageRecord
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
 Listing = Mapping[str, list[tuple[str, float | None]]]  # label -> file names and difficulties, from easy to hard
 _PARTS = (layout.STAGES, layout.EVALUATION, layout.DISTILLED, layout.POOLS, layout.SCORES)
+
+
+class Recognition(NamedTuple):
+    """How many images of a set a classifier recognises.
+
+    Attributes:
+        share: Share of the images that are given their own class, averaged over the classes, in [0, 1].
+        labels: Number of classes that the images have or are given; chance is one of them.
+    """
+
+    share: float
+    labels: int
+
+    def is_poor(self, reachable: float = 1.0) -> bool:
+        """Whether the share is nearer to chance than to the share that can be reached."""
+        return self.share < (1 / self.labels + reachable) / 2
 
 
 class RunFolder:
@@ -229,12 +245,27 @@ class RunFolder:
         folder = self.image_folder(layout.ORIGINAL)
         return {} if folder is None else read_card(folder)
 
-    def legible(self, pool: str) -> float | None:
-        """Share of a pool's images whose label the judge predicts; None without a judge."""
-        folder = self.scores_folder(layout.judged(pool))
-        if folder is None:
-            return None
-        return float(np.mean([record.predicted == record.label for record in read_scores(folder).values()]))
+    def is_judged(self, pool: str) -> bool:
+        """Whether a judge says how legible a pool is."""
+        return self.scores_folder(layout.judged(pool)) is not None
+
+    def legible(self, pool: str) -> Recognition | None:
+        """How well the judge recognises a pool's images; without a judge, see :meth:`recognised`."""
+        return self.recognised(layout.judged(pool) if self.is_judged(pool) else pool)
+
+    def recognised(self, name: str) -> Recognition | None:
+        """How well the difficulty estimator recognises the images of ``original`` or a pool.
+
+        It is None where the set has no scores with predicted labels.
+        """
+        folder, right = self.scores_folder(name), defaultdict[str, list[bool]](list)
+        labels = set[str]()
+        for record in read_scores(folder).values() if folder else ():
+            if record.predicted is not None:
+                right[record.label].append(record.predicted == record.label)
+                labels |= {record.label, record.predicted}
+        shares = [float(np.mean(of_class)) for of_class in right.values()]
+        return Recognition(sum(shares) / len(shares), len(labels)) if shares else None
 
     def _folders(self, part: str) -> list[str]:
         return sorted(path.name for path in (self.folder / part).glob("[!.]*") if path.is_dir())
@@ -266,7 +297,7 @@ def _by_difficulty(records: Iterable[ImageRecord]) -> Listing:
         by_label[record.label].append((record.file_name, record.difficulty))
     for images in by_label.values():
         images.sort(key=lambda image: (image[1] is None, image[1] or 0, image[0]))
-    return dict(sorted(by_label.items()))
+    return {label: by_label[label] for label in in_natural_order(by_label)}
 
 
 def _init_args(config: Mapping[str, Any], part: str) -> Mapping[str, Any]:

@@ -23,6 +23,17 @@ class Grid(NamedTuple):
     title: str = ""
 
 
+def without_empty(grid: Grid) -> Grid:
+    """The table without the columns in which all rows are empty; a table without rows stays as it is."""
+    kept = [place for place in range(len(grid.headings)) if any(row[place] for row in grid.rows)]
+    if not grid.rows:
+        return grid
+    headings, *rows = ([line[place] for place in kept] for line in (grid.headings, *grid.rows))
+    return grid._replace(
+        headings=headings, rows=[tuple(row) for row in rows], labels=sum(place < grid.labels for place in kept)
+    )
+
+
 def to_markdown(table: Table) -> str:
     """The table as GitHub-flavoured Markdown, with its title and note."""
 

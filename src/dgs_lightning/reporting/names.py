@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from dgs_lightning.runs.layout import GIVEN_POOL
 from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.selection.distribution import PUBLISHED
 
@@ -86,6 +87,11 @@ def show(field: str, value: object) -> str:
     if field == "method" and text in METHODS:
         return METHODS[text].title
     return _NAMES.get(field, {}).get(text, text)
+
+
+def pool_name(pool: str) -> str:
+    """The name of an image pool: that of its method; a pool that was made outside of the run has no method."""
+    return "Given pool" if pool == GIVEN_POOL else f"{show('method', pool)} pool"
 
 
 def show_row(row: str, variants: Variants) -> str:

@@ -49,12 +49,13 @@ def result_notes(summary: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
         yield "The pool is one and the same for all draws; each draw selects from it anew."
 
 
-def comparison_notes(run: RunFolder) -> Iterator[str]:
-    """How to read the comparisons with and without difficulty guidance."""
+def comparison_notes(run: RunFolder, tested: bool) -> Iterator[str]:
+    """How to read the comparisons with and without difficulty guidance; ``tested``: one of them has several pairs."""
     several = len({e.draw for e in run.evaluations}) > 1
     pairs = "the same draw, with the same seeds of training" if several else "the same seeds of training"
-    yield f"Difference of the Last accuracies of {pairs}, in percentage points; p is of a paired t-test."
-    if not several:
+    test = "; p is of a paired t-test" if tested else ""
+    yield f"Difference of the Last accuracies of {pairs}, in percentage points{test}."
+    if tested and not several:
         yield ONE_DRAW.format("p and the interval")
 
 
@@ -74,7 +75,7 @@ def _spread_notes(rows: list[Mapping[str, Any]], run: RunFolder) -> Iterator[str
             yield "Each set has one training, so it is not known how much of the spread comes from training."
         elif any(row["training_share"] is not None for row in rows):
             yield "Training noise: its estimated share of the variance of one training; the rest is chance of the draw."
-    else:
+    elif any(row["trainings"] > 1 for row in rows):
         yield "Accuracies are mean ± sample standard deviation over the trainings; the interval is that of Last's mean."
         if any(method.by_chance for method in _methods(rows, run)):
             yield ONE_DRAW.format("the spread and the interval")

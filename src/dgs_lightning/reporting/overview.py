@@ -1,19 +1,21 @@
 """A run's summary as text, for Markdown, the page and the terminal."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
-from dgs_lightning.errors import printable
+from dgs_lightning.errors import counted, printable
 from dgs_lightning.reporting.folder import RunFolder
-from dgs_lightning.reporting.formats import Grid, markdown, markdown_table
+from dgs_lightning.reporting.formats import Grid, markdown, markdown_table, without_empty
 from dgs_lightning.reporting.names import show
 from dgs_lightning.reporting.notes import comparison_notes, result_notes
+from dgs_lightning.reporting.recognition import estimator_sentence, legibility_sentence, warnings
 from dgs_lightning.reporting.records import Cost
 from dgs_lightning.reporting.summary import paired_comparisons, row_score
+from dgs_lightning.runs.layout import ORIGINAL
 
 INTERVAL, SMOOTHED = "95 % interval", "Smoothed distance"
 COMPARISON_HEADINGS = ("With", "Without", "IPC", "Network", "Difference", INTERVAL, "Pairs won", "p")
@@ -29,20 +31,23 @@ class Overview(NamedTuple):
     unfinished: str  # names of the unfinished stages
     results: Grid
     comparisons: Grid  # methods with difficulty guidance beside those without
-    legible: str  # the judge's opinion of the pools
+    recognised: Sequence[str]  # how well classifiers recognise the originals and the pools
+    warnings: Sequence[str]  # why numbers of the run say little
     costs: Grid
     versions: str  # the run's seed, and the versions of the libraries
 
 
 def overview(run: RunFolder, summary: Mapping[str, Any]) -> Overview:
     """The texts of a run, given the content of its ``summary.json``."""
-    shares = ", ".join(f"{show('method', pool)} {share:.1%}" for pool, share in summary["pool_legible"].items())
+    estimator = run.recognised(ORIGINAL)
+    pools = {pool: found for pool in run.pools if (found := run.legible(pool)) is not None}
     return Overview(
         run.title,
         ", ".join(run.unfinished),
         results_grid(summary, run),
         _comparisons_grid(run),
-        f"Pool images whose class an independent classifier recognizes: {shares}." if shares else "",
+        list(filter(None, (estimator_sentence(run, estimator), legibility_sentence(run, pools)))),
+        list(warnings(run, estimator, pools)),
         costs_grid(run.costs),
         f"Seed {summary['seed']}. " + ", ".join(f"{n} {v}" for n, v in summary["versions"].items()) + ".",
     )
@@ -69,18 +74,13 @@ COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {  # heading -> text
 
 def results_grid(summary: Mapping[str, Any], run: RunFolder) -> Grid:
     """The rows of a summary; columns in which all rows are empty are left out."""
-    rows = [{name: text(row) for name, text in COLUMNS.items()} for row in summary["rows"]]
-    names = [name for name in COLUMNS if any(row[name] for row in rows)]
-    texts = [
-        (run.show(of["method"]), *(row[name] for name in names)) for of, row in zip(summary["rows"], rows, strict=True)
-    ]
-    labels = 1 + sum(name in names for name in ("IPC", "Network"))
-    return Grid(("Method", *names), texts, labels, "\n".join(result_notes(summary, run)))
+    texts = [(run.show(row["method"]), *(text(row) for text in COLUMNS.values())) for row in summary["rows"]]
+    return without_empty(Grid(("Method", *COLUMNS), texts, 3, "\n".join(result_notes(summary, run))))
 
 
 def _comparisons_grid(run: RunFolder) -> Grid:
-    rows = []
-    for (first, second, ipc, network), comparison in paired_comparisons(run).items():
+    rows, comparisons = [], paired_comparisons(run)
+    for (first, second, ipc, network), comparison in comparisons.items():
         difference = comparison.difference
         rows.append(
             (
@@ -90,12 +90,13 @@ def _comparisons_grid(run: RunFolder) -> Grid:
                 show("network", network),
                 f"{difference.mean:+.1f}",
                 " to ".join(f"{end:+.1f}" for end in difference.interval or ()),
-                f"{comparison.wins} of {difference.count}",
+                f"{comparison.wins} of {difference.count}" if difference.count > 1 else "",
                 "" if comparison.p_value is None else f"{comparison.p_value:.2f}",
             )
         )
-    note = "\n".join(comparison_notes(run))
-    return Grid(COMPARISON_HEADINGS, rows, 4, note, "With and without difficulty guidance")
+    tested = any(comparison.difference.count > 1 for comparison in comparisons.values())
+    note = "\n".join(comparison_notes(run, tested))
+    return without_empty(Grid(COMPARISON_HEADINGS, rows, 4, note, "With and without difficulty guidance"))
 
 
 def costs_grid(costs: Iterable[Cost]) -> Grid:
@@ -103,13 +104,13 @@ def costs_grid(costs: Iterable[Cost]) -> Grid:
     rows = []
     for kind, group in itertools.groupby(costs, key=lambda cost: cost.stage.split("/")[0]):
         members = list(group)
-        added_up = [(f"{kind}, {len(members)} runs", members)]
+        added_up = [(f"{kind}, {counted(len(members), 'run')}", members)]
         for stage, parts in added_up if kind in _ADDED_UP else [(cost.stage, [cost]) for cost in members]:
             seconds, images = sum(c.seconds for c in parts), sum(c.images or 0 for c in parts)
             devices = ", ".join(sorted({c.device for c in parts if c.device}))
             speed = f"{images / seconds:.1f}" if images and seconds else ""
             rows.append((stage, f"{seconds:.1f}", str(images or ""), speed, devices))
-    return Grid(COST_HEADINGS, rows, 1)
+    return without_empty(Grid(COST_HEADINGS, rows, 1))
 
 
 def overview_markdown(shown: Overview) -> str:
@@ -117,12 +118,14 @@ def overview_markdown(shown: Overview) -> str:
     parts = [f"# {markdown(shown.title)}", ""]
     if shown.unfinished:
         parts += [f"**Not finished:** {markdown(shown.unfinished)}.", ""]
+    for warning in shown.warnings:
+        parts += [f"**Warning:** {markdown(warning)}", ""]
     parts += [*markdown_table(shown.results), "", *_listed(shown.results.note), ""]
     if shown.comparisons.rows:
         title, note = shown.comparisons.title, shown.comparisons.note
         parts += [f"## {title}", "", *markdown_table(shown.comparisons), "", *_listed(note), ""]
-    if shown.legible:
-        parts += [markdown(shown.legible), ""]
+    for sentence in shown.recognised:
+        parts += [markdown(sentence), ""]
     if shown.costs.rows:
         parts += ["## Cost", "", *markdown_table(shown.costs), ""]
     return "\n".join([*parts, shown.versions, ""])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from dgs_lightning.data.classes import in_natural_order
 from dgs_lightning.data.images import load_image
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.names import show
@@ -67,7 +68,7 @@ def _gallery(runs: Sequence[RunFolder]) -> dict[str, Any]:
     """Data of the gallery: sets, classes, and images as [set, class, difficulty, file name, address]."""
     sets = [(run, name) for run in runs for name in run.distilled_by_ipc]
     found = [run.images_by_label(str(name)) for run, name in sets]
-    labels = spread(sorted({label for images in found for label in images}), CLASSES)
+    labels = spread(in_natural_order({label for images in found for label in images}), CLASSES)
     each = max(1, GALLERY // max(1, len(sets) * len(labels)))
     shown, images, sizes = [], [], [0]
     for position, ((run, distilled), by_label) in enumerate(zip(sets, found, strict=True)):

@@ -1,8 +1,11 @@
 """One look for all figures: colours and fonts, and files whose bytes depend only on the content of the figure."""
 
+import logging
+import re
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
+from contextlib import contextmanager, suppress
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import fontManager, get_font
 from PIL import Image, ImageOps
 
 from dgs_lightning.files import replacing
@@ -36,7 +40,6 @@ _RC: dict[Any, Any] = {
     "figure.facecolor": "white",
     "figure.titlesize": 12,
     "figure.titleweight": "bold",
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
@@ -50,6 +53,14 @@ _RC: dict[Any, Any] = {
 }
 _SMALL = 96  # images with a shorter side below this are enlarged by a whole factor, so that pixels stay sharp
 
+_ASIAN = re.compile(  # words in the names of fonts for Chinese, Japanese and Korean
+    r"CJK|Han|Hei|Ming|Song|Kai|Gothic|Mincho|Nanum|Fallback|Unifont|Unicode|PingFang|Malgun|Hiragino|Batang|Gulim|Dotum"
+    r"|Meiryo|Takao",
+    re.IGNORECASE,
+)
+_MISSING = r"Glyph \d+ .*missing from"  # beginning of matplotlib's warning
+_log = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -57,14 +68,45 @@ R = TypeVar("R")
 def use_style() -> None:
     """Draw in the project's look from now on; other settings of matplotlib are reset."""
     mpl.rcdefaults()
-    mpl.rcParams.update(_RC)
+    mpl.rcParams.update(_RC | {"font.family": font_families()})
 
 
 @contextmanager
 def plain_text() -> Iterator[None]:
-    """Draw text as it is in figures of another look: matplotlib reads what stands between two ``$`` as mathematics."""
-    with mpl.rc_context({"text.parse_math": False}):
+    """Draw text as it is in figures of another look: a name may hold ``$``, which matplotlib reads as mathematics.
+
+    A name may be in any script. Where no font of this system has a character, a log says so once, in place of a
+    warning for each character.
+    """
+    fonts: dict[Any, Any] = {"text.parse_math": False, "font.family": font_families()}
+    with warnings.catch_warnings(record=True) as caught, mpl.rc_context(fonts):
+        warnings.filterwarnings("always", _MISSING)
         yield
+    for each in caught:
+        if re.match(_MISSING, str(each.message)):
+            _say_that_fonts_lack_characters()
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+
+
+@cache
+def font_families() -> list[str]:
+    """DejaVu Sans, and fonts of this system for Chinese, Japanese and Korean, which it lacks."""
+    fonts = sorted((font for font in fontManager.ttflist if _ASIAN.search(font.name)), key=lambda f: (f.name, f.fname))
+    found = (next((font.name for font in fonts if _has(font.fname, character)), None) for character in "中あ한")
+    return list(dict.fromkeys(["DejaVu Sans", *filter(None, found)]))
+
+
+def _has(font: str, character: str) -> bool:
+    with suppress(OSError, RuntimeError):  # a broken file
+        return bool(get_font(font).get_char_index(ord(character)))
+    return False
+
+
+@cache
+def _say_that_fonts_lack_characters() -> None:
+    remedy = "install one that has them, such as Noto Sans CJK, and repeat 'dgs report'"
+    _log.warning("No font of this system has some characters of the names in figures, which show boxes: %s", remedy)
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:

@@ -21,14 +21,15 @@ Trained = tuple[str, int | None, str | None]  # row, IPC and network; no network
 
 def summarize(run: RunFolder) -> dict[str, Any]:
     """The content of ``summary.json``."""
-    legible = {pool: run.legible(pool) for pool in run.pools}
+    estimator, legible = run.recognised(ORIGINAL), {pool: run.legible(pool) for pool in run.pools}
     return {
         "experiment": run.name,
         "seed": run.seed,
         "rows": summary_rows(run),
         "seconds": {cost.stage: cost.seconds for cost in run.costs},
         "versions": versions(),
-        "pool_legible": {pool: share for pool, share in legible.items() if share is not None},
+        "estimator_accuracy": estimator and estimator.share,
+        "pool_legible": {pool: found.share for pool, found in legible.items() if found is not None},
     }
 
 

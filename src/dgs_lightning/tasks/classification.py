@@ -1,5 +1,6 @@
 """Downstream training: a network is trained on a (distilled) set and tested on real images."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -28,6 +29,7 @@ from dgs_lightning.tasks.protocol import (
     OptimizerSettings,
     TeacherSettings,
     channel_statistics,
+    class_weights,
     epochs_of,
     mixed_cross_entropy,
     published_sgd,
@@ -65,6 +67,8 @@ class ClassificationTask(L.LightningModule):
         label_smoothing: Share of the target that is divided among all classes; 0 with a teacher.
         teacher: Classifier whose soft labels replace the labels of the images.
         normalisation: Mean and standard deviation of the channels; ImageNet's by default.
+        balanced: Give all classes the same weight in the loss, whatever their numbers of images. Without it, a network
+            learns to name the class with the most images.
 
     Raises:
         InputError: If a number is out of its range, or settings do not go together.
@@ -89,6 +93,7 @@ class ClassificationTask(L.LightningModule):
         label_smoothing: Annotated[float, Between(0, 1, open="right")] = 0.0,
         teacher: TeacherSettings | None = None,
         normalisation: Normalisation | None = None,
+        balanced: bool = False,
     ) -> None:
         super().__init__()
         save_settings(self, logger=False)  # Lightning would not log a seed that differs from the datamodule's
@@ -99,11 +104,14 @@ class ClassificationTask(L.LightningModule):
         self.config: ClassifierConfig
         self.network: nn.Module
         self.soft_labels: Callable[[Tensor], Tensor] | None = None
+        self.weights: Tensor | None = None  # of the classes in the loss
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse unknown networks, and label smoothing beside a teacher."""
+        """Refuse unknown networks, and settings of the labels' loss beside a teacher."""
         check_name(settings["network"])
+        if settings["teacher"] and settings["balanced"]:
+            raise InputError.setting("balanced", "true beside a teacher", "false with soft labels", "Set only one")
         if settings["teacher"] and settings["label_smoothing"]:
             found = f"{settings['label_smoothing']} beside a teacher"
             raise InputError.setting("label_smoothing", found, "0 with soft labels", "Set only one of the two")
@@ -164,6 +172,12 @@ class ClassificationTask(L.LightningModule):
 
     # ---- training --------------------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        """Weigh the classes by their numbers of training images."""
+        if self.hparams["balanced"]:
+            counts = Counter(record.label for record in self.data.train_records)
+            self.weights = class_weights([counts[label] for label in self.config.labels]).to(self.device)
+
     def on_train_epoch_start(self) -> None:
         """Log the learning rate."""
         self.losses: list[Tensor] = []
@@ -186,7 +200,8 @@ class ClassificationTask(L.LightningModule):
         if self.teacher is not None and self.soft_labels is not None:
             loss = soft_label_loss(logits, self.soft_labels(images), self.teacher.temperature)
         else:
-            loss = mixed_cross_entropy(logits, classes, partners, own, self.hparams["label_smoothing"])
+            smoothing = self.hparams["label_smoothing"]
+            loss = mixed_cross_entropy(logits, classes, partners, own, smoothing, self.weights)
         self.losses.append(loss.detach())
         return loss
 
@@ -202,6 +217,7 @@ class ClassificationTask(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that was made with other settings, or by version 0.1.0."""
         begun, own = (flat(settings) for settings in (checkpoint.get("hyper_parameters", {}), self.hparams))
+        begun = {"balanced": False, **begun}  # which checkpoints of version 0.3.0 lack
         if "crop_scale" in begun:
             found = "one of version 0.1.0, whose settings have other names"
             remedy = "Start in a new folder, or finish the run with version 0.1.0"

@@ -1,16 +1,18 @@
 """The downstream protocol (Section 4.1): settings of a training, published numbers, learning rates and losses."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from torch import Tensor
 
 from dgs_lightning.bounds import FINITE, Above, AtLeast, Group
+from dgs_lightning.tasks.size import DataSize, steps_by_size
 
 EPOCHS = {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500}  # largest images per class -> epochs
 EPOCHS_BEYOND = 300
@@ -81,34 +83,39 @@ def asked_epochs(
     steps: int | None = None,
     steps_ipc: int | None = None,
     most_times: float = MOST_TIMES,
+    meant_for: DataSize | Mapping[str, int] | None = None,
     *,
     batches: int,
     batch_size: int,
-    ipc: float,
-    classes: int,
+    size: DataSize,
 ) -> int:
     r"""Epochs that the settings of :class:`~dgs_lightning.callbacks.published_length.PublishedLength` ask for.
 
-    Without ``epochs`` and ``steps``, it is the published number for ``ipc`` training images per class. Steps are
-    rounded up to epochs. With ``steps_ipc``, they are first multiplied by the ratio of the published numbers of steps
+    Without ``epochs`` and ``steps``, it is the published number for this number of training images per class. Steps
+    are rounded up to epochs. With ``meant_for``, they first follow the size of the data
+    (:func:`~dgs_lightning.tasks.size.steps_by_size`). With ``steps_ipc``, they are first multiplied by the ratio of the
+    published numbers of steps
 
     .. math:: \frac{E(n)\, B(n)}{E(s)\, B(s)}
 
-    at :math:`n` = ``ipc`` and :math:`s` = ``steps_ipc`` images per class, where E is :func:`published_epochs` and B the
-    number of batches in an epoch. The ratio is at least 1 and at most ``most_times``.
+    at :math:`n` training images and :math:`s` = ``steps_ipc`` images per class, where E is :func:`published_epochs` and
+    B the number of batches in an epoch. The ratio is at least 1 and at most ``most_times``.
 
     Args:
         epochs: Passes over the training images.
         steps: Number of batches.
         steps_ipc: Images per class of the sets that ``steps`` are meant for.
         most_times: Largest ratio.
+        meant_for: Size of the data that ``steps`` are meant for.
         batches: Batches in an epoch.
         batch_size: Images in a batch.
-        ipc: Training images per class.
-        classes: Number of classes.
+        size: Size of the training set.
     """
+    ipc, classes = size.images / size.classes, size.classes
     if steps is None:
         return epochs or published_epochs(ipc, classes)
+    if meant_for is not None:
+        steps = steps_by_size(steps, DataSize.of(meant_for), size)
     if steps_ipc is not None:
         meant = published_epochs(steps_ipc, classes) * math.ceil(steps_ipc * classes / batch_size)
         steps = round(steps * min(max(published_epochs(ipc, classes) * batches / meant, 1), most_times))
@@ -152,7 +159,19 @@ def channel_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, .
     return (mean,) * channels, (std,) * channels
 
 
-def mixed_cross_entropy(logits: Tensor, own: Tensor, partners: Tensor, share: float, smoothing: float) -> Tensor:
+def class_weights(counts: Sequence[int]) -> Tensor:
+    r"""Weights of the images of each class, :math:`N / (C\, n_c)`, by which all classes together weigh the same.
+
+    Args:
+        counts: Images :math:`n_c` of each of the C classes, N in all.
+    """
+    images = torch.tensor(counts, dtype=torch.float32)
+    return images.sum() / (len(counts) * images)
+
+
+def mixed_cross_entropy(
+    logits: Tensor, own: Tensor, partners: Tensor, share: float, smoothing: float, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of mixed images. A `share` of each image is of its own class, the rest of its partner's class.
 
     Args:
@@ -161,11 +180,16 @@ def mixed_cross_entropy(logits: Tensor, own: Tensor, partners: Tensor, share: fl
         partners: Positions of the classes of their partners ``(B,)``.
         share: Share in ``[0, 1]``; 1 for images that are not mixed.
         smoothing: Share of the target that is divided among all classes.
+        weights: Weight of the images of each class ``(classes,)``; all weigh the same by default.
 
     Returns:
         Mean over the batch.
     """
-    first, second = (F.cross_entropy(logits, classes, label_smoothing=smoothing) for classes in (own, partners))
+    reduction = "mean" if weights is None else "none"  # torch would divide a mean by the weights of the batch
+    first, second = (
+        F.cross_entropy(logits, classes, weights, reduction=reduction, label_smoothing=smoothing).mean()
+        for classes in (own, partners)
+    )
     return share * first + (1 - share) * second
 
 

@@ -22,6 +22,7 @@ from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.trial import Classifier, Network
 from dgs_lightning.tasks.diffusion import ModelSize
 from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
+from dgs_lightning.tasks.size import DataSize, steps_by_size
 
 Settings = Mapping[str, Any]
 TRAINING = 3  # forward passes that take as long as one forward and backward pass
@@ -92,8 +93,12 @@ def encoding(model: Settings, data: Settings, trainer: Settings, inputs: Inputs)
 def diffusion(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
     """Work of ``DiffusionTask`` and ``MinimaxTask``: training steps, and the memories of the criteria."""
     batch, steps, dit = data["batch_size"], trainer.get("max_steps", -1), _dit(model, inputs)
+    images, epochs = max(1, inputs.count(data["cache"])), trainer.get("max_epochs")
+    if (steps, epochs) == (-1, -1) and (length := _of_callback(trainer, "StepsBySize")):
+        size = DataSize(images, inputs.classes, inputs.latent_shape[-1])
+        steps = steps_by_size(length["steps"], DataSize.of(length["meant_for"]), size)
     if steps < 0:
-        steps = (trainer.get("max_epochs") or LIGHTNING_EPOCHS) * max(1, inputs.count(data["cache"]) // batch)
+        steps = (epochs or LIGHTNING_EPOCHS) * max(1, images // batch)
     work = Work(f"training steps of the DiT on {batch} images", steps, TRAINING * steps * batch, dit)
     if dit is None:
         return work
@@ -139,36 +144,39 @@ def classification(model: Settings, data: Settings, trainer: Settings, inputs: I
     images = inputs.count(data["train"])
     if folds := data["cross_fitting"]["folds"]:
         images = images * (folds - 1) // folds
-    epochs, evaluations = training_length(trainer, images, data["batch_size"], inputs.classes)
-    passes = TRAINING * epochs * images + evaluations * inputs.count(whole_and_subsets(data["val"])[0])
     side = data["image_size"] or inputs.side
+    size = DataSize(max(1, images), inputs.classes, side)
+    epochs, evaluations = training_length(trainer, data["batch_size"], size)
+    passes = TRAINING * epochs * images + evaluations * inputs.count(whole_and_subsets(data["val"])[0])
     network = Classifier(model["network"], inputs.classes, side, inputs.channels, model["width"])
     return Work("networks trained", 1, passes, network)
 
 
-def training_length(trainer: Settings, images: int, batch_size: int, classes: int) -> tuple[int, int]:
+def training_length(trainer: Settings, batch_size: int, size: DataSize) -> tuple[int, int]:
     """Epochs of a classifier's training, and the number of evaluations in it.
 
-    ``trainer`` holds the settings of the trainer, with its callbacks as in YAML; ``images`` are the training images.
+    ``trainer`` holds the settings of the trainer, with its callbacks as in YAML; ``size`` is that of the training set.
     """
     given = {name: value for name, value in trainer.items() if value is not None}
-    batches, limits = max(1, math.ceil(images / batch_size)), SimpleNamespace(**UNLIMITED | given)
-    published: Settings | None = None  # settings of the callback PublishedLength
-    for callback in given.get("callbacks", []):
-        if class_name(callback) == "PublishedLength":
-            published = (isinstance(callback, dict) and callback.get("init_args")) or {}
+    batches, limits = max(1, math.ceil(size.images / batch_size)), SimpleNamespace(**UNLIMITED | given)
+    published = _of_callback(given, "PublishedLength")
     interval = trainer.get("check_val_every_n_epoch") or 1
     if (limits.max_epochs, limits.max_steps) == (None, -1):
         limits.max_epochs = LIGHTNING_EPOCHS
     if published is not None and (limits.max_epochs, limits.max_steps) == (-1, -1):
         asked = {name: value for name, value in published.items() if name != "evaluations"}
-        ipc = images / classes
-        limits.max_epochs = asked_epochs(**asked, batches=batches, batch_size=batch_size, ipc=ipc, classes=classes)
+        limits.max_epochs = asked_epochs(**asked, batches=batches, batch_size=batch_size, size=size)
     epochs = epochs_of(limits, batches) or 0
     if published is not None and interval == 1:
         interval = evaluation_interval(epochs, published.get("evaluations", EVALUATIONS))
     last = published is not None and epochs % interval > 0  # the callback evaluates after the last epoch, too
     return epochs, epochs // interval + last
+
+
+def _of_callback(trainer: Settings, kind: str) -> Settings | None:
+    """Settings of a trainer's last callback of a class; ``None`` where there is no such callback."""
+    found = [callback for callback in trainer.get("callbacks") or [] if class_name(callback) == kind]
+    return ((isinstance(found[-1], dict) and found[-1].get("init_args")) or {}) if found else None
 
 
 _WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {

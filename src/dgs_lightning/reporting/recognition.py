@@ -1,0 +1,57 @@
+"""How well the classifiers of a run recognise its images, and warnings where the run's numbers say little."""
+
+from collections.abc import Iterator, Mapping
+
+from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.classes import extremes, is_imbalanced
+from dgs_lightning.errors import counted
+from dgs_lightning.reporting.folder import Recognition, RunFolder
+from dgs_lightning.reporting.names import pool_name, show
+from dgs_lightning.runs.layout import GIVEN_POOL, ORIGINAL
+
+REMEDY = "use a pretrained DiT or train longer"
+WEAK = "train it longer (cross_fit.trainer.max_steps), give it more images, or name a pretrained one (estimator)"
+UNFIT = "name one that was trained on such images, or none (estimator), and it is trained on the originals"
+Pools = Mapping[str, Recognition]  # by the name of the pool
+
+
+def estimator_sentence(run: RunFolder, estimator: Recognition | None) -> str:
+    """How well the difficulty estimator recognises the original images; empty where they are not scored."""
+    folder = run.scores_folder(ORIGINAL)
+    if estimator is None or folder is None:
+        return ""
+    unseen = " that it was not trained on" if read_card(folder).get("scoring", {}).get("cross_fit") else ""
+    classes = counted(len(run.counts(ORIGINAL)), "class")
+    return (
+        f"The difficulty estimator recognises {estimator.share:.1%} of the original images{unseen}, averaged over "
+        f"{classes}; chance is {1 / estimator.labels:.1%}."
+    )
+
+
+def legibility_sentence(run: RunFolder, pools: Pools) -> str:
+    """How well the judge, or without a judge the difficulty estimator, recognises the pools; empty without pools."""
+    by = {"an independent classifier": list[str](), "the difficulty estimator": list[str]()}
+    for pool, found in pools.items():
+        who = "an independent classifier" if run.is_judged(pool) else "the difficulty estimator"
+        by[who].append(f"{show('method', pool)} {found.share:.1%}")
+    return " ".join(
+        f"Pool images whose class {who} recognises: {', '.join(texts)}." for who, texts in by.items() if texts
+    )
+
+
+def warnings(run: RunFolder, estimator: Recognition | None, pools: Pools) -> Iterator[str]:
+    """What makes the numbers of a run say little: imbalanced classes, a weak estimator, a pool that is not legible."""
+    counts = run.counts(ORIGINAL)
+    if is_imbalanced(counts):
+        yield (
+            f"The classes have {' to '.join(extremes(counts, run.readable))} images. Where the validation images are "
+            "as uneven, their accuracy is mostly that of the large classes; result.json of a training has the accuracy "
+            "of each class."
+        )
+    if estimator and estimator.is_poor():
+        remedy = WEAK if run.settings.get("estimator") is None else UNFIT
+        yield f"The difficulty estimator is weak ({estimator.share:.1%}), so difficulties say little: {remedy}."
+    for pool, found in pools.items():
+        if found.is_poor(1.0 if run.is_judged(pool) or estimator is None else estimator.share):
+            remedy = "see that its class folders have the right labels" if pool == GIVEN_POOL else REMEDY
+            yield f"{pool_name(pool)}, {found.share:.1%} recognised: these images are not recognisable; {remedy}."
