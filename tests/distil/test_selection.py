@@ -232,7 +232,7 @@ def test_either_an_ipc_or_a_share_says_how_many_images_to_select(settings: dict[
 
 def test_a_share_that_leaves_no_image_of_a_class_is_an_error(tmp_path: Path) -> None:
     pool = make_set(tmp_path, {"cat": 9, "dog": 3})
-    with pytest.raises(InputError, match=r"1 classes of which a share of 0\.3 is no image \(dog: 3\)"):
+    with pytest.raises(InputError, match=r"1 class of which a share of 0\.3 is no image \(dog: 3\)"):
         run(pool=pool, share=0.3, method="easy")
 
 
@@ -256,7 +256,7 @@ def test_seeds_change_the_draw(pool: Path) -> None:
 
 def test_a_class_short_of_images_is_an_error_unless_fewer_are_allowed(pool: Path) -> None:
     for method in ("dgs", "transport", "random", "kcenter", "ccs"):
-        with pytest.raises(InputError, match=r"1 classes with fewer images than the IPC \(dog: 24\)"):
+        with pytest.raises(InputError, match=r"1 class with fewer images than the IPC \(dog: 24\)"):
             run(pool=pool, ipc=25, method=method)
         selected = run(pool=pool, ipc=25, method=method, allow_fewer=True)
         assert Counter(record.label for record in selected.records) == {"cat": 25, "dog": 24}
