@@ -81,7 +81,7 @@ class PublishedLength(pl.Callback):
 
     def _epochs(self, data: Any, batches: int) -> int:  # noqa: ANN401
         """Epochs of a training with so many batches in an epoch."""
-        classes, batch_size = len(data.labels), data.hparams["batch_size"]
+        classes, batch_size = len(data.labels), data.train_batch_size
         ipc = data.train_images / classes
         epochs = asked_epochs(**self.asked, batches=batches, batch_size=batch_size, ipc=ipc, classes=classes)
         if self.asked["steps_ipc"] is not None:

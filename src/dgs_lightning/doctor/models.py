@@ -18,17 +18,21 @@ from dgs_lightning.runs import layout
 from dgs_lightning.tasks.work import settings_of
 
 ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
+INSTEAD = {  # kind of a classifier -> what to do if it does not know the classes
+    "estimator": "leave 'estimator' out, and one is trained on the data, out of fold",
+    "teacher": "leave 'teacher' out and give a section 'judge', which is trained on the data",
+}
 RENAME = "If the classes are ImageNet's, name the class folders by WordNet id"
 
 
 def check_weights(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[Finding]:
-    """Whether the DiT, the autoencoders and the estimator are here, as far as a stage uses them."""
+    """Whether the DiT, the autoencoders and the named classifiers are here, as far as a stage uses them."""
     for role, patterns in ROLES.items():
         name = getattr(experiment, role)
         if name not in (None, PIXELS) and _is_used(name, stages):
             yield _availability(f"{role} {name}", why_missing(role, name, patterns), licence_of(name))
-    if (name := experiment.estimator) is not None:
-        yield _availability(f"estimator {name}", why_estimator_missing(name, weights_of_estimator(experiment)))
+    for kind, name, weights in named_classifiers(experiment):
+        yield _availability(f"{kind} {name}", why_estimator_missing(name, weights, kind))
 
 
 def _is_used(value: str, stages: Sequence[Stage]) -> bool:
@@ -49,24 +53,26 @@ def _availability(model: str, error: InputError | None, licence: str | None = No
     return problem(f"{found.what}{terms}", found.remedy)
 
 
-def weights_of_estimator(experiment: Experiment) -> str | None:
-    """Local weights of the named estimator, if the experiment gives any."""
-    in_section = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
-    weights = experiment.estimator_weights or in_section
-    return None if weights is None else str(weights)
+def named_classifiers(experiment: Experiment) -> Iterator[tuple[str, str, str | None]]:
+    """Kind of each classifier that the experiment names and uses, its name, and its local weights if it gives any."""
+    if (name := experiment.estimator) is not None:
+        in_section = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
+        weights = experiment.estimator_weights or in_section
+        yield "estimator", name, None if weights is None else str(weights)
+    if (name := experiment.teacher) is not None and layout.SOFT in experiment.protocols:
+        yield "teacher", name, experiment.teacher_weights
 
 
 def check_labels_of_models(experiment: Experiment, stages: Sequence[Stage], trees: Trees) -> Iterator[Finding]:
-    """Whether the DiT and the estimator know the classes of the data."""
+    """Whether the DiT and the named classifiers know the classes of the data."""
     tree = classes_from(trees)
     if tree is None:
         return
     if (name := experiment.dit) is not None and _is_used(name, stages):
         yield _labels_of_dit(name, set(tree.counts), stages)
-    if (name := experiment.estimator) is not None:
-        known = EstimatorSource.of(name, weights_of_estimator(experiment)).labels()
-        remedy = f"{RENAME}; otherwise leave 'estimator' out, and one is trained on the data, out of fold"
-        yield _knows(f"estimator {name}", known, set(tree.counts), remedy)
+    for kind, name, weights in named_classifiers(experiment):
+        known = EstimatorSource.of(name, weights).labels()
+        yield _knows(f"{kind} {name}", known, set(tree.counts), f"{RENAME}; otherwise {INSTEAD[kind]}")
 
 
 def _labels_of_dit(name: str, wanted: set[str], stages: Sequence[Stage]) -> Finding:

@@ -16,6 +16,8 @@ from dgs_lightning.runs.layout import SetName, Training
 from dgs_lightning.runs.methods import FEATURE_RULES, GIVEN, METHODS, ORIGINALS, MadeBy, Method, Use
 from dgs_lightning.seeding import draw_seed, training_seed
 
+SOFT_LABELS = "classify/rded.yaml"  # of the section ``soft``, unless it names another config
+
 
 class Plan(SharedStages):
     """Builds the stages of an experiment from the rows of its table."""
@@ -32,9 +34,10 @@ class Plan(SharedStages):
         for pool in [name for name in self.stages if name.startswith(f"{layout.POOLS}/")]:
             if layout.is_first_draw(pool):
                 self.judged(pool)
-        for draw, (row, ipc), network in product(draws, rows, experiment.networks):
+        kinds = [*product(experiment.networks, dict.fromkeys(experiment.protocols))]
+        for draw, (row, ipc), (network, protocol) in product(draws, rows, kinds):
             for repeat in range(experiment.repeats):
-                self.evaluation(row, ipc, network, draw, repeat)
+                self.evaluation(row, ipc, network, draw, repeat, protocol)
         self.add(layout.REPORT, "report", {"runs": [InRun()]})
         return list(self.stages.values())
 
@@ -163,17 +166,21 @@ class Plan(SharedStages):
 
     # ---- downstream ------------------------------------------------------------------------------------------
 
-    def evaluation(self, row: str, ipc: int, network: str, draw: int, repeat: int) -> Place:
+    def evaluation(self, row: str, ipc: int, network: str, draw: int, repeat: int, protocol: str) -> Place:
         """One network trained from scratch on one distilled set."""
         made = self.distilled(row, ipc, draw)
         seed = training_seed(self.experiment.seed, draw, repeat)
         trained_on = SetName(row, None) if made is None else SetName.parse(PurePosixPath(made.path).name)
-        name = str(Training(trained_on, network, seed))
-        section = classification(self.experiment.evaluate)
+        name = str(Training(trained_on, network, seed, protocol))
+        task: Settings = {"network": network, "seed": seed}
+        if protocol == layout.SOFT:
+            section, task = classification({"config": SOFT_LABELS, **self.experiment.soft}), {**task, **self.teacher()}
+        else:
+            section = classification(self.experiment.evaluate)
         if made is None:
             section = for_whole_set(section, self.experiment.ipcs[0])
         data = {"train": self.images("train") if made is None else made, "val": self.validation()}
-        config = self.lightning(name, section, wiring({"network": network, "seed": seed}, data), single=True)
+        config = self.lightning(name, section, wiring(task, data), single=True)
         return self.add(name, "fit", config)
 
 

@@ -37,7 +37,7 @@ EVALUATION, CENTERS, REPORT = "evaluation", "centers", "report"
 RESULT, SELECTION, TRAJECTORIES = "result.json", "selection.json", "trajectories.safetensors"
 ORIGINAL, FULL = "original", "full"
 GIVEN_POOL = "pool"  # an image pool that was made outside of the run, among the scores
-PROTOCOL = "hard"  # the protocol that paths do not name
+PROTOCOL, SOFT = "hard", "soft"  # protocols of evaluation; paths do not name the first one
 _SET = re.compile(r"(.+)-ipc(\d+)(?:-draw(\d+))?")
 
 

@@ -13,6 +13,7 @@ import dgs_lightning
 from dgs_lightning.bounds import with_defaults
 from dgs_lightning.configs import class_name
 from dgs_lightning.data.latents import CacheSettings
+from dgs_lightning.datamodules.batches import settled_batch_size
 from dgs_lightning.datamodules.images import whole_and_subsets
 from dgs_lightning.diffusion.memory import memory_bytes
 from dgs_lightning.models.codec import keeps_variances, latent_shape
@@ -139,7 +140,8 @@ def classification(model: Settings, data: Settings, trainer: Settings, inputs: I
     images = inputs.count(data["train"])
     if folds := data["cross_fitting"]["folds"]:
         images = images * (folds - 1) // folds
-    epochs, evaluations = training_length(trainer, images, data["batch_size"], inputs.classes)
+    batch_size = settled_batch_size(data["batch_size"], images, inputs.classes)
+    epochs, evaluations = training_length(trainer, images, batch_size, inputs.classes)
     passes = TRAINING * epochs * images + evaluations * inputs.count(whole_and_subsets(data["val"])[0])
     side = data["image_size"] or inputs.side
     network = Classifier(model["network"], inputs.classes, side, inputs.channels, model["width"])
