@@ -337,6 +337,17 @@ def test_rows_with_the_same_centres_share_the_stage_that_computes_them() -> None
     assert centers["smoothed"] == "centers/smoothed-ipc10/centers.safetensors"
 
 
+def test_d4m_starts_from_the_centres_of_mode_guidance_at_its_strength() -> None:
+    experiment = replace(SMALL, ipc=10, methods=["mgd3", "d4m"], options={"d4m": {"strength": 0.3}})
+    by_name = {stage.name: stage for stage in stages(experiment)}
+    assert [name for name in by_name if name.startswith("centers/")] == ["centers/mgd3-ipc10"]
+    started = by_name["guided/d4m-ipc10"].config
+    assert started["trainer"]["callbacks"][0] == {"class_path": "PrototypeStart", "init_args": {"strength": 0.3}}
+    assert started["data"] == by_name["guided/mgd3-ipc10"].config["data"]
+    assert METHODS["d4m_quoted"].quoted
+    assert METHODS["d4m"].title != METHODS["d4m_quoted"].title
+
+
 def test_the_side_of_the_stop_reaches_the_guidance_of_a_method() -> None:
     later = {"method": "dag", "dag": {"stop_timestep": 50}}
     experiment = replace(SMALL, ipc=10, methods=["mgd3", "later"], variants={"later": later}, dag={"guided": "below"})

@@ -214,7 +214,7 @@ def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = 
         name="guided/{set}",
         settings={**pool.settings, **requests},
         callback=callback,
-        takes=("scale", "stop_timestep", "form", "guided"),
+        takes=("scale", "stop_timestep", "form", "guided", "strength"),
     )
     return computed, generated
 
@@ -233,7 +233,7 @@ METHODS: dict[str, Method] = {
         Method("ori_transport", "Transport (Ori)", "#36404a", compared_with="random", **_TRANSPORT),
         Method("dm", "DM", "#7a8794", source="Zhao and Bilen, WACV 2023", quoted=True),
         Method("idc1", "IDC-1", "#7a8794", source="Kim et al., ICML 2022", quoted=True),
-        Method("d4m", "D4M", "#7a8794", source="Su et al., CVPR 2024", quoted=True),
+        Method("d4m_quoted", "D4M (quoted, Stable Diffusion)", "#7a8794", source="Su et al., CVPR 2024", quoted=True),
         Method("dit", "DiT", "#93c8be", "first", "Peebles and Xie, ICCV 2023", stages=(_pool("dit"),)),
         Method("dit_dgs", "DiT + DGS", "#2b8477", "dgs", _PAPER, "dit", compared_with="dit", pictured=True),
         Method("dit_transport", "DiT + transport", "#1c574e", pool="dit", compared_with="dit", **_TRANSPORT),
@@ -264,6 +264,15 @@ METHODS: dict[str, Method] = {
             _PAPER,
             stages=_guided("DifficultyAwareGuidance", {"scores": Use("original_scores")}, ("smoothing", "intervals")),
             compared_with="mgd3",
+            pictured=True,
+        ),
+        Method(
+            "d4m",
+            "D4M (ours, DiT)",
+            "#b98f5a",
+            "all",
+            "Su et al., CVPR 2024, with a DiT in place of Stable Diffusion",
+            stages=_guided("PrototypeStart", {}),
             pictured=True,
         ),
         Method("full", "Full dataset", "#22303c", source="all training images"),
