@@ -94,9 +94,10 @@ class Plan(SharedStages):
 
     def _check_own_settings(self, method: Method, experiment: Experiment) -> None:
         """Check that each of a method's own settings belongs to one of its stages."""
-        taken = [name for stage in method.made_by for name in stage.takes or experiment.settings_of(method.key)]
-        if unknown := [name for name in experiment.settings_of(method.key) if name not in taken]:
-            raise InputError.choice(method.key, unknown[0], taken, "Correct the setting")
+        own = experiment.settings_of(method.maker)
+        taken = [name for stage in method.made_by for name in stage.takes or own]
+        if unknown := [name for name in own if name not in taken]:
+            raise InputError.choice(method.maker, unknown[0], taken, "Correct the setting")
 
     def _make(self, stage: MadeBy, method: Method, name: SetName, experiment: Experiment, previous: InRun) -> InRun:
         """Add a stage that a method declares, or find one with the same settings.
@@ -111,7 +112,7 @@ class Plan(SharedStages):
             filled = self._filled(value.name, shared, name, previous) if isinstance(value, Use) else value
             if filled is not None:
                 wired = merge(wired, nested(key, filled))
-        taken = experiment.settings_of(method.key)
+        taken = experiment.settings_of(method.maker)
         own = {key: value for key, value in taken.items() if stage.takes is None or key in stage.takes}
         section: Settings = merge({"config": stage.config} if stage.config else {}, {} if stage.callback else own)
         if stage.section:
@@ -122,6 +123,8 @@ class Plan(SharedStages):
                 guided = {"class_path": stage.callback, "init_args": own}
                 listed = [guided, *(section.get("trainer", {}).get("callbacks") or [])]
                 section = {**section, "trainer": {**section.get("trainer", {}), "callbacks": listed}}
+            else:
+                wired = merge(wired, {key: value for key, value in own.items() if key != "config"})
             config = self.lightning(folder.path, section, wired, writer=stage.writer)
         else:
             config = {**merge(expand(section), wired), "output": _inside(folder, stage.file)}

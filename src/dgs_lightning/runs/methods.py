@@ -125,6 +125,11 @@ class Method:
         return self.pool if self.pool in (ORIGINALS, GIVEN) else METHODS[self.pool].images
 
     @property
+    def maker(self) -> str:
+        """Key of the method whose stages make the images, and whose settings these stages have."""
+        return self.key if self.stages or self.pool in (ORIGINALS, GIVEN) else METHODS[self.pool].maker
+
+    @property
     def made_by(self) -> tuple[MadeBy, ...]:
         """Stages that make the images: its own, or those of the method whose images it uses."""
         if self.stages or self.pool in (ORIGINALS, GIVEN):
@@ -192,8 +197,16 @@ def _pool(model: str) -> MadeBy:
     )
 
 
-def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = ()) -> tuple[MadeBy, MadeBy]:
-    """Stages that compute cluster centres and generate a set under guidance, one image for each centre."""
+_GUIDANCE = ("scale", "stop_timestep", "form", "guided")  # settings of a guidance towards centres
+
+
+def _guided(
+    callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = (), own: tuple[str, ...] = _GUIDANCE
+) -> tuple[MadeBy, MadeBy]:
+    """Stages that compute cluster centres and generate a set with a callback that uses them, one image for each centre.
+
+    ``takes`` are the method's settings for the centres, ``own`` those for the callback.
+    """
     pool = _pool("guided")
     computed = MadeBy(
         "centers/{set}",
@@ -214,9 +227,15 @@ def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = 
         name="guided/{set}",
         settings={**pool.settings, **requests},
         callback=callback,
-        takes=("scale", "stop_timestep", "form", "guided", "strength"),
+        takes=own,
     )
     return computed, generated
+
+
+def _candidates() -> MadeBy:
+    """Stage that generates the candidates of CaO2: the pool of the DiT at a smaller scale of the guidance."""
+    pool = _pool("dit")
+    return replace(pool, name="pools/cao2", settings={**pool.settings, "model.init_args.guidance_scale": 2.7})
 
 
 _PAPER = "Li et al., difficulty-guided sampling"
@@ -272,7 +291,18 @@ METHODS: dict[str, Method] = {
             "#b98f5a",
             "all",
             "Su et al., CVPR 2024, with a DiT in place of Stable Diffusion",
-            stages=_guided("PrototypeStart", {}),
+            stages=_guided("PrototypeStart", {}, own=("strength",)),
+            pictured=True,
+        ),
+        Method("cao2", "CaO2 candidates", "#a9c27f", "first", "Wang et al., ICCV 2025", stages=(_candidates(),)),
+        Method(
+            "cao2_select",
+            "CaO2 selection",
+            "#5f7f33",
+            "right_confident",
+            "Wang et al., ICCV 2025: the first of its two stages",
+            "cao2",
+            compared_with="cao2",
             pictured=True,
         ),
         Method("full", "Full dataset", "#22303c", source="all training images"),
