@@ -336,7 +336,7 @@ def test_recognised_images_come_first_and_then_those_with_the_most_of_their_own_
     others = sorted((r.difficulty or 0, r.file_name) for r in records if r.label == "cat" and r.file_name not in few)
     assert cats == few | {name for _, name in others[:2]}
     three = of_class(run(pool=pool, ipc=3, method=method).records, "cat")
-    right = np.sort([r.difficulty for r in records if r.file_name in few])  # type: ignore[arg-type]
+    right = np.sort(difficulties([r for r in records if r.file_name in few]))
     assert np.sort(three).tolist() == (right[:3] if method == "right_confident" else right[-3:]).tolist()
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -28,17 +28,15 @@ from dgs_lightning.selection.sampler import Shortage, select_class
 from dgs_lightning.selection.smoothing import SmoothingSettings, smoothing_settings
 from dgs_lightning.selection.transport import closest_set
 
-Method = Literal[
-    *("dgs", "transport", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"),
-    *("right_confident", "right_unsure"),
-]
+Answer = Literal["right_confident", "right_unsure"]
+Method = Literal["dgs", "transport", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all", Answer]
 Smoothing = Literal["paper", "released", "none"]
 IPC = Between(1, 1_000_000_000)
 ImagesPerClass = Annotated[int, IPC]
 Classes = Mapping[str, list[ImageRecord]]
 
 BY_ORIGINALS = ("dgs", "transport")
-BY_ANSWER = ("right_confident", "right_unsure")
+BY_ANSWER = get_args(Answer)
 BY_DIFFICULTY = (*BY_ORIGINALS, *BY_ANSWER, "ccs", "easy")
 BY_FEATURES: Mapping[str, Callable[[Points, int], Counts]] = {
     "kcenter": coresets.k_center_greedy,
