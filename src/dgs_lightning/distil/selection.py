@@ -158,7 +158,10 @@ class Selection(SelectionSettings):
         pool = _by_label(self.pool, self.pool_scores)
         if self.pool_images is not None:
             pool = {label: [records[k] for k in _first(records, self.pool_images)] for label, records in pool.items()}
-        original = pool if self.original is None else _by_label(self.original, self.original_scores)
+        return self.choose(pool, pool if self.original is None else _by_label(self.original, self.original_scores))
+
+    def choose(self, pool: Classes, original: Classes) -> Selected:
+        """Select from the images of a pool by label, sorted, with those of the originals; errors as of :meth:`run`."""
         self._check_classes(pool, original)
         size = "ipc" if self.share is None else "share"
         report: dict[str, Any] = {name: getattr(self, name) for name in ("method", size, "seed", "intervals")}

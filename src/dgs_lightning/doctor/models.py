@@ -8,13 +8,14 @@ from dgs_lightning.data.classes import check_known
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.doctor.images import Trees, classes_from
 from dgs_lightning.errors import InputError, listed
-from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS
 from dgs_lightning.models.dit.formats import dit_labels
 from dgs_lightning.models.estimator import EstimatorSource, why_estimator_missing
 from dgs_lightning.models.hub import AUTOENCODER, TRANSFORMER, NotFetched, licence_of, why_missing
 from dgs_lightning.runs import layout
+from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.tasks.work import settings_of
 
 ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
@@ -59,7 +60,9 @@ def named_classifiers(experiment: Experiment) -> Iterator[tuple[str, str, str | 
         in_section = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
         weights = experiment.estimator_weights or in_section
         yield "estimator", name, None if weights is None else str(weights)
-    if (name := experiment.teacher) is not None and layout.SOFT in experiment.protocols:
+    methods = (METHODS.get(variant_of(experiment, row)[0]) for row in experiment.methods)
+    used = layout.SOFT in experiment.protocols or any(method and method.uses("teacher") for method in methods)
+    if used and (name := experiment.teacher) is not None:
         yield "teacher", name, experiment.teacher_weights
 
 

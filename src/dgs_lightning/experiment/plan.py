@@ -116,7 +116,7 @@ class Plan(SharedStages):
         own = {key: value for key, value in taken.items() if stage.takes is None or key in stage.takes}
         section: Settings = merge({"config": stage.config} if stage.config else {}, {} if stage.callback else own)
         if stage.section:
-            section = merge(section, getattr(self.experiment, stage.section))
+            section = merge(section, getattr(experiment, stage.section))
         if stage.command in ("fit", "predict"):
             section = with_classes(stage.task, stage.data, section)
             if stage.callback:
@@ -161,6 +161,10 @@ class Plan(SharedStages):
             "codec": lambda: given(experiment.codec),
             "decoder": lambda: given(experiment.decoder or experiment.codec),
             "previous": lambda: previous,
+            "teacher": lambda: self.teacher()["teacher"]["name"],
+            "teacher_weights": lambda: self.teacher()["teacher"].get("weights"),
+            "pool_multiple": lambda: variant_of(experiment, name.row)[1].pool_multiple,
+            "image_size": lambda: experiment.image_size,
             "labels": lambda: experiment.classes,
             "ipc": lambda: experiment.ipcs[-1] if shared else name.ipc,
             "seed": lambda: draw_seed(experiment.seed, name.draw),

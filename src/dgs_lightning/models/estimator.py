@@ -124,8 +124,13 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes)`` in the student's order, from images ``(B, C, S, S)`` in its normalisation."""
+        return self.all_logits(images)[:, self.columns]
+
+    @torch.no_grad()
+    def all_logits(self, images: Tensor) -> Tensor:
+        """Logits of all classes that the teacher knows, in its own order, from images as :meth:`forward` takes them."""
         logits: Tensor = self.network(images * self.scale + self.shift)
-        return logits[:, self.columns]
+        return logits
 
 
 @dataclass(frozen=True)
