@@ -58,6 +58,20 @@ def golden() -> Path:
 
 
 @pytest.fixture
+def generative(golden: Path) -> Callable[[str], "dict[str, Tensor]"]:
+    """Reads published values of the generative rivals by the name of their file, which a folder of values may lack."""
+    import torch
+
+    def read(name: str) -> "dict[str, Tensor]":
+        path = golden / "generative" / name
+        if not path.is_file():
+            pytest.skip(f"no golden values {path}")
+        return {key: torch.from_numpy(array) for key, array in np.load(path).items()}
+
+    return read
+
+
+@pytest.fixture
 def golden_diffusion(golden: Path) -> "dict[str, Tensor]":
     """Published values of the diffusion, by name."""
     import torch

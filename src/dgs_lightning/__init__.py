@@ -26,6 +26,7 @@ _MODULES = {
     "ImageWriter": "callbacks.image_writer",
     "LatentWriter": "callbacks.latent_writer",
     "PublishedLength": "callbacks.published_length",
+    "PrototypeStart": "callbacks.prototypes",
     "ResultWriter": "callbacks.result_writer",
     "ResumeCheckpoint": "callbacks.checkpointing",
     "SampleGrid": "callbacks.sample_grid",

@@ -20,6 +20,8 @@ COMMANDS = {
     "test": "evaluate a task on its test set",
     "predict": "encode latents, generate images or score difficulty",
     "select": "select a distilled set from an image pool",
+    "crops": "cut random squares from images, and keep the easiest of each image (RDED)",
+    "stitch": "put a distilled set together from such crops",
     "centers": "compute cluster centres of each class, for guidance",
     "report": "write tables, figures and a page from finished runs",
     "export": "write a trained DiT as a folder that stock diffusers loads",

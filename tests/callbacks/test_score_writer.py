@@ -97,6 +97,18 @@ def test_scores_go_into_a_folder_of_their_own(images: Path, estimator: Callable[
     assert "not cross-fitted" in card["scoring"]["note"]
 
 
+def test_the_largest_probability_is_kept_on_request(
+    images: Path, estimator: Callable[[int], str], tmp_path: Path
+) -> None:
+    writer = ScoreWriter(str(tmp_path / "scores"))
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[writer])
+    trainer.predict(ScoringTask(estimator(0), confidence=True), ImageDataModule(predict=str(images)))
+    for record in read_set(images, tmp_path / "scores"):
+        p_true = 1 - (record.difficulty or 0)
+        expected = p_true if record.predicted == record.label else 1 - p_true  # of two classes
+        assert record.extra["confidence"] == pytest.approx(expected)
+
+
 def test_scores_go_into_the_sets_own_metadata_and_leave_the_rest_of_it(
     images: Path, estimator: Callable[[int], str]
 ) -> None:

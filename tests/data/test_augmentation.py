@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -115,3 +117,54 @@ def test_cutmix_boxes_cover_the_share_that_beta_says_less_what_lies_outside(beta
     assert len(inside) > 100
     if beta > 1:  # concentrated at the half: side 45
         assert np.mean([bottom - top for top, _, bottom, _ in inside]) == pytest.approx(64 * 0.5**0.5, abs=2)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["even", "odd", "one", "three", "three_odd"])
+def test_patches_are_shuffled_as_in_the_release_of_rded(
+    case: str, generative: Callable[[str], dict[str, Tensor]]
+) -> None:
+    values = generative("rded.npz")
+    image, orders, out = (values[f"shuffle_{case}_{part}"] for part in ("in", "perms", "out"))
+    assert torch.equal(aug.shuffle_patches(image[None], orders[None])[0], out)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", range(4))
+def test_cutmix_pastes_as_in_the_release_of_rded_but_not_in_place(
+    case: int, generative: Callable[[str], dict[str, Tensor]]
+) -> None:
+    values = generative("rded.npz")
+    batch, out, partners, box = (values[f"cutmix{case}_{part}"] for part in ("in", "out", "partners", "box"))
+    top, left, bottom, right = box.tolist()
+    before = batch.clone()
+    mixed, own = cutmix(batch, CutMixDraw(partners, (top, left, bottom, right)))
+    assert torch.equal(mixed, out)
+    assert torch.equal(batch, before)
+    assert own == 1 - (bottom - top) * (right - left) / batch[0, 0].numel()
+
+
+def test_each_image_has_an_order_of_columns_and_one_of_rows_which_only_a_shuffle_draws() -> None:
+    plain, shuffled = (Augmentation(patches=patches).draw(500, 16, generator()) for patches in (1, 2))
+    assert {tuple(order) for order in shuffled.patches.flatten(1).tolist()} == {
+        (0, 1, 0, 1),
+        (0, 1, 1, 0),
+        (1, 0, 0, 1),
+        (1, 0, 1, 0),
+    }
+    assert all(torch.equal(a, b) for a, b in zip(plain[:-1], shuffled[:-1], strict=True))
+    assert not plain.patches.any()
+
+
+@pytest.mark.parametrize(("size", "patches"), [(16, 2), (17, 3)])
+def test_patches_are_shuffled_before_the_crop_and_the_size_stays(size: int, patches: int) -> None:
+    batch = images(8, 3, size)
+    draws = Augmentation(patches=patches, jitter=0, lighting=0).draw(8, size, generator())
+    side = size // patches
+    for i, out in enumerate(augment(batch, draws, MEAN, STD)):
+        columns, rows = draws.patches[i].tolist()
+        shuffled = torch.cat([batch[i][:, :, k * side : (k + 1) * side] for k in columns], dim=2)
+        shuffled = torch.cat([shuffled[:, k * side : (k + 1) * side] for k in rows], dim=1)
+        cropped = resized_crop(shuffled, *draws.boxes[i].tolist(), [size, size], antialias=True)
+        expected = aug.normalise((hflip(cropped) if draws.flips[i] else cropped)[None], MEAN, STD)[0]
+        torch.testing.assert_close(out, expected)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dgs_lightning.data.cards import write_card
 from dgs_lightning.data.splits import folds_of
-from dgs_lightning.datamodules.batches import check_shareable, shuffled_batches
+from dgs_lightning.datamodules.batches import batch_size_by_ipc, check_shareable, shuffled_batches
 from dgs_lightning.datamodules.images import Folds, ImageDataModule, Loading
 from dgs_lightning.errors import InputError
 
@@ -230,3 +230,30 @@ def test_an_unreadable_image_is_named(data: Path, in_memory: bool, workers: int)
 def test_settings_out_of_range_are_input_errors(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         ImageDataModule(**settings)
+
+
+@pytest.mark.parametrize(
+    ("ipc", "classes", "size"),
+    [
+        (1, 10, 10),  # published: 10, 50 and 100 for 1, 10 and 50 images a class
+        (10, 10, 50),
+        (50, 10, 100),
+        (1, 100, 20),  # published: twice as many for 100 and 1,000 classes
+        (10, 1000, 100),
+        (50, 100, 200),
+        (2, 10, 20),  # never more than the images of the set
+        (5, 10, 50),
+        (11, 10, 100),
+        (900, 10, 100),
+        (1, 2, 2),
+    ],
+)
+def test_the_batch_by_ipc_is_the_published_one_or_that_of_the_next_published_ipc(
+    ipc: int, classes: int, size: int
+) -> None:
+    assert batch_size_by_ipc(ipc * classes, classes) == size
+
+
+def test_a_set_is_served_in_batches_of_the_size_that_its_ipc_asks_for(data: Path) -> None:
+    module = fit(data, batch_size="by_ipc")
+    assert [len(images) for images, _ in module.train_dataloader()] == [11]  # 50, but no more than there are

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import pytest
@@ -8,7 +8,15 @@ from torch import Tensor
 
 from dgs_lightning.diffusion.guidance import ClusterGuidance, StepState
 from dgs_lightning.diffusion.objective import linear_alphas_cumprod
-from dgs_lightning.diffusion.sampler import Sampler, build_scheduler, classifier_free, draw_noise, sample
+from dgs_lightning.diffusion.sampler import (
+    Sampler,
+    build_scheduler,
+    classifier_free,
+    draw_noise,
+    first_index,
+    noised,
+    sample,
+)
 from dgs_lightning.models.dit.network import DiT
 
 ALPHAS = linear_alphas_cumprod()
@@ -212,3 +220,47 @@ def test_a_listener_hears_every_step_and_changes_nothing(sampler: Sampler, guide
     assert torch.equal(heard, plain)
     assert [state.index for state in states] == [5, 4, 3, 2, 1, 0]
     assert torch.equal(states[0].latent, latent)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("strength", [0.5, 0.7, 1.0])
+def test_a_start_from_noised_prototypes_gives_the_recorded_trajectory(
+    strength: float,
+    generative: Callable[[str], dict[str, Tensor]],
+    golden_dit: DiT,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = generative("d4m.npz")
+    index, timestep, start, final = (
+        values[f"dit_s{strength * 100:.0f}_{part}"] for part in ("index", "timestep", "start", "final")
+    )
+    first = first_index(50, strength)
+    assert first == index
+    assert build_scheduler("ancestral", 50).timesteps[49 - first] == timestep
+    latent = noised(values["dit_prototype"], values["dit_noise"], first)
+    torch.testing.assert_close(latent, start, rtol=1e-5, atol=1e-6)
+    noises = iter(values["dit_step_noise"])
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: next(noises))
+    denoise = classifier_free(golden_dit, values["dit_labels"], golden_dit.null_label, scale=4.0, channels=3)
+    found = sample(denoise, latent, generators(0, 0), first=first)
+    assert (found - final).abs().max() <= 1e-4 * final.abs().max()
+
+
+def test_the_steps_of_a_strength_are_counted_exactly() -> None:
+    assert [first_index(50, strength) for strength in (0.02, 0.58, 0.59, 0.7, 1)] == [0, 28, 28, 34, 49]
+    for strength in (0, 0.019, 1.1):
+        with pytest.raises(ValueError, match=f"a strength of {strength} takes"):
+            first_index(50, strength)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])
+def test_every_sampler_goes_on_from_a_step_in_the_middle(sampler: Sampler) -> None:
+    each, states = generators(*range(16)), list[StepState]()
+    clean = 2 + 0.5 * draw_noise(each, (2, 16, 16))
+    latent = noised(clean, draw_noise(each, (2, 16, 16)), 49, sampler=sampler, steps=250)
+    drawn = sample(exact_denoiser, latent, each, sampler=sampler, steps=250, first=49, on_step=states.append)
+    assert [state.index for state in states] == list(range(49, -1, -1))
+    assert abs(drawn.mean() - 2) < 0.03
+    assert abs(drawn.std() - 0.5) < 0.03
+    free = sample(exact_denoiser, draw_noise(each, (2, 16, 16)), each, sampler=sampler, steps=250)
+    assert (drawn - clean).square().mean() < 0.9 * (free - clean).square().mean()

@@ -35,7 +35,9 @@ def make_set(
             name = f"{label}/{index:05}.png"
             Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(folder / name)
             difficulty = float(rng.random() ** easy)
-            records.append(ImageRecord(name, label, index=index, difficulty=difficulty, estimator=estimator))
+            predicted = label if difficulty < 0.6 else "cow"
+            scores = {"difficulty": difficulty, "estimator": estimator, "predicted": predicted}
+            records.append(ImageRecord(name, label, index=index, **scores))  # type: ignore[arg-type]
     if estimator is not None:
         write_manifest(folder, records)
     return folder
@@ -322,3 +324,42 @@ def test_methods_draw_independently_of_each_other(tmp_path: Path) -> None:
     one_interval = make_set(tmp_path, {"cat": 300}, easy=40)  # nearly all difficulties are 0: both draw from all images
     drawn = [set(names(run(pool=one_interval, ipc=60, method=m, smoothing="none"))) for m in ("random", "dgs")]
     assert len(drawn[0] & drawn[1]) < 30  # 60 from one permutation, 12 by chance
+
+
+@pytest.mark.parametrize("method", ["right_confident", "right_unsure"])
+def test_recognised_images_come_first_and_then_those_with_the_most_of_their_own_class(
+    method: str, pool: Path, tmp_path: Path
+) -> None:
+    records = read_manifest(pool)
+    few = {r.file_name for r in records if r.predicted == r.label and r.label == "cat"}
+    chosen = run(pool=pool, ipc=len(few) + 2, method=method, allow_fewer=True)
+    cats = {name for name in names(chosen) if name.startswith("cat/")}
+    others = sorted((r.difficulty or 0, r.file_name) for r in records if r.label == "cat" and r.file_name not in few)
+    assert cats == few | {name for _, name in others[:2]}
+    three = of_class(run(pool=pool, ipc=3, method=method).records, "cat")
+    right = np.sort(difficulties([r for r in records if r.file_name in few]))
+    assert np.sort(three).tolist() == (right[:3] if method == "right_confident" else right[-3:]).tolist()
+
+
+def test_filling_as_released_needs_the_largest_probability(pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"scores without 'confidence'.*confidence: true of ScoringTask"):
+        run(pool=pool, ipc=3, method="right_confident", fill="released")
+    copy = Path(shutil.copytree(pool, tmp_path / "copy"))
+    records = [
+        ImageRecord(
+            r.file_name,
+            r.label,
+            index=r.index,
+            difficulty=r.difficulty,
+            estimator="net",
+            predicted="cow",
+            extra={"confidence": (r.index or 0) / 100},
+        )
+        for r in read_manifest(pool)
+    ]
+    write_manifest(copy, records)
+    found = names(run(pool=copy, ipc=2, method="right_confident", fill="released"))
+    assert found == ["cat/00028.png", "cat/00029.png", "dog/00022.png", "dog/00023.png"]
+    write_manifest(copy, [ImageRecord(r.file_name, r.label, difficulty=0.5, estimator="net") for r in records])
+    with pytest.raises(InputError, match="scores without 'predicted'"):
+        run(pool=copy, ipc=2, method="right_unsure")

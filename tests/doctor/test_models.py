@@ -157,3 +157,21 @@ def test_an_estimator_of_other_classes_comes_with_the_command_that_trains_one(
     [found] = labels(load_experiment("select_only", [f"pool={pool}"]))
     assert found.level == "problem"
     assert f"dgs run own_images --set 'data={pool}'" in found.remedy
+
+
+def test_a_teacher_must_be_here_and_know_every_class_where_a_training_has_soft_labels(
+    healthy: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert labels(replace(healthy, teacher="torchvision:resnet18")) == []
+    [found] = weights(replace(healthy, teacher="torchvision:resnet18", protocols=["soft"]))
+    assert found.level == "warning"
+    assert "set teacher_weights=FILE" in found.remedy
+    (tmp_path / "own").mkdir()
+    config = {"format": "dgs-lightning/classifier", "labels": class_list("imagenette")[1:]}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config))
+    [found] = labels(replace(healthy, teacher=str(tmp_path / "own"), protocols=["hard", "soft"]))
+    assert found.level == "problem"
+    assert "teacher" in found.what
+    assert "1 unknown label (n01440764)" in found.what
+    assert "section 'judge'" in found.remedy

@@ -337,6 +337,30 @@ def test_rows_with_the_same_centres_share_the_stage_that_computes_them() -> None
     assert centers["smoothed"] == "centers/smoothed-ipc10/centers.safetensors"
 
 
+def test_d4m_starts_from_the_centres_of_mode_guidance_at_its_strength() -> None:
+    experiment = replace(SMALL, ipc=10, methods=["mgd3", "d4m"], options={"d4m": {"strength": 0.3}})
+    by_name = {stage.name: stage for stage in stages(experiment)}
+    assert [name for name in by_name if name.startswith("centers/")] == ["centers/mgd3-ipc10"]
+    started = by_name["guided/d4m-ipc10"].config
+    assert started["trainer"]["callbacks"][0] == {"class_path": "PrototypeStart", "init_args": {"strength": 0.3}}
+    assert started["data"] == by_name["guided/mgd3-ipc10"].config["data"]
+    assert METHODS["d4m_quoted"].quoted
+    assert METHODS["d4m"].title != METHODS["d4m_quoted"].title
+
+
+def test_cao2_selects_from_the_candidates_of_its_base_which_have_a_scale_of_their_own() -> None:
+    changed = {"model": {"init_args": {"guidance_scale": 1.5}}}
+    for options, scale in (({}, 2.7), ({"cao2": changed}, 1.5)):
+        experiment = replace(SMALL, ipc=10, methods=["dit", "cao2_select", "cao2"], options=options)
+        by_name = {stage.name: stage for stage in stages(experiment)}
+        assert by_name["pools/cao2"].config["model"]["init_args"]["guidance_scale"] == scale
+        assert "guidance_scale" not in by_name["pools/dit"].config["model"]["init_args"]
+        sets = [by_name[f"distilled/{row}-ipc10"].config for row in ("cao2", "cao2_select")]
+        assert [config["method"] for config in sets] == ["first", "right_confident"]
+        assert [config["pool"] for config in sets] == [InRun("pools/cao2")] * 2
+        assert [config["pool_scores"] for config in sets] == [InRun("scores/cao2")] * 2
+
+
 def test_the_side_of_the_stop_reaches_the_guidance_of_a_method() -> None:
     later = {"method": "dag", "dag": {"stop_timestep": 50}}
     experiment = replace(SMALL, ipc=10, methods=["mgd3", "later"], variants={"later": later}, dag={"guided": "below"})

@@ -12,7 +12,7 @@ from dgs_lightning.runs.methods import METHODS, Method
         (1, Setting("imagewoof", "resnet18", "dit_dgs", 50), (53.5, 1.5)),
         (1, Setting("imagewoof", "resnet18", "full", 20), (89.3, 1.2)),
         (2, Setting("imagewoof", "resnet18", "herding", 20), (32.2, 0.6)),
-        (2, Setting("imagewoof", "resnet18", "d4m", 50), (51.7, 3.2)),
+        (2, Setting("imagewoof", "resnet18", "d4m_quoted", 50), (51.7, 3.2)),
         (3, Setting("imageidc", "resnet_ap10", "minimax", 20), (63.9, 0.4)),
         (3, Setting("imagenette", "resnet_ap10", "random", 50), (76.1, 1.1)),
         (4, Setting("imagewoof", "resnet_ap10", "minimax_dgs", 20, "slope"), (44.3, 0.3)),

@@ -217,3 +217,22 @@ def test_notes_say_that_sets_of_transport_from_the_same_images_differ_only_in_ti
             old.rename(old.with_name(old.name.replace("random", "ori_transport")))
     text = notes(run_folder, methods=["ori_transport", "dit"])
     assert "Transport (Ori): chance decides only between equally near sets of the same images" in text
+
+
+def test_trainings_with_soft_labels_are_rows_of_their_own_beside_the_same_network(run_folder: Path) -> None:
+    for row, accuracy in (("random-ipc4", 0.96), ("dit-ipc4", 0.97), ("dit_dgs-ipc4", 0.98)):
+        result = run_folder / "evaluation" / row / "soft" / "convnet3" / "seed5" / "result.json"
+        result.parent.mkdir(parents=True)
+        result.write_text(json.dumps({"accuracy_last": accuracy, "accuracy_best": accuracy}))
+    before = summary_rows(read_run(run_folder))
+    settings = yaml.safe_load((run_folder / "experiment.yaml").read_text())
+    (run_folder / "experiment.yaml").write_text(yaml.safe_dump({**settings, "protocols": ["hard", "soft"]}))
+    run = read_run(run_folder)
+    rows = summary_rows(run)
+    assert [row for row in rows if row["network"] == "convnet3"] == before
+    soft = {row["method"]: row["accuracy_last_mean"] for row in rows if row["network"] == "soft/convnet3"}
+    assert soft == {"random": 0.96, "dit": 0.97, "dit_dgs": 0.98}
+    assert ("dit_dgs", "dit", 4, "soft/convnet3") in paired_comparisons(run)
+    shown = overview_markdown(overview(run, summarize(run)))
+    assert "| Random | 4 | ConvNet-3, soft labels | 1 | 1 | 96.0" in shown
+    assert "measure the teacher, too" in shown

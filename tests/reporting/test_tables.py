@@ -60,7 +60,18 @@ def test_published_methods_of_table_2_stand_beside_ours_at_our_ipc_alone() -> No
     table = only(build_tables({Setting("imagewoof", "resnet18", "ccs", 20): Score(33.0, 0.1)}, [2]))
     assert table.headings == ("Method", "IPC 20")
     assert [labels[0] for labels, _ in table.rows] == [
-        *("Random", "K-Center", "Herding", "CCS", "DM", "IDC-1", "D4M", "DiT", "Minimax", "Minimax + DGS"),
+        *(
+            "Random",
+            "K-Center",
+            "Herding",
+            "CCS",
+            "DM",
+            "IDC-1",
+            "D4M (quoted, Stable Diffusion)",
+            "DiT",
+            "Minimax",
+            "Minimax + DGS",
+        ),
     ]
 
 

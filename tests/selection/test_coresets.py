@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import default_rng
+from torch import Tensor
 
 from dgs_lightning.selection.coresets import (
     coverage_centric,
@@ -12,6 +13,7 @@ from dgs_lightning.selection.coresets import (
     k_center_greedy,
     kmeans_coreset,
     random_coreset,
+    right_first,
 )
 from dgs_lightning.selection.distribution import Counts, Floats
 
@@ -24,6 +26,7 @@ METHODS: dict[str, Callable[[Floats, int], Counts]] = {
     "herding": herding,
     "kmeans": kmeans_coreset,
     "ccs": lambda x, ipc: coverage_centric(x, ipc, default_rng(0)),
+    "right": lambda x, ipc: right_first(x > 0.5, x, ipc),
 }
 
 
@@ -97,3 +100,18 @@ def test_ccs_drops_fewer_where_the_ipc_needs_them() -> None:
     assert coverage_centric(np.linspace(0, 1, 10), 10, default_rng(0)).tolist() == list(range(10))
     with pytest.raises(ValueError, match="hard_cutoff"):
         coverage_centric(np.linspace(0, 1, 10), 5, default_rng(0), hard_cutoff=1.0)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["plenty", "few", "none", "exact"])
+def test_recognised_images_are_taken_and_filled_as_in_the_release_of_cao2(
+    case: str, generative: Callable[[str], dict[str, Tensor]]
+) -> None:
+    values = generative("cao2.npz")
+    logits, label, ipc = (values[f"select_{case}_{name}"] for name in ("logits", "class", "ipc"))
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    right = (predicted == label).numpy()
+    assert np.flatnonzero(right).tolist() == values[f"select_{case}_correct"].tolist()
+    for name, unsure in (("confident", False), ("unsure", True)):
+        chosen = right_first(right, confidence.numpy(), int(ipc), unsure=unsure)
+        assert chosen.tolist() == values[f"select_{case}_{name}"].tolist()

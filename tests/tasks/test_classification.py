@@ -279,6 +279,25 @@ def test_a_student_learns_from_soft_labels(digits: Path, tmp_path: Path) -> None
     assert not any("teacher" in name for name in student.state_dict())
 
 
+def test_a_student_of_the_protocol_of_rded_decays_matrices_alone_at_half_a_cosine(digits: Path, tmp_path: Path) -> None:
+    fit(digits, tmp_path / "teacher", 2, save_weights=True, **QUICK)
+    rded = load_yaml(find_config("classify/rded_digits"))
+    published = load_yaml(find_config("classify/rded"))["model"]["init_args"]
+    assert rded["model"]["init_args"]["augmentation"] == {"flip": False}
+    student = task(
+        teacher=TeacherSettings(f"{tmp_path}/teacher/weights", temperature=20.0, squared=False),
+        optimizer=OptimizerSettings(**published["optimizer"]),
+        augmentation=Augmentation(**{**published["augmentation"], "flip": False}),
+    )
+    run = trainer(tmp_path / "student", max_epochs=2)
+    run.fit(student, images(digits, batch_size="by_ipc"))
+    assert [group["weight_decay"] for group in run.optimizers[0].param_groups] == [0.01, 0]
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.001 / 2)  # after the last epoch
+    assert run.global_step == 2 * 15  # 1,438 images in batches of 100
+    with pytest.raises(InputError, match=r"augmentation\.patches: found 9, expected at most 8, the side of the images"):
+        trainer(tmp_path).fit(task(augmentation=Augmentation(patches=9)), images(digits))
+
+
 def test_a_teacher_answers_in_the_students_classes_and_normalisation(digits: Path, tmp_path: Path) -> None:
     fit(digits, tmp_path, 1, save_weights=True)
     network, config = load_classifier(tmp_path / "weights")

@@ -1,14 +1,20 @@
+import json
 import math
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models import resnet18
 
 from dgs_lightning.tasks.protocol import (
     SCHEDULES,
     asked_epochs,
     channel_statistics,
+    decay_groups,
     mixed_cross_entropy,
     published_epochs,
     published_sgd,
@@ -91,3 +97,49 @@ def test_the_soft_label_loss_is_zero_for_equals_and_hinton_s_otherwise() -> None
     p, q = F.softmax(teacher / 4, dim=1), F.softmax(student / 4, dim=1)
     expected = 16 * (p * (p / q).log()).sum(dim=1).mean()
     torch.testing.assert_close(soft_label_loss(student, teacher, 4.0), expected)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("temperature", [1, 4, 20])
+def test_without_the_square_of_the_temperature_the_soft_label_loss_is_that_of_rded(
+    temperature: int, generative: Callable[[str], dict[str, Tensor]]
+) -> None:
+    values = generative("rded.npz")
+    student, teacher, loss, grad = (
+        values[f"kd{temperature}_{part}"] for part in ("student", "teacher", "loss", "grad")
+    )
+    student.requires_grad_()
+    ours = soft_label_loss(student, teacher, temperature, squared=False)
+    ours.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(ours, loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(student.grad, grad, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(soft_label_loss(student, teacher, temperature), loss * temperature**2, rtol=1e-5, atol=0)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("schedule", "name", "end"), [("half_cosine", "lr_rded_cos", 0.5), ("cosine", "lr_d4m_cos", 0)]
+)
+def test_the_learning_rate_follows_the_cosines_of_rded_and_d4m(
+    schedule: str, name: str, end: float, generative: Callable[[str], dict[str, Tensor]]
+) -> None:
+    published = generative("rded.npz")[name].tolist()
+    assert [SCHEDULES[schedule](epoch, 300) for epoch in range(301)] == pytest.approx(published, abs=1e-12)
+    assert published[300] == pytest.approx(end)
+
+
+@pytest.mark.golden
+def test_the_weights_of_convolutions_and_linear_layers_alone_decay_in_rded(golden: Path) -> None:
+    path = golden / "generative" / "rded.json"
+    if not path.is_file():
+        pytest.skip(f"no golden values {path}")
+    published = json.loads(path.read_text())
+    with torch.device("meta"):
+        network = resnet18()
+    for group in decay_groups(network, 0.01, "matrices"):
+        kind = "decayed" if group["weight_decay"] == 0.01 else "undecayed"
+        assert len(group["params"]) == published[f"resnet18_{kind}_tensors"]
+        assert sum(parameter.numel() for parameter in group["params"]) == published[f"resnet18_{kind}_values"]
+        assert group["weight_decay"] in (0, 0.01)
+    [everything] = decay_groups(network, 0.01, "all")
+    assert len(everything["params"]) == 21 + 41

@@ -90,7 +90,7 @@ class PublishedLength(pl.Callback):
     def _epochs(self, data: Any, batches: int) -> int:  # noqa: ANN401
         """Epochs of a training with so many batches in an epoch."""
         size = DataSize(data.train_images, len(data.labels), data.image_size)
-        epochs = asked_epochs(**self.asked, batches=batches, batch_size=data.hparams["batch_size"], size=size)
+        epochs = asked_epochs(**self.asked, batches=batches, batch_size=data.train_batch_size, size=size)
         if self.asked["steps_ipc"] is not None:
             log.info(
                 "%d steps on %.0f images per class, as %d steps are meant for an IPC of %d",

@@ -24,9 +24,10 @@ MAYBE_SEEN = (
     "not cross-fitted: where the estimator was trained on these images, their difficulties are lower than those of "
     "images that it has not seen"
 )
-Pairs = list[tuple[Annotated[float, Between(0, 1)], str]]  # difficulty and predicted label of each image of a batch
+Share = Annotated[float, Between(0, 1)]
+Lines = list[tuple[Share, str, Share]]  # difficulty, predicted label and its probability of each image of a batch
 
-Batch = tuple[int, Pairs]  # number and scores of a batch, as they are noted
+Batch = tuple[int, Lines]  # number and scores of a batch, as they are noted
 
 
 class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
@@ -94,7 +95,7 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
             return scored == {record.file_name for record in self.data.predict_records}
         return False
 
-    def _noted(self) -> dict[int, Pairs]:
+    def _noted(self) -> dict[int, Lines]:
         """Scores of the finished batches of all devices, by the number of the batch."""
         sizes = dict(enumerate(map(len, self.data.predict_batches)))
         return {number: scores for number, scores in self.unfinished.noted(Batch) if sizes.get(number) == len(scores)}
@@ -102,8 +103,8 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
     def write(self, trainer: L.Trainer, prediction: Scores, batch: object) -> None:
         """Note the scores of a batch. They are then on the disk."""
         number = int(prediction.positions[0]) // self.data.hparams["val_batch_size"]
-        pairs = list(zip(prediction.difficulty.tolist(), prediction.predicted, strict=True))
-        self.unfinished.note(self._device, [number, pairs])
+        numbers = prediction.difficulty.tolist(), prediction.predicted, prediction.confidence.clamp(max=1).tolist()
+        self.unfinished.note(self._device, [number, list(zip(*numbers, strict=True))])
 
     def finish(self, trainer: L.Trainer) -> None:
         """Write scores and card if all batches are scored."""
@@ -113,10 +114,10 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
         if len(batches) < len(wanted):
             _log.info("%d of %d batches scored; the same command scores the others", len(batches), len(wanted))
             return
-        pairs = [pair for number in range(len(wanted)) for pair in batches[number]]
-        scored = zip(self.data.predict_records, pairs, strict=True)
-        write_manifest(self._folder, [self._scored(record, *pair) for record, pair in scored], durable=True)
-        write_histograms(self._folder, {"difficulty": (difficulty for difficulty, _ in pairs)})
+        lines = [line for number in range(len(wanted)) for line in batches[number]]
+        scored = zip(self.data.predict_records, lines, strict=True)
+        write_manifest(self._folder, [self._scored(record, *line) for record, line in scored], durable=True)
+        write_histograms(self._folder, {"difficulty": (difficulty for difficulty, *_ in lines)})
         write_card(self._folder, self._card(), durable=True)
         self.complete([MANIFEST, EVENTS, CARD])
 
@@ -145,10 +146,11 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
         accuracy = Accuracy.of([(record.label, str(record.predicted)) for record in records])
         return accuracy.why_at_chance(f"estimator {self.task.identity}", remedy)
 
-    def _scored(self, record: ImageRecord, difficulty: float, predicted: str) -> ImageRecord:
+    def _scored(self, record: ImageRecord, difficulty: float, predicted: str, confidence: float) -> ImageRecord:
         """A record with its scores. A folder for the scores alone has no other data of the image."""
         kept = record if self._in_place else ImageRecord(record.file_name, record.label)
-        return replace(kept, difficulty=difficulty, estimator=self.task.identity, predicted=predicted)
+        extra = {**kept.extra, "confidence": confidence} if self.task.hparams["confidence"] else kept.extra
+        return replace(kept, difficulty=difficulty, estimator=self.task.identity, predicted=predicted, extra=extra)
 
     def _card(self) -> dict[str, Any]:
         """Card of the set, or of the scores alone, with the settings that the scores depend on."""

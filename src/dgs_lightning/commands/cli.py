@@ -30,6 +30,8 @@ LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 FUNCTION_COMMANDS = {
     "prepare": "dgs_lightning.commands.prepare",
     "select": "dgs_lightning.commands.select",
+    "crops": "dgs_lightning.commands.crops",
+    "stitch": "dgs_lightning.commands.stitch",
     "centers": "dgs_lightning.commands.centers",
     "report": "dgs_lightning.commands.report",
     "export": "dgs_lightning.commands.export",
@@ -232,7 +234,7 @@ def as_input_error(error: BaseException) -> InputError:
 
 
 def function_of(command: str) -> Callable[..., Any]:
-    """The function behind ``dgs prepare``, ``select``, ``centers``, ``report`` or ``export``."""
+    """The function behind a command that is a plain function, such as ``dgs prepare``."""
     function: Callable[..., Any] = getattr(importlib.import_module(FUNCTION_COMMANDS[command]), command)
     return function
 

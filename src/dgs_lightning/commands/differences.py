@@ -175,7 +175,10 @@ def _stages(run: RunFolder) -> dict[tuple[str, str], Settings]:
     """Settings of the first stage of each section and row."""
     found: dict[tuple[str, str], Settings] = {}
     for path in sorted(run.folder.glob(layout.stage_settings("**/*"))):
-        part, _, name = layout.stage_of(path.relative_to(run.folder).as_posix()).partition("/")
+        stage = layout.stage_of(path.relative_to(run.folder).as_posix())
+        part, _, name = stage.partition("/")
+        if part == layout.EVALUATION and layout.Training.parse(stage).protocol != layout.PROTOCOL:
+            continue  # the paper has no soft labels
         row = layout.SetName.parse(name.split("/")[0]).row if part in OF_ROWS else ""
         asked = row in ("", *(run.settings.get("methods") or [row]))
         key = SECTIONS.get(part, ""), row

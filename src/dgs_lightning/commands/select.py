@@ -12,7 +12,7 @@ from dgs_lightning.data.editions import licences_of
 from dgs_lightning.data.histograms import EVENTS, write_histograms
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.writing import write_set
-from dgs_lightning.distil.selection import Selection
+from dgs_lightning.distil.selection import BY_ANSWER, Selection
 from dgs_lightning.files import write_json
 from dgs_lightning.runs.layout import SELECTION
 
@@ -43,7 +43,8 @@ def select(output: str, **selection: Any) -> Path:  # noqa: ANN401
         load_image(pool / record.file_name)  # an unreadable image is an error before anything is written
     sources = {role: Path(place) for role in SOURCES if (place := getattr(settings, role)) is not None}
     labels = {record.label: record.class_name for record in selected.records}
-    omitted = (*SOURCES, "links", "features", "features_weights")  # paths; the report says what the features are
+    omitted = [*SOURCES, "links", "features", "features_weights"]  # paths; the report says what the features are
+    omitted += ["fill"] * (settings.method not in BY_ANSWER)
     features = {name: selected.report[name] for name in ("features",) if name in selected.report}
     card = {
         "name": Path(output).name,

@@ -34,6 +34,7 @@ class Draws(NamedTuple):
     order: Tensor  # order of brightness (0), contrast (1) and saturation (2) (B, 3)
     strengths: Tensor  # weights of the references of brightness, contrast and saturation (B, 3)
     lighting: Tensor  # weights of the principal components of colour (B, 3)
+    patches: Tensor  # order of f columns and of f rows of patches (B, 2, f)
 
     def to(self, device: torch.device) -> "Draws":
         """Move all parameters to a device."""
@@ -57,6 +58,8 @@ class Augmentation(Group):
         jitter: Largest change of brightness, contrast and saturation: the weight, of either sign, of their reference.
         lighting: Standard deviation of the weights of the principal components of colour.
         cutmix: Beta of CutMix, which mixes the images of every batch; 0 for no CutMix.
+        patches: Columns and rows of patches that each image is cut into first. The columns are then put into a random
+            order, and the rows into another (RDED, Sun et al., CVPR 2024). 1 for no shuffle.
 
     Raises:
         InputError: If a number is out of its range.
@@ -67,6 +70,7 @@ class Augmentation(Group):
     jitter: Annotated[float, AtLeast(0)] = 0.4
     lighting: Annotated[float, AtLeast(0)] = 0.1
     cutmix: Annotated[float, AtLeast(0)] = 1.0
+    patches: Annotated[int, Between(1, 64)] = 1
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
@@ -76,22 +80,26 @@ class Augmentation(Group):
             raise InputError.setting("crop_scale", f"{smallest}, {largest}", "the smaller share first, such as 0.5, 1")
 
     def draw(self, count: int, size: int, generator: Generator) -> Draws:
-        """Draw the parameters of ``count`` square images of side ``size``."""
+        """Draw the parameters of ``count`` square images of side ``size``, which is at least ``patches``."""
         return Draws(
-            boxes=draw_boxes(count, size, self.crop_scale, generator),
+            boxes=draw_boxes(count, size // self.patches * self.patches, self.crop_scale, generator),
             flips=(torch.rand(count, generator=generator) < 0.5) & self.flip,
             order=torch.rand(count, 3, generator=generator).argsort(dim=1),
             strengths=(torch.rand(count, 3, generator=generator) * 2 - 1) * self.jitter,
             lighting=torch.randn(count, 3, generator=generator) * self.lighting,
+            patches=draw_orders(count, self.patches, generator),
         )
 
 
 def augment(images: Tensor, draws: Draws, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Crop, flip, jitter the colours, add lighting and normalise, in this order. The shape stays the same.
+    """Shuffle patches, crop, flip, jitter the colours, add lighting and normalise, in this order. The shape stays.
 
     ``images`` have shape ``(B, C, S, S)`` and values in ``[0, 1]``. ``mean`` and ``std`` are those of each channel.
     """
-    images = crop_and_flip(images, draws.boxes, draws.flips)
+    size = images.shape[-1]
+    if draws.patches.shape[-1] > 1:
+        images = shuffle_patches(images, draws.patches)
+    images = crop_and_flip(images, draws.boxes, draws.flips, size)
     colours = jitter_map(images.mean(dim=(2, 3)), draws.order, draws.strengths)
     colours = add_lighting(colours, draws.lighting)
     means = F.pad(colours.new_tensor(mean)[:, None], (images.shape[1], 0))
@@ -118,18 +126,51 @@ def draw_boxes(count: int, size: int, scale: tuple[float, float], generator: Gen
     return torch.cat([corners, chosen], dim=1).long()
 
 
-def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
-    """Resize crops of images ``(B, C, S, S)`` to the full size, bilinearly, and flip some, all in one resampling.
+def draw_orders(count: int, patches: int, generator: Generator) -> Tensor:
+    """Draw the orders ``(count, 2, patches)`` of the columns and of the rows of patches. One patch needs no draw."""
+    if patches == 1:
+        return torch.zeros(count, 2, 1, dtype=torch.int64)
+    return torch.rand(count, 2, patches, generator=generator).argsort(dim=2)
+
+
+def shuffle_patches(images: Tensor, orders: Tensor) -> Tensor:
+    """Cut images into f columns of equal width and join these in another order, and then do so with f rows.
+
+    One order holds for all columns and one for all rows, so that f!^2 of the f^2! orders of the patches are possible.
+    This is the patch shuffle of RDED (Sun et al., CVPR 2024) as its code has it.
+
+    Args:
+        images: Images ``(B, C, H, W)``.
+        orders: Column, and row, of each image that comes to each place, from left to right, and from top to bottom
+            ``(B, 2, f)``.
+
+    Returns:
+        Images ``(B, C, H // f * f, W // f * f)``: a remainder at the right and at the bottom is left out.
+    """
+    (_, channels, height, width), patches = images.shape, orders.shape[-1]
+
+    def positions(order: Tensor, side: int) -> Tensor:
+        """Pixel of the image for each pixel of the result ``(B, side * f)``."""
+        return (order[:, :, None] * side + torch.arange(side, device=order.device)).flatten(1)
+
+    columns = positions(orders[:, 0], width // patches)[:, None, None]
+    rows = positions(orders[:, 1], height // patches)[:, None, :, None]
+    images = images.gather(3, columns.expand(-1, channels, height, -1))
+    return images.gather(2, rows.expand(-1, channels, -1, images.shape[3]))
+
+
+def crop_and_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
+    """Resize crops of images ``(B, C, S, S)`` to ``size``, bilinearly, and flip some, all in one resampling.
 
     ``boxes`` and ``flips`` are those of :class:`Draws`. The result equals torchvision's ``resized_crop``. Antialiasing
-    makes no difference, since no crop is made smaller.
+    makes no difference, since ``size`` is at least S, so that no crop is made smaller.
     """
-    size = images.shape[-1]
+    side = images.shape[-1]
     top_left, sides = boxes[:, :2, None].to(images), boxes[:, 2:, None].to(images)
     centres = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size
     # Source pixel of each row and column (B, 2, S). The limits keep pixels outside the box out of the mix.
     source = (centres * sides - 0.5).clamp_min(0).minimum(sides - 1) + top_left
-    rows, columns = ((source * 2 + 1) / size - 1).unbind(dim=1)
+    rows, columns = ((source * 2 + 1) / side - 1).unbind(dim=1)
     columns = torch.where(flips[:, None], columns.flip(1), columns)
     grid = torch.stack([columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)], dim=-1)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

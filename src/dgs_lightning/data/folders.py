@@ -97,7 +97,7 @@ def _with_scores(folder: Path, records: list[ImageRecord], scores: Path) -> list
             found, expected = f"label {score.label!r} of {record.file_name!r}", f"{record.label!r}, as in {folder}"
             raise InputError(scores / MANIFEST, found, expected, "Score this set again")
         scored = {name: getattr(score, name) for name in ("difficulty", "estimator", "predicted")}
-        merged.append(replace(record, **scored))
+        merged.append(replace(record, **scored, extra={**record.extra, **score.extra}))
     if by_name:
         found = f"scores of {len(by_name)} images that {folder} lacks, such as {min(by_name)!r}"
         raise InputError(scores / MANIFEST, found, "scores of this set", "Name this set's scores, or score it again")

@@ -26,11 +26,13 @@ def write_set(
     destination: Path,
     card: Mapping[str, Any],
     beside: Mapping[str, Callable[[Path], object]] | None = None,
+    encode: Callable[[ImageRecord], bytes] | None = None,
 ) -> None:
     """Copy images, byte for byte, into a new image set ``LABEL/NAME`` with manifest and card, whole or not at all.
 
     An earlier set of the same kind at the destination is replaced. The records' file names are relative to ``source``.
-    :func:`finish_set` completes the card, and writes the files ``beside`` the images.
+    :func:`finish_set` completes the card, and writes the files ``beside`` the images. Where the images are made from
+    those of ``source``, ``encode`` returns the bytes of the file of a record.
 
     Raises:
         InputError: If two images would get the same name, or the destination holds something else.
@@ -45,7 +47,10 @@ def write_set(
     unfinished = begin_set(destination, card, key=None)
     for record, copy in zip(records, written, strict=True):
         with replacing(unfinished.folder / copy.file_name) as path:
-            shutil.copyfile(source / record.file_name, path)
+            if encode is None:
+                shutil.copyfile(source / record.file_name, path)
+            else:
+                path.write_bytes(encode(record))
     finish_set(unfinished, written, card, destination, beside)
 
 

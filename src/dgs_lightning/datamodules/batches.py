@@ -14,6 +14,8 @@ from dgs_lightning.data.images import ImageSet
 from dgs_lightning.errors import InputError
 from dgs_lightning.seeding import generator
 
+BY_IPC = {1: 10, 10: 50, 50: 100}  # largest images per class -> images in a batch
+DOUBLED_FROM = 100  # classes
 Positions = Sequence[Tensor]  # for each batch, the positions of its images
 
 
@@ -98,6 +100,22 @@ class BatchLoader:
             if isinstance(images, Tensor) and images.dtype == torch.uint8:
                 images = images.float() / 255
             yield (images, positions, labels) if self.with_positions else (images, labels)
+
+
+def batch_size_by_ipc(images: int, classes: int) -> int:
+    """Size of a training batch in RDED's protocol (Sun et al., CVPR 2024), from the images of the set.
+
+    It is published for 1, 10 and 50 images per class: 10, 50 and 100, twice as much for 100 and for 1,000 classes. Here
+    other numbers of images per class take the size of the next published one upward, and those above 50 that of 50. It
+    is doubled from 100 classes on. A batch never has more images than the set.
+    """
+    published = next((size for ipc, size in BY_IPC.items() if images <= ipc * classes), max(BY_IPC.values()))
+    return min(published * (2 if classes >= DOUBLED_FROM else 1), images)
+
+
+def settled_batch_size(setting: int | str, images: int, classes: int) -> int:
+    """Size of a training batch from the setting: the number itself, or by the images per class."""
+    return setting if isinstance(setting, int) else batch_size_by_ipc(images, classes)
 
 
 def place_of(trainer: Trainer | None) -> tuple[int, int]:

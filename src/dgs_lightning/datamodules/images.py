@@ -26,6 +26,7 @@ from dgs_lightning.datamodules.batches import (
     Streamed,
     check_shareable,
     place_of,
+    settled_batch_size,
     shuffled_batches,
 )
 from dgs_lightning.errors import InputError, listed
@@ -95,7 +96,8 @@ class ImageDataModule(L.LightningDataModule):
         image_size: Side in pixels; by default that of a prepared set, else the shorter side of the first image.
         channels: 1 for grey, 3 for RGB; by default 1 if all images are grey.
         crop: How the centre square is cut: ``plain`` (bilinear, the downstream protocol) or ``adm`` (as DiTs expect).
-        batch_size: Images in a training batch, over all devices.
+        batch_size: Images in a training batch, over all devices; ``by_ipc`` for RDED's number, which follows from the
+            images per class (:func:`~dgs_lightning.datamodules.batches.batch_size_by_ipc`).
         val_batch_size: Images in a batch for validation and prediction, on each device.
         labels: The classes in the order of label positions, or the name of a class list; by default the names of the
             folders, sorted.
@@ -131,7 +133,7 @@ class ImageDataModule(L.LightningDataModule):
         image_size: Size = None,
         channels: Channels = None,
         crop: Literal["plain", "adm"] = "plain",
-        batch_size: BatchSize = 64,
+        batch_size: Annotated[int | Literal["by_ipc"], Between(1, 1_000_000)] = 64,
         val_batch_size: BatchSize = 256,
         labels: str | list[str] | None = None,
         cross_fitting: Folds = Folds(),
@@ -226,6 +228,11 @@ class ImageDataModule(L.LightningDataModule):
         return len(self.train_records)
 
     @property
+    def train_batch_size(self) -> int:
+        """Images in a training batch, over all devices."""
+        return settled_batch_size(self.hparams["batch_size"], self.train_images, len(self.labels))
+
+    @property
     def transform_name(self) -> str:
         """Size, channels and crop as text, for the cards of results."""
         return f"{self.image_size} px, {self.channels} channels, {self.hparams['crop']} centre crop"
@@ -256,7 +263,7 @@ class ImageDataModule(L.LightningDataModule):
             InputError: If the devices cannot share a batch equally.
         """
         rank, devices = place_of(self.trainer)
-        count, size, seed = len(self.train_records), self.hparams["batch_size"], self._seed()
+        count, size, seed = self.train_images, self.train_batch_size, self._seed()
         check_shareable(size, devices)
 
         def batches() -> list[Tensor]:

@@ -53,12 +53,14 @@ class RequestDataModule(L.LightningDataModule):
     Args:
         labels: Labels, or the name of a class list (``imagewoof``), or a folder with class folders. By default all
             labels of the model.
-        images_per_class: Images of each class. With centres, there is one image for each centre instead.
+        images_per_class: Images of each class. With centres, there are images for each centre instead.
         seed: Seed of the run. Another seed gives other images.
         batch_size: Images that one device denoises at a time; ``auto`` for the largest power of two that fits in a
             GPU's memory. With ``auto``, a set that was begun goes on with its first batch size.
         centers: Safetensors file with cluster centres of each label, shape ``(n, C, h, w)``, as ``dgs centers`` writes.
             A guidance such as ``CenterGuidance`` guides each image towards its centre.
+        images_per_center: Images for each centre. The first images of a class are the first of each centre, so that
+            more of them make no other image of these.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -79,6 +81,7 @@ class RequestDataModule(L.LightningDataModule):
         seed: Annotated[int, AtLeast(0)] = 0,
         batch_size: Annotated[int | Literal["auto"], AtLeast(1)] = 64,
         centers: str | None = None,
+        images_per_center: Annotated[int, Between(1, 1_000_000)] = 1,
     ) -> None:
         super().__init__()
         save_settings(self)
@@ -100,7 +103,7 @@ class RequestDataModule(L.LightningDataModule):
     # ---- called by callbacks -----------------------------------------------------------------------------------
 
     def use_centers(self, path: Path) -> None:
-        """Request an image for each cluster centre in a file.
+        """Request images for each cluster centre in a file.
 
         Raises:
             InputError: If the settings name another file, or the centres do not fit the labels and the model.
@@ -158,12 +161,15 @@ class RequestDataModule(L.LightningDataModule):
     def settings(self) -> dict[str, Any]:
         """Settings that the requests depend on."""
         settings = {name: self.hparams[name] for name in ("images_per_class", "seed")}
+        if self.hparams["images_per_center"] > 1:
+            settings["images_per_center"] = self.hparams["images_per_center"]
         return {"labels": list(self.labels), **settings, "batch_size": self.settled_batch_size()}
 
     def requests(self) -> list[ImageRecord]:
         """All images: the first of every class, then the second of every class, and so on."""
         each, seed = self.hparams["images_per_class"], self.hparams["seed"]
-        counts = {label: each if self.centers is None else len(self.centers[label]) for label in self.labels}
+        of_center, centers = self.hparams["images_per_center"], self.centers
+        counts = {label: each if centers is None else of_center * len(centers[label]) for label in self.labels}
         return [
             ImageRecord(
                 f"{label}/{index:05d}.png", label, readable_name(label), index, seed=image_seed(seed, label, index)
@@ -191,7 +197,8 @@ class RequestDataModule(L.LightningDataModule):
     def _centers_of(self, records: Sequence[ImageRecord]) -> Tensor | None:
         if self.centers is None:
             return None
-        return torch.stack([self.centers[record.label][record.index or 0] for record in records])
+        own = [(self.centers[record.label], record.index or 0) for record in records]
+        return torch.stack([centers[index % len(centers)] for centers, index in own])
 
     def predict_dataloader(self) -> RequestBatches:
         """This device's share of the batches that are not finished."""

@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -29,14 +29,16 @@ from dgs_lightning.selection.sampler import Shortage, select_class
 from dgs_lightning.selection.smoothing import SmoothingSettings, smoothing_settings
 from dgs_lightning.selection.transport import closest_set
 
-Method = Literal["dgs", "transport", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all"]
+Answer = Literal["right_confident", "right_unsure"]
+Method = Literal["dgs", "transport", "random", "kcenter", "herding", "kmeans", "ccs", "first", "easy", "all", Answer]
 Smoothing = Literal["paper", "released", "none"]
 IPC = Between(1, 1_000_000_000)
 ImagesPerClass = Annotated[int, IPC]
 Classes = Mapping[str, list[ImageRecord]]
 
 BY_ORIGINALS = ("dgs", "transport")
-BY_DIFFICULTY = (*BY_ORIGINALS, "ccs", "easy")
+BY_ANSWER = get_args(Answer)
+BY_DIFFICULTY = (*BY_ORIGINALS, *BY_ANSWER, "ccs", "easy")
 BY_FEATURES: Mapping[str, Callable[[Points, int], Counts]] = {
     "kcenter": coresets.k_center_greedy,
     "herding": coresets.herding,
@@ -61,7 +63,8 @@ class SelectionSettings(Group):
         method: ``dgs`` follows a difficulty distribution; ``transport`` (not in the paper) takes the images whose
             difficulties have the least distance to those of the originals; ``random``, ``kcenter``, ``herding``,
             ``kmeans`` and ``ccs`` are coresets; ``first`` takes the first images by index, ``easy`` the easiest images,
-            ``all`` all images.
+            ``all`` all images; ``right_confident`` and ``right_unsure`` take those that the estimator recognises, the
+            most or the least confident first (CaO2).
         distribution: ``scale`` (that of the originals), ``hill``, ``ground``, ``slope``, ``cliff`` (Fig. 8), ``pool``
             (that of the pool), ``uniform`` (as even as the pool allows), or one number for each interval.
         smoothing: ``paper``, ``released`` (as in the authors' code), or ``none`` for difficulties without smoothing.
@@ -78,6 +81,9 @@ class SelectionSettings(Group):
             by default the difficulty estimator, or the first one of a cross-fitted estimator.
         features_weights: Local file with the weights of a named network, or torchvision's name of weights; by default
             they come from its hub.
+        fill: Where too few images are recognised, ``p_true`` adds those with the largest probability of their class;
+            ``released``, as in CaO2's code, goes on in the order of the largest probability of any class, which scores
+            with ``confidence: true`` of ``ScoringTask`` have.
         hard_cutoff: Share of the hardest images that ``ccs`` drops.
         strata: Number of difficulty strata that ``ccs`` covers.
         allow_fewer: If a class has fewer images than ``ipc``, take all of them instead of stopping.
@@ -95,6 +101,7 @@ class SelectionSettings(Group):
     pool_images: Annotated[int | None, AtLeast(1)] = None
     features: str = PIXELS
     features_weights: str | None = None
+    fill: Literal["p_true", "released"] = "p_true"
     hard_cutoff: Annotated[float, Between(0, 1, open="right")] = 0.3
     strata: Annotated[int, Between(1, 1_000_000)] = 50
     allow_fewer: bool = False
@@ -156,6 +163,10 @@ class Selection(SelectionSettings):
         if self.pool_images is not None:
             pool = {label: [records[k] for k in _first(records, self.pool_images)] for label, records in pool.items()}
         original = pool if self.original is None else _by_label(self.original, self.original_scores, self.links)
+        return self.choose(pool, original)
+
+    def choose(self, pool: Classes, original: Classes) -> Selected:
+        """Select from the images of a pool by label, sorted, with those of the originals; errors as of :meth:`run`."""
         self._check_classes(pool, original)
         size = "ipc" if self.share is None else "share"
         report: dict[str, Any] = {name: getattr(self, name) for name in ("method", size, "seed", "intervals")}
@@ -287,7 +298,21 @@ class Selection(SelectionSettings):
                 return _first(records, size)
             case "easy":
                 return np.argsort(difficulties(records), kind="stable")[:size]
+            case "right_confident" | "right_unsure":
+                return self._by_answer(records, size)
         return np.arange(len(records))  # all
+
+    def _by_answer(self, records: list[ImageRecord], size: int) -> Counts:
+        """Positions of the images that the estimator recognises, in order of its confidence, then of the others."""
+        released, p_true = self.fill == "released", 1 - difficulties(records)
+        needed = [record.extra.get("confidence") if released else record.predicted for record in records]
+        if None in needed:
+            found, remedy = ("confidence", " with confidence: true of ScoringTask") if released else ("predicted", "")
+            where, expected = self.pool_scores or self.pool, "scores of 'dgs predict' that have it"
+            raise InputError(where, f"scores without {found!r}", expected, f"Score the pool again{remedy}")
+        right = np.array([record.predicted == record.label for record in records])
+        confidence, fill = (np.array(needed, dtype=np.float64), None) if released else (p_true, p_true)
+        return coresets.right_first(right, confidence, size, unsure=self.method == "right_unsure", fill=fill)
 
     @cached_property
     def _smoothing(self) -> SmoothingSettings | None:

@@ -9,7 +9,7 @@ from dgs_lightning.data.images import load_image
 from dgs_lightning.data.splits import ranks_in_class
 from dgs_lightning.doctor.finding import Finding, of_error, ok, warning
 from dgs_lightning.doctor.images import Trees, value_range_of
-from dgs_lightning.doctor.models import weights_of_estimator
+from dgs_lightning.doctor.models import named_classifiers
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.estimator import Accuracy, load_estimator, why_estimator_missing
 
@@ -27,7 +27,7 @@ def measure_accuracy(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
     records = [record for record, (rank, _) in zip(tree.records, ranks, strict=True) if rank < each]
     for kind, name, weights in _classifiers(experiment):
         where = f"{kind} {name}"
-        if error := why_estimator_missing(name, weights):
+        if error := why_estimator_missing(name, weights, kind):
             yield warning(f"{where}: not measured, since its weights are not on this machine", error.parts[-1])
             continue
         classifier = load_estimator(name, weights).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -40,8 +40,7 @@ def measure_accuracy(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
 
 def _classifiers(experiment: Experiment) -> Iterator[tuple[str, str, str | None]]:
     """Kind of each named classifier, its name, and its weights if they are given."""
-    if (name := experiment.estimator) is not None:
-        yield "estimator", name, weights_of_estimator(experiment)
+    yield from named_classifiers(experiment)
     teacher = expand(experiment.evaluate).get("model", {}).get("init_args", {}).get("teacher")
     if teacher:
         yield "teacher", teacher["name"], teacher.get("weights")

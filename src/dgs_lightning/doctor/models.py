@@ -8,28 +8,33 @@ from dgs_lightning.data.classes import check_known
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.doctor.images import Trees, classes_from
 from dgs_lightning.errors import InputError, counted, listed
-from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS
 from dgs_lightning.models.dit.formats import dit_labels
 from dgs_lightning.models.estimator import EstimatorSource, why_estimator_missing
 from dgs_lightning.models.hub import AUTOENCODER, TRANSFORMER, NotFetched, licence_of, why_missing
 from dgs_lightning.runs import layout
+from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.tasks.scoring import how_to_know
 from dgs_lightning.tasks.work import settings_of
 
 ROLES = {"dit": TRANSFORMER, "codec": AUTOENCODER, "decoder": AUTOENCODER}
+INSTEAD = {  # kind of a classifier -> what to do if it does not know the classes
+    "estimator": "leave 'estimator' out, and one is trained on the data, out of fold",
+    "teacher": "leave 'teacher' out and give a section 'judge', which is trained on the data",
+}
 RENAME = "If the classes are ImageNet's, name the class folders by WordNet id"
 
 
 def check_weights(experiment: Experiment, stages: Sequence[Stage]) -> Iterator[Finding]:
-    """Whether the DiT, the autoencoders and the estimator are here, as far as a stage uses them."""
+    """Whether the DiT, the autoencoders and the named classifiers are here, as far as a stage uses them."""
     for role, patterns in ROLES.items():
         name = getattr(experiment, role)
         if name not in (None, PIXELS) and _is_used(name, stages):
             yield _availability(f"{role} {name}", why_missing(role, name, patterns), licence_of(name))
-    if (name := experiment.estimator) is not None:
-        yield _availability(f"estimator {name}", why_estimator_missing(name, weights_of_estimator(experiment)))
+    for kind, name, weights in named_classifiers(experiment):
+        yield _availability(f"{kind} {name}", why_estimator_missing(name, weights, kind))
 
 
 def _is_used(value: str, stages: Sequence[Stage]) -> bool:
@@ -50,25 +55,31 @@ def _availability(model: str, error: InputError | None, licence: str | None = No
     return problem(f"{found.what}{terms}", found.remedy)
 
 
-def weights_of_estimator(experiment: Experiment) -> str | None:
-    """Local weights of the named estimator, if the experiment gives any."""
-    in_section = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
-    weights = experiment.estimator_weights or in_section
-    return None if weights is None else str(weights)
+def named_classifiers(experiment: Experiment) -> Iterator[tuple[str, str, str | None]]:
+    """Kind of each classifier that the experiment names and uses, its name, and its local weights if it gives any."""
+    if (name := experiment.estimator) is not None:
+        in_section = expand(experiment.score).get("model", {}).get("init_args", {}).get("weights")
+        weights = experiment.estimator_weights or in_section
+        yield "estimator", name, None if weights is None else str(weights)
+    methods = (METHODS.get(variant_of(experiment, row)[0]) for row in experiment.methods)
+    used = layout.SOFT in experiment.protocols or any(method and method.uses("teacher") for method in methods)
+    if used and (name := experiment.teacher) is not None:
+        yield "teacher", name, experiment.teacher_weights
 
 
 def check_labels_of_models(experiment: Experiment, stages: Sequence[Stage], trees: Trees) -> Iterator[Finding]:
-    """Whether the DiT and the estimator know the classes of the data."""
+    """Whether the DiT and the named classifiers know the classes of the data."""
     tree = classes_from(trees)
     if tree is None:
         return
     if (name := experiment.dit) is not None and _is_used(name, stages):
         yield _labels_of_dit(name, set(tree.counts), stages)
-    if (name := experiment.estimator) is not None:
-        known = EstimatorSource.of(name, weights_of_estimator(experiment)).labels()
-        own = f"{RENAME}; otherwise leave 'estimator' out, and one is trained on the data, out of fold"
-        remedy = how_to_know(tree.folder) if experiment.data is None else own
-        yield _knows(f"estimator {name}", known, set(tree.counts), remedy)
+    for kind, name, weights in named_classifiers(experiment):
+        known = EstimatorSource.of(name, weights).labels()
+        remedy = f"{RENAME}; otherwise {INSTEAD[kind]}"
+        if experiment.data is None and kind == "estimator":
+            remedy = how_to_know(tree.folder)
+        yield _knows(f"{kind} {name}", known, set(tree.counts), remedy)
 
 
 def _labels_of_dit(name: str, wanted: set[str], stages: Sequence[Stage]) -> Finding:

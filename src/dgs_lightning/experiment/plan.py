@@ -16,6 +16,8 @@ from dgs_lightning.runs.layout import SetName, Training
 from dgs_lightning.runs.methods import FEATURE_RULES, GIVEN, METHODS, ORIGINALS, MadeBy, Method, Use
 from dgs_lightning.seeding import draw_seed, training_seed
 
+SOFT_LABELS = "classify/rded.yaml"  # of the section ``soft``, unless it names another config
+
 
 class Plan(SharedStages):
     """Builds the stages of an experiment from the rows of its table."""
@@ -32,9 +34,10 @@ class Plan(SharedStages):
         for pool in [name for name in self.stages if name.startswith(f"{layout.POOLS}/")]:
             if layout.is_first_draw(pool):
                 self.judged(pool)
-        for draw, (row, ipc), network in product(draws, rows, experiment.networks):
+        kinds = [*product(experiment.networks, dict.fromkeys(experiment.protocols))]
+        for draw, (row, ipc), (network, protocol) in product(draws, rows, kinds):
             for repeat in range(experiment.repeats):
-                self.evaluation(row, ipc, network, draw, repeat)
+                self.evaluation(row, ipc, network, draw, repeat, protocol)
         self.add(layout.REPORT, "report", {"runs": [InRun()]})
         return list(self.stages.values())
 
@@ -91,9 +94,10 @@ class Plan(SharedStages):
 
     def _check_own_settings(self, method: Method, experiment: Experiment) -> None:
         """Check that each of a method's own settings belongs to one of its stages."""
-        taken = [name for stage in method.made_by for name in stage.takes or experiment.settings_of(method.key)]
-        if unknown := [name for name in experiment.settings_of(method.key) if name not in taken]:
-            raise InputError.choice(method.key, unknown[0], taken, "Correct the setting")
+        own = experiment.settings_of(method.maker)
+        taken = [name for stage in method.made_by for name in stage.takes or own]
+        if unknown := [name for name in own if name not in taken]:
+            raise InputError.choice(method.maker, unknown[0], taken, "Correct the setting")
 
     def _make(self, stage: MadeBy, method: Method, name: SetName, experiment: Experiment, previous: InRun) -> InRun:
         """Add a stage that a method declares, or find one with the same settings.
@@ -108,17 +112,19 @@ class Plan(SharedStages):
             filled = self._filled(value.name, shared, name, previous) if isinstance(value, Use) else value
             if filled is not None:
                 wired = merge(wired, nested(key, filled))
-        taken = experiment.settings_of(method.key)
+        taken = experiment.settings_of(method.maker)
         own = {key: value for key, value in taken.items() if stage.takes is None or key in stage.takes}
         section: Settings = merge({"config": stage.config} if stage.config else {}, {} if stage.callback else own)
         if stage.section:
-            section = merge(section, getattr(self.experiment, stage.section))
+            section = merge(section, getattr(experiment, stage.section))
         if stage.command in ("fit", "predict"):
             section = with_classes(stage.task, stage.data, section)
             if stage.callback:
                 guided = {"class_path": stage.callback, "init_args": own}
                 listed = [guided, *(section.get("trainer", {}).get("callbacks") or [])]
                 section = {**section, "trainer": {**section.get("trainer", {}), "callbacks": listed}}
+            else:
+                wired = merge(wired, {key: value for key, value in own.items() if key != "config"})
             config = self.lightning(folder.path, section, wired, writer=stage.writer)
         else:
             config = {**merge(expand(section), wired), "output": _inside(folder, stage.file)}
@@ -155,6 +161,10 @@ class Plan(SharedStages):
             "codec": lambda: given(experiment.codec),
             "decoder": lambda: given(experiment.decoder or experiment.codec),
             "previous": lambda: previous,
+            "teacher": lambda: self.teacher()["teacher"]["name"],
+            "teacher_weights": lambda: self.teacher()["teacher"].get("weights"),
+            "pool_multiple": lambda: variant_of(experiment, name.row)[1].pool_multiple,
+            "image_size": lambda: experiment.image_size,
             "labels": lambda: experiment.classes,
             "ipc": lambda: experiment.ipcs[-1] if shared else name.ipc,
             "seed": lambda: draw_seed(experiment.seed, name.draw),
@@ -163,17 +173,21 @@ class Plan(SharedStages):
 
     # ---- downstream ------------------------------------------------------------------------------------------
 
-    def evaluation(self, row: str, ipc: int, network: str, draw: int, repeat: int) -> Place:
+    def evaluation(self, row: str, ipc: int, network: str, draw: int, repeat: int, protocol: str) -> Place:
         """One network trained from scratch on one distilled set."""
         made = self.distilled(row, ipc, draw)
         seed = training_seed(self.experiment.seed, draw, repeat)
         trained_on = SetName(row, None) if made is None else SetName.parse(PurePosixPath(made.path).name)
-        name = str(Training(trained_on, network, seed))
-        section = classification(self.experiment.evaluate)
+        name = str(Training(trained_on, network, seed, protocol))
+        task: Settings = {"network": network, "seed": seed}
+        if protocol == layout.SOFT:
+            section, task = classification({"config": SOFT_LABELS, **self.experiment.soft}), {**task, **self.teacher()}
+        else:
+            section = classification(self.experiment.evaluate)
         if made is None:
             section = for_whole_set(section, self.experiment.ipcs[0])
         data = {"train": self.images("train") if made is None else made, "val": self.validation()}
-        config = self.lightning(name, section, wiring({"network": network, "seed": seed}, data), single=True)
+        config = self.lightning(name, section, wiring(task, data), single=True)
         return self.add(name, "fit", config)
 
 

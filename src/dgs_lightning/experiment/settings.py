@@ -42,6 +42,11 @@ class Experiment:
             By default, links to folders and out of them are an error. They always are in a folder with a manifest.
         classes: Name of a class list (``imagewoof``, ...) that the data are checked against.
         networks: Downstream networks that are trained on each distilled set; none: nothing is trained.
+        protocols: How they are trained: ``hard``, with the labels of the images (section ``evaluate``); ``soft``, with
+            the soft labels of a teacher (section ``soft``); or both, side by side.
+        teacher: Classifier that gives soft labels: ``torchvision:NAME``, ``timm:NAME`` or a folder of trained weights;
+            none: the one of the section ``judge``, which is trained on the originals.
+        teacher_weights: Local file of the named teacher's weights; by default they come from its hub.
         seed: Seed of everything; image ``i`` of a class has a seed of its own derived from it.
         draws: Independent image pools and distilled sets of each method in which chance has a part. The estimator, the
             latents, the DiT and the scores of the originals are the same for all draws.
@@ -77,11 +82,14 @@ class Experiment:
         dag: Settings of ``DifficultyAwareGuidance``.
         options: Settings of other methods by key, such as ``{METHOD: {config: FILE}}``.
         cross_fit: Section for training the difficulty estimator.
-        judge: Section for the strong classifier that says how legible a pool is; none: no judge.
+        judge: Section for the strong classifier that says how legible a pool is, and is the teacher where no other is
+            named; none: no judge.
         score: Section for scoring difficulty.
         select: Section for ``dgs select``. By default, its ``features`` are those of the difficulty estimator, or those
             of fold 0's network.
         evaluate: Section for downstream training.
+        soft: Section for downstream training with soft labels. It starts from ``classify/rded.yaml``, unless it names
+            another ``config``.
     """
 
     title: str
@@ -96,6 +104,9 @@ class Experiment:
     links: Links = "refuse"
     classes: str | None = None
     networks: list[str] = field(default_factory=list)
+    protocols: list[Literal["hard", "soft"]] = field(default_factory=lambda: ["hard"])
+    teacher: str | None = None
+    teacher_weights: str | None = None
     seed: Annotated[int, Between(0, 4294967295)] = 0
     draws: Annotated[int, Between(1, 1000)] = 3
     repeats: Annotated[int, Between(1, REPEATS)] = 1
@@ -129,6 +140,7 @@ class Experiment:
     score: Settings = field(default_factory=dict)
     select: Settings = field(default_factory=dict)
     evaluate: Settings = field(default_factory=dict)
+    soft: Settings = field(default_factory=dict)
 
     @property
     def ipcs(self) -> list[int]:
@@ -309,6 +321,8 @@ def _check_values(experiment: Experiment, above: str) -> None:
         raise InputError.choice(f"{above}options.{unknown[0]}", unknown[0], METHODS)
     if not experiment.ipcs:
         raise InputError.unset(f"{above}ipc", "at least one number", "10")
+    if not experiment.protocols:
+        raise InputError.unset(f"{above}protocols", "hard, soft or both", "[hard, soft]")
     for name in ("methods", "generator_methods", "networks", "validation"):
         for value in settings[name]:
             if not FolderName().allows(value):

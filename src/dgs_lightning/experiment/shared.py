@@ -200,5 +200,22 @@ class SharedStages:
     def judged(self, pool: str) -> None:
         """Add the stage in which a strong classifier, trained on the originals, says how legible a pool is."""
         if self.experiment.judge is not None:
-            task = {"estimator": self._fit_classifier(layout.JUDGE, self.experiment.judge, {})}
+            task = {"estimator": self._judge(self.experiment.judge)}
             self._score(layout.judged(layout.scored_as(pool)), task, InRun(pool))
+
+    def _judge(self, section: Settings) -> Place:
+        return self._fit_classifier(layout.JUDGE, section, {})
+
+    def teacher(self) -> Settings:
+        """Settings of a task with a teacher: the one that the experiment names, else the judge.
+
+        Raises:
+            InputError: If there is neither.
+        """
+        named, weights, judge = self.experiment.teacher, self.experiment.teacher_weights, self.experiment.judge
+        if named is not None:
+            return {"teacher": {"name": given(named)} | ({} if weights is None else {"weights": given(weights)})}
+        if judge is None:
+            expected = "a classifier that gives soft labels, or a section 'judge'"
+            raise InputError.unset("teacher", expected, "torchvision:resnet18")
+        return {"teacher": {"name": self._judge(judge)}}

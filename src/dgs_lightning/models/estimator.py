@@ -130,8 +130,13 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, classes)`` in the student's order, from images ``(B, C, S, S)`` in its normalisation."""
+        return self.all_logits(images)[:, self.columns]
+
+    @torch.no_grad()
+    def all_logits(self, images: Tensor) -> Tensor:
+        """Logits of all classes that the teacher knows, in its own order, from images as :meth:`forward` takes them."""
         logits: Tensor = self.network(images * self.scale + self.shift)
-        return logits[:, self.columns]
+        return logits
 
 
 def _check_taught(labels: Sequence[str], known: Sequence[str] | None, where: str) -> None:
@@ -204,20 +209,23 @@ class EstimatorSource:
         return find_model(config.hf_hub_id, ("*.safetensors",)) is not None, f"'hf download {config.hf_hub_id}'"
 
 
-def why_estimator_missing(name: str, weights: str | None) -> InputError | None:
-    """The error of a classifier that :func:`load_estimator` cannot load without network access; ``None`` if it can."""
-    source, where = EstimatorSource.of(name, weights), f"estimator {name}"
+def why_estimator_missing(name: str, weights: str | None, kind: str = "estimator") -> InputError | None:
+    """The error of a classifier that :func:`load_estimator` cannot load without network access; ``None`` if it can.
+
+    The error names the setting: ``estimator``, or another ``kind`` of classifier.
+    """
+    source, where = EstimatorSource.of(name, weights), f"{kind} {name}"
     if source.local is None:
         try:
             here, fetch = source.in_cache()
         except ValueError as error:
             expected, remedy = f"a network of {source.library}", "Name another, such as torchvision:resnet50"
             return InputError.setting(where, error, expected, remedy)
-        return None if here else NotFetched.by(where, fetch, "set estimator_weights=FILE")
+        return None if here else NotFetched.by(where, fetch, f"set {kind}_weights=FILE")
     if Path(source.local).exists():
-        return why_missing("estimator", source.local, ())
+        return why_missing(kind, source.local, ())
     if source.library:
-        return InputError.missing(source.local, f"weights of {where}", "Correct the path, or remove estimator_weights")
+        return InputError.missing(source.local, f"weights of {where}", f"Correct the path, or remove {kind}_weights")
     return InputError.setting(where, "no such folder", NAMES, "Correct the name")
 
 

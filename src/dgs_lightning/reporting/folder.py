@@ -112,13 +112,13 @@ class RunFolder:
         """
         paths = sorted(self.folder.glob(f"{layout.EVALUATION}/**/seed*/{layout.RESULT}"))
         found = [evaluation for path in paths for evaluation in read_evaluations(path, self.folder, self.seed)]
-        networks = self.settings.get("networks")
+        networks, protocols = self.settings.get("networks"), self.settings.get("protocols") or [layout.PROTOCOL]
         return [
             e
             for e in found
             if self._has_row(e.training.trained_on.row, e.ipc)
-            and (networks is None or e.network in networks)
-            and e.training.protocol == layout.PROTOCOL
+            and (networks is None or e.training.network in networks)
+            and e.training.protocol in protocols
             and self._asks_for("draws", e.draw)
             and self._asks_for("repeats", e.repeat)
         ]

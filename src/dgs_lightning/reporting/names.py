@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dgs_lightning.runs.layout import GIVEN_POOL
+from dgs_lightning.runs.layout import GIVEN_POOL, SOFT
 from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.selection.distribution import PUBLISHED
 
@@ -81,6 +81,8 @@ def show(field: str, value: object) -> str:
     The fields are those of :class:`~dgs_lightning.reporting.published.Setting`.
     """
     text = str(value)
+    if field == "network" and text.startswith(f"{SOFT}/"):
+        return f"{show(field, text.removeprefix(f'{SOFT}/'))}, soft labels"
     for pattern, name in _NUMBERED.get(field, {}).items():
         if match := re.fullmatch(pattern, text):
             return match.expand(name)

@@ -5,11 +5,16 @@ from typing import Any
 
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.names import show
+from dgs_lightning.runs.layout import SOFT
 from dgs_lightning.runs.methods import GIVEN, METHODS, Method
 
 ACCURACIES = (
     "Best and Last are top-1 accuracies on the validation set, in %: Best is from a training's best evaluation, as the "
     "literature reports it, and Last is from its end."
+)
+SOFT_LABELS = (
+    "Soft labels: the network learns the answers of a teacher that was trained on all originals, not the labels of the "
+    "images. So these accuracies measure the teacher, too; compare the same network with and without them."
 )
 ONE_DRAW = "There is one draw, so the chance of the draw is not in {}."
 DIFFICULTIES = (
@@ -33,6 +38,8 @@ def result_notes(summary: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
     trained = [row for row in summary["rows"] if row["trainings"]]
     if trained:
         yield ACCURACIES
+        if any(e.training.protocol == SOFT for e in run.evaluations):
+            yield SOFT_LABELS
         if subsets := dict.fromkeys(e.subset for e in run.evaluations if e.subset):
             shown = ", ".join(show("variant", f"val_{subset}") for subset in subsets)
             yield f"{shown} in brackets: the same trainings, evaluated on these subsets of the validation images."

@@ -9,7 +9,7 @@ from dgs_lightning.documents.files import read_json
 from dgs_lightning.documents.shapes import Filled, FolderName
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import on_subset
-from dgs_lightning.runs.layout import Training
+from dgs_lightning.runs.layout import PROTOCOL, Training
 from dgs_lightning.seeding import draw_and_repeat
 
 REMEDY = "Delete it, and run the experiment again"
@@ -36,6 +36,7 @@ class RunSettings(TypedDict, total=False):
     title: str
     methods: list[str] | None
     networks: list[str] | None
+    protocols: list[str] | None
     ipc: int | list[int] | None
     seed: Annotated[int | None, AtLeast(0)]
     draws: Annotated[int | None, AtLeast(1)]
@@ -139,8 +140,9 @@ class Evaluation:
 
     @property
     def network(self) -> str:
-        """Name of the network."""
-        return self.training.network
+        """Name of the network, after that of its protocol if the labels are not those of the images."""
+        training = self.training
+        return training.network if training.protocol == PROTOCOL else f"{training.protocol}/{training.network}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     latents, pretrain, finetune, judge             latent cache and trainings; a training leaves weights/
     estimator/foldK                                trainings of the difficulty estimator
     pools/NAME, guided/SET                         generated images
+    crops, stitched/SET                            crops of the originals, and pictures that are put together from them
     scores/NAME                                    difficulties of an image set
     distilled/SET, validation/NAME                 selected images
     evaluation/SET/[PROTOCOL/]NETWORK/seedK        downstream trainings
@@ -37,7 +38,7 @@ EVALUATION, CENTERS, REPORT = "evaluation", "centers", "report"
 RESULT, SELECTION, TRAJECTORIES = "result.json", "selection.json", "trajectories.safetensors"
 ORIGINAL, FULL = "original", "full"
 GIVEN_POOL = "pool"  # an image pool that was made outside of the run, among the scores
-PROTOCOL = "hard"  # the protocol that paths do not name
+PROTOCOL, SOFT = "hard", "soft"  # protocols of evaluation; paths do not name the first one
 _SET = re.compile(r"(.+)-ipc(\d+)(?:-draw(\d+))?")
 
 

@@ -16,74 +16,16 @@ Examples:
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dgs_lightning.errors import InputError
+from dgs_lightning.runs.stages import MadeBy as MadeBy
+from dgs_lightning.runs.stages import Use as Use
 
 ORIGINALS, GIVEN = "originals", "given"
 RANDOM_RULES = ("random", "ccs", "dgs", "transport")  # rules of ``dgs select`` that draw, if only among equals
 FEATURE_RULES = ("kcenter", "herding", "kmeans")  # rules that compare features of images
-_MODELS = ("dit", "minimax", "guided", "codec", "decoder")
-USES = (*_MODELS, "train", "latents", "original_scores", "labels", "ipc", "pool_images", "seed", "previous")
-
-
-@dataclass(frozen=True)
-class Use:
-    """A value that the plan fills in: a path of the run, a model, or a setting of the experiment.
-
-    Args:
-        name: ``train`` (training images), ``latents`` (their latent cache), ``original_scores``; ``dit`` (weights
-            before fine-tuning), ``minimax`` (after it), ``guided`` (the one that the experiment guides); ``codec``,
-            ``decoder``; ``labels`` (class list), ``ipc``, ``pool_images`` (images per class of a pool); ``seed`` (that
-            of the draw: a stage with it, and all stages after it, are run for each draw); or ``previous``, the result
-            of the method's previous stage.
-    """
-
-    name: str
-
-    def __post_init__(self) -> None:
-        """Check the name."""
-        if self.name not in USES:
-            raise ValueError(f"the plan has no value {self.name!r}; use one of {', '.join(USES)}")
-
-
-@dataclass(frozen=True)
-class MadeBy:
-    """A stage that makes images for a method.
-
-    Args:
-        name: Folder of the stage in the run. ``{set}`` stands for the distilled set, such as ``dag-ipc10``. Without
-            it, one stage serves all rows and IPCs.
-        command: Command of ``dgs`` that the stage runs.
-        section: Section of the experiment with the settings of the stage.
-        config: Shipped config that the stage starts from.
-        task: Class of the task, if neither section nor config names one.
-        data: Class of the datamodule, likewise.
-        settings: Settings of this run by their dotted keys; the values may be :class:`Use`.
-        callback: Class of a callback that comes before those of the section.
-        takes: Settings of the method in an experiment, such as ``dag: {stop_timestep: 30}``, that belong to this stage:
-            to its callback if it has one, else to its command. By default all.
-        writer: Callback that writes predictions into the folder of the stage.
-        file: Name of the file in the folder that is the result of the stage; by default the folder is.
-    """
-
-    name: str
-    command: str
-    section: str | None = None
-    config: str | None = None
-    task: str | None = None
-    data: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    callback: str | None = None
-    takes: tuple[str, ...] | None = None
-    writer: str | None = None
-    file: str = ""
-
-    @property
-    def drawn(self) -> bool:
-        """Whether the stage uses the seed of a draw."""
-        return any(isinstance(value, Use) and value.name == "seed" for value in self.settings.values())
 
 
 @dataclass(frozen=True)
@@ -103,6 +45,7 @@ class Method:
         published: Key of the method in the paper's tables; by default its own key.
         pictured: Whether the report has figures of the images of its sets.
         quoted: Whether only its published numbers are shown.
+        settings: Key of the method whose settings its stages have; by default its own.
     """
 
     key: str
@@ -116,6 +59,7 @@ class Method:
     published: str = ""
     pictured: bool = False
     quoted: bool = False
+    settings: str = ""
 
     @property
     def images(self) -> str:
@@ -125,11 +69,22 @@ class Method:
         return self.pool if self.pool in (ORIGINALS, GIVEN) else METHODS[self.pool].images
 
     @property
+    def maker(self) -> str:
+        """Key of the method whose settings the stages have that make the images."""
+        if self.stages or self.pool in (ORIGINALS, GIVEN):
+            return self.settings or self.key
+        return METHODS[self.pool].maker
+
+    @property
     def made_by(self) -> tuple[MadeBy, ...]:
         """Stages that make the images: its own, or those of the method whose images it uses."""
         if self.stages or self.pool in (ORIGINALS, GIVEN):
             return self.stages
         return METHODS[self.pool].made_by
+
+    def uses(self, name: str) -> bool:
+        """Whether a stage of the method has a value of :class:`Use`."""
+        return any(Use(name) in stage.settings.values() for stage in self.made_by)
 
     @property
     def by_chance(self) -> bool:
@@ -192,9 +147,21 @@ def _pool(model: str) -> MadeBy:
     )
 
 
-def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = ()) -> tuple[MadeBy, MadeBy]:
-    """Stages that compute cluster centres and generate a set under guidance, one image for each centre."""
-    pool = _pool("guided")
+_GUIDANCE = ("scale", "stop_timestep", "form", "guided")  # settings of a guidance towards centres
+
+
+def _guided(
+    callback: str,
+    centers: Mapping[str, Any],
+    takes: tuple[str, ...] = (),
+    own: tuple[str, ...] = _GUIDANCE,
+    pool: bool = False,
+) -> tuple[MadeBy, MadeBy]:
+    """Stages that compute cluster centres and generate a set with a callback that uses them, one image for each centre.
+
+    ``takes`` are the method's settings for the centres, ``own`` those for the callback. A ``pool`` has several images
+    for each of the same centres, of which the first are those of the set.
+    """
     computed = MadeBy(
         "centers/{set}",
         "centers",
@@ -209,17 +176,33 @@ def _guided(callback: str, centers: Mapping[str, Any], takes: tuple[str, ...] = 
         file="centers.safetensors",
     )
     requests = {"data.init_args.images_per_class": Use("ipc"), "data.init_args.centers": Use("previous")}
-    generated = replace(
-        pool,
-        name="guided/{set}",
-        settings={**pool.settings, **requests},
-        callback=callback,
-        takes=("scale", "stop_timestep", "form", "guided"),
-    )
+    if pool:
+        requests |= {
+            "data.init_args.images_per_class": Use("pool_images"),
+            "data.init_args.images_per_center": Use("pool_multiple"),
+        }
+    settings = {**_pool("guided").settings, **requests}
+    generated = replace(_pool("guided"), name="guided/{set}", settings=settings, callback=callback, takes=own)
     return computed, generated
 
 
+def _candidates() -> MadeBy:
+    """Stage that generates the candidates of CaO2: the pool of the DiT at a smaller scale of the guidance."""
+    pool = _pool("dit")
+    return replace(pool, name="pools/cao2", settings={**pool.settings, "model.init_args.guidance_scale": 2.7})
+
+
+def _stitched(rule: str) -> tuple[MadeBy, MadeBy]:
+    """Stages that cut crops from the originals, and put pictures together from those that a rule takes."""
+    uses = ("teacher", "teacher_weights", "image_size", "seed")
+    settings = {"images": Use("train"), **{name: Use(name) for name in uses}}
+    cut = MadeBy("crops", "crops", settings=settings, takes=("mipc", "crops", "factor", "scale", "view"))
+    settings = {"crops": Use("previous"), "ipc": Use("ipc"), "seed": Use("seed"), "method": rule}
+    return cut, MadeBy("stitched/{set}", "stitch", section="select", settings=settings, takes=("quality",))
+
+
 _PAPER = "Li et al., difficulty-guided sampling"
+_PLUGIN: Any = {"rule": "dgs", "source": f"{_PAPER}, on the images of another method", "pictured": True}
 _TRANSPORT: Any = {"rule": "transport", "source": "this project; not in the paper", "pictured": True}
 METHODS: dict[str, Method] = {
     method.key: method
@@ -233,7 +216,7 @@ METHODS: dict[str, Method] = {
         Method("ori_transport", "Transport (Ori)", "#36404a", compared_with="random", **_TRANSPORT),
         Method("dm", "DM", "#7a8794", source="Zhao and Bilen, WACV 2023", quoted=True),
         Method("idc1", "IDC-1", "#7a8794", source="Kim et al., ICML 2022", quoted=True),
-        Method("d4m", "D4M", "#7a8794", source="Su et al., CVPR 2024", quoted=True),
+        Method("d4m_quoted", "D4M (quoted, Stable Diffusion)", "#7a8794", source="Su et al., CVPR 2024", quoted=True),
         Method("dit", "DiT", "#93c8be", "first", "Peebles and Xie, ICCV 2023", stages=(_pool("dit"),)),
         Method("dit_dgs", "DiT + DGS", "#2b8477", "dgs", _PAPER, "dit", compared_with="dit", pictured=True),
         Method("dit_transport", "DiT + transport", "#1c574e", pool="dit", compared_with="dit", **_TRANSPORT),
@@ -265,6 +248,57 @@ METHODS: dict[str, Method] = {
             stages=_guided("DifficultyAwareGuidance", {"scores": Use("original_scores")}, ("smoothing", "intervals")),
             compared_with="mgd3",
             pictured=True,
+        ),
+        Method(
+            "d4m",
+            "D4M (ours, DiT)",
+            "#b98f5a",
+            "all",
+            "Su et al., CVPR 2024, with a DiT in place of Stable Diffusion",
+            stages=_guided("PrototypeStart", {}, own=("strength",)),
+            pictured=True,
+        ),
+        Method(
+            "d4m_dgs",
+            "D4M (ours, DiT) + DGS",
+            "#77552a",
+            stages=_guided("PrototypeStart", {}, own=("strength",), pool=True),
+            compared_with="d4m",
+            settings="d4m",
+            **_PLUGIN,
+        ),
+        Method(
+            "mgd3_dgs",
+            "MGD3 + DGS",
+            "#6d3456",
+            stages=_guided("ModeGuidance", {}, pool=True),
+            compared_with="mgd3",
+            settings="mgd3",
+            **_PLUGIN,
+        ),
+        Method("cao2", "CaO2 candidates", "#a9c27f", "first", "Wang et al., ICCV 2025", stages=(_candidates(),)),
+        Method(
+            "cao2_select",
+            "CaO2 selection",
+            "#5f7f33",
+            "right_confident",
+            "Wang et al., ICCV 2025: the first of its two stages",
+            "cao2",
+            compared_with="cao2",
+            pictured=True,
+        ),
+        Method("cao2_dgs", "CaO2 candidates + DGS", "#37501b", pool="cao2", compared_with="cao2", **_PLUGIN),
+        Method("rded", "RDED", "#d98c7a", "all", "Sun et al., CVPR 2024", stages=_stitched("easy"), pictured=True),
+        Method(
+            "rded_dgs",
+            "RDED crops + DGS",
+            "#9c4635",
+            "all",
+            "this project; not in a paper",
+            stages=_stitched("dgs"),
+            compared_with="rded",
+            pictured=True,
+            settings="rded",
         ),
         Method("full", "Full dataset", "#22303c", source="all training images"),
     )

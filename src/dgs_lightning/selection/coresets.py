@@ -6,15 +6,43 @@ N, the number of images.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dgs_lightning.selection.clustering import Points, kmeans_centers
 from dgs_lightning.selection.distribution import Counts, Floats, interval_of
+
+Flags = NDArray[np.bool_]
 
 
 def random_coreset(count: int, ipc: int, rng: np.random.Generator) -> Counts:
     """Positions of ``ipc`` of ``count`` images, drawn with equal probability without replacement, ascending."""
     _check(count, ipc)
     return np.sort(rng.permutation(count)[:ipc])
+
+
+def right_first(
+    right: Flags, confidence: Floats, ipc: int, *, unsure: bool = False, fill: Floats | None = None
+) -> Counts:
+    """The images that a classifier recognises, the most or the least confident first; then the others.
+
+    This is the first stage of CaO2 (Wang et al., ICCV 2025). Where too few images are recognised, its code adds the
+    others in the same order of confidence, which may begin with the most confidently wrong one.
+
+    Args:
+        right: Whether an image is recognised, shape ``(N,)``.
+        confidence: Largest probability of any class, shape ``(N,)``: that of its own class for a recognised image.
+        ipc: Images to select.
+        unsure: Take the least confident of the recognised images first.
+        fill: Add the others by this number, the largest first, instead of by their confidence, shape ``(N,)``.
+
+    Returns:
+        Positions in the order of selection, shape ``(ipc,)``.
+    """
+    _check(len(right), ipc)
+    falling = -confidence if not unsure else confidence
+    if fill is not None:
+        falling = np.where(right, falling, -fill)
+    return np.lexsort((falling, ~right))[:ipc]
 
 
 def k_center_greedy(features: Points, ipc: int) -> Counts:

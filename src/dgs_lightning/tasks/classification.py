@@ -30,6 +30,7 @@ from dgs_lightning.tasks.protocol import (
     TeacherSettings,
     channel_statistics,
     class_weights,
+    decay_groups,
     epochs_of,
     mixed_cross_entropy,
     published_sgd,
@@ -140,6 +141,9 @@ class ClassificationTask(L.LightningModule):
                 found, expected = f"{len(values)} numbers", f"one for each channel, {data.channels}"
                 remedy = "Correct it, or leave normalisation to its default"
                 raise InputError.setting(f"normalisation.{name}", found, expected, remedy)
+        if (patches := self.augmentation.patches) > data.image_size:
+            expected, remedy = f"at most {data.image_size}, the side of the images", "Set fewer patches"
+            raise InputError.setting("augmentation.patches", patches, expected, remedy)
         images = (data.image_size, data.channels, tuple(mean), tuple(std))
         left_out = (folds.get("folds"), folds.get("fold"))
         self.config = ClassifierConfig(settings["network"], tuple(data.labels), *images, settings["width"], *left_out)
@@ -159,8 +163,9 @@ class ClassificationTask(L.LightningModule):
         lr, weight_decay = published_sgd(len(self.config.labels)) if sgd else ADAMW
         options: dict[str, Any] = {"momentum": MOMENTUM} if sgd else {}
         options["lr"] = lr if settings.lr is None else settings.lr
-        options["weight_decay"] = weight_decay if settings.weight_decay is None else settings.weight_decay
-        optimizer = (SGD if sgd else AdamW)(self.network.parameters(), **options)
+        weight_decay = weight_decay if settings.weight_decay is None else settings.weight_decay
+        groups = decay_groups(self.network, weight_decay, settings.decayed)
+        optimizer = (SGD if sgd else AdamW)(groups, **options)
         factor, epochs = SCHEDULES[settings.schedule], epochs_of(self.trainer, len(self.data.train_dataloader()))
         if epochs is None and settings.schedule != "constant":
             found = f"{settings.schedule!r} in a training without end"
@@ -198,7 +203,7 @@ class ClassificationTask(L.LightningModule):
             partners = classes[draw.partners.to(classes.device)]
         logits = self.network(images)
         if self.teacher is not None and self.soft_labels is not None:
-            loss = soft_label_loss(logits, self.soft_labels(images), self.teacher.temperature)
+            loss = soft_label_loss(logits, self.soft_labels(images), self.teacher.temperature, self.teacher.squared)
         else:
             smoothing = self.hparams["label_smoothing"]
             loss = mixed_cross_entropy(logits, classes, partners, own, smoothing, self.weights)

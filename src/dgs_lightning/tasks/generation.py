@@ -13,7 +13,15 @@ from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import Guidance
-from dgs_lightning.diffusion.sampler import OnStep, Sampler, classifier_free, draw_noise, published_channels, sample
+from dgs_lightning.diffusion.sampler import (
+    OnStep,
+    Sampler,
+    classifier_free,
+    draw_noise,
+    noised,
+    published_channels,
+    sample,
+)
 from dgs_lightning.errors import InputError, is_out_of_memory
 from dgs_lightning.models.codec import build_codec
 from dgs_lightning.models.dit.formats import load_dit
@@ -96,6 +104,7 @@ class GenerationTask(L.LightningModule):
     def _release(self) -> None:
         self._guidance_for: GuidanceFor | None = None
         self._guidance_settings: dict[str, Any] = {}
+        self._start: tuple[int, dict[str, Any]] | None = None  # index of the first step, and settings
         self._on_step: OnStep | None = None
 
     def teardown(self, stage: str) -> None:
@@ -109,15 +118,24 @@ class GenerationTask(L.LightningModule):
         """
         self._guidance_for, self._guidance_settings = guidance_for, dict(settings)
 
+    def start_from_centers(self, first: int, settings: Mapping[str, Any]) -> None:
+        """Start each image of this run from its centre with noise, at the step of an index.
+
+        The noise is that of the image's own seed, so that a start at index ``steps - 1`` is hardly another one than
+        from noise alone. ``settings`` become part of :meth:`settings`.
+        """
+        self._start = first, dict(settings)
+
     def listen(self, on_step: OnStep | None) -> None:
         """Call a function after each denoising step, until the next call of this method; ``None`` for no function."""
         self._on_step = on_step
 
     def setup(self, stage: str) -> None:
-        """Check that there is a guidance if the datamodule has centres."""
+        """Check that there is a guidance or a start if the datamodule has centres."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, RequestDataModule) and data.centers is not None and self._guidance_for is None:
-            remedy = "Name CenterGuidance in trainer.callbacks, or remove data.centers"
+        unused = self._guidance_for is None and self._start is None
+        if isinstance(data, RequestDataModule) and data.centers is not None and unused:
+            remedy = "Name CenterGuidance or PrototypeStart in trainer.callbacks, or remove data.centers"
             raise InputError.setting("data.centers", "centres without a guidance", "a guidance towards them", remedy)
 
     def settings(self) -> dict[str, Any]:
@@ -128,6 +146,7 @@ class GenerationTask(L.LightningModule):
             **{name: self.hparams[name] for name in ("sampler", "steps", "guidance_scale")},
             "guided_channels": self.guided_channels,
             **({"guidance": self._guidance_settings} if self._guidance_settings else {}),
+            **({"start": self._start[1]} if self._start else {}),
         }
 
     def predict_step(self, batch: RequestBatch, batch_idx: int) -> Tensor:
@@ -181,12 +200,17 @@ class GenerationTask(L.LightningModule):
             self.hparams["guidance_scale"],
             self.guided_channels,
         )
+        loop: dict[str, Any] = {"sampler": self.hparams["sampler"], "steps": steps or self.hparams["steps"]}
+        latent, first = draw_noise(each, self.latent_shape).to(self.device), None
+        if self._start is not None and batch.centers is not None:  # not in a trial of the batch size
+            first = self._start[0]
+            latent = noised(batch.centers, latent, first, **loop)
         return sample(
             denoiser,
-            draw_noise(each, self.latent_shape).to(self.device),
+            latent,
             each,
-            sampler=self.hparams["sampler"],
-            steps=steps or self.hparams["steps"],
+            **loop,
+            first=first,
             guidance=self._guidance_for(batch) if guided and self._guidance_for is not None else None,
             on_step=self._on_step if guided else None,
         )

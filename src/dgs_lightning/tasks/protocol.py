@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgs_lightning.bounds import FINITE, Above, AtLeast, Group
 from dgs_lightning.tasks.size import DataSize, steps_by_size
@@ -33,14 +33,17 @@ class OptimizerSettings(Group):
         name: ``sgd`` with momentum 0.9, or ``adamw``.
         lr: Learning rate; by default the published one of SGD for this number of classes, or 1e-3 of AdamW.
         weight_decay: Weight decay; by default the published one of SGD for this number of classes, or 0.01 of AdamW.
-        schedule: Course of the learning rate: ``steps`` (x 0.2 at 2/3 and 5/6 of the epochs), ``cosine`` or
-            ``constant``.
+        schedule: Course of the learning rate: ``steps`` (x 0.2 at 2/3 and 5/6 of the epochs), ``cosine`` (to 0),
+            ``half_cosine`` (to half, as RDED has it) or ``constant``.
+        decayed: What the weight decay acts on: ``all`` parameters, or ``matrices``, the parameters called weight of
+            more than one dimension. Those are the weights of convolutions and linear layers.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float | None, AtLeast(0)] = None
     weight_decay: Annotated[float | None, AtLeast(0)] = None
-    schedule: Literal["steps", "cosine", "constant"] = "steps"
+    schedule: Literal["steps", "cosine", "half_cosine", "constant"] = "steps"
+    decayed: Literal["all", "matrices"] = "all"
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class TeacherSettings(Group):
         name: Folder of weights of a classifier of this project, or ``torchvision:NAME`` or ``timm:NAME`` of
             ImageNet-1K.
         weights: Local file of the weights of a named classifier; by default they come from its hub.
-        temperature: Temperature of the soft labels.
+        temperature: Temperature T of the soft labels.
+        squared: Multiply the loss by the square of the temperature, as Hinton et al. do. RDED, D4M and SRe2L do not.
     """
 
     name: str
     weights: str | None = None
     temperature: Annotated[float, Above(0)] = 20.0
+    squared: bool = True
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,26 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {  # factor of the learning 
     "steps": lambda epoch, epochs: float(DECAY ** ((epoch >= 2 * epochs // 3) + (epoch >= 5 * epochs // 6))),
     # half a cosine, to 0 after the last epoch
     "cosine": lambda epoch, epochs: (1 + math.cos(math.pi * epoch / epochs)) / 2,
+    # a quarter of a cosine's period, to 1/2 after the last epoch
+    "half_cosine": lambda epoch, epochs: (1 + math.cos(math.pi * epoch / (2 * epochs))) / 2,
     "constant": lambda epoch, epochs: 1.0,
 }
+
+
+def decay_groups(network: nn.Module, weight_decay: float, decayed: str) -> list[dict[str, Any]]:
+    """Parameter groups of an optimiser.
+
+    Args:
+        network: The network.
+        weight_decay: Weight decay of the parameters that are decayed.
+        decayed: Which these are, as in :class:`OptimizerSettings`. The others have no weight decay.
+    """
+    if decayed == "all":
+        return [{"params": [*network.parameters()], "weight_decay": weight_decay}]
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in network.named_parameters():
+        groups[name.endswith("weight") and parameter.ndim > 1].append(parameter)
+    return [{"params": own, "weight_decay": weight_decay * decays} for decays, own in groups.items() if own]
 
 
 def channel_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -193,21 +216,22 @@ def mixed_cross_entropy(
     return share * first + (1 - share) * second
 
 
-def soft_label_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def soft_label_loss(logits: Tensor, teacher_logits: Tensor, temperature: float, squared: bool = True) -> Tensor:
     r"""Kullback-Leibler divergence of a student from its teacher, both softened by a temperature.
 
     .. math:: T^2 \, D_{KL}(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T))
 
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015. The factor :math:`T^2` keeps the gradients
-    comparable between temperatures.
+    comparable between temperatures. RDED (Sun et al., CVPR 2024) has no such factor, which is 400 at T = 20.
 
     Args:
         logits: Logits s of the student ``(B, classes)``.
         teacher_logits: Logits t of the teacher, of the same shape and order of classes, without gradient.
         temperature: Temperature T.
+        squared: Whether the factor :math:`T^2` is there.
 
     Returns:
         Mean over the batch.
     """
     student, teacher = (F.log_softmax(values / temperature, dim=1) for values in (logits, teacher_logits))
-    return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+    return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * (temperature**2 if squared else 1)

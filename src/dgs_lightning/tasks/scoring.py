@@ -29,6 +29,7 @@ class Scores(NamedTuple):
     positions: Tensor  # of the records, shape (B,)
     difficulty: Tensor  # in [0, 1], float64, shape (B,)
     predicted: list[str]  # the label that the estimators predict for each image
+    confidence: Tensor  # its probability, in [0, 1], float64, shape (B,)
 
 
 class ScoringTask(L.LightningModule):
@@ -50,6 +51,8 @@ class ScoringTask(L.LightningModule):
         check_accuracy: Stop after the scoring where the images are no generated ones, and an estimator that was not
             cross-fitted recognises them no better than by chance: the difficulties would mean nothing. The usual
             reasons are class folders with labels of other classes, and wrong weights.
+        confidence: Keep the largest probability of each image, too, which CaO2's selection with ``fill: released``
+            needs.
 
     Attributes:
         definition: Name of the definition.
@@ -76,6 +79,7 @@ class ScoringTask(L.LightningModule):
         definition: Literal["confidence", "margin", "entropy", "loss"] = "confidence",
         cross_fit: Annotated[int | None, Between(2, 1000)] = None,
         check_accuracy: bool = True,
+        confidence: bool = False,
     ) -> None:
         super().__init__()
         save_settings(self)
@@ -122,7 +126,9 @@ class ScoringTask(L.LightningModule):
 
     def settings(self) -> dict[str, Any]:
         """Settings that the scores depend on, for their card."""
-        return {"estimator": self.identity, "definition": self.definition, "cross_fit": self.hparams["cross_fit"]}
+        kept = {"confidence": True} if self.hparams["confidence"] else {}
+        own = {"estimator": self.identity, "definition": self.definition, "cross_fit": self.hparams["cross_fit"]}
+        return {**own, **kept}
 
     def on_predict_start(self) -> None:
         """Match the labels of the images with those of each estimator, which must know all of them."""
@@ -145,8 +151,8 @@ class ScoringTask(L.LightningModule):
             each = [self._assess(member, inputs, labels[rows]) for member in members]
             difficulty[rows] = ensemble_difficulty([values for values, _ in each])
             probabilities[rows] = torch.stack([values for _, values in each]).mean(dim=0)
-        predicted = [self._labels[place] for place in probabilities.argmax(dim=1).tolist()]
-        return Scores(positions, difficulty, predicted)
+        confidence, places = probabilities.max(dim=1)
+        return Scores(positions, difficulty, [self._labels[place] for place in places.tolist()], confidence)
 
     def difficulty(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Difficulties ``(B,)`` in [0, 1] of logits ``(B, C)`` and the positions of the true classes ``(B,)``."""

@@ -13,6 +13,7 @@ import dgs_lightning
 from dgs_lightning.bounds import with_defaults
 from dgs_lightning.configs import class_name
 from dgs_lightning.data.latents import CacheSettings
+from dgs_lightning.datamodules.batches import settled_batch_size
 from dgs_lightning.datamodules.images import whole_and_subsets
 from dgs_lightning.diffusion.memory import memory_bytes
 from dgs_lightning.models.codec import keeps_variances, latent_shape
@@ -146,7 +147,8 @@ def classification(model: Settings, data: Settings, trainer: Settings, inputs: I
         images = images * (folds - 1) // folds
     side = data["image_size"] or inputs.side
     size = DataSize(max(1, images), inputs.classes, side)
-    epochs, evaluations = training_length(trainer, data["batch_size"], size)
+    batch_size = settled_batch_size(data["batch_size"], images, inputs.classes)
+    epochs, evaluations = training_length(trainer, batch_size, size)
     passes = TRAINING * epochs * images + evaluations * inputs.count(whole_and_subsets(data["val"])[0])
     network = Classifier(model["network"], inputs.classes, side, inputs.channels, model["width"])
     return Work("networks trained", 1, passes, network)
