@@ -41,7 +41,8 @@ def network_of(values: Values, side: int, prefix: str = "net/") -> ConvNet:
     state = {project_name(name): value for name, value in part(values, prefix).items()}
     first = state["layers.conv.0.weight"]
     depth = sum(name.startswith("layers.conv") for name in state) // 2
-    network = ConvNet(len(state["classifier.bias"]), side, first.shape[1], depth, len(first))
+    padded = state["classifier.weight"].shape[1] > len(first) * (side // 2**depth) ** 2
+    network = ConvNet(len(state["classifier.bias"]), side, first.shape[1], depth, len(first), padded)
     network.load_state_dict(state)
     return network
 

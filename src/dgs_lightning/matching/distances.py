@@ -40,7 +40,7 @@ def rowwise(real: Tensor, synthetic: Tensor) -> Tensor:
     Zhao et al., "Dataset Condensation with Gradient Matching", ICLR 2021, Eq. 10.
     """
     first, second = _rows(real), _rows(synthetic)
-    norms = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
+    norms: Tensor = first.norm(dim=1) * second.norm(dim=1)
     return (1 - (first * second).sum(dim=1) / (norms + EPSILON)).sum()
 
 
