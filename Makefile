@@ -42,7 +42,7 @@ coverage: $(STAMP)
 	$(BIN)/coverage erase
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 	rm -f .coverage.*  # half-written, by processes that tests killed
-	$(BIN)/coverage report --include='*/diffusion/*,*/selection/*' --fail-under=100
+	$(BIN)/coverage report --include='*/diffusion/*,*/matching/*,*/selection/*' --fail-under=100
 
 wheel-test: $(STAMP)
 	$(BIN)/pytest tests/test_wheel.py

@@ -22,6 +22,7 @@ FLOORS = {
     "seeding": -1,
     "selection": 0,
     "diffusion": 0,
+    "matching": 0,
     "data": 1,
     "runs": 2,
     "models": 3,

@@ -425,3 +425,31 @@ def test_a_checkpoint_of_a_version_without_balanced_trainings_is_resumed(digits:
     model.on_load_checkpoint(begun)
     with pytest.raises(InputError, match="balanced: False"):
         task(balanced=True).on_load_checkpoint(begun)
+
+
+def test_the_schedule_of_dm_loses_its_momentum_after_half_of_the_epochs(digits: Path, tmp_path: Path) -> None:
+    """A first step after the change is that of a new optimiser: the learning rate times the gradient."""
+    norms: list[float] = []
+
+    class Momentum(Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+            states = trainer.optimizers[0].state.values()
+            norms.append(sum(float(state["momentum_buffer"].norm()) for state in states))
+
+    settings = {
+        "augmentation": Augmentation(siamese=("crop",), cutmix=0),
+        "optimizer": OptimizerSettings(schedule="half"),
+    }
+    run = trainer(tmp_path, [Momentum()], max_epochs=6, limit_train_batches=1, limit_val_batches=1)
+    run.fit(task(**settings), images(digits))
+    assert [norm > 0 for norm in norms] == [False, True, True, True, True, False]
+
+
+def test_operations_of_dsa_take_the_place_of_the_other_augmentation() -> None:
+    batch = torch.rand(4, 1, 8, 8)
+    plain = Augmentation(siamese=())(batch, [0.5], [0.25], torch.Generator())
+    torch.testing.assert_close(plain, (batch - 0.5) / 0.25)
+    shifted = Augmentation(siamese=("crop",))(batch, [0.5], [0.25], torch.Generator().manual_seed(0))
+    assert all(pixel in plain[k] for k in range(4) for pixel in shifted[k, 0, 1:7, 1:7].flatten())
+    with pytest.raises(InputError, match=r"siamese: found 'shear', expected one of color, crop, cutout, flip"):
+        Augmentation(siamese=("shear",))

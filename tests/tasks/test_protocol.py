@@ -79,6 +79,11 @@ def test_a_cosine_goes_from_one_through_a_half_towards_zero() -> None:
     assert factors == pytest.approx([1, 0.75, 0.5, 0.0], abs=1e-4)
 
 
+def test_the_schedule_of_dm_falls_once_after_half_of_the_epochs() -> None:
+    factors = [SCHEDULES["half"](epoch, 1000) for epoch in (0, 501, 502, 999)]
+    assert factors == [1, 1, 0.1, 0.1]
+
+
 def test_images_of_other_than_three_channels_are_normalised_by_the_average_channel() -> None:
     assert channel_statistics(3) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     mean, std = channel_statistics(1)

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from dgs_lightning.bounds import AtLeast, Between, Group
 from dgs_lightning.errors import InputError
+from dgs_lightning.matching.siamese import PUBLISHED, apply, draw_one
 
 CROP_RATIO = (3 / 4, 4 / 3)  # least and largest width to height, as in torchvision's RandomResizedCrop
 CROP_ATTEMPTS = 10
@@ -60,9 +61,11 @@ class Augmentation(Group):
         cutmix: Beta of CutMix, which mixes the images of every batch; 0 for no CutMix.
         patches: Columns and rows of patches that each image is cut into first. The columns are then put into a random
             order, and the rows into another (RDED, Sun et al., CVPR 2024). 1 for no shuffle.
+        siamese: Operations of DSA, of which each batch gets one, with parameters of its own for each image. They take
+            the place of crop, flip, jitter and lighting; ``cutmix`` stays.
 
     Raises:
-        InputError: If a number is out of its range.
+        InputError: If a number is out of its range, or an operation is unknown.
     """
 
     crop_scale: Annotated[tuple[float, float], Between(0, 1, open="left")] = (0.5, 1.0)
@@ -71,10 +74,12 @@ class Augmentation(Group):
     lighting: Annotated[float, AtLeast(0)] = 0.1
     cutmix: Annotated[float, AtLeast(0)] = 1.0
     patches: Annotated[int, Between(1, 64)] = 1
+    siamese: tuple[str, ...] | None = None
 
     @classmethod
     def check_combination(cls, settings: Mapping[str, Any]) -> None:
-        """Raise an InputError if the smallest crop is above the largest."""
+        """Raise an InputError if the smallest crop is above the largest, or an operation of DSA is unknown."""
+        check_strategy("siamese", settings["siamese"] or ())
         smallest, largest = settings["crop_scale"]
         if smallest > largest:
             raise InputError.setting("crop_scale", f"{smallest}, {largest}", "the smaller share first, such as 0.5, 1")
@@ -89,6 +94,19 @@ class Augmentation(Group):
             lighting=torch.randn(count, 3, generator=generator) * self.lighting,
             patches=draw_orders(count, self.patches, generator),
         )
+
+    def __call__(self, images: Tensor, mean: Sequence[float], std: Sequence[float], generator: Generator) -> Tensor:
+        """Draw the parameters of a batch ``(B, C, S, S)`` in ``[0, 1]``, augment and normalise it."""
+        count, size = len(images), images.shape[-1]
+        if self.siamese is not None:
+            return apply(normalise(images, mean, std), draw_one(self.siamese, count, size, generator))
+        return augment(images, self.draw(count, size, generator).to(images.device), mean, std)
+
+
+def check_strategy(name: str, strategy: Sequence[str]) -> None:
+    """Raise an InputError if a setting of this name has operations that DSA does not have."""
+    if unknown := [entry for entry in strategy if entry not in PUBLISHED]:
+        raise InputError.choice(name, unknown[0], PUBLISHED)
 
 
 def augment(images: Tensor, draws: Draws, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -43,7 +43,7 @@ def write_set(
         found = "images whose names in one class folder would be equal"
         raise InputError(source, found, "names that differ", "Rename the images")
     written = [replace(record, file_name=name) for record, name in zip(records, names, strict=True)]
-    _check_destination(source, destination, card, beside or {})
+    check_destination(source, destination, card, beside or {})
     unfinished = begin_set(destination, card, key=None)
     for record, copy in zip(records, written, strict=True):
         with replacing(unfinished.folder / copy.file_name) as path:
@@ -59,7 +59,7 @@ def name_in_class(record: ImageRecord) -> str:
     return f"{record.label}/{record.file_name.removeprefix(f'{record.label}/')}"
 
 
-def _check_destination(source: Path, destination: Path, card: Mapping[str, Any], beside: Collection[str]) -> None:
+def check_destination(source: Path, destination: Path, card: Mapping[str, Any], beside: Collection[str]) -> None:
     """Raise an error unless the destination is apart from the source, and free or an earlier set of the same kind."""
     here, there = source.resolve(), destination.resolve()
     found, remedy = "", "Name another folder for the output"

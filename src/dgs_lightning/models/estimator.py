@@ -14,6 +14,7 @@ from dgs_lightning.data.transforms import resize_and_crop, to_unit
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import refused
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier
+from dgs_lightning.models.embedding import pooled_features
 from dgs_lightning.models.hub import NotFetched, find_model, read_config, why_missing
 from dgs_lightning.models.registry import (
     HUB_WEIGHTS,
@@ -72,27 +73,6 @@ class Estimator(nn.Module):
             InputError: If the network has no such layer.
         """
         return _in_parts(lambda part: pooled_features(self.network, part), images)
-
-
-def pooled_features(network: nn.Module, images: Tensor) -> Tensor:
-    """Features ``(B, D)`` of a classifier's inputs ``(B, C, H, W)``: the input of its last linear layer.
-
-    A network of timm may be without classifier.
-
-    Raises:
-        InputError: If another network has no linear layer.
-    """
-    if hasattr(network, "forward_head"):  # timm
-        head: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)  # type: ignore[operator]
-        return head
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        expected, remedy = "a classifier that ends in a linear layer", "Name another network, or 'pixels'"
-        raise InputError.setting("features", f"{type(network).__name__} without linear layer", expected, remedy)
-    inputs: list[Tensor] = []
-    with layers[-1].register_forward_pre_hook(lambda _, args: inputs.append(args[0])):
-        network(images)
-    return inputs[0].flatten(1)
 
 
 def _in_parts(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dgs_lightning.models.convnet import ConvNet
 from dgs_lightning.models.resnet import ResNet18, ResNetAP10
 from dgs_lightning.models.weights import fill, read_weights, tell_new_head
 
-NAMES = "convnetD, resnet18, resnet_ap10, timm:NAME or torchvision:NAME"
+NAMES = "convnetD, convnetD_padded, resnet18, resnet_ap10, timm:NAME or torchvision:NAME"
 MAX_CONVNET_DEPTH = 16
 Preprocess = Callable[[Image.Image], Tensor]  # from an RGB picture to a network's input (C, H, W)
 HUB_WEIGHTS = re.compile(r"IMAGENET1K_\w+")  # torchvision's names of weights
@@ -34,7 +34,8 @@ def build_network(
 
     Args:
         name: ``convnetD`` of depth D from 1 to 16, ``resnet18`` or ``resnet_ap10``, all as published with instance norm
-            (hyphens, underscores and capitals make no difference); ``timm:NAME``; ``torchvision:NAME``; or a name
+            (hyphens, underscores and capitals make no difference); ``convnetD_padded`` with padding 3 in its first
+            convolution, as published for MNIST and Fashion-MNIST; ``timm:NAME``; ``torchvision:NAME``; or a name
             without library, which is looked up in timm first.
         num_classes: Number of classes.
         image_size: Side of the square input in pixels.
@@ -123,7 +124,7 @@ def _resolve(name: str) -> tuple[Callable[..., nn.Module], str]:
     """The function that builds a network, and the name that it takes; a ValueError if there is no such network."""
     source, _, bare = name.rpartition(":")
     plain = re.sub(r"[-_]", "", bare.lower())
-    if not source and (published := re.fullmatch(r"convnet(\d+)|resnet18|resnetap10", plain)):
+    if not source and (published := re.fullmatch(r"convnet(\d+)(padded)?|resnet18|resnetap10", plain)):
         if (depth := published[1]) is not None and not 1 <= int(depth) <= MAX_CONVNET_DEPTH:
             raise ValueError(f"{depth} layers, where a ConvNet has 1 to {MAX_CONVNET_DEPTH}")
         return _published, plain
@@ -147,7 +148,8 @@ def _published(plain: str, num_classes: int, image_size: int, channels: int, hub
         raise ValueError("the published networks have no weights on a hub")
     if plain in ("resnet18", "resnetap10"):
         return (ResNet18 if plain == "resnet18" else ResNetAP10)(num_classes, image_size, channels)
-    return ConvNet(num_classes, image_size, channels, int(plain.removeprefix("convnet")), width)
+    bare = plain.removesuffix("padded")
+    return ConvNet(num_classes, image_size, channels, int(bare.removeprefix("convnet")), width, padded=bare != plain)
 
 
 def _timm(name: str, num_classes: int, image_size: int, channels: int, hub: bool | str, width: int) -> nn.Module:

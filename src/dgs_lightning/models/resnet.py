@@ -72,11 +72,19 @@ class ResidualNetwork(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of images ``(B, C, H, W)``."""
+    def feature_map(self, x: Tensor) -> Tensor:
+        """Output of the last stage, ``(B, 512, h, w)``, of images ``(B, C, H, W)``."""
         for stage in (self.layer0, self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return x
+
+    def features(self, x: Tensor) -> Tensor:
+        """Input of the linear layer, ``(B, 512)``."""
+        return self.feature_map(x).mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)``."""
+        logits: Tensor = self.fc(self.features(x))
         return logits
 
 

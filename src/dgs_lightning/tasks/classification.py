@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from dgs_lightning.bounds import Between, save_settings
-from dgs_lightning.data.augmentation import Augmentation, augment, cutmix, draw_cutmix, normalise
+from dgs_lightning.data.augmentation import Augmentation, cutmix, draw_cutmix, normalise
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.classifier import ClassifierConfig
@@ -28,12 +28,13 @@ from dgs_lightning.tasks.protocol import (
     Normalisation,
     OptimizerSettings,
     TeacherSettings,
-    channel_statistics,
     class_weights,
     decay_groups,
     epochs_of,
     mixed_cross_entropy,
+    numbers_of,
     published_sgd,
+    second_part,
     soft_label_loss,
 )
 
@@ -133,18 +134,12 @@ class ClassificationTask(L.LightningModule):
         """Build the network for the images and classes of the datamodule, with weights drawn from the seed."""
         if hasattr(self, "network"):
             return
-        data, settings, numbers = self.data, self.hparams, self.normalisation
+        data, settings = self.data, self.hparams
         folds = data.hparams.get("cross_fitting") or {}
-        mean, std = (numbers.mean, numbers.std) if numbers else channel_statistics(data.channels)
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) != data.channels:
-                found, expected = f"{len(values)} numbers", f"one for each channel, {data.channels}"
-                remedy = "Correct it, or leave normalisation to its default"
-                raise InputError.setting(f"normalisation.{name}", found, expected, remedy)
         if (patches := self.augmentation.patches) > data.image_size:
             expected, remedy = f"at most {data.image_size}, the side of the images", "Set fewer patches"
             raise InputError.setting("augmentation.patches", patches, expected, remedy)
-        images = (data.image_size, data.channels, tuple(mean), tuple(std))
+        images = (data.image_size, data.channels, *numbers_of(self.normalisation, data.channels))
         left_out = (folds.get("folds"), folds.get("fold"))
         self.config = ClassifierConfig(settings["network"], tuple(data.labels), *images, settings["width"], *left_out)
         # On a CPU, since Lightning calls this with the GPU as default device, whose random numbers are others.
@@ -184,8 +179,12 @@ class ClassificationTask(L.LightningModule):
             self.weights = class_weights([counts[label] for label in self.config.labels]).to(self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Log the learning rate."""
+        """Log the learning rate. The second part of the schedule ``half`` begins without momentum."""
         self.losses: list[Tensor] = []
+        if self.optimizer.schedule == "half":
+            epochs = epochs_of(self.trainer, len(self.data.train_dataloader())) or 1
+            if self.current_epoch == second_part(epochs):
+                self.trainer.optimizers[0].state.clear()
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -194,8 +193,7 @@ class ClassificationTask(L.LightningModule):
         config, beta = self.config, self.augmentation.cutmix
         random = generator("augment", self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(random.initial_seed())  # for networks with dropout
-        draws = self.augmentation.draw(len(images), config.image_size, random)
-        images = augment(images, draws.to(images.device), config.mean, config.std)
+        images = self.augmentation(images, config.mean, config.std, random)
         partners, own = classes, 1.0
         if beta > 0:
             draw = draw_cutmix(len(images), config.image_size, beta, random)

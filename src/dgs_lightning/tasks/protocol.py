@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from dgs_lightning.bounds import FINITE, Above, AtLeast, Group
+from dgs_lightning.errors import InputError
 from dgs_lightning.tasks.size import DataSize, steps_by_size
 
 EPOCHS = {1: 3000, 10: 2000, 50: 1500, 200: 1000, 500: 500}  # largest images per class -> epochs
@@ -34,7 +35,8 @@ class OptimizerSettings(Group):
         lr: Learning rate; by default the published one of SGD for this number of classes, or 1e-3 of AdamW.
         weight_decay: Weight decay; by default the published one of SGD for this number of classes, or 0.01 of AdamW.
         schedule: Course of the learning rate: ``steps`` (x 0.2 at 2/3 and 5/6 of the epochs), ``cosine`` (to 0),
-            ``half_cosine`` (to half, as RDED has it) or ``constant``.
+            ``half_cosine`` (to half, as RDED has it), ``constant``, or ``half`` (x 0.1 after half of the epochs,
+            without the momentum so far; that of DC, DSA and DM).
         decayed: What the weight decay acts on: ``all`` parameters, or ``matrices``, the parameters called weight of
             more than one dimension. Those are the weights of convolutions and linear layers.
     """
@@ -42,7 +44,7 @@ class OptimizerSettings(Group):
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float | None, AtLeast(0)] = None
     weight_decay: Annotated[float | None, AtLeast(0)] = None
-    schedule: Literal["steps", "cosine", "half_cosine", "constant"] = "steps"
+    schedule: Literal["steps", "cosine", "half_cosine", "constant", "half"] = "steps"
     decayed: Literal["all", "matrices"] = "all"
 
 
@@ -147,6 +149,11 @@ def published_sgd(classes: int) -> tuple[float, float]:
     return (0.01, 5e-4) if classes <= MANY_CLASSES else (0.1, 1e-4)
 
 
+def second_part(epochs: int) -> int:
+    """Epoch, counted from 0, with which the second part of the schedule ``half`` begins."""
+    return epochs // 2 + 2
+
+
 SCHEDULES: dict[str, Callable[[int, int], float]] = {  # factor of the learning rate in an epoch, counted from 0
     # x 0.2 at 2/3 and again at 5/6 of all epochs
     "steps": lambda epoch, epochs: float(DECAY ** ((epoch >= 2 * epochs // 3) + (epoch >= 5 * epochs // 6))),
@@ -155,6 +162,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {  # factor of the learning 
     # a quarter of a cosine's period, to 1/2 after the last epoch
     "half_cosine": lambda epoch, epochs: (1 + math.cos(math.pi * epoch / (2 * epochs))) / 2,
     "constant": lambda epoch, epochs: 1.0,
+    "half": lambda epoch, epochs: 0.1 if epoch >= second_part(epochs) else 1.0,
 }
 
 
@@ -180,6 +188,22 @@ def channel_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, .
         return CHANNEL_MEAN, CHANNEL_STD
     mean, std = (sum(values) / len(values) for values in (CHANNEL_MEAN, CHANNEL_STD))
     return (mean,) * channels, (std,) * channels
+
+
+def numbers_of(normalisation: Normalisation | None, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel: those of the settings, else :func:`channel_statistics`.
+
+    Raises:
+        InputError: If the settings have numbers for other channels.
+    """
+    if normalisation is None:
+        return channel_statistics(channels)
+    for name, values in vars(normalisation).items():
+        if len(values) != channels:
+            found, expected = f"{len(values)} numbers", f"one for each channel, {channels}"
+            remedy = "Correct it, or leave normalisation to its default"
+            raise InputError.setting(f"normalisation.{name}", found, expected, remedy)
+    return tuple(normalisation.mean), tuple(normalisation.std)
 
 
 def class_weights(counts: Sequence[int]) -> Tensor:
