@@ -248,13 +248,13 @@ def test_a_hostile_list_of_results_is_refused_with_the_number_of_the_line(hostil
 
 
 @pytest.mark.parametrize(
-    "part", [[1], {"a.png": 3}, {"a.png": "\ud800"}, "x", None, [0, [[2, "cat"]]], DEEP[0][0]], ids=range(7)
+    "part", [[1], {"a.png": 3}, {"a.png": "\ud800"}, "x", None, [0, [[2, "cat", 0.6]]], DEEP[0][0]], ids=range(7)
 )
 def test_a_line_of_a_journal_with_another_content_is_not_used(part: object, tmp_path: Path) -> None:
     folder = Unfinished(tmp_path, "images")
-    folder.begin("key", [{"b.png": "abc"}, part, [1, [[0.5, "cat"]]]])
+    folder.begin("key", [{"b.png": "abc"}, part, [1, [[0.5, "cat", 0.6]]]])
     assert folder.hashes() == {"b.png": "abc"}
-    assert list(folder.noted(Batch)) == [[1, [[0.5, "cat"]]]]
+    assert list(folder.noted(Batch)) == [[1, [[0.5, "cat", 0.6]]]]
 
 
 @pytest.mark.parametrize(

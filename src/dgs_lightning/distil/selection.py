@@ -81,9 +81,8 @@ class SelectionSettings(Group):
             by default the difficulty estimator, or the first one of a cross-fitted estimator.
         features_weights: Local file with the weights of a named network, or torchvision's name of weights; by default
             they come from its hub.
-        fill: Where too few images are recognised, ``p_true`` adds those with the largest probability of their class;
-            ``released``, as in CaO2's code, goes on in the order of the largest probability of any class, which scores
-            with ``confidence: true`` of ``ScoringTask`` have.
+        fill: Where too few images are recognised, ``p_true`` adds those with the largest probability of their class.
+            ``released`` (CaO2's code) goes by that of any class, for which ``ScoringTask`` needs ``confidence: true``.
         hard_cutoff: Share of the hardest images that ``ccs`` drops.
         strata: Number of difficulty strata that ``ccs`` covers.
         allow_fewer: If a class has fewer images than ``ipc``, take all of them instead of stopping.
@@ -132,8 +131,7 @@ class Selection(SelectionSettings):
         ipc: Number of images to select from each class; by default ``share`` says how many.
         share: Share of the images of each class to select instead, rounded down.
         original: Folder of the original images. Without it, ``scale`` follows the pool's own difficulties.
-        links: ``follow`` reads the images and class folders that links in these folders lead to. By default, links to
-            folders and out of the folders are an error.
+        links: ``follow`` reads what links in these folders lead to. By default, links out of them are an error.
     """
 
     pool: str
@@ -311,7 +309,7 @@ class Selection(SelectionSettings):
             where, expected = self.pool_scores or self.pool, "scores of 'dgs predict' that have it"
             raise InputError(where, f"scores without {found!r}", expected, f"Score the pool again{remedy}")
         right = np.array([record.predicted == record.label for record in records])
-        confidence, fill = (np.array(needed, dtype=np.float64), None) if released else (p_true, p_true)
+        confidence, fill = (np.array(needed, np.float64), None) if released else (p_true, p_true)
         return coresets.right_first(right, confidence, size, unsure=self.method == "right_unsure", fill=fill)
 
     @cached_property
@@ -333,12 +331,9 @@ def difficulties(records: Sequence[ImageRecord]) -> Floats:
 def _warn_of_failed_smoothing(classes: Mapping[str, Any]) -> None:
     thresholds = {label: report.get("thresholds", {}).values() for label, report in classes.items()}
     if failed := [printable(label) for label, pair in thresholds.items() if any(found["degenerate"] for found in pair)]:
-        warnings.warn(
-            f"smoothing found no thresholds in {len(failed)} of {counted(len(classes), 'class')} "
-            f"({listed(failed, 10)}) and clipped nothing there: their difficulties are too few or too similar for this "
-            "smoothing",
-            stacklevel=3,
-        )
+        found = f"smoothing found no thresholds in {len(failed)} of {counted(len(classes), 'class')}"
+        reason = "clipped nothing there: their difficulties are too few or too similar for this smoothing"
+        warnings.warn(f"{found} ({listed(failed, 10)}) and {reason}", stacklevel=3)
 
 
 def _by_label(folder: str, scores: str | None, links: Links) -> Classes:
