@@ -158,7 +158,8 @@ def test_images_of_several_sizes_need_a_size(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("more_sets")
 @pytest.mark.parametrize(
-    "name", ["Boxes", "Pairs", "CocoDetection", "VOCDetection", "FakeData", "HMDB51", "Nonsense", ""]
+    "name",
+    ["Boxes", "Pairs", "CocoDetection", "VOCDetection", "Sintel", "CelebA", "FakeData", "HMDB51", "Nonsense", ""],
 )
 def test_other_sets_are_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(InputError, match=rf"'torchvision:{name}', .*fashion_mnist, .*eurosat, or torchvision:NAME"):
@@ -179,7 +180,7 @@ def test_without_files_and_network_the_place_for_the_files_is_named(tmp_path: Pa
     raw = "FashionMNIST/raw/train-images-idx3-ubyte"
     with pytest.raises(InputError, match=rf"torch/datasets: found no files of fashion_mnist.*{raw}.*set root"):
         prepare("fashion_mnist", "out")
-    for name, files in (("cifar10", "cifar-10-batches-py"), ("svhn", "train_32x32.mat"), ("stl10", "stl10_binary")):
+    for name, files in (("cifar10", "cifar-10-batches-py"), ("usps", "usps.bz2"), ("stl10", "stl10_binary")):
         with pytest.raises(InputError, match=rf"^files: found no files of {name}.*no way to download.*{files}"):
             prepare(name, "out", root="files")
     assert not (tmp_path / "out").exists()

@@ -21,9 +21,12 @@ def test_a_text_setting_takes_what_is_typed(text: str, tmp_path: Path, monkeypat
     assert [experiment.data, experiment.title, experiment.dit, experiment.classes] == [text] * 4
     for data in (text, tmp_path / text):  # a stage gets it, too
         (tmp_path / text).mkdir(exist_ok=True)
-        stage = Plan(load_experiment("quickstart", [f"data={data}", "methods=[full]"])).everything()[0]
+        stage = Plan(load_experiment("quickstart", [f"data={data}", f"classes={text}", "methods=[full]"])).everything()[
+            0
+        ]
         (tmp_path / "stage.yaml").write_text(yaml_text(stage.settings(tmp_path / "run")))
-        assert function_arguments("prepare", ["--config", str(tmp_path / "stage.yaml")])[0]["data"] == str(data)
+        settings, _ = function_arguments("prepare", ["--config", str(tmp_path / "stage.yaml")])
+        assert (settings["data"], settings["classes"]) == (str(data), text)
 
 
 def test_a_text_in_a_section_is_not_cut_at_a_number_sign() -> None:

@@ -29,9 +29,13 @@ _UNKNOWN = re.compile(
 
 
 def _limited_yaml(text: str) -> Any:  # noqa: ANN401
-    """A YAML text as jsonargparse reads it, if it is within the limits of this package."""
+    """A YAML text as jsonargparse reads it, if it is within the limits of this package.
+
+    ``null`` alone means that there is no value: ``~`` and ``#1`` may be names of folders.
+    """
     parse_yaml(text)
-    return get_loader("yaml")(text)
+    value = get_loader("yaml")(text)
+    return text if value is None and text.strip().lower() not in ("null", "") else value
 
 
 set_loader(YAML, _limited_yaml, (yaml.YAMLError, Unreadable))

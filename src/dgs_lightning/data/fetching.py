@@ -34,36 +34,9 @@ _PARTS: Mapping[str, tuple[Arguments, Arguments | None]] = {
     "LFWPeople": ({"split": "10fold"}, None),  # train and test have other people
     "Places365": ({"split": "train-standard"}, {"split": "val"}),
 }
-_OTHERS = frozenset(  # sets without images that have one class each
-    [
-        "CREStereo",
-        "CarlaStereo",
-        "CelebA",
-        "Cityscapes",
-        "ETH3DStereo",
-        "FallingThingsStereo",
-        "FlyingChairs",
-        "FlyingThings3D",
-        "HD1K",
-        "InStereo2k",
-        "Kitti",
-        "Kitti2012Stereo",
-        "Kitti2015Stereo",
-        "KittiFlow",
-        "LFWPairs",
-        "Middlebury2014Stereo",
-        "MovingMNIST",
-        "SBDataset",
-        "SBU",
-        "SceneFlowStereo",
-        "Sintel",
-        "SintelStereo",
-        "VOCDetection",
-        "VOCSegmentation",
-        "VisionDataset",
-        "WIDERFace",
-    ]
-)
+# Sets and modules of sets whose images have no single class.
+_OTHERS = ("CelebA", "Cityscapes", "Kitti", "LFWPairs", "MovingMNIST", "SBDataset", "SBU", "VisionDataset", "WIDERFace")
+_OTHER_MODULES = ("voc", "_optical_flow", "_stereo_matching")
 _PACKED = (datasets.MNIST, datasets.FashionMNIST, datasets.KMNIST)  # four .gz files each
 _FILES = ".files"  # folder for unpacked files; hidden, so that no image is looked for there
 DEBIAN = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist")}  # folders of packages of Debian with these files
@@ -128,7 +101,7 @@ def kind_of(data: str) -> Any:  # noqa: ANN401  (any class of torchvision)
     kind = next((getattr(datasets, other) for other in datasets.__all__ if letters(other) == name), None)
     if kind is None or not inspect.isclass(kind):
         raise _refused(data, "no data set of torchvision")
-    if kind.__name__ in _OTHERS:
+    if kind.__name__ in _OTHERS or kind.__module__.rpartition(".")[2] in _OTHER_MODULES:
         raise _refused(data, "a data set without images that have one class each")
     needed = [p for p in _parameters(kind).values() if p.default is p.empty and p.name not in ("self", "split")]
     if [p.name for p in needed if p.kind is not p.VAR_KEYWORD] != ["root"]:
@@ -161,7 +134,7 @@ def _layout(kind: Any) -> list[str]:  # noqa: ANN401
         return [f"{kind.__name__}/raw/{name.removesuffix('.gz')}" for name, _ in kind.resources]
     if issubclass(kind, datasets.MNIST):
         return [f"{kind.__name__}/raw"]
-    if kind is datasets.SVHN:
+    if kind in (datasets.SVHN, datasets.USPS):
         return [kind.split_list[name][1] for name in ("train", "test")]
     return [kind.base_folder] if isinstance(getattr(kind, "base_folder", None), str) else []
 
