@@ -13,6 +13,7 @@ from dgs_lightning.doctor.images import (
     Trees,
     check_classes,
     check_counts,
+    check_drawn,
     check_edition,
     check_files,
     check_validation_sets,
@@ -172,3 +173,14 @@ def test_the_edition_is_told_by_its_numbers(train: Sequence[int], val: Sequence[
     [found] = check_edition(of_counts(train, val))
     assert found.level == level
     assert words in found.what
+
+
+def test_a_class_with_fewer_images_than_are_drawn_for_crops_is_a_problem(healthy: Experiment) -> None:
+    cases: list[tuple[dict[str, dict[str, object]], str | None]] = [({}, "problem")]
+    cases += [({"rded": {"mipc": 12}}, None), ({"rded": {"mipc": None}}, None)]
+    for options, level in cases:
+        experiment = replace(healthy, methods=["rded", "rded_dgs"], options=options)
+        found = list(check_drawn(experiment, open_trees(experiment)[0]))
+        assert [finding.level for finding in found] == ([level] if level else [])
+        assert all("RDED draws 300" in f.what and "options.rded.mipc to at most 12" in f.remedy for f in found)
+    assert not list(check_drawn(healthy, open_trees(healthy)[0]))
