@@ -113,7 +113,9 @@ def test_difficulty_guided_crops_follow_what_was_seen_in_the_same_view(
         targets.append(read_card(folder)["settings"]["target"])
         records, key = read_set(made), {"padded": "difficulty", "enlarged": "whole"}[view]
         report = json.loads((folder / "selection.json").read_text())["classes"]["cat"]["raw"]["original"]
-        seen = [r.difficulty if key == "difficulty" else r.extra["whole"] for r in records if r.label == "cat"]
+        seen = [
+            float(r.difficulty or 0) if key == "difficulty" else r.extra["whole"] for r in records if r.label == "cat"
+        ]
         assert report["mean"] == pytest.approx(np.mean(seen))
     assert targets == ["the kept crops of all drawn images", "the whole drawn images"]
 

@@ -16,6 +16,7 @@ from dgs_lightning.doctor.images import (
     check_balance,
     check_classes,
     check_counts,
+    check_drawn,
     check_edition,
     check_files,
     check_validation_sets,
@@ -209,3 +210,14 @@ def test_numbered_classes_are_listed_as_people_count(healthy: Experiment, tmp_pa
     numbered = replace(healthy, data=str(data), classes=None)
     [found] = check_classes(numbered, open_trees(numbered)[0])
     assert found.what.endswith("5 classes (1, 2, 10, A, b)")
+
+
+def test_a_class_with_fewer_images_than_are_drawn_for_crops_is_a_problem(healthy: Experiment) -> None:
+    cases: list[tuple[dict[str, dict[str, object]], str | None]] = [({}, "problem")]
+    cases += [({"rded": {"mipc": 12}}, None), ({"rded": {"mipc": None}}, None)]
+    for options, level in cases:
+        experiment = replace(healthy, methods=["rded", "rded_dgs"], options=options)
+        found = list(check_drawn(experiment, open_trees(experiment)[0]))
+        assert [finding.level for finding in found] == ([level] if level else [])
+        assert all("RDED draws 300" in f.what and "options.rded.mipc to at most 12" in f.remedy for f in found)
+    assert not list(check_drawn(healthy, open_trees(healthy)[0]))

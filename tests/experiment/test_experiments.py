@@ -53,6 +53,7 @@ def test_the_rows_of_a_tables_experiment_are_those_of_the_table(number: int) -> 
         subsets = [on_subset(row, name) for row in experiment.methods for name in experiment.validation]
         rows = [split_variant(row, experiment.variants) for row in (*experiment.methods, *subsets)]
         ours = {(method, variant or DEFAULT_VARIANTS.get(number, "")) for method, variant in rows}
+        ours -= {("d4m", "")}  # with a DiT in place of Stable Diffusion, beside the published numbers
         assert ours == {(s.method, s.variant) for s in PUBLISHED[number] if s.method not in elsewhere}
         assert set(experiment.networks) == {s.network for s in PUBLISHED[number]}
         assert set(experiment.ipcs) == {s.ipc for s in PUBLISHED[number]}

@@ -171,7 +171,7 @@ def _best(folder: Path, records: Sequence[ImageRecord], scorer: Scorer, cutting:
             identity = scorer.teacher.network.identity
             kept = ImageRecord(
                 name, record.label, readable_name(record.label), estimator=identity, **scores, extra=extra
-            )  # type: ignore[arg-type]
+            )
             yield Best(kept, to_pixels(patches[place]))
 
 

@@ -44,7 +44,7 @@ def places(count: int, factor: int) -> list[list[int]]:
 
     Picture i has at place k the patch of rank ``k * count + i``. So the easiest patches are all at the top left.
     """
-    return torch.arange(factor**2 * count).reshape(factor**2, count).T.tolist()  # type: ignore[no-any-return]
+    return torch.arange(factor**2 * count).reshape(factor**2, count).T.tolist()
 
 
 def stitch_patches(patches: Sequence[Tensor], factor: int, size: int) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from dgs_lightning.bounds import with_defaults
+from dgs_lightning.commands.crops import crops
 from dgs_lightning.commands.prepare import prepare
 from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_labels, extremes, in_natural_order, is_imbalanced
@@ -131,6 +132,24 @@ def check_balance(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
         balanced = "cross_fit.model.init_args.balanced=true"
         remedy = f"Set {balanced}, or difficulty says how small a class is; or give classes of similar size"
     yield warning(f"{tree.folder}: classes of {' to '.join(extremes(tree.counts))} images", remedy)
+
+
+def check_drawn(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
+    """Training images of each class, against those that a method cuts crops from."""
+    tree = trees.get("train") or trees.get("data") or trees.get("original")
+    rows = [METHODS[key] for row in experiment.methods if (key := variant_of(experiment, row)[0]) in METHODS]
+    makers = {method.maker for method in rows if any(stage.command == "crops" for stage in method.made_by)}
+    if tree is None:
+        return
+    share = val_fraction(experiment) if "data" in trees else None
+    least = min(size - (validation_count(size, share) if share else 0) for size in tree.counts.values())
+    for key in sorted(makers):
+        drawn = with_defaults(crops, experiment.settings_of(key))["mipc"]
+        if drawn is not None and least < drawn:
+            what = (
+                f"{tree.folder}: {least} training images in the smallest class, and {METHODS[key].title} draws {drawn}"
+            )
+            yield problem(what, f"Add images, or set options.{key}.mipc to at most {least}")
 
 
 def check_validation_sets(experiment: Experiment, trees: Trees) -> Iterator[Finding]:

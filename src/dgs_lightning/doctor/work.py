@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from dgs_lightning.bounds import with_defaults
+from dgs_lightning.commands.crops import crops
 from dgs_lightning.data.images import FULL, is_grey, load_image
 from dgs_lightning.data.named import known_set
 from dgs_lightning.data.sources import SPLITS
@@ -57,6 +59,11 @@ def _work(experiment: Experiment, stage: Stage, inputs: Inputs) -> Work | None:
         available, share = inputs.count(stage.config["pool"]), stage.config.get("share")
         wanted = inputs.classes * int(stage.config["ipc"]) if share is None else int(share * available)
         images = min(wanted, available or wanted)
+    elif stage.command == "crops":
+        drawn = with_defaults(crops, stage.config)["mipc"]  # None: all images
+        images = inputs.count(stage.config["images"]) if drawn is None else inputs.classes * drawn
+    elif stage.command == "stitch":
+        images = inputs.classes * int(stage.config["ipc"])
     else:
         return work_of(stage.config, inputs) if "model" in stage.config else None
     return Work("", images=images, disk=images * inputs.image_bytes)

@@ -127,7 +127,7 @@ class Plan(SharedStages):
                 wired = merge(wired, {key: value for key, value in own.items() if key != "config"})
             config = self.lightning(folder.path, section, wired, writer=stage.writer)
         else:
-            config = {**merge(expand(section), wired), "output": _inside(folder, stage.file)}
+            config = {**merge(merge(expand(section), wired), own), "output": _inside(folder, stage.file)}
         same = self._with_settings(stage.command, config, folder)
         return _inside(same or self.add(folder.path, stage.command, config), stage.file)
 

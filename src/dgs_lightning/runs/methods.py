@@ -195,8 +195,8 @@ def _candidates() -> MadeBy:
 def _stitched(rule: str) -> tuple[MadeBy, MadeBy]:
     """Stages that cut crops from the originals, and put pictures together from those that a rule takes."""
     uses = ("teacher", "teacher_weights", "image_size", "seed")
-    settings = {"images": Use("train"), **{name: Use(name) for name in uses}}
-    cut = MadeBy("crops", "crops", settings=settings, takes=("mipc", "crops", "factor", "scale", "view"))
+    own = ("mipc", "crops", "factor", "scale", "view", "image_size")
+    cut = MadeBy("crops", "crops", settings={"images": Use("train"), **{name: Use(name) for name in uses}}, takes=own)
     settings = {"crops": Use("previous"), "ipc": Use("ipc"), "seed": Use("seed"), "method": rule}
     return cut, MadeBy("stitched/{set}", "stitch", section="select", settings=settings, takes=("quality",))
 
