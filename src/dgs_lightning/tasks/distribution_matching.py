@@ -30,6 +30,18 @@ class DistributionMatchingTask(LearnedImages):
 
     Raises:
         InputError: If a number is out of its range, or a name is unknown.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> import lightning as L
+        >>> from dgs_lightning import RealImageDataModule
+        >>> from dgs_lightning.examples import SILENT, write_images
+        >>> from dgs_lightning.tasks.learned_images import ImageSettings
+        >>> task = DistributionMatchingTask("convnet1", width=4, images=ImageSettings(ipc=3))
+        >>> with TemporaryDirectory() as folder:
+        ...     L.Trainer(**SILENT, max_steps=2).fit(task, RealImageDataModule(write_images(folder)))
+        >>> task.pixels().shape  # three images of each of two classes
+        torch.Size([6, 1, 4, 4])
     """
 
     PRECISIONS = ("32-true", "64-true", "bf16-mixed")
