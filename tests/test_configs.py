@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from dgs_lightning.commands.cli import check, function_arguments
-from dgs_lightning.configs import add_callbacks, expand, load_config, merge, remove_callbacks
+from dgs_lightning.configs import ROOT, add_callbacks, expand, load_config, merge, remove_callbacks
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.run import main as run_experiment
@@ -193,3 +193,12 @@ def test_a_dry_run_shows_the_callbacks_of_each_stage(tmp_path: Path, capsys: pyt
     assert lines["pretrain"] == "ResumeCheckpoint, SampleGrid, WeightsWriter"
     assert lines["data"] == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_shipped_configs_of_matching_have_settings_that_the_command_line_takes() -> None:
+    names = sorted(path.stem for path in (ROOT / "match").glob("*.yaml"))
+    assert {"dc", "dsa", "dm", "idc1", "idc"} <= set(names)
+    for name in names:
+        path = ROOT / "match" / f"{name}.yaml"
+        assert path.read_text().startswith(f"# dgs fit --config match/{name}.yaml --data.train ORIGINALS ")
+        check("fit", ["--config", f"match/{name}", "--data.train", "images"])

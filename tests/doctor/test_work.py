@@ -62,6 +62,18 @@ def test_work_is_counted_as_by_hand(healthy: Experiment) -> None:
     assert passes["evaluation"] == 2 * 4 * (3 * 4 * 50 + 2 * 40) + 2 * 4 * (3 * 4 * 100 + 2 * 40)
 
 
+def test_the_work_of_matching_methods_is_counted_as_by_hand(healthy: Experiment) -> None:
+    """120 training images of ten classes; a step of DM sees 10 x 256 real ones, but there are only 120."""
+    options: dict[str, Any] = {"dm": {"trainer": {"max_steps": 7}}, "idc1": {"trainer": {"max_steps": 7}}}
+    experiment = replace(healthy, methods=["dm", "idc1"], ipc=5, networks=[], options=options)
+    found = {name: work for name, work in works(experiment).items() if name.startswith("matched/")}
+    assert [(work.what, work.count, work.images) for work in found.values()] == [("steps on images", 7, 50)] * 2
+    dm, idc = found.values()
+    assert dm.passes == 7 * (120 + 3 * 50)
+    assert idc.passes == 7 * (3 * (120 + 500) + 9 * 50)
+    assert isinstance(dm.network, Classifier)
+
+
 def test_a_pool_from_elsewhere_is_scored_beside_the_originals(healthy: Experiment) -> None:
     experiment = replace(
         healthy,

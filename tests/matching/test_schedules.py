@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from dgs_lightning.matching.schedules import idc_schedule, rounds
+from dgs_lightning.tasks.learned_images import ImageSettings
+from dgs_lightning.tasks.matching_network import training_of_idc
 
 
 @pytest.mark.golden
@@ -21,6 +23,8 @@ def test_the_settings_of_idc_are_the_published_ones(golden: Path) -> None:
             *(tuple(row["aug_type"].split("_")), row["lr"], row["weight_decay"], share),
             row["batch_syn_max"] if row["decode_type"] == "bound" else None,
         )
+        assert ImageSettings().momentum == row["mom_img"]
+        assert (training_of_idc(found).momentum, training_of_idc(found).rounds) == (row["momentum"], row["inner_loop"])
 
 
 def test_rounds_of_dc_are_the_published_ones() -> None:

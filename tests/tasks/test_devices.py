@@ -15,13 +15,19 @@ from dgs_lightning.callbacks.guidance import CenterGuidance, DifficultyAwareGuid
 from dgs_lightning.data.augmentation import Augmentation
 from dgs_lightning.datamodules.images import ImageDataModule, Loading
 from dgs_lightning.datamodules.latents import LatentDataModule
+from dgs_lightning.datamodules.real_images import RealImageDataModule
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.diffusion.sampler import Sampler
 from dgs_lightning.examples import SILENT, write_classifier, write_dit, write_images, write_latents, write_scores
+from dgs_lightning.matching.siamese import PUBLISHED
 from dgs_lightning.tasks.classification import ClassificationTask
 from dgs_lightning.tasks.diffusion import DiffusionTask, ModelSize
+from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask
 from dgs_lightning.tasks.encoding import EncodingTask
 from dgs_lightning.tasks.generation import GenerationTask
+from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
+from dgs_lightning.tasks.learned_images import ImageSettings
+from dgs_lightning.tasks.matching_network import NetworkSettings
 from dgs_lightning.tasks.minimax import CriteriaSettings, MinimaxTask
 from dgs_lightning.tasks.protocol import OptimizerSettings, TeacherSettings
 from dgs_lightning.tasks.scoring import ScoringTask
@@ -70,6 +76,28 @@ def test_minimax_and_its_memories_are_on_one_device(made: dict[str, str], gpu: N
     fit_dit(task, made)
     memories = (task.minimax.real, task.minimax.generated)
     assert {tensor.device for memory in memories for tensor in memory.state_dict().values()} == {GPU}
+
+
+@pytest.mark.parametrize("algorithm", ["dm", "dc", "idc"])
+def test_images_are_learned_on_one_device(
+    made: dict[str, str], gpu: None, algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def zeros(loss: Tensor, inputs: Any, **_: Any) -> tuple[Tensor, ...]:  # noqa: ANN401  (autograd asks for a driver)
+        return tuple(torch.zeros_like(each) for each in ([inputs] if isinstance(inputs, Tensor) else inputs))
+
+    monkeypatch.setattr(torch.autograd, "grad", zeros)
+    settings: dict[str, Any] = {"network": "convnet1", "width": 4, "augmentation": PUBLISHED}
+    if algorithm == "dm":
+        task: Any = DistributionMatchingTask(images=ImageSettings(2), **settings)
+    elif algorithm == "dc":
+        training = NetworkSettings(rounds=2, epochs=1, batch_size=2)
+        task = GradientMatchingTask("dc", training=training, images=ImageSettings(2), **settings)
+    else:
+        training = NetworkSettings(rounds=2, seen=4, batch_size=2, cutmix=1)
+        learned = ImageSettings(1, lr=1e-4, factor=2)
+        task = GradientMatchingTask("idc", training=training, images=learned, **settings)
+    trainer(max_steps=6).fit(task, RealImageDataModule(made["images"]))
+    assert task.images.device == task.pixels().device == GPU
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tests.conftest import MakeSet
+from tests.conftest import MakeSet, _kill_before_change
 
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint
 from dgs_lightning.callbacks.learned_images_writer import LearnedImagesWriter
@@ -75,6 +75,21 @@ def test_a_restart_changes_no_byte(name: str, real: Path, tmp_path: Path) -> Non
     whole = contents(tmp_path / "whole" / "images")
     assert whole == contents(tmp_path / "stopped" / "images")
     assert whole.keys() >= {"ape/00000.png", "cow/00000.png", "images.safetensors", "dataset.json", "metadata.jsonl"}
+
+
+def killed(real: Path, root: Path, number: int) -> None:
+    _kill_before_change(number, root)
+    fit(dc(), real, root, 5)
+
+
+def test_a_kill_anywhere_changes_no_byte(real: Path, tmp_path: Path, in_a_process: Callable[..., int | None]) -> None:
+    fit(dc(), real, tmp_path / "whole", 5)
+    whole, number, kills = contents(tmp_path / "whole" / "images"), 2, 0
+    while in_a_process(killed, real, root := tmp_path / str(number), number) != 0:
+        fit(dc(), real, root, 5)
+        assert contents(root / "images") == whole, number
+        number, kills = number + 25, kills + 1
+    assert kills > 1
 
 
 def match_on_devices(real: Path, root: Path, devices: int) -> None:

@@ -89,8 +89,11 @@ class Plan(SharedStages):
             drawn = drawn or stage.drawn  # what follows such a stage differs between the draws, too
             folder = self._make(stage, method, name if drawn else name._replace(draw=0), experiment, folder)
         scores = self.scores(layout.scored_as(folder.path), folder)
+        candidates: Settings = {"pool": folder, "pool_scores": scores}
+        if method.made_by[-1].command == "fit":  # learned images are a set, and not a pool of a size
+            return candidates
         assert name.ipc is not None
-        return {"pool": folder, "pool_scores": scores, "pool_images": experiment.pool_multiple * name.ipc}
+        return {**candidates, "pool_images": experiment.pool_multiple * name.ipc}
 
     def _check_own_settings(self, method: Method, experiment: Experiment) -> None:
         """Check that each of a method's own settings belongs to one of its stages."""

@@ -201,6 +201,17 @@ def _stitched(rule: str) -> tuple[MadeBy, MadeBy]:
     return cut, MadeBy("stitched/{set}", "stitch", section="select", settings=settings, takes=("quality",))
 
 
+def _matched(config: str) -> tuple[MadeBy]:
+    """Stage that learns the images of a set from the training images."""
+    settings = {
+        "model.init_args.images.ipc": Use("ipc"),
+        "model.init_args.seed": Use("seed"),
+        "data.init_args.train": Use("train"),
+        "data.init_args.labels": Use("labels"),
+    }
+    return (MadeBy("matched/{set}", "fit", config=config, settings=settings, file="images"),)
+
+
 _PAPER = "Li et al., difficulty-guided sampling"
 _PLUGIN: Any = {"rule": "dgs", "source": f"{_PAPER}, on the images of another method", "pictured": True}
 _TRANSPORT: Any = {"rule": "transport", "source": "this project; not in the paper", "pictured": True}
@@ -214,8 +225,11 @@ METHODS: dict[str, Method] = {
         Method("ccs", "CCS", "#7a8794", "ccs", "Zheng et al., ICLR 2023"),
         Method("dgs_ori", "DGS (Ori)", "#4a5763", "dgs", _PAPER, compared_with="random", pictured=True),
         Method("ori_transport", "Transport (Ori)", "#36404a", compared_with="random", **_TRANSPORT),
-        Method("dm", "DM", "#7a8794", source="Zhao and Bilen, WACV 2023", quoted=True),
-        Method("idc1", "IDC-1", "#7a8794", source="Kim et al., ICML 2022", quoted=True),
+        Method("dc", "DC", "#e6c7b0", "all", "Zhao et al., ICLR 2021", stages=_matched("match/dc.yaml")),
+        Method("dsa", "DSA", "#d6a582", "all", "Zhao and Bilen, ICML 2021", stages=_matched("match/dsa.yaml")),
+        Method("dm", "DM", "#c07f52", "all", "Zhao and Bilen, WACV 2023", stages=_matched("match/dm.yaml")),
+        Method("idc1", "IDC-1", "#97562b", "all", "Kim et al., ICML 2022", stages=_matched("match/idc1.yaml")),
+        Method("idc", "IDC", "#5f3213", "all", "Kim et al., ICML 2022", stages=_matched("match/idc.yaml")),
         Method("d4m_quoted", "D4M (quoted, Stable Diffusion)", "#7a8794", source="Su et al., CVPR 2024", quoted=True),
         Method("dit", "DiT", "#93c8be", "first", "Peebles and Xie, ICCV 2023", stages=(_pool("dit"),)),
         Method("dit_dgs", "DiT + DGS", "#2b8477", "dgs", _PAPER, "dit", compared_with="dit", pictured=True),

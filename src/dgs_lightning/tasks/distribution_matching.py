@@ -13,14 +13,17 @@ from dgs_lightning.models.embedding import pooled_features
 from dgs_lightning.seeding import named_seed
 from dgs_lightning.tasks.learned_images import LearnedImages
 
+PIXELS_AT_ONCE = 2**18  # of the classes that go through the network together: enough to keep a device busy
+
 
 class DistributionMatchingTask(LearnedImages):
     r"""Learns images by distribution matching (Zhao and Bilen, WACV 2023).
 
     In each step, a new random network embeds real and synthetic images of each class, augmented by the same draw. The
     loss is the sum over the classes of the squared distances of the mean embeddings (Eq. 6). The gradient is computed
-    class by class, so that the memory of one class is enough. Several devices share the classes. A network with batch
-    norm gets all classes in one batch, as published, and takes one device.
+    class by class, or for a few classes of small images together, so that the memory of one class is enough. Several
+    devices share the classes. A network with batch norm gets all classes in one batch, as published, and takes one
+    device.
 
     Published: ``images.lr`` 1, 20,000 steps, ``images.range`` free. Here images are moved into [0, 1] after each step
     by default, since files of images have no other pixels.
@@ -30,6 +33,18 @@ class DistributionMatchingTask(LearnedImages):
 
     Raises:
         InputError: If a number is out of its range, or a name is unknown.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> import lightning as L
+        >>> from dgs_lightning import RealImageDataModule
+        >>> from dgs_lightning.examples import SILENT, write_images
+        >>> from dgs_lightning.tasks.learned_images import ImageSettings
+        >>> task = DistributionMatchingTask("convnet1", width=4, images=ImageSettings(ipc=3))
+        >>> with TemporaryDirectory() as folder:
+        ...     L.Trainer(**SILENT, max_steps=2).fit(task, RealImageDataModule(write_images(folder)))
+        >>> task.pixels().shape  # three images of each of two classes
+        torch.Size([6, 1, 4, 4])
     """
 
     PRECISIONS = ("32-true", "64-true", "bf16-mixed")
@@ -51,7 +66,9 @@ class DistributionMatchingTask(LearnedImages):
         """The classes of this device, in groups that go through the network together."""
         classes, devices = list(range(len(self.labels))), self.trainer.world_size
         if not any(isinstance(module, _BatchNorm) for module in network.modules()):
-            return [[number] for number in classes[self.global_rank :: devices]]
+            own, images = classes[self.global_rank :: devices], self.batch_real + self.learned.ipc
+            at_once = max(1, PIXELS_AT_ONCE // (images * self.side**2))
+            return [own[first : first + at_once] for first in range(0, len(own), at_once)]
         if devices > 1:
             found = f"{self.hparams['network']}, which has batch norm, on {devices} devices"
             raise InputError.setting("network", found, "a network without batch norm, or one device")

@@ -57,6 +57,10 @@ class GradientMatchingTask(LearnedImages):
 
     Raises:
         InputError: If a number is out of its range, a name is unknown, or settings do not go together.
+
+    Examples:
+        >>> GradientMatchingTask("dc").lr, GradientMatchingTask("idc", published="cifar10").lr
+        (0.1, 0.005)
     """
 
     def __init__(

@@ -239,6 +239,6 @@ class LearnedImages(L.LightningModule):
             raise InputError.resume(f"one made with {', '.join(changed) or 'other classes or images'}")
 
 
-def share_outside(pixels: Tensor) -> float:
+def share_outside(pixels: Tensor) -> Tensor:
     """Share of pixels below 0 or above 1, by more than rounding."""
-    return float(((pixels < -ROUNDING) | (pixels > 1 + ROUNDING)).double().mean())
+    return ((pixels < -ROUNDING) | (pixels > 1 + ROUNDING)).double().mean()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +23,14 @@ from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.trial import Classifier, Network
 from dgs_lightning.tasks.diffusion import ModelSize
+from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask
+from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
+from dgs_lightning.tasks.learned_images import LearnedImages
 from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
 from dgs_lightning.tasks.size import DataSize, steps_by_size
 
 Settings = Mapping[str, Any]
+SECOND = 9  # forward passes that take as long as a gradient of a gradient
 TRAINING = 3  # forward passes that take as long as one forward and backward pass
 FLOAT = 4  # bytes of a parameter
 IN_TRAINING = 4  # further copies of a trained parameter: gradient, two of Adam, moving average
@@ -154,6 +159,23 @@ def classification(model: Settings, data: Settings, trainer: Settings, inputs: I
     return Work("networks trained", 1, passes, network)
 
 
+def matching(kind: type[LearnedImages], model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of the tasks that learn images: steps on the images, and the training of networks between them."""
+    task, steps, learned = kind(**model), max(trainer.get("max_steps", -1), 0), model["images"]
+    images = inputs.classes * learned["ipc"] * learned["factor"] ** 2
+    real = min(inputs.classes * task.batch_real, inputs.count(data["train"]))
+    if isinstance(task, GradientMatchingTask):
+        fitting = task.fitting
+        fitted = fitting.seen + fitting.epochs * images + fitting.early * inputs.count(data["train"]) // fitting.rounds
+        step = TRAINING * (real + fitted) + SECOND * images
+    else:
+        step = real + TRAINING * images
+    side = data["image_size"] or inputs.side
+    network = Classifier(model["network"], inputs.classes, side, inputs.channels, model["width"])
+    size = side**2 * inputs.channels
+    return Work("steps on images", steps, steps * step, network, images, disk=images * size * (1 + FLOAT))
+
+
 def training_length(trainer: Settings, batch_size: int, size: DataSize) -> tuple[int, int]:
     """Epochs of a classifier's training, and the number of evaluations in it.
 
@@ -188,4 +210,6 @@ _WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
     "GenerationTask": generation,
     "ScoringTask": scoring,
     "ClassificationTask": classification,
+    "DistributionMatchingTask": partial(matching, DistributionMatchingTask),
+    "GradientMatchingTask": partial(matching, GradientMatchingTask),
 }
