@@ -150,9 +150,15 @@ def test_the_plan_knows_the_rules_that_compare_features() -> None:
 
 
 def test_where_the_steps_are_given_the_whole_training_set_has_more_of_them_than_a_set() -> None:
-    for name, expected in (("quickstart", {"steps_ipc": 10}), ("own_images", {"steps_ipc": 10}), ("table1", {})):
-        settings, few = {}, ["methods=[random, full]", "ipc=[10, 20]", "draws=1", "networks=[convnet3]"]
-        for stage in stages(load_experiment(name, ["data=digits", *few])):
+    few = ["methods=[random, full]", "ipc=[10, 20]", "draws=1", "networks=[convnet3]"]
+    more = {"steps_ipc": 10}
+    for name, data, expected in (
+        ("quickstart", "digits", more),
+        ("own_images", "digits", more),
+        ("table1", "DATA", {}),
+    ):
+        settings = {}
+        for stage in stages(load_experiment(name, [f"data={data}", *few])):
             if stage.name.startswith("evaluation/"):
                 length = next(c for c in stage.config["trainer"]["callbacks"] if c["class_path"] == "PublishedLength")
                 settings[stage.name.split("/")[1].startswith("full")] = length["init_args"]
