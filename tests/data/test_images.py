@@ -198,6 +198,18 @@ def test_values_that_16_bits_cannot_hold_are_refused_with_a_range(tmp_path: Path
         load_image(tmp_path / name)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for name in "ab":
+            pixels = np.array([[0, value]] * 2, dtype=np.float32)
+            Image.fromarray(pixels).save(tmp_path / "set" / label / f"{name}.tif")
+    for value_range in (None, (0, 1)):
+        with pytest.raises(InputError, match="values that are no numbers"):
+            prepare(str(tmp_path / "set"), str(tmp_path / "out"), image_size=2, value_range=value_range)
+
+
 def test_what_a_download_left_in_place_of_an_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     (tmp_path / "b.jpg").write_text("<!doctype html><title>Not found</title>")

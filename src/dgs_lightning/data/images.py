@@ -64,7 +64,7 @@ def _scaled(image: Image.Image, value_range: Range | None, path: Path) -> Image.
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("values that are no numbers")
-    found = Values(values.min(), values.max())
+    found = Values(values.min(), values.max(), path)
     if value_range is None and (image.mode == "F" or not FULL[0] <= found.low <= found.high <= FULL[1]):
         raise _not_of_16_bits(path, found)
     low, high = value_range or FULL
@@ -76,6 +76,7 @@ class Values(NamedTuple):
 
     low: float
     high: float
+    example: Path  # one of the images
     colour: bool = False  # of which Pillow reads the upper 8 bits alone
 
 
@@ -83,10 +84,10 @@ def values_of(path: Path) -> Values | None:
     """The values of an image with more than 8 bits a channel; none for one with 8, or for a broken file."""
     with suppress(BrokenFile), reading(path, _EXPECTED), Image.open(path) as file:
         if file.mode.startswith(_DEEP):
-            pixels = np.asarray(file)
-            return Values(float(pixels.min()), float(pixels.max()))
+            low, high = float((pixels := np.asarray(file)).min()), float(pixels.max())
+            return Values(low, high, path) if np.isfinite([low, high]).all() else None
         if ";16" in str(file.tile):
-            return Values(0, 257 * int(np.asarray(file.convert("RGB")).max()), colour=True)
+            return Values(0, 257 * int(np.asarray(file.convert("RGB")).max()), path, colour=True)
     return None
 
 
@@ -101,7 +102,8 @@ def why_not_of_16_bits(found: Iterable[Values | None], where: Path, value_range:
     deep = [values for values in found if values is not None and (values.colour or value_range is None)]
     for colour in (False, True):
         if group := [values for values in deep if values.colour == colour]:
-            all_of = Values(min(v.low for v in group), max(v.high for v in group), colour)
+            low, high = min(values.low for values in group), max(values.high for values in group)
+            all_of = Values(low, high, group[0].example, colour)
             if all_of.low < FULL[0] or not BRIGHT <= all_of.high <= FULL[1]:
                 return _not_of_16_bits(where, all_of)
     return None
@@ -125,6 +127,7 @@ def sample(records: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
 def _not_of_16_bits(where: Path, found: Values) -> InputError:
     """The error about such values, with a range for them."""
     said = f"values from {found.low:,g} to {found.high:,g} in images with more than 8 bits a channel"
+    said += "" if where == found.example else f", such as {found.example}"
     expected = f"values that fill 16 bits, up to {FULL[1]:,}"
     if found.colour:
         remedy = "Scale the images to 16 bits or save them with 8: of colours, the upper 8 of 16 bits are read"
