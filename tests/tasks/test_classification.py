@@ -1,3 +1,4 @@
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -230,7 +231,8 @@ def test_a_checkpoint_holds_plain_settings_from_which_the_task_is_made_again(dig
     with pytest.raises(Killed):
         fit(digits, tmp_path, 2, [EpochCheckpoint(minutes=0), Kill(1)], **settings)
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
-    assert saved["optimizer"] == {"name": "adamw", "lr": 0.01, "weight_decay": None, "schedule": "cosine"}
+    shown = {"name": "adamw", "lr": 0.01, "weight_decay": None, "schedule": "cosine", "decayed": "all"}
+    assert saved["optimizer"] == shown
     again = ClassificationTask(**saved)
     assert (again.optimizer, again.augmentation) == (QUICK["optimizer"], QUICK["augmentation"])
     assert (again.teacher, again.normalisation) == (None, settings["normalisation"])
@@ -418,13 +420,14 @@ def test_in_a_balanced_training_a_class_is_not_named_for_its_number_of_images(tm
         assert likely.tolist() == pytest.approx(expected, abs=0.05)
 
 
-def test_a_checkpoint_of_a_version_without_balanced_trainings_is_resumed(digits: Path, tmp_path: Path) -> None:
-    model = task()
-    begun = {"hyper_parameters": dict(model.hparams), "state_dict": {}}
-    del begun["hyper_parameters"]["balanced"]
-    model.on_load_checkpoint(begun)
-    with pytest.raises(InputError, match="balanced: False"):
-        task(balanced=True).on_load_checkpoint(begun)
+def test_a_checkpoint_of_a_version_with_fewer_settings_is_resumed_where_these_have_their_defaults() -> None:
+    taught: dict[str, Any] = {"network": "convnet2", "teacher": TeacherSettings("judge")}
+    begun = copy.deepcopy({"hyper_parameters": dict(ClassificationTask(**taught).hparams), "state_dict": {}})
+    settings = begun["hyper_parameters"]
+    del settings["balanced"], settings["augmentation"]["patches"], settings["teacher"]["squared"]
+    ClassificationTask(**taught).on_load_checkpoint(begun)
+    with pytest.raises(InputError, match=r"one made with augmentation\.patches: 1"):
+        ClassificationTask(**taught, augmentation=Augmentation(patches=2)).on_load_checkpoint(begun)
 
 
 def test_the_schedule_of_dm_loses_its_momentum_after_half_of_the_epochs(digits: Path, tmp_path: Path) -> None:

@@ -220,7 +220,9 @@ class ClassificationTask(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that was made with other settings, or by version 0.1.0."""
         begun, own = (flat(settings) for settings in (checkpoint.get("hyper_parameters", {}), self.hparams))
-        begun = {"balanced": False, **begun}  # which checkpoints of version 0.3.0 lack
+        # Settings that the version of the checkpoint did not have were at what is the default now.
+        usual = flat(ClassificationTask("convnet3", teacher=TeacherSettings("")).hparams)
+        begun |= {name: usual[name] for name in own.keys() & usual.keys() - begun.keys()}
         if "crop_scale" in begun:
             found = "one of version 0.1.0, whose settings have other names"
             remedy = "Start in a new folder, or finish the run with version 0.1.0"

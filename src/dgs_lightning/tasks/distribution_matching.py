@@ -28,8 +28,7 @@ class DistributionMatchingTask(LearnedImages):
     Published: ``images.lr`` 1, 20,000 steps, ``images.range`` free. Here images are moved into [0, 1] after each step
     by default, since files of images have no other pixels.
 
-    Args:
-        **settings: Settings of :class:`~dgs_lightning.tasks.learned_images.LearnedImages`.
+    The settings are those of :class:`~dgs_lightning.tasks.learned_images.LearnedImages`.
 
     Raises:
         InputError: If a number is out of its range, or a name is unknown.
