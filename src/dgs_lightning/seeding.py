@@ -1,8 +1,10 @@
 """Named randomness: every draw has a seed made from names, never from the order of calls."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 REPEATS = 1000  # most trainings for each draw
 
@@ -44,6 +46,8 @@ def image_seed(run_seed: int, label: str, index: int) -> int:
     return named_seed("image", run_seed, label, index)
 
 
-def generator(*names: int | str) -> torch.Generator:
+def generator(*names: int | str) -> "torch.Generator":
     """CPU generator seeded by :func:`named_seed`; CPU, so that every device draws the same numbers."""
+    import torch  # only here: to plan a run takes names of seeds alone, and torch takes seconds to import
+
     return torch.Generator().manual_seed(named_seed(*names))

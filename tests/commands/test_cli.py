@@ -20,14 +20,25 @@ from dgs_lightning.examples import write_latents
 CSV = SimpleNamespace(class_path="CSVLogger")  # a logger of the user
 
 
-def test_help_lists_every_command_without_importing_torch() -> None:
+def without_torch(args: list[str]) -> str:
+    """What a command prints that must not import what takes seconds to import."""
     code = (
-        "import sys; from dgs_lightning.__main__ import main; main(['--help'])\n"
-        "assert not {'torch', 'lightning', 'numpy'} & set(sys.modules), 'heavy imports'"
+        f"import sys; from dgs_lightning.__main__ import main; assert not main({args})\n"
+        "assert not {'torch', 'lightning', 'numpy', 'scipy'} & set(sys.modules), 'heavy imports'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    return done.stdout
+
+
+def test_help_lists_every_command_without_importing_torch() -> None:
+    shown = without_torch(["--help"])
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+def test_a_dry_run_plans_without_importing_torch(tmp_path: Path) -> None:
+    shown = without_torch(["run", "quickstart", "--output", str(tmp_path / "run"), "--dry-run"])
+    assert "finetune" in shown
 
 
 def test_an_unknown_command_is_answered_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

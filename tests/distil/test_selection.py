@@ -17,7 +17,8 @@ from dgs_lightning.data.records import ImageRecord, manifest_line, read_manifest
 from dgs_lightning.distil.selection import Method, Selected, Selection, Smoothing, difficulties
 from dgs_lightning.errors import InputError
 from dgs_lightning.selection.distribution import Floats, histogram
-from dgs_lightning.selection.smoothing import smooth_pair, smoothing_settings
+from dgs_lightning.selection.search import smooth_pair
+from dgs_lightning.selection.smoothing import smoothing_settings
 
 SIZES = {"cat": 30, "dog": 24}
 

@@ -196,7 +196,7 @@ class Watch:
             while True:
                 events = calls.poll(200)
                 if events and events[0][1] & select.POLLIN:
-                    with suppress(FileNotFoundError):  # killed meanwhile
+                    with suppress(FileNotFoundError, ProcessLookupError):  # killed meanwhile
                         self._answer_one(listener, process)
                 elif events or _has_ended(process):
                     break

@@ -16,7 +16,8 @@ from dgs_lightning.reporting.notes import comparison_notes, result_notes
 from dgs_lightning.reporting.overview import overview, overview_markdown
 from dgs_lightning.reporting.summary import distribution_distance, paired_comparisons, summarize, summary_rows
 from dgs_lightning.runs.layout import SetName
-from dgs_lightning.selection.smoothing import PRESETS, smooth_pair
+from dgs_lightning.selection.search import smooth_pair
+from dgs_lightning.selection.smoothing import PRESETS
 
 
 def test_the_distance_is_the_mean_over_classes_of_the_shift_in_difficulty() -> None:

@@ -8,18 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from dgs_lightning.selection.distribution import Floats, histogram, largest_remainder
+from dgs_lightning.selection import search
+from dgs_lightning.selection.distribution import Counts, Floats, histogram, largest_remainder
+from dgs_lightning.selection.search import fit_thresholds, smooth_pair, threshold_histograms
 from dgs_lightning.selection.smoothing import (
     PRESETS,
     SmoothingSettings,
     Thresholds,
-    fit_thresholds,
     level_extremes,
     log_transform,
     smooth,
-    smooth_pair,
     smoothing_settings,
-    threshold_histograms,
 )
 
 # Values that meet in the transform's bin edges (powers of ten between 1e-4 and 1) beside arbitrary ones.
@@ -128,6 +127,33 @@ def test_no_pair_of_the_grid_is_better_than_the_one_found(scores: Floats, forks:
         assert not np.isfinite(values).any()
     else:
         assert values[found.bottom][found.top] == pytest.approx(np.min(values), abs=1e-11)
+
+
+@settings(deadline=None)
+@given(SCORES, SETTINGS, st.integers(1, 60))
+def test_excluding_blocks_of_pairs_changes_no_thresholds(scores: Floats, forks: SmoothingSettings, ipc: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "DIRECT", 2)
+        found = fit_thresholds(scores, ipc, forks)
+        patch.setattr(search, "DIRECT", search.MAX_CANDIDATES)
+        assert found == fit_thresholds(scores, ipc, forks)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_most_pairs_of_a_long_range_are_never_compared(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = list[int]()
+    plain = search._histograms
+
+    def counting(ordered: Any, bottom: Counts, *others: Any) -> Counts:  # noqa: ANN401
+        compared.append(len(bottom))
+        return plain(ordered, bottom, *others)
+
+    monkeypatch.setattr(search, "_histograms", counting)
+    scores, forks = np.random.default_rng(0).beta(0.4, 0.8, 1300), smoothing_settings(preset, {"search_fraction": 0.5})
+    found = fit_thresholds(scores, 50, forks)
+    assert sum(compared) < search.MAX_CANDIDATES**2 / 5
+    monkeypatch.setattr(search, "DIRECT", search.MAX_CANDIDATES)
+    assert found == fit_thresholds(scores, 50, forks)
 
 
 @settings(deadline=None)

@@ -26,7 +26,8 @@ from dgs_lightning.files import reading, write_tensors
 from dgs_lightning.models.weights import read_weights
 from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
 from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
-from dgs_lightning.selection.smoothing import fit_thresholds, smooth, smoothing_settings
+from dgs_lightning.selection.search import fit_thresholds
+from dgs_lightning.selection.smoothing import smooth, smoothing_settings
 
 Smoothing = Literal["none", "paper", "released"]
 Count = Annotated[int, Between(1, 1_000_000)]

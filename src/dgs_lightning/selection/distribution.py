@@ -100,7 +100,8 @@ def largest_remainder(weights: Sequence[float | Fraction] | Counts, total: int) 
     if total < 0:
         raise ValueError(f"cannot share out {total} images; give an IPC of at least 1")
     try:
-        exact = [Fraction(str(weight)) for weight in weights]
+        plain = weights.tolist() if isinstance(weights, np.ndarray) else weights
+        exact = [weight if isinstance(weight, int) else Fraction(str(weight)) for weight in plain]
     except ValueError:
         raise ValueError(f"weights must be finite numbers, got {list(weights)}") from None
     whole = sum(exact)

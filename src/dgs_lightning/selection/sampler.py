@@ -15,7 +15,8 @@ from dgs_lightning.selection.distribution import (
     sampling_distribution,
     wasserstein,
 )
-from dgs_lightning.selection.smoothing import PRESETS, Smoothed, SmoothingSettings, Thresholds, smooth_pair
+from dgs_lightning.selection.search import Smoothed, smooth_pair
+from dgs_lightning.selection.smoothing import PRESETS, SmoothingSettings, Thresholds
 
 Shortage = Literal["random", "nearest"]
 
