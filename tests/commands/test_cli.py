@@ -74,6 +74,7 @@ def handlers() -> Iterator[None]:
     """The test's own answers to signals, given back afterwards."""
     before = {number: signal.getsignal(number) for number in __main__.SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # so it is under nohup
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

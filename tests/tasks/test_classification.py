@@ -346,9 +346,9 @@ def test_shipped_configs_have_settings_that_the_command_line_takes(config: Path)
     ("setting", "place"),
     [
         ("lr=0.1", "model.optimizer.lr"),
-        ("optimizer=adamw", "model.optimizer.{name, lr, weight_decay, schedule}"),
+        ("optimizer=adamw", "model.optimizer.{name, lr, weight_decay, schedule, decayed}"),
         ("flip=false", "model.augmentation.flip"),
-        ("teacher=torchvision:resnet18", "model.teacher.{name, weights, temperature}"),
+        ("teacher=torchvision:resnet18", "model.teacher.{name, weights, temperature, squared}"),
         ("teacher_weights=file", "model.teacher.weights"),
         ("epochs=3", "trainer.max_epochs, or epochs of the callback PublishedLength"),
         ("save_weights=true", "save_weights of the callback ResultWriter"),
