@@ -110,13 +110,14 @@ def _say_that_fonts_lack_characters() -> None:
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Make a function draw in the project's look, without a change to other figures."""
+    """Make a function draw in the project's look and in :func:`plain_text`, without a change to other figures."""
 
     @wraps(draw)
     def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
         with mpl.rc_context():
             use_style()
-            return draw(*args, **kwargs)
+            with plain_text():
+                return draw(*args, **kwargs)
 
     return in_style
 
