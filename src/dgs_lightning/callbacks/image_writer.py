@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
-from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -19,7 +18,7 @@ from dgs_lightning.callbacks.parts import tensorboards
 from dgs_lightning.callbacks.writing import ResumableWriter
 from dgs_lightning.data.cards import CARD, hash_each, hash_files, read_card, versions, write_card
 from dgs_lightning.data.folders import IMAGES
-from dgs_lightning.data.images import save_png
+from dgs_lightning.data.images import picture, save_png
 from dgs_lightning.data.records import MANIFEST, read_manifest, write_manifest
 from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
@@ -245,8 +244,7 @@ def write_png(path: Path, image: Tensor) -> str:
     Returns:
         SHA-256 of the file.
     """
-    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    return save_png(path, Image.fromarray(pixels.numpy()))
+    return save_png(path, picture(image))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], name: str = "") -> Iterator[str]:

@@ -1,12 +1,10 @@
 """The command ``dgs crops``: the easiest of some random crops of each image, by a teacher (RDED)."""
 
-import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -19,7 +17,7 @@ from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.crops import cut, draw_squares, pad
 from dgs_lightning.data.editions import licences_of
 from dgs_lightning.data.folders import read_set
-from dgs_lightning.data.images import channels_of, load_image
+from dgs_lightning.data.images import channels_of, encoded, load_image, picture
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.transforms import resize_and_crop, to_unit
 from dgs_lightning.data.writing import write_set
@@ -136,8 +134,8 @@ def crops(
         "provenance": [{"role": "original", "folder": folder.name, "card": read_card(folder)}],
         "licences": licences_of(folder, labels),
     }
-    encode = {name: b.pixels for name, b in best.items()}
-    write_set(folder, [b.record for b in best.values()], Path(output), card, encode=lambda r: png(encode[r.file_name]))
+    records, pixels = [b.record for b in best.values()], {name: b.pixels for name, b in best.items()}
+    write_set(folder, records, Path(output), card, encode=lambda record: encoded(picture(pixels[record.file_name])))
     return Path(output)
 
 
@@ -189,22 +187,6 @@ def _boxes(folder: Path, record: ImageRecord, image: Image.Image, cutting: Mappi
 def to_pixels(image: Tensor) -> Tensor:
     """8-bit pixels of an image in [0, 1], rounded down as in the code of RDED."""
     return (image.clamp(0, 1) * 255).to(torch.uint8)
-
-
-def png(pixels: Tensor) -> bytes:
-    """A PNG file of pixels ``(C, H, W)``."""
-    return encoded(pixels, None)
-
-
-def encoded(pixels: Tensor, quality: int | None) -> bytes:
-    """A PNG file of pixels ``(C, H, W)``, or with a quality a JPEG file."""
-    file, array = io.BytesIO(), np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
-    image = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-    if quality is None:
-        image.save(file, "PNG")
-    else:
-        image.save(file, "JPEG", quality=quality)
-    return file.getvalue()
 
 
 def check_combination(settings: Mapping[str, Any]) -> None:

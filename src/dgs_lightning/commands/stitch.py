@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.bounds import Between
-from dgs_lightning.commands.crops import encoded
 from dgs_lightning.data.cards import hash_json, read_card, versions
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.crops import places, stitch_patches
 from dgs_lightning.data.folders import read_set
-from dgs_lightning.data.images import load_image
+from dgs_lightning.data.images import encoded, load_image, picture
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.transforms import to_bytes
 from dgs_lightning.data.writing import write_set
@@ -100,9 +99,9 @@ def stitch(output: str, **stitching: Any) -> Path:  # noqa: ANN401
         for name, own in parts.items()
     ]
 
-    def picture(record: ImageRecord) -> bytes:
+    def stitched(record: ImageRecord) -> bytes:
         patches = [_pixels(folder / part.file_name, made["channels"]) for part in parts[record.file_name]]
-        return encoded(stitch_patches(patches, factor, made["image_size"]), settings.quality)
+        return encoded(picture(stitch_patches(patches, factor, made["image_size"])), settings.quality)
 
     crops = read_card(folder)
     own = {name: value for name, value in asdict(settings).items() if name not in ("crops", "features_weights")}
@@ -119,7 +118,7 @@ def stitch(output: str, **stitching: Any) -> Path:  # noqa: ANN401
         "licences": crops.get("licences", []),
     }
     beside = {SELECTION: lambda place: write_json(place / SELECTION, selected.report)}
-    write_set(folder, records, Path(output), card, beside, encode=picture)
+    write_set(folder, records, Path(output), card, beside, encode=stitched)
     return Path(output)
 
 

@@ -1,11 +1,13 @@
 """Square crops of images, and pictures that are put together from them (RDED)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 from torchvision.transforms.functional import resized_crop
+
+from dgs_lightning.matching.formation import tiled
 
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop
 
@@ -48,20 +50,5 @@ def places(count: int, factor: int) -> list[list[int]]:
 
 
 def stitch_patches(patches: Sequence[Tensor], factor: int, size: int) -> Tensor:
-    """One picture ``(C, size, size)`` of ``factor x factor`` patches ``(C, s, s)``, row by row.
-
-    Where the size is no multiple of the factor, the first rows and columns of patches are one pixel larger; these
-    patches are enlarged by their nearest pixels.
-    """
-    sides = [size // factor + (number < size % factor) for number in range(factor)]
-
-    def rows() -> Iterator[Tensor]:
-        for row, height in enumerate(sides):
-            own = patches[row * factor : (row + 1) * factor]
-            yield torch.cat([_nearest(patch, height, width) for patch, width in zip(own, sides, strict=True)], dim=2)
-
-    return torch.cat(list(rows()), dim=1)
-
-
-def _nearest(patch: Tensor, height: int, width: int) -> Tensor:
-    return F.interpolate(patch[None].float(), (height, width), mode="nearest")[0].to(patch.dtype)
+    """One picture ``(C, size, size)`` of ``factor x factor`` patches ``(C, s, s)``, by the rules of :func:`tiled`."""
+    return tiled([patch[None].float() for patch in patches], factor, size)[0].to(patches[0].dtype)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from dgs_lightning.data.records import ImageRecord
@@ -49,11 +50,25 @@ def load_image(path: Path, channels: int = 3, value_range: Range | None = None) 
 
 def save_png(path: Path, image: Image.Image) -> str:
     """Write an image as PNG, whole or not at all, and return the SHA-256 of the file."""
-    encoded = io.BytesIO()  # Pillow hides the error number of a full disk
-    image.save(encoded, "PNG")
+    content = encoded(image)
     with replacing(path) as partial:
-        partial.write_bytes(encoded.getbuffer())
-    return hashlib.sha256(encoded.getbuffer()).hexdigest()
+        partial.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def encoded(image: Image.Image, quality: int | None = None) -> bytes:
+    """The content of a PNG file, or with a quality from 1 to 95 of a JPEG file."""
+    content = io.BytesIO()  # in memory, since Pillow hides the error number of a full disk
+    if quality is None:
+        image.save(content, "PNG")
+    else:
+        image.save(content, "JPEG", quality=quality)
+    return content.getvalue()
+
+
+def picture(pixels: Tensor) -> Image.Image:
+    """An 8-bit image ``(1 or 3, H, W)`` for a file."""
+    return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
 
 
 _DEEP = ("I", "F")  # Pillow's modes of grey images with more than 8 bits begin so

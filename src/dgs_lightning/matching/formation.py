@@ -3,6 +3,8 @@
 Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022, Section 4.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,13 +66,22 @@ def mixed_start(images: Tensor, factor: int) -> Tensor:
     Args:
         images: Real images ``(IPC factor^2, C, S, S)`` of one class. The first IPC of them become the first tiles, the
             next ones the second tiles, row by row.
-        factor: Tiles along a side. If it does not divide the side, the first rows and columns are one pixel larger.
+        factor: Tiles along a side.
 
     Returns:
-        Images ``(IPC, C, S, S)``.
+        Images ``(IPC, C, S, S)``, put together by :func:`tiled`.
     """
-    side = images.shape[-1]
-    sides = [side // factor + (number < side % factor) for number in range(factor)]
-    parts = iter(images.chunk(factor**2))
-    rows = [[F.interpolate(next(parts), (height, width), mode="nearest") for width in sides] for height in sides]
+    return tiled(images.chunk(factor**2), factor, images.shape[-1])
+
+
+def tiled(parts: Iterable[Tensor], factor: int, side: int) -> Tensor:
+    """Images ``(N, C, side, side)`` of ``factor x factor`` tiles, row by row, resized to their nearest pixels.
+
+    Args:
+        parts: The images ``(N, C, s, s)`` that become the first tiles, those that become the second tiles, and so on.
+        factor: Tiles along a side. If it does not divide the side, the first rows and columns are one pixel larger.
+        side: Side of the images.
+    """
+    sides, left = [side // factor + (number < side % factor) for number in range(factor)], iter(parts)
+    rows = [[F.interpolate(next(left), (height, width), mode="nearest") for width in sides] for height in sides]
     return torch.cat([torch.cat(row, dim=3) for row in rows], dim=2)
