@@ -12,7 +12,7 @@ from dgs_lightning.commands.cli import logs_on_stderr
 from dgs_lightning.errors import InputError, printable
 from dgs_lightning.experiment.progress import Progress
 from dgs_lightning.reporting.formats import Grid, markdown, markdown_table
-from dgs_lightning.reporting.overview import to_terminal
+from dgs_lightning.reporting.terminal import to_terminal
 
 EVIL = "a\x1b[2J\x07\u202eb\udcff\x9b31m"
 LOGGED = EVIL.replace("\udcff", "")  # pytest sends logs between processes, in UTF-8

@@ -20,6 +20,8 @@ from tests.faults.calls import be_watched
 
 import dgs_lightning
 from dgs_lightning.__main__ import main
+from dgs_lightning.configs import ROOT, load_yaml
+from dgs_lightning.data.cards import versions
 
 SLOW_TO_IMPORT = (
     "dgs_lightning.commands.cli",
@@ -42,6 +44,9 @@ def preload() -> None:
         importlib.import_module(name)
     for name in dgs_lightning.__all__:
         getattr(dgs_lightning, name)
+    for path in ROOT.rglob("*.yaml"):  # remembered, as are the versions
+        load_yaml(path)
+    versions()
 
 
 def serve() -> list[str]:

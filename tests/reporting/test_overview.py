@@ -6,9 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from dgs_lightning.reporting.folder import read_run
-from dgs_lightning.reporting.overview import costs_grid, overview, overview_markdown, results_grid, to_terminal
+from dgs_lightning.reporting.overview import costs_grid, overview, overview_markdown, results_grid
 from dgs_lightning.reporting.records import Cost
 from dgs_lightning.reporting.summary import summarize
+from dgs_lightning.reporting.terminal import to_terminal
 
 
 def test_costs_of_repeated_stages_are_added_up() -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dgs_lightning.commands.report import print_summary, report
+from dgs_lightning.commands.report import report
 from dgs_lightning.configs import expand
 from dgs_lightning.data.records import MANIFEST
 from dgs_lightning.errors import InputError
+from dgs_lightning.reporting.terminal import print_summary
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -5,15 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from dgs_lightning.commands.differences import differences_from_paper, note_on
-from dgs_lightning.errors import InputError, printable
+from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import figures_of
 from dgs_lightning.reporting.folder import RunFolder, read_run
 from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
-from dgs_lightning.reporting.overview import overview, overview_markdown, to_terminal
+from dgs_lightning.reporting.overview import overview, overview_markdown
 from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Accuracy, Score, Setting
 from dgs_lightning.reporting.style import save
@@ -21,8 +19,6 @@ from dgs_lightning.reporting.summary import kept_share, row_score, summarize
 from dgs_lightning.reporting.tables import FORMS, build_tables
 from dgs_lightning.runs import layout
 
-_FILES = (layout.SUMMARY, layout.SUMMARY_TEXT, layout.PAGE, layout.TABLES, layout.FIGURES, layout.DISTILLED)
-UNLIMITED = 10_000  # characters in a line
 _log = logging.getLogger(__name__)
 
 
@@ -111,18 +107,3 @@ def _scores(reports: Sequence[RunReport], which: Accuracy) -> tuple[dict[Setting
                     _log.warning("%s: an earlier run has %s, too; the tables show this run's", run.name, setting)
                 scores[setting] = score
     return scores, " or ".join(measured)
-
-
-def print_summary(folder: str | Path) -> None:
-    """Print a run's table of results, how well its classifiers recognise the images, and the paths of its files."""
-    run = read_run(folder)
-    summary = summarize(run)
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = UNLIMITED  # a file has room for whole names
-    shown = overview(run, summary)
-    console.print(to_terminal(shown.results))
-    for line in (*shown.recognised, *(f"Warning: {warning}" for warning in shown.warnings)):
-        console.print(printable(line), soft_wrap=True)
-    for path in filter(Path.exists, (run.folder / name for name in _FILES)):
-        console.print(printable(path), soft_wrap=True)

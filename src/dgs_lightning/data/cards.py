@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -95,7 +96,8 @@ def write_card(folder: Path, card: Mapping[str, Any], *, durable: bool = False) 
     write_json(folder / CARD, dict(card), durable=durable)
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Versions of Python and of the libraries that results depend on."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 

@@ -5,6 +5,8 @@ Plain values are texts, numbers, true and false, null, lists, and mappings with 
 
 import json
 import re
+from copy import deepcopy
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 
@@ -62,6 +64,11 @@ def parse_yaml(text: str) -> object:
         Unreadable: If it is no YAML, is nested too deeply, is too large with its aliases written out, contains itself,
             or has values that are not plain.
     """
+    return deepcopy(_parsed(text))
+
+
+@lru_cache(maxsize=128)  # an experiment expands the same configs for each of its rows
+def _parsed(text: str) -> object:
     try:
         content = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:

@@ -126,11 +126,12 @@ class SharedStages:
         return InRun(layout.weights(name))
 
     def _fit_classifier(self, name: str, section: Settings, data: Settings) -> Place:
-        section = classification(section)
-        data = {"train": self.images("train"), "val": self.images("val"), **data}
-        writer = {"class_path": "ResultWriter", "init_args": {"save_weights": True}}
-        wired = {**wiring({"seed": self.experiment.seed}, data), "trainer": {"callbacks": [writer]}}
-        self.add(name, "fit", self.lightning(name, section, wired, single=True))
+        if name not in self.stages:  # each set of images asks for the folds of the estimator
+            section = classification(section)
+            data = {"train": self.images("train"), "val": self.images("val"), **data}
+            writer = {"class_path": "ResultWriter", "init_args": {"save_weights": True}}
+            wired = {**wiring({"seed": self.experiment.seed}, data), "trainer": {"callbacks": [writer]}}
+            self.add(name, "fit", self.lightning(name, section, wired, single=True))
         return InRun(layout.weights(name))
 
     def estimator(self) -> list[Place]:

@@ -4,23 +4,18 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as RichTable
-
-from dgs_lightning.errors import counted, printable
+from dgs_lightning.errors import counted
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.formats import Grid, markdown, markdown_table, without_empty
 from dgs_lightning.reporting.names import show
 from dgs_lightning.reporting.notes import comparison_notes, result_notes
-from dgs_lightning.reporting.recognition import estimator_sentence, legibility_sentence, warnings
+from dgs_lightning.reporting.recognition import recognition
 from dgs_lightning.reporting.records import Cost
 from dgs_lightning.reporting.summary import paired_comparisons, row_score
-from dgs_lightning.runs.layout import ORIGINAL
 
 INTERVAL, SMOOTHED = "95 % interval", "Smoothed distance"
 COMPARISON_HEADINGS = ("With", "Without", "IPC", "Network", "Difference", INTERVAL, "Pairs won", "p")
 COST_HEADINGS = ("Stage", "Seconds", "Images", "Images a second", "Device")
-WIDE = (INTERVAL, SMOOTHED, "Training noise", "Sets", "Trainings")  # columns that a terminal has no room for
 _ADDED_UP = ("evaluation", "estimator")  # kinds of stages that a run repeats many times
 
 
@@ -39,15 +34,12 @@ class Overview(NamedTuple):
 
 def overview(run: RunFolder, summary: Mapping[str, Any]) -> Overview:
     """The texts of a run, given the content of its ``summary.json``."""
-    estimator = run.recognised(ORIGINAL)
-    pools = {pool: found for pool in run.pools if (found := run.legible(pool)) is not None}
     return Overview(
         run.title,
         ", ".join(run.unfinished),
         results_grid(summary, run),
         _comparisons_grid(run),
-        list(filter(None, (estimator_sentence(run, estimator), legibility_sentence(run, pools)))),
-        list(warnings(run, estimator, pools)),
+        *recognition(run),
         costs_grid(run.costs),
         f"Seed {summary['seed']}. " + ", ".join(f"{n} {v}" for n, v in summary["versions"].items()) + ".",
     )
@@ -134,18 +126,3 @@ def overview_markdown(shown: Overview) -> str:
 def _listed(note: str) -> list[str]:
     """The lines of a note as a list in Markdown."""
     return [f"- {markdown(line)}" for line in note.splitlines()]
-
-
-def to_terminal(grid: Grid) -> RichTable:
-    """The results for a terminal of 80 columns: with few columns, and with values that all rows share in the title."""
-    headings = grid.headings
-    columns = [p for p, name in enumerate(headings) if name in ("IPC", "Network", "Sets", "Trainings")]
-    shared = [p for p in columns if len({row[p] for row in grid.rows}) == 1]
-    shown = [p for p, name in enumerate(headings) if name not in WIDE and p not in shared]
-    title = printable(", ".join(f"{headings[p]}: {grid.rows[0][p]}" for p in shared))
-    table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for p in shown:
-        table.add_column(headings[p], justify="left" if p < grid.labels else "right", no_wrap=p > 0)
-    for row in grid.rows:
-        table.add_row(*(printable(row[p]) for p in shown))
-    return table

@@ -15,7 +15,15 @@ UNFIT = "name one that was trained on such images, or none (estimator), and it i
 Pools = Mapping[str, Recognition]  # by the name of the pool
 
 
-def estimator_sentence(run: RunFolder, estimator: Recognition | None) -> str:
+def recognition(run: RunFolder) -> tuple[list[str], list[str]]:
+    """How well the classifiers of a run recognise its images, and what makes its numbers say little, in sentences."""
+    estimator = run.recognised(ORIGINAL)
+    pools = {pool: found for pool in run.pools if (found := run.legible(pool)) is not None}
+    sentences = (_estimator_sentence(run, estimator), _legibility_sentence(run, pools))
+    return list(filter(None, sentences)), list(_warnings(run, estimator, pools))
+
+
+def _estimator_sentence(run: RunFolder, estimator: Recognition | None) -> str:
     """How well the difficulty estimator recognises the original images; empty where they are not scored."""
     folder = run.scores_folder(ORIGINAL)
     if estimator is None or folder is None:
@@ -28,7 +36,7 @@ def estimator_sentence(run: RunFolder, estimator: Recognition | None) -> str:
     )
 
 
-def legibility_sentence(run: RunFolder, pools: Pools) -> str:
+def _legibility_sentence(run: RunFolder, pools: Pools) -> str:
     """How well the judge, or without a judge the difficulty estimator, recognises the pools; empty without pools."""
     by = {"an independent classifier": list[str](), "the difficulty estimator": list[str]()}
     for pool, found in pools.items():
@@ -39,7 +47,7 @@ def legibility_sentence(run: RunFolder, pools: Pools) -> str:
     )
 
 
-def warnings(run: RunFolder, estimator: Recognition | None, pools: Pools) -> Iterator[str]:
+def _warnings(run: RunFolder, estimator: Recognition | None, pools: Pools) -> Iterator[str]:
     """What makes the numbers of a run say little: imbalanced classes, a weak estimator, a pool that is not legible."""
     counts = run.counts(ORIGINAL)
     if is_imbalanced(counts):

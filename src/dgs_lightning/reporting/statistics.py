@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t, ttest_rel
 
 CONFIDENCE = 0.95
 
@@ -22,6 +21,8 @@ class Repeats:
         """95 % interval of the mean by Student's t; None for a single repeat."""
         if self.sample_std is None:
             return None
+        from scipy.stats import t  # slow to import
+
         half = float(t.ppf((1 + CONFIDENCE) / 2, self.count - 1)) * self.sample_std / self.count**0.5
         return self.mean - half, self.mean + half
 
@@ -91,6 +92,8 @@ def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> C
     if not pairs:
         raise ValueError("a paired comparison needs the same draws or seeds; run both methods with the same ones")
     ours, theirs = np.array([first[pair] for pair in pairs]), np.array([second[pair] for pair in pairs])
+    from scipy.stats import ttest_rel  # slow to import
+
     difference = ours - theirs
     varied = len(pairs) > 1 and bool(np.ptp(difference) > 0)
     p_value = float(ttest_rel(ours, theirs).pvalue) if varied else None

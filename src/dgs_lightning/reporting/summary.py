@@ -5,14 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import wasserstein_distance
 
 from dgs_lightning.data.cards import versions
+from dgs_lightning.documents.files import read_json
 from dgs_lightning.reporting.folder import Difficulties, RunFolder
 from dgs_lightning.reporting.names import split_variant, table_order, trained_row
 from dgs_lightning.reporting.published import Accuracy, Score
-from dgs_lightning.reporting.records import Evaluation
+from dgs_lightning.reporting.records import REMEDY, Evaluation
 from dgs_lightning.reporting.statistics import Comparison, compare_paired, summarize_draws, training_share
+from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import FULL, ORIGINAL, SetName
 from dgs_lightning.runs.methods import METHODS
 
@@ -31,6 +32,12 @@ def summarize(run: RunFolder) -> dict[str, Any]:
         "estimator_accuracy": estimator and estimator.share,
         "pool_legible": {pool: found.share for pool, found in legible.items() if found is not None},
     }
+
+
+def read_summary(run: RunFolder) -> dict[str, Any]:
+    """The content of the run's ``summary.json`` where this version wrote it; else the same, worked out anew."""
+    found = read_json(run.folder / layout.SUMMARY, dict[str, Any], "the summary of a run", REMEDY, default={})
+    return found if found.get("versions") == versions() else summarize(run)
 
 
 def trainings(run: RunFolder) -> dict[Trained, list[Evaluation]]:
@@ -111,6 +118,8 @@ def distribution_distance(distilled: Difficulties, original: Difficulties) -> fl
 
     It is averaged over the classes that both have, and None if they have no class in common.
     """
+    from scipy.stats import wasserstein_distance  # slow to import
+
     common = [label for label in distilled if label in original]
     return _mean(float(wasserstein_distance(distilled[label], original[label])) for label in common)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -31,6 +32,7 @@ class Result(NamedTuple):
     sha256: str
 
 
+_LINE: type[tuple[str, int, str]] = tuple[str, Annotated[int, AtLeast(0)], str]  # name, size and hash
 Results = Mapping[str, Result]  # path of a file in the run's folder, in POSIX form -> what it holds
 
 
@@ -88,16 +90,24 @@ def read_results(path: Path) -> Results | None:
     Raises:
         InputError: If a line is broken.
     """
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return _read_results(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)  # a run looks at each stage several times
+def _read_results(path: Path, *state: int) -> Results:
+    """The results in a file whose state is what it was when they were read."""
     found: dict[str, Result] = {}
     number = 0
     try:
         with path.open(encoding="utf-8") as file:
             for line in lines_of(file):
                 number += 1
-                name, size, sha256 = parse_line(line, tuple[str, Annotated[int, AtLeast(0)], str])
+                name, size, sha256 = parse_line(line, _LINE)
                 found[relative_path(name)] = Result(size, sha256)
-    except FileNotFoundError:
-        return None
     except ValueError as error:
         number += isinstance(error, UnicodeDecodeError)  # which comes before its line
         where, expected = f"{path}, line {number}", "name, size and hash of a file of the run"
