@@ -62,6 +62,14 @@ def test_work_is_counted_as_by_hand(healthy: Experiment) -> None:
     assert passes["evaluation"] == 2 * 4 * (3 * 4 * 50 + 2 * 40) + 2 * 4 * (3 * 4 * 100 + 2 * 40)
 
 
+def test_the_trainings_that_scores_add_are_counted(healthy: Experiment) -> None:
+    small = replace(healthy, methods=["herding"], ipc=5)
+    # Two repeats: of Herding; with LRS of Random and the full set, too; with ARS both sets without augmentation.
+    for scores, trainings in (([], 2), (["lrs"], 6), (["lrs", "ars"], 10)):
+        found = [work for name, work in works(replace(small, scores=scores)).items() if name.startswith("evaluation/")]
+        assert [work.what for work in found] == ["networks trained"] * trainings
+
+
 def test_the_work_of_matching_methods_is_counted_as_by_hand(healthy: Experiment) -> None:
     """120 training images of ten classes; a step of DM sees 10 x 256 real ones, but there are only 120."""
     options: dict[str, Any] = {"dm": {"trainer": {"max_steps": 7}}, "idc1": {"trainer": {"max_steps": 7}}}

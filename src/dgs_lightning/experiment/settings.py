@@ -220,7 +220,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
 def _typed(place: str, keys: Sequence[str]) -> str:
     """The option that changed the setting at a place, as the user typed it; empty if none did."""
     for key in reversed(keys):
-        if f"{place}.".startswith(f"{key}.") or f"{key}.".startswith(f"{place}."):
+        if f"{place}.".startswith((f"{key}.", f"{key}[")) or f"{key}.".startswith(f"{place}."):
             return f"--set {max(place, key, key=len)}"
     return ""
 

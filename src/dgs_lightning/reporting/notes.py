@@ -81,7 +81,8 @@ def score_notes(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> Iterator[s
     lacking: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for score, missing in row["scores_missing"].items():
-            name = f"{run.show(row['method'], row['ipc'])} with {show('network', row['network'] or 'no network')}"
+            network = "" if row["network"] is None else f" with {show('network', row['network'])}"
+            name = f"{run.show(row['method'], row['ipc'])}{network}"
             lacking.setdefault((score.upper(), "; ".join(missing)), []).append(name)
     for (score, missing), names in lacking.items():
         yield f"No {score} of {'; '.join(names)}. Missing: {missing}."
