@@ -42,6 +42,22 @@ def test_the_scores_are_those_worked_out_by_hand() -> None:
     assert augmentation_robust_score(0.08, -0.04, 0.25) == pytest.approx(0.26470803, abs=5e-9)
 
 
+@pytest.mark.parametrize(
+    ("weight", "lrs_of_package", "ars_of_package"),
+    [
+        (0.5, 0.18835277193095107, 0.2775362645917417),
+        (0.25, 0.1418029541834137, 0.2647080329490812),
+        (0.3, 0.1505809167717485, 0.26724298425233406),
+    ],
+)
+def test_the_scores_are_those_of_the_package_of_the_authors(
+    weight: float, lrs_of_package: float, ars_of_package: float
+) -> None:
+    """What ``ddranking`` 0.2.0 gave for HLR 0.50, and IOR 0.08 with data augmentation and -0.04 without."""
+    assert label_robust_score(0.08, 0.50, weight) == pytest.approx(lrs_of_package, abs=1e-14)
+    assert augmentation_robust_score(0.08, -0.04, weight) == pytest.approx(ars_of_package, abs=1e-14)
+
+
 def test_scores_lie_between_0_and_1_and_no_gain_has_the_score_of_a_random_set() -> None:
     assert (normalised(-1), normalised(1)) == (0, 1)
     assert normalised(0) == pytest.approx(1 / (1 + math.e))
