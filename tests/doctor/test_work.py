@@ -16,6 +16,7 @@ from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.models.trial import Classifier
+from dgs_lightning.runs.ddranking import ScoreName
 from dgs_lightning.tasks.work import Inputs, Work, parameters
 
 XL = DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000)
@@ -65,7 +66,8 @@ def test_work_is_counted_as_by_hand(healthy: Experiment) -> None:
 def test_the_trainings_that_scores_add_are_counted(healthy: Experiment) -> None:
     small = replace(healthy, methods=["herding"], ipc=5)
     # Two repeats: of Herding; with LRS of Random and the full set, too; with ARS both sets without augmentation.
-    for scores, trainings in (([], 2), (["lrs"], 6), (["lrs", "ars"], 10)):
+    asked: list[tuple[list[ScoreName], int]] = [([], 2), (["lrs"], 6), (["lrs", "ars"], 10)]
+    for scores, trainings in asked:
         found = [work for name, work in works(replace(small, scores=scores)).items() if name.startswith("evaluation/")]
         assert [work.what for work in found] == ["networks trained"] * trainings
 

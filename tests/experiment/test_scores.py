@@ -146,7 +146,7 @@ def test_an_experiment_with_scores_runs_from_one_command_to_the_scores_of_its_ro
     run.execute()
     [row] = json.loads((run.output / "summary.json").read_text())["rows"]
     assert (row["method"], row["network"], row["scores_missing"]) == ("herding", "soft/convnet1", {})
-    accuracies = {
+    accuracies: dict[str, float] = {
         path.parents[1].relative_to(run.output / "evaluation").as_posix(): json.loads(path.read_text())["accuracy_last"]
         for path in run.output.glob("evaluation/**/result.json")
     }
