@@ -62,6 +62,8 @@ class Plan(SharedStages):
         if method.rule is None:
             return None
         name = SetName(row, ipc, draw if method.by_chance else 0)
+        if layout.distilled(name) in self.stages:
+            return InRun(layout.distilled(name))
         original = self.original_scores()
         config: Settings = {
             **expand(experiment.select),

@@ -18,13 +18,13 @@ SOFT_LABELS = (
     "images. So these accuracies measure the teacher, too; compare the same network with and without them."
 )
 SCORES = (
-    "Accuracies at the ends of trainings with the same seeds are compared (Full: on the full data set, in %); HLR and "
-    "IOR are in percentage points. All numbers are mean ± sample standard deviation over the {}."
+    "Accuracies at the ends of trainings with the same seeds are compared. IOR: accuracy on the set minus that on a "
+    "random set of the same IPC, both by the protocol of the row, in percentage points. All numbers are mean ± sample "
+    "standard deviation over the {}."
 )
 LABEL_ROBUST = (
-    "HLR: accuracy on the full data set minus that on the set, both with the labels of the images; lower is better. "
-    "IOR: accuracy on the set minus that on a random set of the same IPC, both by the protocol of the row. LRS is {} "
-    "IOR - {} HLR, put on a scale from 0 to 1; higher is better."
+    "HLR: accuracy on the full data set (Full, in %) minus that on the set, both with the labels of the images, in "
+    "percentage points; lower is better. LRS is {} IOR - {} HLR, put on a scale from 0 to 1; higher is better."
 )
 AUGMENTATION_ROBUST = (
     "ARS is {} IOR + {} IOR without data augmentation, put on a scale from 0 to 1, on which a random set has 0.269; "

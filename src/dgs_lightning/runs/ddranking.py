@@ -36,11 +36,8 @@ def compared_by(score: ScoreName, row: str, protocol: str) -> dict[str, Compared
     """
     augmented = {"own": Compared(row, protocol), "random": Compared(RANDOM, protocol)}
     if score == "lrs":
-        hard = {
-            "full_hard": Compared(layout.FULL, layout.PROTOCOL),
-            "own_hard": Compared(row, layout.PROTOCOL),
-        }
-        return {**hard, **augmented}
+        full, own = (Compared(on, layout.PROTOCOL) for on in (layout.FULL, row))
+        return {"full_hard": full, "own_hard": own, **augmented}
     plain = layout.unaugmented(protocol)
     return {**augmented, "own_unaugmented": Compared(row, plain), "random_unaugmented": Compared(RANDOM, plain)}
 
