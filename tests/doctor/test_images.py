@@ -95,6 +95,10 @@ def test_classes_short_of_the_ipc_are_fatal_only_where_originals_are_selected(he
     assert "lower ipc to 12" in found.remedy
     [found] = looked(replace(healthy, ipc=50, methods=["dit", "minimax"]))
     assert found.level == "warning"
+    found = the_finding(
+        looked(replace(healthy, ipc=50, methods=["dit"], scores=["lrs"])), "fewer images than the largest ipc 50"
+    )
+    assert found.level == "problem"  # scores compare with a random set
 
 
 def test_what_a_split_leaves_for_training_is_what_counts(healthy: Experiment) -> None:

@@ -16,6 +16,7 @@ from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.models.trial import Classifier
+from dgs_lightning.runs.ddranking import ScoreName
 from dgs_lightning.tasks.work import Inputs, Work, parameters
 
 XL = DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000)
@@ -60,6 +61,15 @@ def test_work_is_counted_as_by_hand(healthy: Experiment) -> None:
     assert passes["pools"] == 2 * 500 * 50 * 2
     # Forward and backward in 4 epochs, and two evaluations on 40 images.
     assert passes["evaluation"] == 2 * 4 * (3 * 4 * 50 + 2 * 40) + 2 * 4 * (3 * 4 * 100 + 2 * 40)
+
+
+def test_the_trainings_that_scores_add_are_counted(healthy: Experiment) -> None:
+    small = replace(healthy, methods=["herding"], ipc=5)
+    # Two repeats: of Herding; with LRS of Random and the full set, too; with ARS both sets without augmentation.
+    asked: list[tuple[list[ScoreName], int]] = [([], 2), (["lrs"], 6), (["lrs", "ars"], 10)]
+    for scores, trainings in asked:
+        found = [work for name, work in works(replace(small, scores=scores)).items() if name.startswith("evaluation/")]
+        assert [work.what for work in found] == ["networks trained"] * trainings
 
 
 def test_the_work_of_matching_methods_is_counted_as_by_hand(healthy: Experiment) -> None:

@@ -3,21 +3,23 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from dgs_lightning.bounds import Between
 from dgs_lightning.commands.differences import differences_from_paper, note_on
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import figures_of
 from dgs_lightning.reporting.folder import RunFolder, read_run
-from dgs_lightning.reporting.formats import to_csv, to_latex, to_markdown
-from dgs_lightning.reporting.overview import overview, overview_markdown
+from dgs_lightning.reporting.formats import grid_latex, grid_markdown, scores_csv, to_csv, to_latex, to_markdown
+from dgs_lightning.reporting.overview import overview, overview_markdown, scores_grid
 from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Accuracy, Score, Setting
 from dgs_lightning.reporting.style import save
 from dgs_lightning.reporting.summary import kept_share, row_score, summarize
 from dgs_lightning.reporting.tables import FORMS, build_tables
 from dgs_lightning.runs import layout
+from dgs_lightning.runs.ddranking import ScoreName, check_scores
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ def report(
     tables: list[int] | None = None,
     accuracy: Accuracy = "best",
     differences: bool | None = None,
+    scores: list[ScoreName] | None = None,
+    lrs_weight: Annotated[float | None, Between(0, 1)] = None,
+    ars_weight: Annotated[float | None, Between(0, 1)] = None,
 ) -> Path:
     """Write tables, figures and one HTML page from the folders of runs, finished or not.
 
@@ -45,12 +50,18 @@ def report(
         differences: Whether tables show our mean minus the paper's beside the paper's mean. By default they do where
             the runs have the paper's set-up. Where the set-up is another one, a note names what is not the paper's,
             and the difference is not shown unless this is true: it would compare two set-ups, not two results.
+        scores: Scores of DD-Ranking to show, ``lrs`` or ``ars``; by default those of each experiment.
+        lrs_weight: Weight w of LRS; by default that of each experiment, or 0.5.
+        ars_weight: Weight gamma of ARS, likewise.
 
     Raises:
-        InputError: If a folder is no run or has a broken file, two runs have one name, or the paper has no such table.
+        InputError: If a folder is no run or has a broken file, two runs have one name, the paper has no such table, or
+            scores are asked for where no network was trained.
     """
     check_combination({"tables": tables})
-    opened = [read_run(folder) for folder in runs]
+    given = {"scores": scores, "lrs_weight": lrs_weight, "ars_weight": ars_weight}
+    changes = {name: value for name, value in given.items() if value is not None}
+    opened = [_open(run, changes) for run in runs]
     folder = _folder(opened, output)
     reports, others = [], []
     for run in opened:
@@ -64,15 +75,40 @@ def report(
         figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in figures_of(run, other)]
         reports.append(RunReport(run, summary, figures))
         others += [other] if other else []
-    scores, measured = _scores(reports, accuracy)
-    known = {(run.dataset, s.ipc): kept_share(run, s.ipc) for run in opened for s in scores if s.dataset == run.dataset}
+    cells, measured = _scores(reports, accuracy)
+    known = {(run.dataset, s.ipc): kept_share(run, s.ipc) for run in opened for s in cells if s.dataset == run.dataset}
     ratios = {place: share for place, share in known.items() if share is not None}
-    built = build_tables(scores, tables, accuracy, measured, "; ".join(others), differences, ratios)
-    for table in built:
-        for ending, write in {"md": to_markdown, "csv": to_csv, "tex": to_latex}.items():
-            write_text(folder / layout.TABLES / f"{table.slug}.{ending}", write(table))
+    built = build_tables(cells, tables, accuracy, measured, "; ".join(others), differences, ratios)
+    texts = {
+        f"{table.slug}.{ending}": write(table)
+        for table in built
+        for ending, write in {"md": to_markdown, "csv": to_csv, "tex": to_latex}.items()
+    }
+    for name, text in (texts | _tables_of_scores(reports)).items():
+        write_text(folder / layout.TABLES / name, text)
     write_text(folder / layout.PAGE, build_page(reports, built))
     return folder / layout.PAGE
+
+
+def _open(folder: str, changes: Mapping[str, Any]) -> RunFolder:
+    """The run in a folder, with some settings changed."""
+    run = read_run(folder, changes)
+    networks = run.settings.get("networks")
+    trained = [e.training.network for e in run.all_evaluations] if networks is None else networks
+    check_scores(run.settings.get("scores") or [], trained, run.variants, f"{run.folder}: ")
+    return run
+
+
+def _tables_of_scores(reports: Sequence[RunReport]) -> dict[str, str]:
+    """The files with the scores of the runs that ask for any, by their names."""
+    texts = {}
+    for run, summary, _ in reports:
+        if (grid := scores_grid(summary, run)).rows:
+            slug = f"scores-{run.name}"
+            texts[f"{slug}.md"] = grid_markdown(grid)
+            texts[f"{slug}.csv"] = scores_csv(summary["rows"])
+            texts[f"{slug}.tex"] = grid_latex(grid, slug)
+    return texts
 
 
 def check_combination(settings: Mapping[str, Any]) -> None:

@@ -173,7 +173,8 @@ def val_fraction(experiment: Experiment) -> float:
 
 def _selects_from_originals(experiment: Experiment) -> bool:
     methods = (METHODS.get(variant_of(experiment, row)[0]) for row in experiment.methods)
-    return any(method and method.rule and method.images == ORIGINALS for method in methods)
+    from_originals = (method and method.rule and method.images == ORIGINALS for method in methods)
+    return bool(experiment.scores) or any(from_originals)  # scores compare with a random set
 
 
 def check_edition(trees: Trees) -> Iterator[Finding]:

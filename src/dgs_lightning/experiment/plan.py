@@ -5,18 +5,20 @@ from itertools import product
 from pathlib import PurePosixPath
 from typing import Any
 
-from dgs_lightning.configs import expand, merge
+from dgs_lightning.configs import expand, load_config, merge
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.sections import classification, for_whole_set, wiring, with_classes
 from dgs_lightning.experiment.settings import Experiment, nested, variant_of
 from dgs_lightning.experiment.shared import Place, SharedStages
 from dgs_lightning.experiment.stage import InRun, Settings, Stage, given, replaced, within
 from dgs_lightning.runs import layout
+from dgs_lightning.runs.ddranking import compared_by
 from dgs_lightning.runs.layout import SetName, Training
 from dgs_lightning.runs.methods import FEATURE_RULES, GIVEN, METHODS, ORIGINALS, MadeBy, Method, Use
 from dgs_lightning.seeding import draw_seed, training_seed
 
 SOFT_LABELS = "classify/rded.yaml"  # of the section ``soft``, unless it names another config
+NO_AUGMENTATION = "classify/no_augmentation.yaml"  # laid over the section of a protocol without data augmentation
 
 
 class Plan(SharedStages):
@@ -38,7 +40,8 @@ class Plan(SharedStages):
         for draw, (row, ipc), (network, protocol) in product(draws, rows, kinds):
             for repeat in range(experiment.repeats):
                 self.evaluation(row, ipc, network, draw, repeat, protocol)
-        self.add(layout.REPORT, "report", {"runs": [InRun()]})
+        self._compared_by_scores()
+        self.add(layout.REPORT, "report", {"runs": [InRun()], **self._scores_of_report()})
         return list(self.stages.values())
 
     # ---- distilled sets --------------------------------------------------------------------------------------
@@ -59,6 +62,8 @@ class Plan(SharedStages):
         if method.rule is None:
             return None
         name = SetName(row, ipc, draw if method.by_chance else 0)
+        if layout.distilled(name) in self.stages:
+            return InRun(layout.distilled(name))
         original = self.original_scores()
         config: Settings = {
             **expand(experiment.select),
@@ -183,15 +188,39 @@ class Plan(SharedStages):
         trained_on = SetName(row, None) if made is None else SetName.parse(PurePosixPath(made.path).name)
         name = str(Training(trained_on, network, seed, protocol))
         task: Settings = {"network": network, "seed": seed}
-        if protocol == layout.SOFT:
+        if protocol.removesuffix(layout.UNAUGMENTED) == layout.SOFT:
             section, task = classification({"config": SOFT_LABELS, **self.experiment.soft}), {**task, **self.teacher()}
         else:
             section = classification(self.experiment.evaluate)
+        if protocol.endswith(layout.UNAUGMENTED):
+            section = merge(section, load_config(NO_AUGMENTATION))
         if made is None:
             section = for_whole_set(section, self.experiment.ipcs[0])
         data = {"train": self.images("train") if made is None else made, "val": self.validation()}
         config = self.lightning(name, section, wiring(task, data), single=True)
         return self.add(name, "fit", config)
+
+    def _compared_by_scores(self) -> None:
+        """Add the trainings that the scores compare and that no row has."""
+        experiment = self.experiment
+        sets = product(range(experiment.draws), experiment.ipcs, experiment.methods)
+        kinds = [*product(experiment.scores, experiment.networks, experiment.protocols)]
+        needed = (
+            (compared.row, ipc, network, draw, repeat, compared.protocol)
+            for draw, ipc, row in sets
+            if self.distilled(row, ipc, draw) is not None
+            for score, network, protocol in kinds
+            for compared in compared_by(score, row, protocol).values()
+            for repeat in range(experiment.repeats)
+        )
+        for training in dict.fromkeys(needed):
+            self.evaluation(*training)
+
+    def _scores_of_report(self) -> Settings:
+        """Settings of the report about scores: where they change, the report is written again."""
+        experiment = self.experiment
+        weights = {"lrs_weight": experiment.lrs_weight, "ars_weight": experiment.ars_weight}
+        return {"scores": [*dict.fromkeys(experiment.scores)], **weights} if experiment.scores else {}
 
 
 def _inside(folder: InRun, file: str) -> InRun:

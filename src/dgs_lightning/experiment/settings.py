@@ -13,6 +13,7 @@ from dgs_lightning.data.trees import Links
 from dgs_lightning.documents.shapes import FolderName, check_shape, words
 from dgs_lightning.documents.texts import Unreadable, check_plain, parse_yaml
 from dgs_lightning.errors import InputError, listed, short
+from dgs_lightning.runs.ddranking import WEIGHT, ScoreName, check_scores
 from dgs_lightning.runs.fingerprints import Kind
 from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.seeding import REPEATS
@@ -47,6 +48,12 @@ class Experiment:
         teacher: Classifier that gives soft labels: ``torchvision:NAME``, ``timm:NAME`` or a folder of trained weights;
             none: the one of the section ``judge``, which is trained on the originals.
         teacher_weights: Local file of the named teacher's weights; by default they come from its hub.
+        scores: Scores of DD-Ranking for each row: ``lrs`` (label-robust score), ``ars`` (augmentation-robust score), or
+            both. Trainings that a score compares and that no row has are added.
+        lrs_weight: Weight w of LRS, from 0 to 1: that of the gain over random images; the recovery of the full data
+            set with the labels of the images has 1 - w.
+        ars_weight: Weight gamma of ARS, from 0 to 1: that of the gain with data augmentation; the gain without has
+            1 - gamma.
         seed: Seed of everything; image ``i`` of a class has a seed of its own derived from it.
         draws: Independent image pools and distilled sets of each method in which chance has a part. The estimator, the
             latents, the DiT and the scores of the originals are the same for all draws.
@@ -107,6 +114,9 @@ class Experiment:
     protocols: list[Literal["hard", "soft"]] = field(default_factory=lambda: ["hard"])
     teacher: str | None = None
     teacher_weights: str | None = None
+    scores: list[ScoreName] = field(default_factory=list)
+    lrs_weight: Annotated[float, Between(0, 1)] = WEIGHT
+    ars_weight: Annotated[float, Between(0, 1)] = WEIGHT
     seed: Annotated[int, Between(0, 4294967295)] = 0
     draws: Annotated[int, Between(1, 1000)] = 3
     repeats: Annotated[int, Between(1, REPEATS)] = 1
@@ -210,7 +220,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
 def _typed(place: str, keys: Sequence[str]) -> str:
     """The option that changed the setting at a place, as the user typed it; empty if none did."""
     for key in reversed(keys):
-        if f"{place}.".startswith(f"{key}.") or f"{key}.".startswith(f"{place}."):
+        if f"{place}.".startswith((f"{key}.", f"{key}[")) or f"{key}.".startswith(f"{place}."):
             return f"--set {max(place, key, key=len)}"
     return ""
 
@@ -323,6 +333,7 @@ def _check_values(experiment: Experiment, above: str) -> None:
         raise InputError.unset(f"{above}ipc", "at least one number", "10")
     if not experiment.protocols:
         raise InputError.unset(f"{above}protocols", "hard, soft or both", "[hard, soft]")
+    check_scores(experiment.scores, experiment.networks, experiment.variants, above)
     for name in ("methods", "generator_methods", "networks", "validation"):
         for value in settings[name]:
             if not FolderName().allows(value):

@@ -103,7 +103,17 @@ class RunFolder:
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """All finished trainings of downstream networks that the settings ask for, ordered by path.
+        """All finished trainings of the rows and protocols that the settings ask for, ordered by path."""
+        protocols = self.settings.get("protocols") or [layout.PROTOCOL]
+        return [
+            e
+            for e in self.all_evaluations
+            if self._has_row(e.training.trained_on.row, e.ipc) and e.training.protocol in protocols
+        ]
+
+    @cached_property
+    def all_evaluations(self) -> list[Evaluation]:
+        """Those, and the finished trainings that only scores compare.
 
         A training is there once for all validation images, and once for each subset of them.
 
@@ -112,13 +122,11 @@ class RunFolder:
         """
         paths = sorted(self.folder.glob(f"{layout.EVALUATION}/**/seed*/{layout.RESULT}"))
         found = [evaluation for path in paths for evaluation in read_evaluations(path, self.folder, self.seed)]
-        networks, protocols = self.settings.get("networks"), self.settings.get("protocols") or [layout.PROTOCOL]
+        networks = self.settings.get("networks")
         return [
             e
             for e in found
-            if self._has_row(e.training.trained_on.row, e.ipc)
-            and (networks is None or e.training.network in networks)
-            and e.training.protocol in protocols
+            if (networks is None or e.training.network in networks)
             and self._asks_for("draws", e.draw)
             and self._asks_for("repeats", e.repeat)
         ]
@@ -271,8 +279,12 @@ class RunFolder:
         return sorted(path.name for path in (self.folder / part).glob("[!.]*") if path.is_dir())
 
 
-def read_run(folder: str | Path) -> RunFolder:
+def read_run(folder: str | Path, changes: Mapping[str, Any] | None = None) -> RunFolder:
     """Open an experiment's folder.
+
+    Args:
+        folder: The folder.
+        changes: Settings that take the place of those of its ``experiment.yaml``.
 
     Raises:
         InputError: If it does not exist, or holds no part of an experiment.
@@ -284,7 +296,8 @@ def read_run(folder: str | Path) -> RunFolder:
         raise InputError(folder, found, expected, "Give the folder that 'dgs run' wrote, runs/NAME by default")
     path = folder / layout.EXPERIMENT
     expected = "the settings that 'dgs run' wrote"
-    return RunFolder(folder, read_yaml(path, RunSettings, expected, REMEDY) if path.is_file() else {})
+    settings = read_yaml(path, RunSettings, expected, REMEDY) if path.is_file() else {}
+    return RunFolder(folder, {**settings, **(changes or {})})
 
 
 def _read_records(images: Path, links: Links) -> list[ImageRecord]:

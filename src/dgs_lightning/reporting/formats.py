@@ -4,10 +4,11 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dgs_lightning.errors import printable
+from dgs_lightning.reporting.ddranking import NUMBERS
 from dgs_lightning.reporting.published import Setting
 from dgs_lightning.reporting.tables import Cell, Ratio, Table
 from dgs_lightning.runs.layout import FULL
@@ -80,6 +81,32 @@ def to_csv(table: Table) -> str:
     return out.getvalue()
 
 
+def scores_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The scores of rows of a summary as CSV: a line for each row and number, which is empty where it is not known."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["method", "ipc", "network", "number", "mean", "std", "low", "high"])
+    for row in rows:
+        for name in dict.fromkeys(itertools.chain.from_iterable(NUMBERS.values())):
+            if f"{name}_mean" in row:
+                low, high = row[f"{name}_interval"] or (None, None)
+                cells = row[f"{name}_mean"], row[f"{name}_std"], low, high
+                writer.writerow([row["method"], row["ipc"], row["network"], name, *cells])
+    return out.getvalue()
+
+
+def grid_markdown(grid: Grid) -> str:
+    """A table of plain texts as Markdown, with its title and note."""
+    title = f"**{markdown(grid.title)}.** {markdown(grid.note)}"
+    return "\n".join([title, "", *markdown_table(grid), ""])
+
+
+def grid_latex(grid: Grid, slug: str) -> str:
+    """A table of plain texts as a LaTeX ``table`` for the package booktabs, with a label of this name."""
+    rows = [[*map(_escape, row)] for row in grid.rows]
+    return _latex(f"{grid.title}. {grid.note}", slug, grid.labels, grid.headings, rows)
+
+
 def to_latex(table: Table) -> str:
     """The table as a LaTeX ``table`` for the package booktabs."""
 
@@ -89,16 +116,22 @@ def to_latex(table: Table) -> str:
         paper = cell.paper_text.replace(" -", " $-$").replace(" +", " $+$")
         return " ".join(filter(None, (own, rf"{{\scriptsize {paper}}}" if paper else "")))
 
+    rows = [[*map(_escape, labels), *map(text, cells)] for labels, cells in table.rows]
+    return _latex(f"{table.title}. {table.note}", table.slug, table.labels, table.headings, rows)
+
+
+def _latex(caption: str, slug: str, labels: int, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A LaTeX ``table``. The cells are LaTeX already, and the other texts are not."""
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_escape(table.title)}. {_escape(table.note)}}}",
-        rf"  \label{{tab:{table.slug}}}",
-        rf"  \begin{{tabular}}{{{'l' * table.labels}{'r' * (len(table.headings) - table.labels)}}}",
+        rf"  \caption{{{_escape(caption)}}}",
+        rf"  \label{{tab:{slug}}}",
+        rf"  \begin{{tabular}}{{{'l' * labels}{'r' * (len(headings) - labels)}}}",
         r"    \toprule",
-        rf"    {' & '.join(map(_escape, table.headings))} \\",
+        rf"    {' & '.join(map(_escape, headings))} \\",
         r"    \midrule",
-        *(rf"    {' & '.join([*map(_escape, labels), *map(text, cells)])} \\" for labels, cells in table.rows),
+        *(rf"    {' & '.join(row)} \\" for row in rows),
         r"    \bottomrule",
         r"  \end{tabular}",
         r"\end{table}",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dgs_lightning.runs.layout import GIVEN_POOL, SOFT
+from dgs_lightning.runs.layout import GIVEN_POOL, PROTOCOL, SOFT, UNAUGMENTED
 from dgs_lightning.runs.methods import METHODS
 from dgs_lightning.selection.distribution import PUBLISHED
 
@@ -34,6 +34,11 @@ _NUMBERED = {  # field of a setting -> key with a number -> name shown
     "network": {r"convnet(\d+)": r"ConvNet-\1", r"convnet(\d+)_padded": r"ConvNet-\1, padded"},
     "variant": {r"pool(\d+)": r"\1 x IPC", r"stop(\d+)": r"stop \1", r"stop(\d+)-below": r"stop \1, below"},
 }
+
+
+def under(network: str, protocol: str) -> str:
+    """Name of a network after that of its protocol, if this is not the one with the labels of the images."""
+    return network if protocol == PROTOCOL else f"{protocol}/{network}"
 
 
 def on_subset(row: str, subset: str) -> str:
@@ -81,8 +86,10 @@ def show(field: str, value: object) -> str:
     The fields are those of :class:`~dgs_lightning.reporting.published.Setting`.
     """
     text = str(value)
-    if field == "network" and text.startswith(f"{SOFT}/"):
-        return f"{show(field, text.removeprefix(f'{SOFT}/'))}, soft labels"
+    if field == "network" and "/" in text:
+        protocol, _, network = text.partition("/")
+        labels = ", soft labels" if protocol.startswith(SOFT) else ""
+        return show(field, network) + labels + ", no data augmentation" * protocol.endswith(UNAUGMENTED)
     for pattern, name in _NUMBERED.get(field, {}).items():
         if match := re.fullmatch(pattern, text):
             return match.expand(name)

@@ -1,8 +1,9 @@
 """Sentences beside the results of a run: how its numbers are to be read, and what they do not show."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dgs_lightning.reporting.ddranking import weights_of
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.names import show
 from dgs_lightning.runs.layout import SOFT
@@ -15,6 +16,19 @@ ACCURACIES = (
 SOFT_LABELS = (
     "Soft labels: the network learns the answers of a teacher that was trained on all originals, not the labels of the "
     "images. So these accuracies measure the teacher, too; compare the same network with and without them."
+)
+SCORES = (
+    "Accuracies at the ends of trainings with the same seeds are compared. IOR: accuracy on the set minus that on a "
+    "random set of the same IPC, both by the protocol of the row, in percentage points. All numbers are mean ± sample "
+    "standard deviation over the {}."
+)
+LABEL_ROBUST = (
+    "HLR: accuracy on the full data set (Full, in %) minus that on the set, both with the labels of the images, in "
+    "percentage points; lower is better. LRS is {} IOR - {} HLR, put on a scale from 0 to 1; higher is better."
+)
+AUGMENTATION_ROBUST = (
+    "ARS is {} IOR + {} IOR without data augmentation, put on a scale from 0 to 1, on which a random set has 0.269; "
+    "higher is better."
 )
 ONE_DRAW = "There is one draw, so the chance of the draw is not in {}."
 DIFFICULTIES = (
@@ -54,6 +68,24 @@ def result_notes(summary: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
     yield from _feature_notes(run)
     if any(method.images == GIVEN for method in methods):
         yield "The pool is one and the same for all draws; each draw selects from it anew."
+
+
+def score_notes(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> Iterator[str]:
+    """How to read the scores of some rows of a summary, and which trainings are missing where there is none."""
+    weights = weights_of(run)
+    yield SCORES.format("draws" if (run.settings.get("draws") or 1) > 1 else "trainings")
+    if (weight := weights.get("lrs")) is not None:
+        yield LABEL_ROBUST.format(weight, round(1 - weight, 6))
+    if (weight := weights.get("ars")) is not None:
+        yield AUGMENTATION_ROBUST.format(weight, round(1 - weight, 6))
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for score, missing in row["scores_missing"].items():
+            network = "" if row["network"] is None else f" with {show('network', row['network'])}"
+            name = f"{run.show(row['method'], row['ipc'])}{network}"
+            lacking.setdefault((score.upper(), "; ".join(missing)), []).append(name)
+    for (score, missing), names in lacking.items():
+        yield f"No {score} of {'; '.join(names)}. Missing: {missing}."
 
 
 def comparison_notes(run: RunFolder, tested: bool) -> Iterator[str]:

@@ -8,14 +8,17 @@ from dgs_lightning.errors import counted
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.formats import Grid, markdown, markdown_table, without_empty
 from dgs_lightning.reporting.names import show
-from dgs_lightning.reporting.notes import comparison_notes, result_notes
+from dgs_lightning.reporting.notes import comparison_notes, result_notes, score_notes
 from dgs_lightning.reporting.recognition import recognition
 from dgs_lightning.reporting.records import Cost
 from dgs_lightning.reporting.summary import paired_comparisons, row_score
 
 INTERVAL, SMOOTHED = "95 % interval", "Smoothed distance"
+SCORES_TITLE = "DD-Ranking: label-robust score (LRS) and augmentation-robust score (ARS)"
 COMPARISON_HEADINGS = ("With", "Without", "IPC", "Network", "Difference", INTERVAL, "Pairs won", "p")
 COST_HEADINGS = ("Stage", "Seconds", "Images", "Images a second", "Device")
+FULL_COLUMN, UNAUGMENTED_COLUMN = "Full", "IOR, no augmentation"
+OF_LRS, OF_ARS = f"LRS, {INTERVAL}", f"ARS, {INTERVAL}"
 _ADDED_UP = ("evaluation", "estimator")  # kinds of stages that a run repeats many times
 
 
@@ -25,6 +28,7 @@ class Overview(NamedTuple):
     title: str
     unfinished: str  # names of the unfinished stages
     results: Grid
+    scores: Grid  # of DD-Ranking
     comparisons: Grid  # methods with difficulty guidance beside those without
     recognised: Sequence[str]  # how well classifiers recognise the originals and the pools
     warnings: Sequence[str]  # why numbers of the run say little
@@ -38,6 +42,7 @@ def overview(run: RunFolder, summary: Mapping[str, Any]) -> Overview:
         run.title,
         ", ".join(run.unfinished),
         results_grid(summary, run),
+        scores_grid(summary, run),
         _comparisons_grid(run),
         *recognition(run),
         costs_grid(run.costs),
@@ -68,6 +73,34 @@ def results_grid(summary: Mapping[str, Any], run: RunFolder) -> Grid:
     """The rows of a summary; columns in which all rows are empty are left out."""
     texts = [(run.show(row["method"]), *(text(row) for text in COLUMNS.values())) for row in summary["rows"]]
     return without_empty(Grid(("Method", *COLUMNS), texts, 3, "\n".join(result_notes(summary, run))))
+
+
+SCORE_COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {  # the same for scores
+    "IPC": lambda row: str(row["ipc"]),
+    "Network": COLUMNS["Network"],
+    FULL_COLUMN: lambda row: _spread(row, "full", ".1f", 100),
+    "HLR": lambda row: _spread(row, "hlr", ".1f", 100),
+    "IOR": lambda row: _spread(row, "ior", ".1f", 100),
+    UNAUGMENTED_COLUMN: lambda row: _spread(row, "ior_unaugmented", ".1f", 100),
+    "LRS": lambda row: _spread(row, "lrs", ".3f"),
+    OF_LRS: lambda row: " to ".join(_number(end) for end in row.get("lrs_interval") or ()),
+    "ARS": lambda row: _spread(row, "ars", ".3f"),
+    OF_ARS: lambda row: " to ".join(_number(end) for end in row.get("ars_interval") or ()),
+}
+
+
+def _spread(row: Mapping[str, Any], name: str, form: str, times: float = 1) -> str:
+    """Mean and standard deviation of a number of a row: ``0.188 ± 0.012``; empty where it is not known."""
+    known = [times * value for kind in ("mean", "std") if (value := row.get(f"{name}_{kind}")) is not None]
+    return " ± ".join(format(value, form) for value in known)
+
+
+def scores_grid(summary: Mapping[str, Any], run: RunFolder) -> Grid:
+    """DD-Ranking's scores of the rows of a summary; no rows where the run asks for none."""
+    rows = [row for row in summary["rows"] if "scores_missing" in row and row["ipc"] is not None]
+    texts = [(run.show(row["method"]), *(text(row) for text in SCORE_COLUMNS.values())) for row in rows]
+    note = "\n".join(score_notes(rows, run)) if rows else ""
+    return without_empty(Grid(("Method", *SCORE_COLUMNS), texts, 3, note, SCORES_TITLE))
 
 
 def _comparisons_grid(run: RunFolder) -> Grid:
@@ -113,9 +146,9 @@ def overview_markdown(shown: Overview) -> str:
     for warning in shown.warnings:
         parts += [f"**Warning:** {markdown(warning)}", ""]
     parts += [*markdown_table(shown.results), "", *_listed(shown.results.note), ""]
-    if shown.comparisons.rows:
-        title, note = shown.comparisons.title, shown.comparisons.note
-        parts += [f"## {title}", "", *markdown_table(shown.comparisons), "", *_listed(note), ""]
+    for grid in (shown.scores, shown.comparisons):
+        if grid.rows:
+            parts += [f"## {grid.title}", "", *markdown_table(grid), "", *_listed(grid.note), ""]
     for sentence in shown.recognised:
         parts += [markdown(sentence), ""]
     if shown.costs.rows:

@@ -8,8 +8,9 @@ from dgs_lightning.bounds import AtLeast, Between
 from dgs_lightning.documents.files import read_json
 from dgs_lightning.documents.shapes import Filled, FolderName
 from dgs_lightning.errors import InputError
-from dgs_lightning.reporting.names import on_subset
-from dgs_lightning.runs.layout import PROTOCOL, Training
+from dgs_lightning.reporting.names import on_subset, under
+from dgs_lightning.runs.ddranking import ScoreName
+from dgs_lightning.runs.layout import Training
 from dgs_lightning.seeding import draw_and_repeat
 
 REMEDY = "Delete it, and run the experiment again"
@@ -37,6 +38,9 @@ class RunSettings(TypedDict, total=False):
     methods: list[str] | None
     networks: list[str] | None
     protocols: list[str] | None
+    scores: list[ScoreName] | None
+    lrs_weight: Share | None
+    ars_weight: Share | None
     ipc: int | list[int] | None
     seed: Annotated[int | None, AtLeast(0)]
     draws: Annotated[int | None, AtLeast(1)]
@@ -141,8 +145,7 @@ class Evaluation:
     @property
     def network(self) -> str:
         """Name of the network, after that of its protocol if the labels are not those of the images."""
-        training = self.training
-        return training.network if training.protocol == PROTOCOL else f"{training.protocol}/{training.network}"
+        return under(self.training.network, self.training.protocol)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from dgs_lightning.data.cards import versions
 from dgs_lightning.documents.files import read_json
+from dgs_lightning.reporting.ddranking import accuracies_by_place, score_columns
 from dgs_lightning.reporting.folder import Difficulties, RunFolder
 from dgs_lightning.reporting.names import split_variant, table_order, trained_row
 from dgs_lightning.reporting.published import Accuracy, Score
@@ -69,11 +70,13 @@ def summary_rows(run: RunFolder) -> list[dict[str, Any]]:
         the last accuracy (:func:`~dgs_lightning.reporting.statistics.training_share`); ``mean_difficulty`` of the
         images, ``distribution_distance`` (:func:`distribution_distance`) and ``smoothed_distance``
         (:func:`smoothed_distance`), each the mean over the sets. None where there are too few trainings, no scores, or
-        no smoothing.
+        no smoothing. Scores add the columns of :func:`~dgs_lightning.reporting.ddranking.score_columns`.
     """
+    known = accuracies_by_place(run)
     return [
         {"method": row, "ipc": ipc, "network": network}
         | row_accuracies(evaluations)
+        | score_columns(run, evaluations, ipc, known)
         | _difficulties(run, [SetName(FULL, None)] if ipc is None else run.sets(row, ipc))
         for (row, ipc, network), evaluations in trainings(run).items()
     ]

@@ -9,12 +9,24 @@ from rich.table import Table as RichTable
 from dgs_lightning.errors import printable
 from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.formats import Grid
-from dgs_lightning.reporting.overview import INTERVAL, SMOOTHED, results_grid
+from dgs_lightning.reporting.overview import (
+    FULL_COLUMN,
+    INTERVAL,
+    OF_ARS,
+    OF_LRS,
+    SMOOTHED,
+    UNAUGMENTED_COLUMN,
+    results_grid,
+    scores_grid,
+)
 from dgs_lightning.reporting.recognition import recognition
 from dgs_lightning.reporting.summary import read_summary
 from dgs_lightning.runs import layout
 
-WIDE = (INTERVAL, SMOOTHED, "Training noise", "Sets", "Trainings")  # columns that a terminal has no room for
+WIDE = (  # columns that a terminal has no room for
+    *(INTERVAL, SMOOTHED, "Training noise", "Sets", "Trainings"),
+    *(FULL_COLUMN, UNAUGMENTED_COLUMN, OF_LRS, OF_ARS),
+)
 UNLIMITED = 10_000  # characters in a line
 _FILES = (layout.SUMMARY, layout.SUMMARY_TEXT, layout.PAGE, layout.TABLES, layout.FIGURES, layout.DISTILLED)
 
@@ -25,7 +37,10 @@ def print_summary(folder: str | Path) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = UNLIMITED  # a file has room for whole names
-    console.print(to_terminal(results_grid(read_summary(run), run)))
+    summary = read_summary(run)
+    for grid in (results_grid(summary, run), scores_grid(summary, run)):
+        if grid.rows:
+            console.print(to_terminal(grid))
     sentences, warnings = recognition(run)
     for line in (*sentences, *(f"Warning: {warning}" for warning in warnings)):
         console.print(printable(line), soft_wrap=True)

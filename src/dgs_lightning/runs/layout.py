@@ -39,6 +39,7 @@ RESULT, SELECTION, TRAJECTORIES = "result.json", "selection.json", "trajectories
 ORIGINAL, FULL = "original", "full"
 GIVEN_POOL = "pool"  # an image pool that was made outside of the run, among the scores
 PROTOCOL, SOFT = "hard", "soft"  # protocols of evaluation; paths do not name the first one
+UNAUGMENTED = "-unaugmented"  # end of the name of a protocol whose trainings have no data augmentation
 _SET = re.compile(r"(.+)-ipc(\d+)(?:-draw(\d+))?")
 
 
@@ -99,6 +100,11 @@ class Training(NamedTuple):
         if match is None:
             raise ValueError(f"{path} is not {EVALUATION}/SET/NETWORK/seedK")
         return cls(SetName.parse(match[1]), match[3], int(match[4]), match[2] or PROTOCOL)
+
+
+def unaugmented(protocol: str) -> str:
+    """Name of a protocol without its data augmentation."""
+    return f"{protocol}{UNAUGMENTED}"
 
 
 def of_draw(name: str, draw: int) -> str:
