@@ -78,6 +78,6 @@ def test_refined_latents_do_not_depend_on_the_others_of_the_batch_and_leave_the_
     assert not together.requires_grad
     for place in range(3):
         one = slice(place, place + 1)
-        alone = [Draw(draw.noise[one], draw.index[one]) for draw in draws]
+        alone = [Draw(draw.noise[one], draw.step[one]) for draw in draws]
         assert torch.equal(refine(denoise, latents[one], alone, lr=0.01, max_weight=1.0), together[one])
     torch.testing.assert_close((together - latents).abs().max(), torch.tensor(0.04), rtol=0.05, atol=0)  # 4 steps

@@ -17,7 +17,7 @@ class Draw(NamedTuple):
     """What one step of the refinement draws."""
 
     noise: Tensor  # standard normal, (B, C, h, w)
-    index: Tensor  # of the denoising step that has this much noise, integers in [0, 50), (B,)
+    step: Tensor  # index of the denoising step that has this much noise, integers in [0, 50), (B,)
 
 
 class NoiseError(NamedTuple):
@@ -39,9 +39,9 @@ def noise_error(denoise: Denoiser, latents: Tensor, draw: Draw, timestep: Timest
         timestep: What the network is told: ``mapped``, the timestep of the step, from 0 to 999; or ``index``, the
             index of the step, as CaO2's released code does although the noise is that of the timestep.
     """
-    t = _timesteps().to(draw.index.device)[draw.index]
+    t = _timesteps().to(draw.step.device)[draw.step]
     noisy = add_noise(latents, draw.noise, linear_alphas_cumprod().to(t.device)[t])
-    predicted, _ = split_sigma(denoise(noisy, t if timestep == "mapped" else draw.index), latents.shape[1])
+    predicted, _ = split_sigma(denoise(noisy, t if timestep == "mapped" else draw.step), latents.shape[1])
     error = (draw.noise - predicted).flatten(1)
     return NoiseError(error.square().mean(1), error.abs().amax(1))
 
