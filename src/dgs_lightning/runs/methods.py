@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dgs_lightning.errors import InputError
+from dgs_lightning.runs.stages import SECTIONS
 from dgs_lightning.runs.stages import MadeBy as MadeBy
 from dgs_lightning.runs.stages import Use as Use
 
@@ -189,7 +190,23 @@ def _guided(
 def _candidates() -> MadeBy:
     """Stage that generates the candidates of CaO2: the pool of the DiT at a smaller scale of the guidance."""
     pool = _pool("dit")
-    return replace(pool, name="pools/cao2", settings={**pool.settings, "model.init_args.guidance_scale": 2.7})
+    settings = {**pool.settings, "model.init_args.guidance_scale": 2.7}
+    return replace(pool, name="pools/cao2", settings=settings, takes=SECTIONS)
+
+
+_REFINEMENT = ("preset", "timestep", "label", "max_weight", "noise", "lr", "steps", "last_index")
+
+
+def _refined() -> tuple[MadeBy, ...]:
+    """Stages of CaO2: its candidates, those that are recognised, and these with refined latents."""
+    pool = _candidates()
+    rule = {"method": "right_confident", "pool": Use("previous"), "pool_scores": Use("previous_scores")}
+    numbers = {name: Use(name) for name in ("ipc", "pool_images", "seed")}
+    chosen = MadeBy("selected/{set}", "select", section="select", settings={**rule, **numbers}, takes=())
+    generation = {key: value for key, value in pool.settings.items() if key.startswith("model.")}
+    settings = {"model.class_path": "RefinementTask", **generation, "data.init_args.images": Use("previous")}
+    at, takes = "model.init_args.refinement", (*SECTIONS, *_REFINEMENT)
+    return pool, chosen, replace(pool, name="refined/{set}", settings=settings, takes=takes, at=at)
 
 
 def _stitched(rule: str) -> tuple[MadeBy, MadeBy]:
@@ -290,18 +307,36 @@ METHODS: dict[str, Method] = {
             settings="mgd3",
             **_PLUGIN,
         ),
-        Method("cao2", "CaO2 candidates", "#a9c27f", "first", "Wang et al., ICCV 2025", stages=(_candidates(),)),
+        Method(
+            "cao2_pool",
+            "CaO2 candidates",
+            "#a9c27f",
+            "first",
+            "Wang et al., ICCV 2025",
+            stages=(_candidates(),),
+            settings="cao2",
+        ),
         Method(
             "cao2_select",
             "CaO2 selection",
             "#5f7f33",
             "right_confident",
             "Wang et al., ICCV 2025: the first of its two stages",
-            "cao2",
-            compared_with="cao2",
+            "cao2_pool",
+            compared_with="cao2_pool",
             pictured=True,
         ),
-        Method("cao2_dgs", "CaO2 candidates + DGS", "#37501b", pool="cao2", compared_with="cao2", **_PLUGIN),
+        Method(
+            "cao2",
+            "CaO2",
+            "#4b6a22",
+            "all",
+            "Wang et al., ICCV 2025: both stages",
+            stages=_refined(),
+            compared_with="cao2_pool",
+            pictured=True,
+        ),
+        Method("cao2_dgs", "CaO2 candidates + DGS", "#37501b", pool="cao2_pool", compared_with="cao2_pool", **_PLUGIN),
         Method("rded", "RDED", "#d98c7a", "all", "Sun et al., CVPR 2024", stages=_stitched("easy"), pictured=True),
         Method(
             "rded_dgs",
