@@ -29,7 +29,8 @@ def test_each_step_equals_that_of_the_release(
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         seen.append((x, t))
-        return golden_dit.eval().requires_grad_(False)(x, t, y)
+        output: Tensor = golden_dit.eval().requires_grad_(False)(x, t, y)
+        return output
 
     latents, noise = values["refine_x0"], values["refine_noise"]
     for step, index in enumerate(values["refine_steps"].T):

@@ -393,7 +393,7 @@ def test_a_setting_that_no_stage_of_a_method_has_is_refused(row: str, setting: s
     owner = METHODS[row].maker
     options = {"mgd3": {setting: 1}} if owner == "mgd3" else {"options": {owner: {setting: 1}}}
     with pytest.raises(InputError, match=f"^{owner}.*{setting}.*Correct the setting"):
-        stages(replace(SMALL, ipc=10, methods=[row], **options))  # type: ignore[arg-type]
+        stages(replace(SMALL, ipc=10, methods=[row], **options))
 
 
 def test_the_side_of_the_stop_reaches_the_guidance_of_a_method() -> None:

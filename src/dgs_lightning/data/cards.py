@@ -62,6 +62,7 @@ class Card(TypedDict, total=False):
     settings: CardSettings
     versions: dict[str, str]
     hashes: dict[str, str]
+    measures: dict[str, float]  # means of what was measured of each image
     provenance: list[Any]
     licences: list[str]
     scoring: Scoring

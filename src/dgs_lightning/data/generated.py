@@ -11,6 +11,7 @@ from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.errors import InputError
 
+REFINED = ("class_loss_before", "class_loss_after", "moved_rms")  # what is measured of each refined image
 _EXPECTED = "images that 'dgs predict' generated, or that 'dgs select' took from them"
 
 

@@ -166,7 +166,7 @@ class GenerationTask(L.LightningModule):
             **({"start": self._start[1]} if self._start else {}),
         }
 
-    def predict_step(self, batch: RequestBatch, batch_idx: int) -> Tensor | Measured:
+    def predict_step(self, batch: RequestBatch, batch_idx: int) -> Tensor:
         """8-bit images of a batch of requests, shape ``(B, C, H, W)``. They must fit in memory and be finite."""
         with self.fitting_in_memory(batch):
             return self.pictures(self.generate(batch), batch)

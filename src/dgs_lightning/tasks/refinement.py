@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.bounds import Above, AtLeast, Between, Group, OneOf
+from dgs_lightning.data.generated import REFINED
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.refinement import STEPS, Draw, Timestep, noise_error, refine
@@ -80,7 +81,7 @@ class RefinementTask(GenerationTask):
         (torch.Size([6, 1, 4, 4]), ['class_loss_after', 'class_loss_before', 'moved_rms'])
     """
 
-    MEASURES = ("class_loss_before", "class_loss_after", "moved_rms")
+    MEASURES = REFINED
 
     def __init__(self, dit: str, refinement: Refinement = Refinement(), **generation: Any) -> None:  # noqa: ANN401
         super().__init__(dit, **generation)
@@ -91,7 +92,7 @@ class RefinementTask(GenerationTask):
         """Settings that the images of a request depend on."""
         return {**super().settings(), "refinement": self.refinement.settled()}
 
-    def predict_step(self, batch: RequestBatch, batch_idx: int) -> Measured:
+    def predict_step(self, batch: RequestBatch, batch_idx: int) -> Measured:  # type: ignore[override]
         """8-bit images of a batch of requests, and their measures."""
         with self.fitting_in_memory(batch):
             latents = self.generate(batch)

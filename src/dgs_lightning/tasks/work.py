@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 import dgs_lightning
 from dgs_lightning.bounds import with_defaults
@@ -17,6 +19,7 @@ from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.batches import settled_batch_size
 from dgs_lightning.datamodules.images import whole_and_subsets
 from dgs_lightning.diffusion.memory import memory_bytes
+from dgs_lightning.errors import counted
 from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import Trained, prepare_training
 from dgs_lightning.models.dit.formats import dit_config
@@ -27,9 +30,11 @@ from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask
 from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
 from dgs_lightning.tasks.learned_images import LearnedImages
 from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
+from dgs_lightning.tasks.refinement import Refinement
 from dgs_lightning.tasks.size import DataSize, steps_by_size
 
 Settings = Mapping[str, Any]
+REFINING = 2  # forward passes that take as long as one for the gradient of latents alone
 SECOND = 9  # forward passes that take as long as a gradient of a gradient
 TRAINING = 3  # forward passes that take as long as one forward and backward pass
 FLOAT = 4  # bytes of a parameter
@@ -71,14 +76,16 @@ class Work:
     images: int = 0  # images or latents that the stage writes into its folder
     files: str = "images"  # kind of its large files
     disk: int = 0  # bytes of its large files
-    memory: int = 0  # bytes in memory during a training, without activations
+    memory: int = 0  # bytes in memory
+    memory_for: str = "training the DiT, activations aside"
+    less_memory: str = "Keep smaller memories (finetune.model.init_args.criteria.memory_dtype=bfloat16)"
 
 
 def work_of(config: Settings, inputs: Inputs) -> Work | None:
     """Work of a ``dgs fit`` or ``dgs predict`` with these settings; ``None`` if its task is not one of this package."""
     model, data = settings_of(config["model"]), settings_of(config["data"])
-    counted = _WORK.get(class_name(config["model"]) or "")
-    return counted(model, data, config["trainer"], inputs) if model and data and counted else None
+    work = _WORK.get(class_name(config["model"]) or "")
+    return work(model, data, config["trainer"], inputs) if model and data and work else None
 
 
 def settings_of(section: Settings) -> Settings | None:
@@ -135,9 +142,44 @@ def _dit(model: Settings, inputs: Inputs) -> DiTConfig | None:
 def generation(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
     """Work of ``GenerationTask``: denoising steps, each with two passes under classifier-free guidance."""
     images, steps = inputs.classes * data["images_per_class"], model["steps"]
+    if data["images"] is not None:
+        images = inputs.count(data["images"])
     passes = images * steps * (1 if model["guidance_scale"] == 1 else 2)
     disk = images * inputs.image_bytes
     return Work(f"images generated in {steps} steps", images, passes, _dit(model, inputs), images, disk=disk)
+
+
+def refinement(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of ``RefinementTask``: generation, steps of the refinement, and its measures before and after them."""
+    work, settings = generation(model, data, trainer, inputs), Refinement.of(model["refinement"])
+    passes = work.passes + work.count * (REFINING * settings.steps + 2 * settings.last_index)
+    work = replace(work, what=f"images refined in {settings.steps} steps", passes=passes)
+    if (dit := _dit(model, inputs)) is None:
+        return work
+    batch = 1 if data["batch_size"] == "auto" else min(data["batch_size"], max(1, work.count))
+    memory = FLOAT * parameters(dit, "full")[0] + batch * activation_bytes(dit)
+    smaller = "Set a smaller batch_size, or auto, in options.METHOD.data.init_args"
+    return replace(work, memory=memory, memory_for=f"refining {counted(batch, 'latent')}", less_memory=smaller)
+
+
+@cache
+def activation_bytes(dit: DiTConfig) -> int:
+    """Bytes that a DiT keeps of a forward pass of one latent, in 32-bit, for the gradient of the latent."""
+    with torch.device("meta"):
+        model = DiT(dit).requires_grad_(False).eval()
+        x, zero = torch.zeros(1, *dit.latent_shape, requires_grad=True), torch.zeros(1, dtype=torch.long)
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, int] = {}  # several tensors may share a storage
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(x, zero, zero)
+    del output  # not earlier: a storage that is freed may leave its place to another one
+    return sum(size for storage, size in kept.items() if storage not in weights)
 
 
 def scoring(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
@@ -208,6 +250,7 @@ _WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
     "DiffusionTask": diffusion,
     "MinimaxTask": diffusion,
     "GenerationTask": generation,
+    "RefinementTask": refinement,
     "ScoringTask": scoring,
     "ClassificationTask": classification,
     "DistributionMatchingTask": partial(matching, DistributionMatchingTask),
