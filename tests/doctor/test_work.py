@@ -15,8 +15,8 @@ from dgs_lightning.doctor.work import inputs_of, work_by_stage
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.dit.network import DiTConfig
-from dgs_lightning.models.trial import Classifier
-from dgs_lightning.tasks.work import Inputs, Work, activation_bytes, parameters
+from dgs_lightning.models.trial import Classifier, activation_bytes
+from dgs_lightning.tasks.work import Inputs, Work, parameters
 
 XL = DiTConfig.named("DiT-XL/2", input_size=32, num_classes=1000)
 
@@ -140,7 +140,7 @@ def test_the_refinement_of_latents_is_counted_in_passes_and_in_memory(healthy: E
     work = works(replace(experiment, options=options))["refined/cao2-ipc10"]
     assert (work.passes, work.memory) == (100 * (100 + 20 + 22), 4 * 675_129_632 + activation_bytes(XL))
     [found] = check_memory({"refined": replace(work, memory=10**15)})
-    assert (found.level, "for refining 1 latent; " in found.what) == ("problem", True)
+    assert (found.level, "for refining a batch of latents; " in found.what) == ("problem", True)
     assert found.remedy.startswith("Set a smaller batch_size, or auto, in options.METHOD.data.init_args")
 
 

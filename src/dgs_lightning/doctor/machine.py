@@ -79,11 +79,10 @@ def check_disk(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
 
 def check_memory(works: Mapping[str, Work]) -> Iterator[Finding]:
     """What the DiT's training or the refinement of latents keeps, against the memory of the GPU or machine."""
-    work = max(works.values(), key=lambda work: work.memory, default=None)
-    if work is None or not work.memory:
-        return
     gpu = torch.cuda.is_available()
     there = torch.cuda.get_device_properties(0).total_memory if gpu else MEMORY
-    what = f"memory: about {decimal(work.memory)} for {work.memory_for}; {decimal(there)} in this "
-    what += "GPU" if gpu else "machine"
-    yield ok(what) if work.memory < there else problem(what, f"{work.less_memory}, or use a larger machine")
+    largest = {work.memory_for: work for work in sorted(works.values(), key=lambda work: work.memory) if work.memory}
+    for purpose, work in largest.items():
+        what = f"memory: about {decimal(work.memory)} for {purpose}; {decimal(there)} in this "
+        what += "GPU" if gpu else "machine"
+        yield ok(what) if work.memory < there else problem(what, f"{work.less_memory}, or use a larger machine")

@@ -113,8 +113,8 @@ def _refinement_notes(run: RunFolder) -> Iterator[str]:
             before, after, moved = (fmean(measures[name] for measures in found) for name in REFINED)
             yield (
                 f"{run.show(row, ipc)}: refinement moved the latents by {moved:.3f} (root mean square). Their noise "
-                f"error at the label of the class, with noise that it had not seen, went from {before:.4f} to {after:.4f}; "
-                "lower is better."
+                f"error at the label of the class, with noise that it had not seen, went from {before:.4f} to "
+                f"{after:.4f}; lower is better."
             )
 
 

@@ -3,14 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 import dgs_lightning
 from dgs_lightning.bounds import with_defaults
@@ -19,12 +17,11 @@ from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.batches import settled_batch_size
 from dgs_lightning.datamodules.images import whole_and_subsets
 from dgs_lightning.diffusion.memory import memory_bytes
-from dgs_lightning.errors import counted
 from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import Trained, prepare_training
 from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiT, DiTConfig
-from dgs_lightning.models.trial import Classifier, Network
+from dgs_lightning.models.trial import Classifier, Network, activation_bytes
 from dgs_lightning.tasks.diffusion import ModelSize
 from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask
 from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
@@ -159,27 +156,7 @@ def refinement(model: Settings, data: Settings, trainer: Settings, inputs: Input
     batch = 1 if data["batch_size"] == "auto" else min(data["batch_size"], max(1, work.count))
     memory = FLOAT * parameters(dit, "full")[0] + batch * activation_bytes(dit)
     smaller = "Set a smaller batch_size, or auto, in options.METHOD.data.init_args"
-    return replace(work, memory=memory, memory_for=f"refining {counted(batch, 'latent')}", less_memory=smaller)
-
-
-@cache
-def activation_bytes(dit: DiTConfig) -> int:
-    """Bytes that a DiT keeps of a forward pass of one latent, in 32-bit, for the gradient of the latent."""
-    with torch.device("meta"):
-        model = DiT(dit).requires_grad_(False).eval()
-        x, zero = torch.zeros(1, *dit.latent_shape, requires_grad=True), torch.zeros(1, dtype=torch.long)
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, int] = {}  # several tensors may share a storage
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(x, zero, zero)
-    del output  # not earlier: a storage that is freed may leave its place to another one
-    return sum(size for storage, size in kept.items() if storage not in weights)
+    return replace(work, memory=memory, memory_for="refining a batch of latents", less_memory=smaller)
 
 
 def scoring(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
