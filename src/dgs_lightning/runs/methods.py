@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.runs.stages import SECTIONS
+from dgs_lightning.runs.cao2 import candidates, refined
 from dgs_lightning.runs.stages import MadeBy as MadeBy
 from dgs_lightning.runs.stages import Use as Use
 
@@ -187,28 +187,6 @@ def _guided(
     return computed, generated
 
 
-def _candidates() -> MadeBy:
-    """Stage that generates the candidates of CaO2: the pool of the DiT at a smaller scale of the guidance."""
-    pool = _pool("dit")
-    settings = {**pool.settings, "model.init_args.guidance_scale": 2.7}
-    return replace(pool, name="pools/cao2", settings=settings, takes=SECTIONS)
-
-
-_REFINEMENT = ("preset", "timestep", "label", "max_weight", "noise", "lr", "steps", "last_index")
-
-
-def _refined() -> tuple[MadeBy, ...]:
-    """Stages of CaO2: its candidates, those that are recognised, and these with refined latents."""
-    pool = _candidates()
-    rule = {"method": "right_confident", "pool": Use("previous"), "pool_scores": Use("previous_scores")}
-    numbers = {name: Use(name) for name in ("ipc", "pool_images", "seed")}
-    chosen = MadeBy("selected/{set}", "select", section="select", settings={**rule, **numbers}, takes=())
-    generation = {key: value for key, value in pool.settings.items() if key.startswith("model.")}
-    settings = {"model.class_path": "RefinementTask", **generation, "data.init_args.images": Use("previous")}
-    at, takes = "model.init_args.refinement", (*SECTIONS, *_REFINEMENT)
-    return pool, chosen, replace(pool, name="refined/{set}", settings=settings, takes=takes, at=at)
-
-
 def _stitched(rule: str) -> tuple[MadeBy, MadeBy]:
     """Stages that cut crops from the originals, and put pictures together from those that a rule takes."""
     uses = ("teacher", "teacher_weights", "image_size", "seed")
@@ -313,7 +291,7 @@ METHODS: dict[str, Method] = {
             "#a9c27f",
             "first",
             "Wang et al., ICCV 2025",
-            stages=(_candidates(),),
+            stages=(candidates(_pool("dit")),),
             settings="cao2",
         ),
         Method(
@@ -332,7 +310,7 @@ METHODS: dict[str, Method] = {
             "#4b6a22",
             "all",
             "Wang et al., ICCV 2025: both stages",
-            stages=_refined(),
+            stages=refined(_pool("dit")),
             compared_with="cao2_pool",
             pictured=True,
         ),
