@@ -216,9 +216,14 @@ def without_card(folder: Path) -> None:
     write_card(folder, {**read_card(folder), "provenance": []})
 
 
+def with_another_card(folder: Path) -> None:
+    write_card(folder, {**read_card(folder), "provenance": [{"role": "pool", "card": "lost"}]})
+
+
 @pytest.mark.parametrize(
     ("change", "task", "message"),
     [
+        (with_another_card, {}, r"\(no card of a pool\), expected images that 'dgs predict' generated"),
         (without_seed, {}, r"set: found images whose latents cannot be made again \(6 without a seed\), expected"),
         (without_card, {}, r"set: found images whose latents cannot be made again \(no card of a pool\), expected"),
         (None, {"steps": 4}, r"since their pool had other settings \(model.steps: 10 -> 4\)"),

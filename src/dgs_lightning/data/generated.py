@@ -11,7 +11,7 @@ from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.errors import InputError
 
-REFINED = ("class_loss_before", "class_loss_after", "moved_rms")  # what is measured of each refined image
+REFINEMENT_MEASURES = ("class_loss_before", "class_loss_after", "moved_rms")  # what is measured of each refined image
 _EXPECTED = "images that 'dgs predict' generated, or that 'dgs select' took from them"
 
 
@@ -39,9 +39,9 @@ class GeneratedSet:
             InputError: If an image has no seed, or no card says how the images were generated.
         """
         records, card = read_set(folder), read_card(folder)
-        found = _pool(card).get("settings", {})
+        found = _pool(card).get("settings")
         unseeded = [record.file_name for record in records if record.seed is None]
-        if unseeded or "model" not in found:
+        if unseeded or not isinstance(found, dict) or "model" not in found:
             problem = f"{len(unseeded)} without a seed" if unseeded else "no card of a pool"
             remedy = "Name such a set: latents are made again from the seed of each image and the card of its pool"
             raise InputError(folder, f"images whose latents cannot be made again ({problem})", _EXPECTED, remedy)
@@ -69,5 +69,5 @@ class GeneratedSet:
 def _pool(card: Mapping[str, Any]) -> Mapping[str, Any]:
     """Card of the pool that the images of a set were selected from, however often; of a pool, its own."""
     sources = [source for source in card.get("provenance", []) if isinstance(source, dict)]
-    pools = [source["card"] for source in sources if source.get("role") == "pool" and source.get("card")]
-    return _pool(pools[0]) if pools else card
+    pools = [source.get("card") for source in sources if source.get("role") == "pool"]
+    return _pool(pools[0]) if pools and isinstance(pools[0], dict) else card

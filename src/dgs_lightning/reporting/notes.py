@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from dgs_lightning.data.generated import REFINED
+from dgs_lightning.data.generated import REFINEMENT_MEASURES
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.names import show
 from dgs_lightning.runs.layout import SOFT
@@ -110,7 +110,7 @@ def _refinement_notes(run: RunFolder) -> Iterator[str]:
     for row, ipc in ((name.row, name.ipc) for name in run.distilled_by_ipc if name.ipc is not None):
         found = [measures for name in run.sets(row, ipc) if (measures := run.measures(name))]
         if found:
-            before, after, moved = (fmean(measures[name] for measures in found) for name in REFINED)
+            before, after, moved = (fmean(measures[name] for measures in found) for name in REFINEMENT_MEASURES)
             yield (
                 f"{run.show(row, ipc)}: refinement moved the latents by {moved:.3f} (root mean square). Their noise "
                 f"error at the label of the class, with noise that it had not seen, went from {before:.4f} to "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.bounds import Above, AtLeast, Between, Group, OneOf
-from dgs_lightning.data.generated import REFINED
+from dgs_lightning.data.generated import REFINEMENT_MEASURES
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch
 from dgs_lightning.diffusion.refinement import STEPS, Draw, Timestep, noise_error, refine
@@ -81,7 +81,7 @@ class RefinementTask(GenerationTask):
         (torch.Size([6, 1, 4, 4]), ['class_loss_after', 'class_loss_before', 'moved_rms'])
     """
 
-    MEASURES = REFINED
+    MEASURES = REFINEMENT_MEASURES
 
     def __init__(self, dit: str, refinement: Refinement = Refinement(), **generation: Any) -> None:  # noqa: ANN401
         super().__init__(dit, **generation)
