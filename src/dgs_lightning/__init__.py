@@ -15,6 +15,7 @@ _MODULES = {
     "GenerationTask": "tasks.generation",
     "GradientMatchingTask": "tasks.gradient_matching",
     "MinimaxTask": "tasks.minimax",
+    "RefinementTask": "tasks.refinement",
     "ScoringTask": "tasks.scoring",
     "DifficultyGuidedDataModule": "datamodules.difficulty",
     "ImageDataModule": "datamodules.images",

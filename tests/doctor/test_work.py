@@ -15,7 +15,7 @@ from dgs_lightning.doctor.work import inputs_of, work_by_stage
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.dit.network import DiTConfig
-from dgs_lightning.models.trial import Classifier
+from dgs_lightning.models.trial import Classifier, activation_bytes
 from dgs_lightning.runs.ddranking import ScoreName
 from dgs_lightning.tasks.work import Inputs, Work, parameters
 
@@ -138,6 +138,29 @@ def test_memory_holds_model_optimiser_and_memories(healthy: Experiment) -> None:
     assert decimal(4 * (675_226_400 + 4 * 1_739_552) + 2 * 1000 * 64 * 4096 * 4) in found.what
     [found] = check_memory(works(experiment, classes=10**9))
     assert found.level == "problem"
+
+
+def test_the_refinement_of_latents_is_counted_in_passes_and_in_memory(healthy: Experiment) -> None:
+    experiment = replace(healthy, methods=["cao2"], ipc=[10], dit="facebook/DiT-XL-2-256", networks=[])
+    work = works(experiment)["refined/cao2-ipc10"]
+    assert (work.what, work.count, work.images) == ("images refined in 100 steps", 100, 100)
+    assert work.passes == 100 * (50 * 2 + 100 * 2 + 11 * 2)  # guided steps, gradients, and the loss before and after
+    assert work.memory == 4 * 675_129_632 + 64 * activation_bytes(XL)
+    options = {"cao2": {"steps": 10, "data": {"init_args": {"batch_size": "auto"}}}}
+    work = works(replace(experiment, options=options))["refined/cao2-ipc10"]
+    assert (work.passes, work.memory) == (100 * (100 + 20 + 22), 4 * 675_129_632 + activation_bytes(XL))
+    [found] = check_memory({"refined": replace(work, memory=10**15)})
+    assert (found.level, "for refining a batch of latents; " in found.what) == ("problem", True)
+    assert found.remedy.startswith("Set a smaller batch_size, or auto, in options.METHOD.data.init_args")
+
+
+def test_activations_grow_with_the_depth_and_hold_no_weights() -> None:
+    shapes: dict[str, Any] = {"input_size": 8, "num_classes": 3, "hidden_size": 64, "num_heads": 4}
+    one, two, three = (activation_bytes(DiTConfig(**shapes, depth=depth)) for depth in (1, 2, 3))
+    assert two - one == three - two
+    tokens = 16 * 64 * 4  # bytes of the tokens of a latent
+    assert 10 * tokens < two - one < 30 * tokens  # two of them in each map of a block, four in the hidden layers
+    assert activation_bytes(XL) == pytest.approx(483e6, rel=0.1)
 
 
 @pytest.mark.parametrize("dit", [XL, None])

@@ -357,14 +357,43 @@ def test_d4m_starts_from_the_centres_of_mode_guidance_at_its_strength() -> None:
 def test_cao2_selects_from_the_candidates_of_its_base_which_have_a_scale_of_their_own() -> None:
     changed = {"model": {"init_args": {"guidance_scale": 1.5}}}
     for options, scale in (({}, 2.7), ({"cao2": changed}, 1.5)):
-        experiment = replace(SMALL, ipc=10, methods=["dit", "cao2_select", "cao2"], options=options)
+        experiment = replace(SMALL, ipc=10, methods=["dit", "cao2_select", "cao2_pool"], options=options)
         by_name = {stage.name: stage for stage in stages(experiment)}
         assert by_name["pools/cao2"].config["model"]["init_args"]["guidance_scale"] == scale
         assert "guidance_scale" not in by_name["pools/dit"].config["model"]["init_args"]
-        sets = [by_name[f"distilled/{row}-ipc10"].config for row in ("cao2", "cao2_select")]
+        sets = [by_name[f"distilled/{row}-ipc10"].config for row in ("cao2_pool", "cao2_select")]
         assert [config["method"] for config in sets] == ["first", "right_confident"]
         assert [config["pool"] for config in sets] == [InRun("pools/cao2")] * 2
         assert [config["pool_scores"] for config in sets] == [InRun("scores/cao2")] * 2
+
+
+def test_cao2_refines_what_it_selected_with_the_settings_of_its_candidates() -> None:
+    options = {"cao2": {"lr": 0.005, "preset": "released", "model": {"init_args": {"guidance_scale": 1.5}}}}
+    experiment = replace(SMALL, ipc=10, methods=["cao2_select", "cao2"], options=options, draws=2)
+    by_name = {stage.name: stage for stage in stages(experiment)}
+    for draw in ("", "-draw1"):
+        chosen, refined = (by_name[f"{part}/cao2-ipc10{draw}"] for part in ("selected", "refined"))
+        pool, row = by_name[f"pools/cao2{draw}"].config, by_name[f"distilled/cao2_select-ipc10{draw}"].config
+        for name in ("method", "ipc", "seed", "pool", "pool_scores", "pool_images"):
+            assert chosen.config[name] == row[name]
+        assert refined.config["data"]["init_args"]["images"] == InRun(chosen.name)
+        assert refined.config["model"] == {
+            "class_path": "RefinementTask",
+            "init_args": {**pool["model"]["init_args"], "refinement": {"lr": 0.005, "preset": "released"}},
+        }
+        assert pool["model"]["class_path"] == "GenerationTask"
+        assert by_name[f"distilled/cao2-ipc10{draw}"].config["pool"] == InRun(refined.name)
+    assert METHODS["cao2_select"].maker == METHODS["cao2_pool"].maker == METHODS["cao2"].maker == "cao2"
+
+
+@pytest.mark.parametrize(
+    ("row", "setting"), [("cao2", "rate"), ("cao2_select", "rate"), ("mgd3", "rate"), ("rded", "lr")]
+)
+def test_a_setting_that_no_stage_of_a_method_has_is_refused(row: str, setting: str) -> None:
+    owner = METHODS[row].maker
+    options = {"mgd3": {setting: 1}} if owner == "mgd3" else {"options": {owner: {setting: 1}}}
+    with pytest.raises(InputError, match=f"^{owner}.*{setting}.*Correct the setting"):
+        stages(replace(SMALL, ipc=10, methods=[row], **options))
 
 
 def test_the_side_of_the_stop_reaches_the_guidance_of_a_method() -> None:

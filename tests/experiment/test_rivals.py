@@ -15,8 +15,8 @@ from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.summary import paired_comparisons
 from dgs_lightning.runs.methods import METHODS
 
-PLUGGED = {"mgd3_dgs": "mgd3", "d4m_dgs": "d4m", "cao2_dgs": "cao2", "rded_dgs": "rded"}
-ROWS = [*PLUGGED, *PLUGGED.values(), "cao2_select"]
+PLUGGED = {"mgd3_dgs": "mgd3", "d4m_dgs": "d4m", "cao2_dgs": "cao2_pool", "rded_dgs": "rded"}
+ROWS = [*PLUGGED, *PLUGGED.values(), "cao2_select", "cao2"]
 SHORT = [
     *("ipc=2", "jobs=1", "folds=2", "draws=1", "pool_multiple=3", "options.rded.mipc=12"),
     *("pretrain.trainer.max_steps=4", "generate.model.init_args.steps=4", "soft.trainer.max_epochs=1"),
@@ -29,7 +29,7 @@ SHORT = [
 
 def test_difficulty_guided_sampling_is_compared_with_the_method_whose_images_it_takes() -> None:
     for row, base in PLUGGED.items():
-        assert (METHODS[row].compared_with, METHODS[row].maker) == (base, base)
+        assert (METHODS[row].compared_with, METHODS[row].maker) == (base, METHODS[base].maker)
         assert METHODS[row].family == METHODS[base].family == base
         assert METHODS[row].by_chance
 
@@ -73,7 +73,7 @@ def test_every_rival_runs_from_one_command_to_its_rows_under_both_protocols(tmp_
     assert {"patches"} <= read_set(run.output / "stitched" / "rded-ipc2")[0].extra.keys()
     assert read_card(run.output / "stitched" / "rded-ipc2")["settings"]["method"] == "easy"
     compared = {(first, second) for first, second, *_ in paired_comparisons(read_run(run.output))}
-    assert set(PLUGGED.items()) | {("cao2_select", "cao2")} == compared
+    assert set(PLUGGED.items()) | {("cao2_select", "cao2_pool"), ("cao2", "cao2_pool")} == compared
     base, pool = (run.output / "guided" / f"{row}-ipc2" for row in ("mgd3", "mgd3_dgs"))
     for record in read_set(base):  # the first of each centre
         assert (pool / record.file_name).read_bytes() == (base / record.file_name).read_bytes()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dgs_lightning.data.cards import write_card
 from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.overview import costs_grid, overview, overview_markdown, results_grid
 from dgs_lightning.reporting.records import Cost
@@ -34,6 +35,17 @@ def test_markdown_tells_rows_comparison_legibility_and_what_is_unfinished(run_fo
     assert "| DiT + DGS (Ground) | 4 | ConvNet-3 | 1 | 2 | 67.0 ± 1.4 | 66.0 ± 1.4 | 53.3 to 78.7 |" in text
     assert "| DiT + DGS | DiT | 4 | ConvNet-3 | +10.0 | +10.0 to +10.0 | 2 of 2 |" in text
     assert "Pool images whose class an independent classifier recognises: DiT " in text
+
+
+def test_the_note_says_what_the_refinement_of_latents_did(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    name = run.distilled_by_ipc[0]
+    assert "refinement moved" not in results_grid(summarize(run), run).note
+    measures = {"class_loss_before": 0.25, "class_loss_after": 0.26125, "moved_rms": 0.0334}
+    write_card(run_folder / "refined" / str(name), {"measures": measures})
+    note = results_grid(summarize(run), read_run(run_folder)).note
+    assert f"{run.show(name.row, name.ipc)}: refinement moved the latents by 0.033 (root mean square)." in note
+    assert "went from 0.2500 to 0.2612; lower is better." in note
 
 
 def test_the_note_says_what_is_compared_by_the_rows_that_compare_features(run_folder: Path) -> None:

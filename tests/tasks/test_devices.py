@@ -24,12 +24,13 @@ from dgs_lightning.tasks.classification import ClassificationTask
 from dgs_lightning.tasks.diffusion import DiffusionTask, ModelSize
 from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask
 from dgs_lightning.tasks.encoding import EncodingTask
-from dgs_lightning.tasks.generation import GenerationTask
+from dgs_lightning.tasks.generation import GenerationTask, Measured
 from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
 from dgs_lightning.tasks.learned_images import ImageSettings
 from dgs_lightning.tasks.matching_network import NetworkSettings
 from dgs_lightning.tasks.minimax import CriteriaSettings, MinimaxTask
 from dgs_lightning.tasks.protocol import OptimizerSettings, TeacherSettings
+from dgs_lightning.tasks.refinement import Refinement, RefinementTask
 from dgs_lightning.tasks.scoring import ScoringTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch and Lightning, on what is no real GPU
@@ -64,6 +65,11 @@ def fit_dit(task: DiffusionTask, made: dict[str, str]) -> None:
     trainer(max_steps=2).fit(task, LatentDataModule(made["latents"], batch_size=4))
 
 
+def zeros(loss: Tensor, inputs: Any, **_: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
+    """Gradients in place of those of autograd, which asks for a driver."""
+    return tuple(torch.zeros_like(each) for each in ([inputs] if isinstance(inputs, Tensor) else inputs))
+
+
 @pytest.mark.parametrize("variational", [True, False])
 def test_a_dit_is_trained_on_one_device(made: dict[str, str], gpu: None, variational: bool) -> None:
     task = DiffusionTask(size=ModelSize(hidden_size=16, depth=1, num_heads=2), variational=variational)
@@ -82,9 +88,6 @@ def test_minimax_and_its_memories_are_on_one_device(made: dict[str, str], gpu: N
 def test_images_are_learned_on_one_device(
     made: dict[str, str], gpu: None, algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def zeros(loss: Tensor, inputs: Any, **_: Any) -> tuple[Tensor, ...]:  # noqa: ANN401  (autograd asks for a driver)
-        return tuple(torch.zeros_like(each) for each in ([inputs] if isinstance(inputs, Tensor) else inputs))
-
     monkeypatch.setattr(torch.autograd, "grad", zeros)
     settings: dict[str, Any] = {"network": "convnet1", "width": 4, "augmentation": PUBLISHED}
     if algorithm == "dm":
@@ -128,6 +131,14 @@ def test_images_are_generated_on_one_device(
     task, data = GenerationTask(made["dit"], steps=3, sampler=sampler), RequestDataModule(images_per_class=1)
     images = trainer(*([guidances[guidance]] if guidance else [])).predict(task, data)
     assert [batch.dtype for batch in images or [] if isinstance(batch, Tensor)] == [torch.uint8]
+
+
+def test_latents_are_refined_on_one_device(made: dict[str, str], gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.autograd, "grad", zeros)
+    task = RefinementTask(made["dit"], Refinement(steps=2), steps=2)
+    (refined,) = trainer().predict(task, RequestDataModule(images_per_class=1)) or []
+    assert isinstance(refined, Measured)
+    assert refined.images.dtype == torch.uint8
 
 
 def test_images_are_encoded_on_one_device(made: dict[str, str], gpu: None) -> None:

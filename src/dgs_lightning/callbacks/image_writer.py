@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import lightning as L
@@ -16,15 +18,15 @@ from torchvision.utils import make_grid
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.parts import tensorboards
 from dgs_lightning.callbacks.writing import ResumableWriter
-from dgs_lightning.data.cards import CARD, hash_each, hash_files, read_card, versions, write_card
+from dgs_lightning.data.cards import CARD, differences, hash_each, hash_files, read_card, versions, write_card
 from dgs_lightning.data.folders import IMAGES
 from dgs_lightning.data.images import picture, save_png
-from dgs_lightning.data.records import MANIFEST, read_manifest, write_manifest
+from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.errors import BrokenFile, InputError
 from dgs_lightning.files import remove_leftovers
-from dgs_lightning.tasks.generation import GenerationTask
+from dgs_lightning.tasks.generation import GenerationTask, Measured
 
 _log = logging.getLogger(__name__)
 _WAITING = 2  # batches that may wait for the encoder; with more, the device waits
@@ -32,6 +34,8 @@ _WAITING = 2  # batches that may wait for the encoder; with more, the device wai
 
 class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     """Writes generated images as an image set: ``LABEL/00000.png``, ``metadata.jsonl`` and ``dataset.json``.
+
+    Where the task measures something of each image, the manifest has it, and the card has the mean.
 
     Until all images are there, a hidden journal has the hashes of the images of each finished batch. A batch with a
     lost or altered image is generated again. A finished set has the hash of all images on its card: where one is
@@ -89,7 +93,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         if not earlier and self.unfinished.begun() is None:
             self.unfinished.check_free()
         if earlier and earlier != self._made_with:
-            found = f"images made with other settings ({'; '.join(_differences(earlier, self._made_with))})"
+            found = f"images made with other settings ({'; '.join(differences(earlier, self._made_with))})"
             remedy = "Restore the settings, choose another output, or delete the folder"
             raise InputError.occupied(self.output, found, "none, or images made with the same settings", remedy)
 
@@ -113,7 +117,11 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         if self._done:
             self.unfinished.end()
             return set(names)
-        self.unfinished.begin(self._made_with, ({name: sha256} for name, sha256 in kept.items()))
+        measures = self._measures()
+        if self.task.MEASURES:
+            kept = {name: sha256 for name, sha256 in kept.items() if name in measures}
+        measured = ({name: values} for name, values in measures.items() if name in kept)
+        self.unfinished.begin(self._made_with, [*measured, *({name: sha256} for name, sha256 in kept.items())])
         if card and not kept:
             (self.output / CARD).unlink()
         return set(kept)
@@ -130,11 +138,22 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
                 return {record.file_name for record in read_manifest(self.output)} == set(names)
         return False
 
-    def write(self, trainer: L.Trainer, prediction: Tensor, batch: RequestBatch) -> None:
+    def _measures(self) -> dict[str, dict[str, float]]:
+        """What the task measured of the finished images, by their file names."""
+        names, found = self.task.MEASURES, dict[str, dict[str, float]]()
+        if names and (self.output / MANIFEST).is_file():
+            with suppress(BrokenFile):
+                found = {record.file_name: record.extra for record in read_manifest(self.output)}
+        for part in self.unfinished.noted(dict[str, dict[str, float]]):
+            found |= part
+        return {file: {n: values[n] for n in names} for file, values in found.items() if values.keys() >= set(names)}
+
+    def write(self, trainer: L.Trainer, prediction: Tensor | Measured, batch: RequestBatch) -> None:
         """Hand the 8-bit images of a batch to the encoder."""
         assert self._encoder is not None
-        images = prediction.cpu()
-        self._jobs.append(self._encoder.submit(self._write_batch, images, batch))
+        measured = prediction if isinstance(prediction, Measured) else Measured(prediction, {})
+        images, values = measured.images.cpu(), {name: each.tolist() for name, each in measured.measures.items()}
+        self._jobs.append(self._encoder.submit(self._write_batch, images, values, batch))
         while len(self._jobs) > _WAITING:
             self._jobs.pop(0).result()
         self._rate.advance(len(images) * trainer.world_size, trainer)
@@ -144,9 +163,12 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
                 board.add_image("samples", make_grid(shown, nrow=max(1, int(len(shown) ** 0.5))))
         self._shown = True
 
-    def _write_batch(self, images: Tensor, batch: RequestBatch) -> None:
+    def _write_batch(self, images: Tensor, values: Mapping[str, Sequence[float]], batch: RequestBatch) -> None:
         """Write the images of a batch, and then note them, as the sign that all are there."""
         names = [record.file_name for record in batch.records]
+        if values:
+            of_each = [{name: round(values[name][place], 6) for name in values} for place in range(len(names))]
+            self.unfinished.note(self._device, dict(zip(names, of_each, strict=True)))
         hashes = [write_png(self.output / name, image) for name, image in zip(names, images, strict=True)]
         self.unfinished.note(self._device, dict(zip(names, hashes, strict=True)))
 
@@ -183,22 +205,27 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             remedy = "Run the same command again: it makes all of them anew"
             raise InputError(self.output, "images that were changed after they were made", "those of its card", remedy)
         if before is None or not self._has_manifest(names):
+            measures = self._measures()
+            records = [replace(record, extra=measures.get(record.file_name, {})) for record in records]
             write_manifest(self.output, records, durable=True)
-            write_card(self.output, self._card(images), durable=True)
+            write_card(self.output, self._card(images, records), durable=True)
         self.complete([*names, MANIFEST, CARD])
 
-    def _card(self, images: str) -> dict[str, Any]:
+    def _card(self, images: str, records: Sequence[ImageRecord]) -> dict[str, Any]:
         """Card of the finished set, whose images have this hash."""
-        records = self.data.requests()
+        means = {name: round(fmean(record.extra[name] for record in records), 4) for name in self.task.MEASURES}
+        if means:
+            _log.info("on average over the images: %s", ", ".join(f"{name} {mean}" for name, mean in means.items()))
         return {
             "name": self.output.name,
-            "kind": "pool" if self.data.centers is None else "distilled",
+            "kind": self.data.kind,
             "labels": {record.label: record.class_name for record in records},
             "images": len(records),
             "settings": self._made_with,
+            **({"measures": means} if means else {}),
             "versions": versions(),
             "hashes": {"images": images},
-            "provenance": ["generated by a DiT with 'dgs predict'"],
+            "provenance": ["generated by a DiT with 'dgs predict'", *self.data.provenance],
             "licences": list(self.task.model.licences),
         }
 
@@ -245,13 +272,3 @@ def write_png(path: Path, image: Tensor) -> str:
         SHA-256 of the file.
     """
     return save_png(path, picture(image))
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], name: str = "") -> Iterator[str]:
-    """Settings that differ, as ``name: old -> new``."""
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{name}{key}.")
-        elif before != after:
-            yield f"{name}{key}: {before} -> {after}"

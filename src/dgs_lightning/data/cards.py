@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -63,6 +63,7 @@ class Card(TypedDict, total=False):
     settings: CardSettings
     versions: dict[str, str]
     hashes: dict[str, str]
+    measures: dict[str, float]  # means of what was measured of each image
     provenance: list[Any]
     licences: list[str]
     scoring: Scoring
@@ -139,3 +140,13 @@ def hash_each(folder: Path, names: Sequence[str]) -> dict[str, str]:
 def hash_json(content: object) -> str:
     """SHA-256 of a value in canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    """Settings that differ, as ``name: old -> new``."""
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from differences(before, after, f"{name}{key}.")
+        elif before != after:
+            yield f"{name}{key}: {before} -> {after}"

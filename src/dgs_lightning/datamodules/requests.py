@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dgs_lightning.bounds import AtLeast, Between, save_settings
 from dgs_lightning.data.classes import labels_of, readable_name
+from dgs_lightning.data.generated import GeneratedSet
 from dgs_lightning.data.records import ImageRecord, check_label
 from dgs_lightning.datamodules.batches import place_of
 from dgs_lightning.distil.centers import hash_centers, read_centers
@@ -61,6 +62,8 @@ class RequestDataModule(L.LightningDataModule):
             A guidance such as ``CenterGuidance`` guides each image towards its centre.
         images_per_center: Images for each centre. The first images of a class are the first of each centre, so that
             more of them make no other image of these.
+        images: Folder of generated images, such as those that ``dgs select`` took from a pool. They are requested
+            again, each by its own seed; ``labels``, ``images_per_class`` and ``seed`` have no effect then.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -82,21 +85,25 @@ class RequestDataModule(L.LightningDataModule):
         batch_size: Annotated[int | Literal["auto"], AtLeast(1)] = 64,
         centers: str | None = None,
         images_per_center: Annotated[int, Between(1, 1_000_000)] = 1,
+        images: str | None = None,
     ) -> None:
         super().__init__()
         save_settings(self)
         self._batch_size = None if batch_size == "auto" else batch_size  # None until it is settled
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.centers: Mapping[str, Tensor] | None = None  # of each label, shape (n, C, h, w)
+        self.again: GeneratedSet | None = None  # images that are generated again
         self._finished: Callable[[], Collection[str]] = frozenset
 
     def setup(self, stage: str) -> None:
-        """Read the centres of the settings. Centres and finished images of an earlier run are forgotten.
+        """Read the images and centres of the settings. Centres and finished images of an earlier run are forgotten.
 
         Raises:
-            InputError: If the centres do not fit the labels and the model.
+            InputError: If the centres do not fit the labels and the model, or the images cannot be generated again.
         """
         self.centers, self._finished = None, frozenset
+        folder = self.hparams["images"]
+        self.again = None if folder is None else GeneratedSet.read(Path(folder))
         if self.hparams["centers"] is not None:
             self.use_centers(Path(self.hparams["centers"]))
 
@@ -143,6 +150,8 @@ class RequestDataModule(L.LightningDataModule):
         """
         known: tuple[str, ...] = self.trainer.lightning_module.labels  # type: ignore[assignment, union-attr]
         wanted: Sequence[str] | None = self.hparams["labels"]
+        if self.again is not None:
+            wanted = [record.label for record in self.again.records]
         if isinstance(wanted, str):
             wanted = labels_of(wanted)
         chosen = tuple(dict.fromkeys(known if wanted is None else wanted))
@@ -160,13 +169,28 @@ class RequestDataModule(L.LightningDataModule):
 
     def settings(self) -> dict[str, Any]:
         """Settings that the requests depend on."""
+        if self.again is not None:
+            return {"images": self.again.identity, "batch_size": self.settled_batch_size()}
         settings = {name: self.hparams[name] for name in ("images_per_class", "seed")}
         if self.hparams["images_per_center"] > 1:
             settings["images_per_center"] = self.hparams["images_per_center"]
         return {"labels": list(self.labels), **settings, "batch_size": self.settled_batch_size()}
 
+    @property
+    def kind(self) -> str:
+        """Whether the images are a ``pool``, of which some are selected, or a ``distilled`` set."""
+        return "pool" if self.centers is None and self.again is None else "distilled"
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """Name and card of the set that is generated again, if there is one."""
+        again = self.again
+        return [] if again is None else [{"role": "images", "folder": again.folder.name, "card": again.card}]
+
     def requests(self) -> list[ImageRecord]:
-        """All images: the first of every class, then the second of every class, and so on."""
+        """All images: the first of every class, then the second of every class, and so on; or those of a set."""
+        if self.again is not None:
+            return self.again.records
         each, seed = self.hparams["images_per_class"], self.hparams["seed"]
         of_center, centers = self.hparams["images_per_center"], self.centers
         counts = {label: each if centers is None else of_center * len(centers[label]) for label in self.labels}

@@ -78,13 +78,11 @@ def check_disk(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
 
 
 def check_memory(works: Mapping[str, Work]) -> Iterator[Finding]:
-    """Parameters, optimiser and Minimax memories of the DiT's training, against the memory of the GPU or machine."""
-    size = max((work.memory for work in works.values()), default=0)
-    if not size:
-        return
+    """What the DiT's training or the refinement of latents keeps, against the memory of the GPU or machine."""
     gpu = torch.cuda.is_available()
     there = torch.cuda.get_device_properties(0).total_memory if gpu else MEMORY
-    what = f"memory: about {decimal(size)} for training the DiT, activations aside; {decimal(there)} in this "
-    what += "GPU" if gpu else "machine"
-    smaller = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
-    yield ok(what) if size < there else problem(what, f"Keep smaller memories ({smaller}), or use a larger machine")
+    largest = {work.memory_for: work for work in sorted(works.values(), key=lambda work: work.memory) if work.memory}
+    for purpose, work in largest.items():
+        what = f"memory: about {decimal(work.memory)} for {purpose}; {decimal(there)} in this "
+        what += "GPU" if gpu else "machine"
+        yield ok(what) if work.memory < there else problem(what, f"{work.less_memory}, or use a larger machine")

@@ -15,6 +15,7 @@ from dgs_lightning.runs import layout
 from dgs_lightning.runs.ddranking import compared_by
 from dgs_lightning.runs.layout import SetName, Training
 from dgs_lightning.runs.methods import FEATURE_RULES, GIVEN, METHODS, ORIGINALS, MadeBy, Method, Use
+from dgs_lightning.runs.stages import SECTIONS
 from dgs_lightning.seeding import draw_seed, training_seed
 
 SOFT_LABELS = "classify/rded.yaml"  # of the section ``soft``, unless it names another config
@@ -101,9 +102,10 @@ class Plan(SharedStages):
         return {**candidates, "pool_images": experiment.pool_multiple * name.ipc}
 
     def _check_own_settings(self, method: Method, experiment: Experiment) -> None:
-        """Check that each of a method's own settings belongs to one of its stages."""
+        """Check that each of the own settings of a method belongs to one of the stages of the method that has them."""
         own = experiment.settings_of(method.maker)
-        taken = [name for stage in method.made_by for name in stage.takes or own]
+        stages = METHODS[method.maker].made_by
+        taken = [name for stage in stages for name in (own if stage.takes is None else stage.takes)]
         if unknown := [name for name in own if name not in taken]:
             raise InputError.choice(method.maker, unknown[0], taken, "Correct the setting")
 
@@ -121,18 +123,21 @@ class Plan(SharedStages):
             if filled is not None:
                 wired = merge(wired, nested(key, filled))
         taken = experiment.settings_of(method.maker)
-        own = {key: value for key, value in taken.items() if stage.takes is None or key in stage.takes}
-        section: Settings = merge({"config": stage.config} if stage.config else {}, {} if stage.callback else own)
+        taken = {key: value for key, value in taken.items() if stage.takes is None or key in stage.takes}
+        inner = {key: value for key, value in taken.items() if (stage.callback or stage.at) and key not in SECTIONS}
+        own = {key: value for key, value in taken.items() if key not in inner}
+        section: Settings = merge({"config": stage.config} if stage.config else {}, own)
         if stage.section:
             section = merge(section, getattr(experiment, stage.section))
         if stage.command in ("fit", "predict"):
             section = with_classes(stage.task, stage.data, section)
             if stage.callback:
-                guided = {"class_path": stage.callback, "init_args": own}
+                guided = {"class_path": stage.callback, "init_args": inner}
                 listed = [guided, *(section.get("trainer", {}).get("callbacks") or [])]
                 section = {**section, "trainer": {**section.get("trainer", {}), "callbacks": listed}}
-            else:
-                wired = merge(wired, {key: value for key, value in own.items() if key != "config"})
+            elif inner:
+                wired = merge(wired, nested(stage.at, inner))
+            wired = merge(wired, {key: value for key, value in own.items() if key != "config"})
             config = self.lightning(folder.path, section, wired, writer=stage.writer)
         else:
             config = {**merge(merge(expand(section), wired), own), "output": _inside(folder, stage.file)}
@@ -169,6 +174,7 @@ class Plan(SharedStages):
             "codec": lambda: given(experiment.codec),
             "decoder": lambda: given(experiment.decoder or experiment.codec),
             "previous": lambda: previous,
+            "previous_scores": lambda: self.scores(layout.scored_as(previous.path), previous),
             "teacher": lambda: self.teacher()["teacher"]["name"],
             "teacher_weights": lambda: self.teacher()["teacher"].get("weights"),
             "pool_multiple": lambda: variant_of(experiment, name.row)[1].pool_multiple,

@@ -2,10 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.registry import build_network
@@ -62,3 +62,19 @@ def seconds_per_image(network: Network) -> tuple[float, float] | None:
     batch = next((batch for batch in BATCHES if seconds(batch) > LONG_ENOUGH), BATCHES[-1])
     timings = [seconds(batch) / batch for _ in range(TIMINGS)]
     return min(timings), max(timings)
+
+
+@cache
+def activation_bytes(dit: DiTConfig) -> int:
+    """Bytes that autograd keeps of one latent, in 32-bit, for its gradient, as counted without computing anything."""
+    kept: dict[int, Tensor] = {}  # by storage, which several tensors may share
+
+    def keep(tensor: Tensor) -> Tensor:
+        return kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+
+    with torch.device("meta"):
+        network, zero = DiT(dit).requires_grad_(False).eval(), torch.zeros(1, dtype=torch.long)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            network(torch.zeros(1, *dit.latent_shape, requires_grad=True), zero, zero)
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)

@@ -14,6 +14,7 @@ from dgs_lightning.configs import load_yaml
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import in_natural_order, readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
+from dgs_lightning.data.generated import REFINEMENT_MEASURES
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest
 from dgs_lightning.data.trees import Links
 from dgs_lightning.documents.files import read_yaml
@@ -236,6 +237,11 @@ class RunFolder:
     def selection(self, name: SetName) -> Mapping[str, Any]:
         """The report ``selection.json`` of how a distilled set was selected; empty without that file."""
         return read_record(self.folder / layout.distilled(name) / layout.SELECTION, Selection, default={})
+
+    def measures(self, name: SetName) -> Mapping[str, float]:
+        """Means of what was measured of the images of a set when their latents were refined; empty if none were."""
+        measures: Mapping[str, float] = read_card(self.folder / layout.REFINED / str(name)).get("measures", {})
+        return measures if measures.keys() >= set(REFINEMENT_MEASURES) else {}
 
     @cached_property
     def intervals(self) -> int:

@@ -1,8 +1,10 @@
 """Sentences beside the results of a run: how its numbers are to be read, and what they do not show."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
+from dgs_lightning.data.generated import REFINEMENT_MEASURES
 from dgs_lightning.reporting.ddranking import weights_of
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.names import show
@@ -66,6 +68,7 @@ def result_notes(summary: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
     if first := _titles(method for method in methods if method.rule == "first"):
         yield f"{first}: the first IPC images of each class of the pool."
     yield from _feature_notes(run)
+    yield from _refinement_notes(run)
     if any(method.images == GIVEN for method in methods):
         yield "The pool is one and the same for all draws; each draw selects from it anew."
 
@@ -132,6 +135,19 @@ def _feature_notes(run: RunFolder) -> Iterator[str]:
             compared.setdefault(what, {})[run.show(name.row)] = None
     for what, rows in compared.items():
         yield f"{', '.join(rows)}: selected by comparing {what}."
+
+
+def _refinement_notes(run: RunFolder) -> Iterator[str]:
+    """How far the latents of refined images moved, and what became of the loss that the refinement is to lower."""
+    for row, ipc in ((name.row, name.ipc) for name in run.distilled_by_ipc if name.ipc is not None):
+        found = [measures for name in run.sets(row, ipc) if (measures := run.measures(name))]
+        if found:
+            before, after, moved = (fmean(measures[name] for measures in found) for name in REFINEMENT_MEASURES)
+            yield (
+                f"{run.show(row, ipc)}: refinement moved the latents by {moved:.3f} (root mean square). Their noise "
+                f"error at the label of the class, with noise that it had not seen, went from {before:.4f} to "
+                f"{after:.4f}; lower is better."
+            )
 
 
 def _methods(rows: list[Mapping[str, Any]], run: RunFolder) -> list[Method]:

@@ -12,6 +12,7 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     latents, pretrain, finetune, judge             latent cache and trainings; a training leaves weights/
     estimator/foldK                                trainings of the difficulty estimator
     pools/NAME, guided/SET                         generated images
+    selected/SET, refined/SET                      images that a rule takes from a pool, and these with refined latents
     crops, stitched/SET                            crops of the originals, and pictures that are put together from them
     scores/NAME                                    difficulties of an image set
     distilled/SET, validation/NAME                 selected images
@@ -33,7 +34,7 @@ TABLES, FIGURES = "tables", "figures"
 LOCK = ".lock"
 DATA, LATENTS, PRETRAIN, FINETUNE, JUDGE = "data", "latents", "pretrain", "finetune", "judge"
 ESTIMATOR, POOLS, GUIDED, SCORES = "estimator", "pools", "guided", "scores"
-DISTILLED, VALIDATION = "distilled", "validation"
+DISTILLED, VALIDATION, REFINED = "distilled", "validation", "refined"
 EVALUATION, CENTERS, REPORT = "evaluation", "centers", "report"
 RESULT, SELECTION, TRAJECTORIES = "result.json", "selection.json", "trajectories.safetensors"
 ORIGINAL, FULL = "original", "full"

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dgs_lightning.errors import InputError
+from dgs_lightning.runs.cao2 import candidates, refined
 from dgs_lightning.runs.stages import MadeBy as MadeBy
 from dgs_lightning.runs.stages import Use as Use
 
@@ -186,12 +187,6 @@ def _guided(
     return computed, generated
 
 
-def _candidates() -> MadeBy:
-    """Stage that generates the candidates of CaO2: the pool of the DiT at a smaller scale of the guidance."""
-    pool = _pool("dit")
-    return replace(pool, name="pools/cao2", settings={**pool.settings, "model.init_args.guidance_scale": 2.7})
-
-
 def _stitched(rule: str) -> tuple[MadeBy, MadeBy]:
     """Stages that cut crops from the originals, and put pictures together from those that a rule takes."""
     uses = ("teacher", "teacher_weights", "image_size", "seed")
@@ -290,18 +285,36 @@ METHODS: dict[str, Method] = {
             settings="mgd3",
             **_PLUGIN,
         ),
-        Method("cao2", "CaO2 candidates", "#a9c27f", "first", "Wang et al., ICCV 2025", stages=(_candidates(),)),
+        Method(
+            "cao2_pool",
+            "CaO2 candidates",
+            "#a9c27f",
+            "first",
+            "Wang et al., ICCV 2025",
+            stages=(candidates(_pool("dit")),),
+            settings="cao2",
+        ),
         Method(
             "cao2_select",
             "CaO2 selection",
             "#5f7f33",
             "right_confident",
             "Wang et al., ICCV 2025: the first of its two stages",
-            "cao2",
-            compared_with="cao2",
+            "cao2_pool",
+            compared_with="cao2_pool",
             pictured=True,
         ),
-        Method("cao2_dgs", "CaO2 candidates + DGS", "#37501b", pool="cao2", compared_with="cao2", **_PLUGIN),
+        Method(
+            "cao2",
+            "CaO2",
+            "#4b6a22",
+            "all",
+            "Wang et al., ICCV 2025: both stages",
+            stages=refined(_pool("dit")),
+            compared_with="cao2_pool",
+            pictured=True,
+        ),
+        Method("cao2_dgs", "CaO2 candidates + DGS", "#37501b", pool="cao2_pool", compared_with="cao2_pool", **_PLUGIN),
         Method("rded", "RDED", "#d98c7a", "all", "Sun et al., CVPR 2024", stages=_stitched("easy"), pictured=True),
         Method(
             "rded_dgs",

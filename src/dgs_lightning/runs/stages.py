@@ -7,7 +7,9 @@ from typing import Any
 _MODELS = ("dit", "minimax", "guided", "codec", "decoder")
 _TEACHER = ("teacher", "teacher_weights")
 _NUMBERS = ("ipc", "pool_images", "pool_multiple", "image_size", "seed")
-USES = (*_MODELS, *_TEACHER, "train", "latents", "original_scores", "labels", *_NUMBERS, "previous")
+USES = (*_MODELS, *_TEACHER, "train", "latents", "original_scores", "labels", *_NUMBERS, "previous", "previous_scores")
+
+SECTIONS = ("config", "model", "data", "trainer")  # parts of the settings of ``dgs fit`` and ``dgs predict``
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Use:
             before fine-tuning), ``minimax`` (after it), ``guided`` (the one that the experiment guides); ``codec``,
             ``decoder``; ``teacher`` and ``teacher_weights``; ``labels`` (class list), ``ipc``, ``pool_images`` (images
             per class of a pool), ``pool_multiple``, ``image_size``; ``seed`` (that of the draw: a stage with it, and
-            all stages after it, are run for each draw); or ``previous``, the result of the method's previous stage.
+            all stages after it, are run for each draw); ``previous``, the result of the method's previous stage; or
+            ``previous_scores``, the difficulties of its images.
     """
 
     name: str
@@ -45,7 +48,9 @@ class MadeBy:
         settings: Settings of this run by their dotted keys; the values may be :class:`Use`.
         callback: Class of a callback that comes before those of the section.
         takes: Settings of the method in an experiment, such as ``dag: {stop_timestep: 30}``, that belong to this stage:
-            to its callback if it has one, else to its command. By default all.
+            those of ``SECTIONS`` to its command, the others to its callback if it has one, else to the place ``at``. By
+            default all.
+        at: Dotted key in the settings of the command, under which they stand; by default at the top.
         writer: Callback that writes predictions into the folder of the stage.
         file: Name of the file in the folder that is the result of the stage; by default the folder is.
     """
@@ -59,6 +64,7 @@ class MadeBy:
     settings: Mapping[str, Any] = field(default_factory=dict)
     callback: str | None = None
     takes: tuple[str, ...] | None = None
+    at: str = ""
     writer: str | None = None
     file: str = ""
 

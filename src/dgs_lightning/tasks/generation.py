@@ -1,8 +1,9 @@
 """Image generation: from requests to images, through the denoising loop and a guidance, if there is one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import lightning as L
 import torch
@@ -28,6 +29,13 @@ from dgs_lightning.models.dit.formats import load_dit
 from dgs_lightning.models.weights import hash_state
 
 GuidanceFor = Callable[[RequestBatch], Guidance | None]
+
+
+class Measured(NamedTuple):
+    """Generated images, and what a task measured of each."""
+
+    images: Tensor  # 8-bit, (B, C, H, W)
+    measures: Mapping[str, Tensor]  # finite numbers, each of shape (B,), by name
 
 
 class GenerationTask(L.LightningModule):
@@ -57,6 +65,8 @@ class GenerationTask(L.LightningModule):
         >>> [(tuple(images.shape), images.dtype) for images in batches]
         [((4, 1, 4, 4), torch.uint8), ((2, 1, 4, 4), torch.uint8)]
     """
+
+    MEASURES: tuple[str, ...] = ()  # names of what the task measures of each image
 
     def __init__(
         self,
@@ -131,15 +141,22 @@ class GenerationTask(L.LightningModule):
         self._on_step = on_step
 
     def setup(self, stage: str) -> None:
-        """Check that there is a guidance or a start if the datamodule has centres."""
+        """Check that the datamodule's centres are used, and that this task made the images that it makes again."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        unused = self._guidance_for is None and self._start is None
-        if isinstance(data, RequestDataModule) and data.centers is not None and unused:
+        if not isinstance(data, RequestDataModule):
+            return
+        if data.centers is not None and self._guidance_for is None and self._start is None:
             remedy = "Name CenterGuidance or PrototypeStart in trainer.callbacks, or remove data.centers"
             raise InputError.setting("data.centers", "centres without a guidance", "a guidance towards them", remedy)
+        if data.again is not None:
+            data.again.check({"model": self.generated_with(), "precision": str(self.trainer.precision)})
 
     def settings(self) -> dict[str, Any]:
         """Settings that the images of a request depend on."""
+        return self.generated_with()
+
+    def generated_with(self) -> dict[str, Any]:
+        """Settings that the latents of :meth:`generate` and their images depend on."""
         return {
             "dit": self._dit_hash,
             "codec": self.codec.identity(),
@@ -151,19 +168,28 @@ class GenerationTask(L.LightningModule):
 
     def predict_step(self, batch: RequestBatch, batch_idx: int) -> Tensor:
         """8-bit images of a batch of requests, shape ``(B, C, H, W)``. They must fit in memory and be finite."""
+        with self.fitting_in_memory(batch):
+            return self.pictures(self.generate(batch), batch)
+
+    @contextmanager
+    def fitting_in_memory(self, batch: RequestBatch) -> Iterator[None]:
+        """Raise an InputError where a batch needs more memory than there is."""
         try:
-            latents = self.generate(batch)
-            if not latents.isfinite().all():
-                remedy = "Lower the scale of the guidance, or check the model's weights"
-                found = "latents that are not finite"
-                raise InputError(f"images of batch {batch.number}", found, "a denoising that converges", remedy)
-            return to_pixels(self.decode(latents))
+            yield
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             remedy = "Lower data.batch_size (or model.decode_batch, if decoding needs it) and write to a new folder"
             found = f"out of memory on {self.device}"
             raise InputError(f"batch_size {len(batch.records)}", found, "a batch that fits", remedy) from None
+
+    def pictures(self, latents: Tensor, batch: RequestBatch) -> Tensor:
+        """8-bit images of the latents of a batch, which must be finite."""
+        if not latents.isfinite().all():
+            remedy = "Lower the scale of the guidance, or check the model's weights"
+            found = "latents that are not finite"
+            raise InputError(f"images of batch {batch.number}", found, "a denoising that converges", remedy)
+        return to_pixels(self.decode(latents))
 
     @torch.inference_mode()
     def largest_batch(self, most: int = 1024) -> int:
@@ -174,13 +200,17 @@ class GenerationTask(L.LightningModule):
         while size < most:
             records = [ImageRecord("", self.labels[0], seed=0)] * (2 * size)
             try:
-                self.decode(self.generate(RequestBatch(0, records), steps=2))
+                self.try_batch(RequestBatch(0, records))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 break
             size *= 2
         return size
+
+    def try_batch(self, batch: RequestBatch) -> None:
+        """Do what takes the memory of a batch, in few steps."""
+        self.decode(self.generate(batch, steps=2))
 
     def generate(self, batch: RequestBatch, steps: int | None = None, guided: bool = True) -> Tensor:
         """Latents of a batch of requests, shape ``(B, C, h, w)``.
@@ -192,9 +222,8 @@ class GenerationTask(L.LightningModule):
         """
         y = self.model.class_indices([record.label for record in batch.records]).to(self.device)
         each = [torch.Generator().manual_seed(record.seed or 0) for record in batch.records]
-        precision = self.model.pos_embed.dtype
         denoiser = classifier_free(
-            lambda x, t, y: self.model(x.to(precision), t, y).float(),  # only the network computes in reduced precision
+            self.output,
             y,
             self.model.null_label,
             self.hparams["guidance_scale"],
@@ -214,6 +243,11 @@ class GenerationTask(L.LightningModule):
             guidance=self._guidance_for(batch) if guided and self._guidance_for is not None else None,
             on_step=self._on_step if guided else None,
         )
+
+    def output(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """The network's output in float32; only the network computes in reduced precision."""
+        output: Tensor = self.model(x.to(self.model.pos_embed.dtype), t, y)
+        return output.float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images in [-1, 1] of latents, shape ``(B, C, H, W)``, ``decode_batch`` at a time."""

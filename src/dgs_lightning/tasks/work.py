@@ -21,15 +21,17 @@ from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import Trained, prepare_training
 from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiT, DiTConfig
-from dgs_lightning.models.trial import Classifier, Network
+from dgs_lightning.models.trial import Classifier, Network, activation_bytes
 from dgs_lightning.tasks.diffusion import ModelSize
 from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask
 from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
 from dgs_lightning.tasks.learned_images import LearnedImages
 from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
+from dgs_lightning.tasks.refinement import Refinement
 from dgs_lightning.tasks.size import DataSize, steps_by_size
 
 Settings = Mapping[str, Any]
+REFINING = 2  # forward passes that take as long as one for the gradient of latents alone
 SECOND = 9  # forward passes that take as long as a gradient of a gradient
 TRAINING = 3  # forward passes that take as long as one forward and backward pass
 FLOAT = 4  # bytes of a parameter
@@ -71,14 +73,16 @@ class Work:
     images: int = 0  # images or latents that the stage writes into its folder
     files: str = "images"  # kind of its large files
     disk: int = 0  # bytes of its large files
-    memory: int = 0  # bytes in memory during a training, without activations
+    memory: int = 0  # bytes in memory
+    memory_for: str = "training the DiT, activations aside"
+    less_memory: str = "Keep smaller memories (finetune.model.init_args.criteria.memory_dtype=bfloat16)"
 
 
 def work_of(config: Settings, inputs: Inputs) -> Work | None:
     """Work of a ``dgs fit`` or ``dgs predict`` with these settings; ``None`` if its task is not one of this package."""
     model, data = settings_of(config["model"]), settings_of(config["data"])
-    counted = _WORK.get(class_name(config["model"]) or "")
-    return counted(model, data, config["trainer"], inputs) if model and data and counted else None
+    work = _WORK.get(class_name(config["model"]) or "")
+    return work(model, data, config["trainer"], inputs) if model and data and work else None
 
 
 def settings_of(section: Settings) -> Settings | None:
@@ -135,9 +139,24 @@ def _dit(model: Settings, inputs: Inputs) -> DiTConfig | None:
 def generation(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
     """Work of ``GenerationTask``: denoising steps, each with two passes under classifier-free guidance."""
     images, steps = inputs.classes * data["images_per_class"], model["steps"]
+    if data["images"] is not None:
+        images = inputs.count(data["images"])
     passes = images * steps * (1 if model["guidance_scale"] == 1 else 2)
     disk = images * inputs.image_bytes
     return Work(f"images generated in {steps} steps", images, passes, _dit(model, inputs), images, disk=disk)
+
+
+def refinement(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of ``RefinementTask``: generation, steps of the refinement, and its measures before and after them."""
+    work, settings = generation(model, data, trainer, inputs), Refinement.of(model["refinement"])
+    passes = work.passes + work.count * (REFINING * settings.steps + 2 * settings.last_index)
+    work = replace(work, what=f"images refined in {settings.steps} steps", passes=passes)
+    if (dit := _dit(model, inputs)) is None:
+        return work
+    batch = 1 if data["batch_size"] == "auto" else min(data["batch_size"], max(1, work.count))
+    memory = FLOAT * parameters(dit, "full")[0] + batch * activation_bytes(dit)
+    smaller = "Set a smaller batch_size, or auto, in options.METHOD.data.init_args"
+    return replace(work, memory=memory, memory_for="refining a batch of latents", less_memory=smaller)
 
 
 def scoring(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
@@ -208,6 +227,7 @@ _WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
     "DiffusionTask": diffusion,
     "MinimaxTask": diffusion,
     "GenerationTask": generation,
+    "RefinementTask": refinement,
     "ScoringTask": scoring,
     "ClassificationTask": classification,
     "DistributionMatchingTask": partial(matching, DistributionMatchingTask),
