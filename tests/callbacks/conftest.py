@@ -11,6 +11,8 @@ from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 
 CLASSES = {"cat": 0.5, "cow": 0.0, "dog": -0.5}  # grey value that the images of a class scatter around
 
+in_two_processes = pytest.mark.skipif("torch.cuda.is_initialized()", reason="processes that use CUDA cannot be forked")
+
 
 @pytest.fixture(scope="session")
 def dit(tmp_path_factory: pytest.TempPathFactory) -> Path:
