@@ -15,12 +15,15 @@ from dgs_lightning.errors import counted
 from dgs_lightning.experiment.folder import RunOutput
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.models.dit.network import DiTConfig
+from dgs_lightning.models.trial import Classifier
 from dgs_lightning.runs.fingerprints import unread_bytes
 from dgs_lightning.runs.records import Records
 from dgs_lightning.tasks.work import Work
 
 LARGE = 10_000_000_000  # bytes of data whose reading takes time
 READ = 1_000_000_000  # bytes that a good disk gives in a second
+SMALLER_MEMORIES = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -78,13 +81,20 @@ def check_disk(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
 
 
 def check_memory(works: Mapping[str, Work]) -> Iterator[Finding]:
-    """Parameters, optimiser and Minimax memories of the DiT's training, against the memory of the GPU or machine."""
-    size = max((work.memory for work in works.values()), default=0)
-    if not size:
-        return
+    """What trainings keep in memory, against the memory of the GPU or machine.
+
+    Of a DiT: parameters, optimiser and Minimax memories. Of images: themselves, and the activations of a step.
+    """
     gpu = torch.cuda.is_available()
     there = torch.cuda.get_device_properties(0).total_memory if gpu else MEMORY
-    what = f"memory: about {decimal(size)} for training the DiT, activations aside; {decimal(there)} in this "
-    what += "GPU" if gpu else "machine"
-    smaller = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
-    yield ok(what) if size < there else problem(what, f"Keep smaller memories ({smaller}), or use a larger machine")
+    trainings = (
+        (DiTConfig, "training the DiT, activations aside", f"Keep smaller memories ({SMALLER_MEMORIES})"),
+        (Classifier, "learning images", "Take fewer images per class, or a smaller network"),
+    )
+    for kind, training, remedy in trainings:
+        size = max((work.memory for work in works.values() if isinstance(work.network, kind)), default=0)
+        if size:
+            what = (
+                f"memory: about {decimal(size)} for {training}; {decimal(there)} in this {'GPU' if gpu else 'machine'}"
+            )
+            yield ok(what) if size < there else problem(what, f"{remedy}, or use a larger machine")

@@ -2,16 +2,18 @@
 
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.registry import build_network
 
 MOST_PARAMETERS = 60_000_000  # of a network that is tried
 BATCHES = (1, 8, 64)  # numbers of images that are tried, one after the other
+TRIED = 2  # images of which the memory is counted: batch norm takes no single one
 LONG_ENOUGH = 0.2  # seconds of a trial
 TIMINGS = 5  # of the largest batch
 
@@ -32,6 +34,34 @@ class Classifier:
 
 
 Network = Classifier | DiTConfig
+
+
+@cache
+def kept_bytes(classifier: Classifier, twice: bool = False) -> int:
+    """Bytes that autograd keeps of one image until a backward pass, as counted without computing anything.
+
+    Args:
+        classifier: Architecture of the network.
+        twice: Whether the gradients of the network's weights are differentiated, too, as for gradient matching.
+
+    Raises:
+        InputError: If there is no such network, or the images are too small.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
+    with torch.device("meta"):
+        network, side = classifier.build(), classifier.side
+        images = torch.zeros(TRIED, classifier.channels, side, side, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = F.cross_entropy(network(images), torch.zeros(TRIED, dtype=torch.long))
+            if twice:
+                torch.autograd.grad(loss, list(network.parameters()), create_graph=True)
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights) // TRIED
 
 
 @torch.inference_mode()
