@@ -145,6 +145,22 @@ TOPICS = (
         ),
     ),
     Topic(
+        "Matching",
+        "matching.py",
+        {
+            "a step, ms": figure("ms_per_step"),
+            "reference, a step, ms": figure("reference_ms_per_step"),
+            "ratio": figure("ratio"),
+        },
+        {
+            "DM, digits": "--method dm --size digits",
+            "DM, ConvNet-3, 32 px": "--method dm --size 32px",
+            "IDC-1, digits": "--method idc1 --size digits",
+            "IDC-1, ConvNet-3, 32 px": "--method idc1 --size 32px",
+        },
+        "--size digits --steps 1",
+    ),
+    Topic(
         "Generation",
         "generation.py",
         RATES,

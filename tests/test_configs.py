@@ -11,6 +11,7 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.run import main as run_experiment
 from dgs_lightning.experiment.settings import load_experiment
+from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
 
 CallbacksOf = Callable[..., list[tuple[str, dict[str, Any]]]]
 
@@ -202,3 +203,22 @@ def test_shipped_configs_of_matching_have_settings_that_the_command_line_takes()
         path = ROOT / "match" / f"{name}.yaml"
         assert path.read_text().startswith(f"# dgs fit --config match/{name}.yaml --data.train ORIGINALS ")
         check("fit", ["--config", f"match/{name}", "--data.train", "images"])
+
+
+@pytest.mark.parametrize(
+    ("name", "ipc", "rate", "images"),
+    [
+        ("idc1_imagenet", 1, 3e-4, 1),
+        ("idc_imagenet", 10, 3e-3, 90),
+        ("idc_imagenet", 50, 1.5e-2, 450),
+        ("idc1_imagewoof128", 10, 3e-3 * (128 / 224) ** 2, 10),
+    ],
+)
+def test_configs_of_idc_on_imagenet_have_the_published_rate_and_number_of_images(
+    name: str, ipc: int, rate: float, images: int
+) -> None:
+    settings = expand({"config": f"match/{name}.yaml"})["model"]["init_args"]
+    task = GradientMatchingTask(**merge(settings, {"images": {"ipc": ipc}}))
+    assert task.lr == pytest.approx(rate, rel=1e-3)
+    assert ipc * task.learned.factor**2 == images
+    assert (task.metric, task.fitting.early, task.fitting.cutmix) == ("l1", 10, 1.0)

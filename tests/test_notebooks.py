@@ -8,7 +8,12 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("01_difficulty_and_sampling", "02_minimax_and_guidance", "03_distil_your_own_images")
+NAMES = (
+    "01_difficulty_and_sampling",
+    "02_minimax_and_guidance",
+    "03_distil_your_own_images",
+    "04_methods_of_others",
+)
 LINK = re.compile(r"\[(`?)([^\]`]+)`?\]\(([^)]+)\)")  # [`name`](file) or [words](file)
 
 each_notebook = pytest.mark.parametrize("name", NAMES)

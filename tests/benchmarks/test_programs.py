@@ -32,6 +32,20 @@ def test_steps_of_fine_tuning_are_timed_beside_a_plain_loop() -> None:
     assert figures["ratio"] == pytest.approx(figures["reference_ms_per_step"] / figures["ms_per_step"])
 
 
+@pytest.mark.parametrize("method", ["dm", "idc1"])
+def test_the_plain_reference_moves_the_images_by_the_same_step(method: str) -> None:
+    figures = run("matching.py", f"--method {method} --ipc 2 --steps 1")
+    assert set(figures) == {"ms_per_step", "reference_ms_per_step", "ratio"}
+    assert figures["ratio"] == pytest.approx(figures["reference_ms_per_step"] / figures["ms_per_step"])
+
+
+@pytest.mark.slow
+def test_a_step_class_by_class_needs_less_memory() -> None:
+    figures = run("matching.py", "--peak --size imagenet --ipc 1")
+    assert set(figures) == {"peak_mb", "reference_peak_mb", "ratio"}
+    assert figures["ratio"] > 1
+
+
 @pytest.mark.slow
 def test_training_is_timed_beside_a_plain_loader() -> None:
     figures = run("evaluation.py", "--size 32 --networks convnet1 --epochs 3 --repetitions 1")

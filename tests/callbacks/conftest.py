@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from tests.trained_dit import train_dit
 
+in_two_processes = pytest.mark.skipif("torch.cuda.is_initialized()", reason="processes that use CUDA cannot be forked")
+
 
 @pytest.fixture(scope="session")
 def dit(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,6 +21,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
+from tests.callbacks.conftest import in_two_processes
 
 from dgs_lightning.callbacks.image_writer import ImageWriter, write_png
 from dgs_lightning.data.cards import read_card
@@ -137,9 +138,6 @@ def test_images_do_not_depend_on_the_batch_size(undisturbed: Path, dit: Path, tm
     expected, found = pixels(undisturbed), pixels(tmp_path / "pool")
     assert content(tmp_path / "pool").keys() == content(undisturbed).keys()
     assert max(abs(found[name] - expected[name]).max() for name in expected) <= 1
-
-
-in_two_processes = pytest.mark.skipif("torch.cuda.is_initialized()", reason="processes that use CUDA cannot be forked")
 
 
 @in_two_processes

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tests.callbacks.conftest import in_two_processes
 from torch import Tensor
 
 from dgs_lightning.callbacks.guidance import CenterGuidance
@@ -33,11 +34,14 @@ def centers(tmp_path: Path) -> Path:
     return path
 
 
-def generate(output: Path, dit: Path, *callbacks: L.Callback, centers: Path | None = None) -> dict[str, Tensor]:
+def generate(
+    output: Path, dit: Path, *callbacks: L.Callback, centers: Path | None = None, devices: int = 1
+) -> dict[str, Tensor]:
     """Images in [-1, 1] by file name."""
     data = RequestDataModule(images_per_class=3, batch_size=4, centers=None if centers is None else str(centers))
     quiet = {"logger": False, "enable_progress_bar": False, "default_root_dir": output.parent}
-    L.Trainer(accelerator="cpu", callbacks=[*callbacks, ImageWriter(str(output))], **quiet).predict(  # type: ignore[arg-type]
+    on = {"accelerator": "cpu", "devices": devices, "strategy": "auto" if devices == 1 else "ddp_fork"}
+    L.Trainer(callbacks=[*callbacks, ImageWriter(str(output))], **on, **quiet).predict(  # type: ignore[arg-type]
         GenerationTask(str(dit)), datamodule=data
     )
     records = read_set(output)
@@ -88,6 +92,18 @@ def test_a_start_goes_together_with_a_guidance_towards_the_same_centres(
     assert all(torch.equal(start[name], again[name]) for name in start)
     assert not any(torch.equal(start[name], both[name]) for name in start)
     assert {"start", "guidance"} <= read_card(tmp_path / "both" / "set")["settings"]["model"].keys()
+
+
+@in_two_processes
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_two_devices_start_each_image_from_its_own_prototype(centers: Path, dit: Path, tmp_path: Path) -> None:
+    """As one does, byte for byte."""
+    for devices in (1, 2):
+        generate(tmp_path / f"{devices}" / "set", dit, PrototypeStart(0.5), centers=centers, devices=devices)
+    one, two = (tmp_path / devices / "set" for devices in "12")
+    names = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
+    assert len(names) == 9 + 2
+    assert all((two / name).read_bytes() == (one / name).read_bytes() for name in names)
 
 
 @pytest.mark.parametrize(

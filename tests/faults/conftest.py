@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,29 @@ SMALLEST = (  # changes of it, by which each stage makes few system calls
     "score.data.init_args.val_batch_size=4",
     "evaluate.trainer.max_steps=3",
 )
+
+
+def learning(method: str, steps: int, checkpoint: int) -> str:
+    """Change of the steps in which a method learns images, and of those between two checkpoints."""
+    callbacks = f"[{{class_path: ResumeCheckpoint, init_args: {{every_n_steps: {checkpoint}}}}}, LearnedImagesWriter]"
+    return f"options.{method}.trainer={{max_steps: {steps}, callbacks: {callbacks}}}"
+
+
+RIVALS = (  # changes of the tiny experiment, by which it has the stages of matching methods and of RDED
+    "methods=[dm, idc1, rded]",
+    "judge={config: classify/judge_digits.yaml, trainer: {max_steps: 12}}",
+    "options.rded.mipc=12",
+    "options.dm={config: match/dm_digits.yaml, model: {init_args: {width: 8, batch_real: 8}}}",
+    "options.idc1={config: match/idc1_digits.yaml, model: {init_args: {width: 8, batch_real: 8}}}",
+    "options.idc1.model.init_args.training={rounds: 10, seen: 16, batch_size: 8}",
+    *(learning(method, steps=30, checkpoint=7) for method in ("dm", "idc1")),
+)
+SMALLEST_RIVALS = (  # changes of both together
+    "judge.trainer.max_steps=3",
+    "options.rded.mipc=4",
+    *(learning(method, steps=3, checkpoint=2) for method in ("dm", "idc1")),
+)
+KINDS_OF_RIVALS = ("matched", "crops", "stitch")  # stages that only the laboratories of rivals have
 ROOT = Path(__file__).parents[2]
 REPORT = ("figures", "tables", "summary.json", "summary.md", "index.html")
 UNSTABLE = (
@@ -282,20 +305,53 @@ def content(output: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
-    server = Server()
-    yield Laboratory(server, tmp_path_factory.mktemp("faults"))
-    server.end()
+def server() -> Iterator[Server]:
+    started = Server()
+    yield started
+    started.end()
 
 
 @pytest.fixture(scope="session")
-def smallest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
-    """A laboratory whose stages make few system calls."""
+def laboratory(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    return Laboratory(server, tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture(scope="session")
+def rivals(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    """A laboratory with the stages of matching methods and of RDED."""
+    return Laboratory(server, tmp_path_factory.mktemp("rivals"), RIVALS)
+
+
+@pytest.fixture(scope="session")
+def watchable() -> None:
+    """Skips where no process can be watched."""
     if reason := unwatchable():
         pytest.skip(reason)
-    server = Server()
-    yield Laboratory(server, tmp_path_factory.mktemp("smallest"), SMALLEST, classes=2, images=6)
-    server.end()
+
+
+@pytest.fixture(scope="session")
+def smallest(watchable: None, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    """A laboratory whose stages make few system calls."""
+    return Laboratory(server, tmp_path_factory.mktemp("smallest"), SMALLEST, classes=2, images=6)
+
+
+@pytest.fixture(scope="session")
+def smallest_rivals(watchable: None, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    """Another one, with the stages of matching methods and of RDED."""
+    changes = (*SMALLEST, *RIVALS, *SMALLEST_RIVALS)
+    return Laboratory(server, tmp_path_factory.mktemp("smallest_rivals"), changes, classes=2, images=6)
+
+
+@pytest.fixture
+def laboratory_of(request: pytest.FixtureRequest) -> Callable[[str], Laboratory]:
+    """The laboratory that has the stages of a kind."""
+    return lambda kind: request.getfixturevalue("rivals" if kind in KINDS_OF_RIVALS else "laboratory")
+
+
+@pytest.fixture
+def smallest_of(request: pytest.FixtureRequest) -> Callable[[str], Laboratory]:
+    """The smallest laboratory that has the stages of a kind."""
+    return lambda kind: request.getfixturevalue("smallest_rivals" if kind in KINDS_OF_RIVALS else "smallest")
 
 
 @pytest.fixture

@@ -38,6 +38,11 @@ BROKEN = [
     ("report", "report", "evaluation/minimax_dgs-ipc2/convnet2/seed0/result.json", 0.5),
     ("report", "report", "scores/minimax/metadata.jsonl", 0.5),
     ("report", "report", "stages/finetune.json", 0.5),
+    ("matched", "matched/dm-ipc2", "data/train/1/*.png", 0.5),
+    ("matched", "matched/idc1-ipc2", "data/train/metadata.jsonl", 0.5),
+    ("crops", "crops", "judge/weights/model.safetensors", 0.5),
+    ("stitch", "stitched/rded-ipc2", "crops/1/*.png", 0.5),
+    ("stitch", "stitched/rded-ipc2", "crops/metadata.jsonl", 0.5),
 ]
 SHORT = {("pretrain", "latents/*.safetensors", 0.5), ("scores", "pools/minimax/1/*.png", 0.5)}
 
@@ -49,6 +54,8 @@ HALF_DONE = [
     ("generation", "pools/minimax", "pools/minimax/.unfinished/0.jsonl"),
     ("generation", "pools/minimax", "pools/minimax/.unfinished/mark.json"),
     ("scores", "scores/original", "scores/original/.unfinished/0.jsonl"),
+    ("matched", "matched/dm-ipc2", "matched/dm-ipc2/checkpoints/last.ckpt"),
+    ("matched", "matched/idc1-ipc2", "matched/idc1-ipc2/checkpoints/last.ckpt"),
 ]
 
 
@@ -89,7 +96,7 @@ def mend(laboratory: "Laboratory", output: Path, broken: Path) -> None:
     ],
 )
 def test_a_truncated_file_is_mended_or_named(
-    laboratory: "Laboratory",
+    laboratory_of: Callable[[str], "Laboratory"],
     output: Path,
     kind: str,
     stage: str,
@@ -97,6 +104,7 @@ def test_a_truncated_file_is_mended_or_named(
     left: float,
     record_property: Callable[[str, object], None],
 ) -> None:
+    laboratory = laboratory_of(kind)
     laboratory.before(stage, output)
     files = sorted(output.glob(name))
     for file in files:
@@ -108,13 +116,14 @@ def test_a_truncated_file_is_mended_or_named(
 @pytest.mark.matrix
 @pytest.mark.parametrize(("kind", "stage", "name"), HALF_DONE, ids=[case[2] for case in HALF_DONE])
 def test_a_truncated_file_of_a_killed_stage_is_mended_or_named(
-    laboratory: "Laboratory",
+    laboratory_of: Callable[[str], "Laboratory"],
     output: Path,
     kind: str,
     stage: str,
     name: str,
     record_property: Callable[[str, object], None],
 ) -> None:
+    laboratory = laboratory_of(kind)
     child = laboratory.start(laboratory.before(stage, output))
     child.reach(stage)
     while not (output / name).is_file():

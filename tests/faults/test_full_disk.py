@@ -25,6 +25,10 @@ STAGES = {
     "distilled/minimax_dgs-ipc2": "select",
     "evaluation/minimax_dgs-ipc2/convnet2/seed0": "evaluation",
     "report": "report",
+    "matched/dm-ipc2": "matched",
+    "matched/idc1-ipc2": "matched",
+    "crops": "crops",
+    "stitched/rded-ipc2": "stitch",
 }
 
 
@@ -41,9 +45,13 @@ def ends_in_words(code: int, log: str) -> None:
     "stage", [pytest.param(stage, marks=[] if stage == "finetune" else [pytest.mark.matrix]) for stage in STAGES]
 )
 def test_a_file_that_the_system_cuts_off_is_no_result(
-    laboratory: "Laboratory", output: Path, stage: str, record_property: Callable[[str, object], None]
+    laboratory_of: Callable[[str], "Laboratory"],
+    output: Path,
+    stage: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """The system lets no file grow to the size of the largest one of the stage."""
+    laboratory = laboratory_of(STAGES[stage])
     laboratory.before(stage, output)
     ends_in_words(*laboratory.run(output, file_bytes=laboratory.largest_file(stage) - 1))
     laboratory.check(output)

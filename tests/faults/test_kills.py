@@ -24,9 +24,17 @@ STAGES = {
     "select": ["distilled/minimax_dgs-ipc2"],
     "evaluation": ["evaluation/minimax_dgs-ipc2/convnet2/seed0"],
     "report": ["report"],
+    "matched": ["matched/dm-ipc2", "matched/idc1-ipc2"],
+    "crops": ["crops"],
+    "stitch": ["stitched/rded-ipc2"],
 }
 MANY = ("finetune", "generation")  # stages that are killed six times by each signal, the others twice
-SHORT = {("finetune", signal.SIGKILL), ("generation", signal.SIGTERM), ("scores", signal.SIGTERM)}
+SHORT = {
+    ("finetune", signal.SIGKILL),
+    ("generation", signal.SIGTERM),
+    ("scores", signal.SIGTERM),
+    ("matched", signal.SIGKILL),
+}
 
 
 def moments() -> list[object]:
@@ -44,7 +52,7 @@ def moments() -> list[object]:
 
 @pytest.mark.parametrize(("kind", "stage", "by", "moment"), moments())
 def test_a_killed_run_ends_like_the_undisturbed_one(
-    laboratory: "Laboratory",
+    laboratory_of: Callable[[str], "Laboratory"],
     output: Path,
     kind: str,
     stage: str,
@@ -52,6 +60,7 @@ def test_a_killed_run_ends_like_the_undisturbed_one(
     moment: float,
     record_property: Callable[[str, object], None],
 ) -> None:
+    laboratory = laboratory_of(kind)
     for number, earlier in enumerate((1, 0.7, 0.4, 0.2, *[0] * 20)):  # a busy machine may look too late
         child = laboratory.start(laboratory.before(stage, output / str(number)))
         within = child.reach(stage, moment * earlier * laboratory.seconds[stage])

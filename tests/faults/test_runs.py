@@ -22,15 +22,23 @@ CHANGES = {
     "scores/original": ("scores", "score.model.init_args.definition=margin"),
     "distilled/minimax_dgs-ipc2": ("select", "select.smoothing=none"),
     "evaluation/minimax_dgs-ipc2/convnet2/seed0": ("evaluation", "evaluate.trainer.max_steps=20"),
+    "matched/dm-ipc2": ("matched", "options.dm.model.init_args.images.lr=2"),
+    "matched/idc1-ipc2": ("matched", "options.idc1.model.init_args.training.rounds=5"),
+    "crops": ("crops", "options.rded.mipc=8"),
+    "stitched/rded-ipc2": ("stitch", "options.rded.quality=75"),
 }
 
 
 @pytest.mark.parametrize("stage", CHANGES)
 def test_a_setting_that_was_changed_and_changed_back_leaves_no_trace(
-    laboratory: "Laboratory", output: Path, stage: str, record_property: Callable[[str, object], None]
+    laboratory_of: Callable[[str], "Laboratory"],
+    output: Path,
+    stage: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Killed within a stage, then within the same stage with another setting, then run as at first."""
     kind, change = CHANGES[stage]
+    laboratory = laboratory_of(kind)
     for changes in ((), (change,)):
         child = laboratory.start(laboratory.before(stage, output) if not changes else output, *changes)
         child.reach(stage, 0.5 * laboratory.seconds[stage])

@@ -33,6 +33,10 @@ STAGES = {
     "distilled/dag-ipc1": "select",
     "evaluation/dag-ipc1/convnet2/seed0": "evaluation",
     "report": "report",
+    "matched/dm-ipc1": "matched",
+    "matched/idc1-ipc1": "matched",
+    "crops": "crops",
+    "stitched/rded-ipc1": "stitch",
 }
 FIRST_OF_KIND = [stage for stage, kind in STAGES.items() if kind not in list(STAGES.values())[: [*STAGES].index(stage)]]
 SWEEPS = [
@@ -122,12 +126,15 @@ class Sweep:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_call_that_fails_is_overcome(
-    smallest: Laboratory, tmp_path: Path, fault: str, record_property: Callable[[str, object], None]
+    smallest_of: Callable[[str], Laboratory],
+    tmp_path: Path,
+    fault: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """One call for each fault, of a stage and at a place drawn from a seed."""
     draw = random.Random(f"sample {fault}")
     stage = draw.choice([*STAGES])
-    sweep = Sweep(smallest, stage, FAULTS[fault], tmp_path / "run")
+    sweep = Sweep(smallest_of(STAGES[stage]), stage, FAULTS[fault], tmp_path / "run")
     assert sweep.disturb(1 + int(draw.random() * sweep.calls()))
     record_property("fault", STAGES[stage])
 
@@ -136,7 +143,7 @@ def test_a_call_that_fails_is_overcome(
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize(("stage", "fault"), SWEEPS)
 def test_every_call_of_a_stage_that_fails_is_overcome(
-    smallest: Laboratory,
+    smallest_of: Callable[[str], Laboratory],
     tmp_path: Path,
     stage: str,
     fault: str,
@@ -147,7 +154,8 @@ def test_every_call_of_a_stage_that_fails_is_overcome(
     remembered = f"sweep/{code()}/{fault} {stage.replace('/', ' ')}"
     calls = pytestconfig.cache.get(remembered, 0)
     if not calls:
-        sweep, failures = Sweep(smallest, stage, FAULTS[fault], tmp_path / "run"), []
+        sweep = Sweep(smallest_of(STAGES[stage]), stage, FAULTS[fault], tmp_path / "run")
+        failures = []
         for number in count(1):
             try:
                 if not sweep.disturb(number):

@@ -8,9 +8,8 @@ from dgs_lightning.bounds import Between, check_bounds
 from dgs_lightning.callbacks.guidance import CenterGuidance
 from dgs_lightning.callbacks.parts import require
 from dgs_lightning.datamodules.requests import RequestDataModule
-from dgs_lightning.diffusion.sampler import first_index
 from dgs_lightning.errors import InputError
-from dgs_lightning.tasks.generation import GenerationTask
+from dgs_lightning.tasks.generation import GenerationTask, start_index
 
 
 class PrototypeStart(L.Callback):
@@ -52,13 +51,7 @@ class PrototypeStart(L.Callback):
         guided = any(isinstance(callback, CenterGuidance) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if data.centers is None and not guided:
             raise InputError.unset("data.centers", "a file that 'dgs centers' wrote", "FILE")
-        steps = task.hparams["steps"]
-        try:
-            first = first_index(steps, self.strength)
-        except ValueError as error:
-            expected, remedy = "at least one step", f"Set at least {1 / steps:g}, or more steps"
-            raise InputError.setting("strength", error, expected, remedy) from None
-        task.start_from_centers(first, self.settings(data))
+        task.start_from_centers(start_index(task.hparams["steps"], self.strength), self.settings(data))
 
     def settings(self, data: RequestDataModule) -> dict[str, Any]:
         """Settings that the images depend on; a guidance records the hash of its centres itself."""

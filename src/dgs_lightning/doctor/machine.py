@@ -21,6 +21,7 @@ from dgs_lightning.tasks.work import Work
 
 LARGE = 10_000_000_000  # bytes of data whose reading takes time
 READ = 1_000_000_000  # bytes that a good disk gives in a second
+SMALLER_MEMORIES = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -78,7 +79,7 @@ def check_disk(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
 
 
 def check_memory(works: Mapping[str, Work]) -> Iterator[Finding]:
-    """What the DiT's training or the refinement of latents keeps, against the memory of the GPU or machine."""
+    """What trainings and the refinement of latents keep, against the memory of the GPU or machine."""
     gpu = torch.cuda.is_available()
     there = torch.cuda.get_device_properties(0).total_memory if gpu else MEMORY
     largest = {work.memory_for: work for work in sorted(works.values(), key=lambda work: work.memory) if work.memory}

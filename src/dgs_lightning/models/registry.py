@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.files import refused
@@ -180,3 +181,8 @@ def _torchvision(name: str, num_classes: int, image_size: int, channels: int, hu
         weights = known[wanted]
         fill(network, weights.get_state_dict(check_hash=True), f"torchvision's {weights}", num_classes)
     return network
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether the output of a network for an image depends, in training, on the other images of the batch."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())

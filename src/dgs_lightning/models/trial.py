@@ -1,10 +1,12 @@
 """Networks by their architecture alone, and a trial of them: do they take the images, and how fast are they?"""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgs_lightning.models.dit.network import DiT, DiTConfig
@@ -12,6 +14,7 @@ from dgs_lightning.models.registry import build_network
 
 MOST_PARAMETERS = 60_000_000  # of a network that is tried
 BATCHES = (1, 8, 64)  # numbers of images that are tried, one after the other
+TRIED = 2  # images of which the memory is counted: batch norm takes no single one
 LONG_ENOUGH = 0.2  # seconds of a trial
 TIMINGS = 5  # of the largest batch
 
@@ -32,6 +35,49 @@ class Classifier:
 
 
 Network = Classifier | DiTConfig
+
+
+@cache
+def kept_bytes(network: Network, twice: bool = False) -> int:
+    """Bytes that autograd keeps of one image until a backward pass, as counted without computing anything.
+
+    The weights of a DiT get no gradients: its latents, of which the bytes are told, do.
+
+    Args:
+        network: Architecture of the network.
+        twice: Whether the gradients of a classifier's weights are differentiated, too, as for gradient matching.
+
+    Raises:
+        InputError: If there is no such network, or the images are too small.
+    """
+    with torch.device("meta"):
+        label = torch.zeros(TRIED, dtype=torch.long)
+        if isinstance(network, Classifier):
+            model = network.build()
+            images = torch.zeros(TRIED, network.channels, network.side, network.side, requires_grad=True)
+            return saved_bytes(lambda: _gradients(model, F.cross_entropy(model(images), label), twice), model) // TRIED
+        model = DiT(network).requires_grad_(False).eval()
+        latents = torch.zeros(TRIED, *network.latent_shape, requires_grad=True)
+        return saved_bytes(lambda: model(latents, label, label), model) // TRIED
+
+
+def _gradients(model: nn.Module, loss: Tensor, wanted: bool) -> None:
+    """Take the gradients of the weights in a way that they can be differentiated, if they are wanted."""
+    if wanted:
+        torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+
+
+def saved_bytes(forward: Callable[[], object], model: nn.Module) -> int:
+    """Bytes of the tensors that a computation keeps for its gradient, beside the weights of a model."""
+    kept: dict[int, Tensor] = {}  # by storage, which several tensors may share
+
+    def keep(tensor: Tensor) -> Tensor:
+        return kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward()
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
 
 
 @torch.inference_mode()
@@ -62,19 +108,3 @@ def seconds_per_image(network: Network) -> tuple[float, float] | None:
     batch = next((batch for batch in BATCHES if seconds(batch) > LONG_ENOUGH), BATCHES[-1])
     timings = [seconds(batch) / batch for _ in range(TIMINGS)]
     return min(timings), max(timings)
-
-
-@cache
-def activation_bytes(dit: DiTConfig) -> int:
-    """Bytes that autograd keeps of one latent, in 32-bit, for its gradient, as counted without computing anything."""
-    kept: dict[int, Tensor] = {}  # by storage, which several tensors may share
-
-    def keep(tensor: Tensor) -> Tensor:
-        return kept.setdefault(tensor.untyped_storage()._cdata, tensor)
-
-    with torch.device("meta"):
-        network, zero = DiT(dit).requires_grad_(False).eval(), torch.zeros(1, dtype=torch.long)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            network(torch.zeros(1, *dit.latent_shape, requires_grad=True), zero, zero)
-    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)

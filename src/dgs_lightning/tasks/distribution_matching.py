@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.matching.distances import mean_embedding_distance
 from dgs_lightning.matching.siamese import apply
 from dgs_lightning.models.embedding import pooled_features
+from dgs_lightning.models.registry import has_batch_norm
 from dgs_lightning.seeding import named_seed
 from dgs_lightning.tasks.learned_images import LearnedImages
 
@@ -64,9 +64,9 @@ class DistributionMatchingTask(LearnedImages):
     def _groups(self, network: nn.Module) -> list[list[int]]:
         """The classes of this device, in groups that go through the network together."""
         classes, devices = list(range(len(self.labels))), self.trainer.world_size
-        if not any(isinstance(module, _BatchNorm) for module in network.modules()):
-            own, images = classes[self.global_rank :: devices], self.batch_real + self.learned.ipc
-            at_once = max(1, PIXELS_AT_ONCE // (images * self.side**2))
+        if not has_batch_norm(network):
+            own = classes[self.global_rank :: devices]
+            at_once = classes_at_once(self.batch_real + self.learned.ipc, self.side)
             return [own[first : first + at_once] for first in range(0, len(own), at_once)]
         if devices > 1:
             found = f"{self.hparams['network']}, which has batch norm, on {devices} devices"
@@ -89,6 +89,11 @@ class DistributionMatchingTask(LearnedImages):
         features = _by_class(pooled_features(network, torch.cat(synthetic)), synthetic)
         losses = [mean_embedding_distance(r, s) for r, s in zip(targets, features, strict=True)]
         return losses, torch.autograd.grad(torch.stack(losses).sum(), images)
+
+
+def classes_at_once(images: int, side: int) -> int:
+    """Number of classes that go through the network together, with so many images of each of this side."""
+    return max(1, PIXELS_AT_ONCE // (images * side**2))
 
 
 def _by_class(features: Tensor, parts: Sequence[Tensor]) -> Sequence[Tensor]:

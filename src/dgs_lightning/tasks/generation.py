@@ -19,6 +19,7 @@ from dgs_lightning.diffusion.sampler import (
     Sampler,
     classifier_free,
     draw_noise,
+    first_index,
     noised,
     published_channels,
     sample,
@@ -253,6 +254,19 @@ class GenerationTask(L.LightningModule):
         """Images in [-1, 1] of latents, shape ``(B, C, H, W)``, ``decode_batch`` at a time."""
         chunks = torch.split(latents.to(self.model.pos_embed.dtype), self.hparams["decode_batch"])
         return torch.cat([self.codec.decode(chunk) for chunk in chunks])
+
+
+def start_index(steps: int, strength: float) -> int:
+    """Index of the first step of a start of this strength, see :func:`~dgs_lightning.diffusion.sampler.first_index`.
+
+    Raises:
+        InputError: If the strength takes no step, or is above 1.
+    """
+    try:
+        return first_index(steps, strength)
+    except ValueError as error:
+        expected, remedy = "at least one step", f"Set at least {1 / steps:g}, or more steps"
+        raise InputError.setting("strength", error, expected, remedy) from None
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dgs_lightning.data.augmentation import cutmix, normalise
 from dgs_lightning.errors import InputError
@@ -21,6 +20,7 @@ from dgs_lightning.matching.formation import decode, decode_bounded
 from dgs_lightning.matching.schedules import BATCH_STORED, IDCSchedule, idc_schedule
 from dgs_lightning.matching.siamese import apply
 from dgs_lightning.models.embedding import feature_map
+from dgs_lightning.models.registry import has_batch_norm
 from dgs_lightning.tasks.draws import Draws
 from dgs_lightning.tasks.learned_images import LearnedImages
 from dgs_lightning.tasks.matching_network import NetworkSettings, NetworkState, training_of_dc, training_of_idc
@@ -237,7 +237,7 @@ class GradientMatchingTask(LearnedImages):
             InputError: If it has batch norm, of which DC would need statistics of its own.
         """
         network = self.new_network(number)
-        if not self.idc and any(isinstance(module, _BatchNorm) for module in network.modules()):
+        if not self.idc and has_batch_norm(network):
             found, expected = f"{self.hparams['network']}, which has batch norm", "a network without batch norm for dc"
             raise InputError.setting("network", found, expected, "Name another network, such as convnet3")
         return NetworkState(network, self.fitting.optimizer(network))

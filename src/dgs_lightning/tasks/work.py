@@ -17,13 +17,17 @@ from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.batches import settled_batch_size
 from dgs_lightning.datamodules.images import whole_and_subsets
 from dgs_lightning.diffusion.memory import memory_bytes
+from dgs_lightning.errors import InputError
+from dgs_lightning.matching.schedules import BATCH_STORED
 from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import Trained, prepare_training
 from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiT, DiTConfig
-from dgs_lightning.models.trial import Classifier, Network, activation_bytes
+from dgs_lightning.models.registry import has_batch_norm
+from dgs_lightning.models.trial import Classifier, Network, kept_bytes
 from dgs_lightning.tasks.diffusion import ModelSize
-from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask
+from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask, classes_at_once
+from dgs_lightning.tasks.generation import start_index
 from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
 from dgs_lightning.tasks.learned_images import LearnedImages
 from dgs_lightning.tasks.protocol import EVALUATIONS, asked_epochs, epochs_of, evaluation_interval
@@ -35,6 +39,8 @@ REFINING = 2  # forward passes that take as long as one for the gradient of late
 SECOND = 9  # forward passes that take as long as a gradient of a gradient
 TRAINING = 3  # forward passes that take as long as one forward and backward pass
 FLOAT = 4  # bytes of a parameter
+SMALLER_MEMORIES = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
+LEARNED = 3  # copies of learned images: themselves, gradient, momentum
 IN_TRAINING = 4  # further copies of a trained parameter: gradient, two of Adam, moving average
 ON_DISK = 6  # copies of it: itself, two of Adam and the average in a checkpoint; raw and averaged as weights
 UNLIMITED = {"max_epochs": None, "max_steps": -1, "limit_train_batches": 1.0, "accumulate_grad_batches": 1}
@@ -73,9 +79,9 @@ class Work:
     images: int = 0  # images or latents that the stage writes into its folder
     files: str = "images"  # kind of its large files
     disk: int = 0  # bytes of its large files
-    memory: int = 0  # bytes in memory
+    memory: int = 0  # bytes in memory; activations of a DiT's training are not counted
     memory_for: str = "training the DiT, activations aside"
-    less_memory: str = "Keep smaller memories (finetune.model.init_args.criteria.memory_dtype=bfloat16)"
+    less_memory: str = f"Keep smaller memories ({SMALLER_MEMORIES})"
 
 
 def work_of(config: Settings, inputs: Inputs) -> Work | None:
@@ -141,6 +147,9 @@ def generation(model: Settings, data: Settings, trainer: Settings, inputs: Input
     images, steps = inputs.classes * data["images_per_class"], model["steps"]
     if data["images"] is not None:
         images = inputs.count(data["images"])
+    if (given := _of_callback(trainer, "PrototypeStart")) is not None:
+        start = settings_of({"class_path": "PrototypeStart", "init_args": given})
+        steps = start_index(steps, start["strength"]) + 1 if start else steps
     passes = images * steps * (1 if model["guidance_scale"] == 1 else 2)
     disk = images * inputs.image_bytes
     return Work(f"images generated in {steps} steps", images, passes, _dit(model, inputs), images, disk=disk)
@@ -154,7 +163,7 @@ def refinement(model: Settings, data: Settings, trainer: Settings, inputs: Input
     if (dit := _dit(model, inputs)) is None:
         return work
     batch = 1 if data["batch_size"] == "auto" else min(data["batch_size"], max(1, work.count))
-    memory = FLOAT * parameters(dit, "full")[0] + batch * activation_bytes(dit)
+    memory = FLOAT * parameters(dit, "full")[0] + batch * kept_bytes(dit)
     smaller = "Set a smaller batch_size, or auto, in options.METHOD.data.init_args"
     return replace(work, memory=memory, memory_for="refining a batch of latents", less_memory=smaller)
 
@@ -192,7 +201,29 @@ def matching(kind: type[LearnedImages], model: Settings, data: Settings, trainer
     side = data["image_size"] or inputs.side
     network = Classifier(model["network"], inputs.classes, side, inputs.channels, model["width"])
     size = side**2 * inputs.channels
-    return Work("steps on images", steps, steps * step, network, images, disk=images * size * (1 + FLOAT))
+    disk, memory = images * size * (1 + FLOAT), images * size * FLOAT * LEARNED + _kept(task, network, real)
+    work = Work("steps on images", steps, steps * step, network, images, disk=disk, memory=memory)
+    return replace(work, memory_for="learning images", less_memory="Take fewer images per class, or a smaller network")
+
+
+def _kept(task: LearnedImages, network: Classifier, real: int) -> int:
+    """Bytes that autograd keeps in a step on images; 0 for a network that cannot be built, or not be matched.
+
+    ``real`` is the number of real images of a step, of all classes.
+    """
+    learned, each = task.learned, min(task.batch_real, -(-real // network.classes))
+    stored = learned.ipc * learned.factor**2
+    try:
+        once = kept_bytes(network)
+        if not isinstance(task, GradientMatchingTask):
+            with torch.device("meta"):
+                whole = has_batch_norm(network.build())
+            together = network.classes if whole else classes_at_once(task.batch_real + stored, network.side)
+            return min(together, network.classes) * stored * once
+        matched = min(stored, BATCH_STORED) if task.idc else stored
+        return max(each * once, matched * kept_bytes(network, twice=True), task.fitting.batch_size * once)
+    except (InputError, RuntimeError):  # it is named elsewhere, or has an operation without second derivative
+        return 0
 
 
 def training_length(trainer: Settings, batch_size: int, size: DataSize) -> tuple[int, int]:
