@@ -236,7 +236,7 @@ class InfluenceShift:
         if not self.last <= state.index <= self.first:
             return None
         with gradients_on():
-            away = [deviation_gradient(z.clone(), m) for z, m in zip(state.latent, self.memories, strict=True)]
+            away = [deviation_gradient(z.clone(), m.clone()) for z, m in zip(state.latent, self.memories, strict=True)]
             shift = -self.deviation_scale * torch.stack(away)
             if self.scale:
                 gradient, noise = self.path.gradient(state, self.influence)
