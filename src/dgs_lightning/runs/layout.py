@@ -12,6 +12,7 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     latents, pretrain, finetune, judge             latent cache and trainings; a training leaves weights/
     estimator/foldK                                trainings of the difficulty estimator
     pools/NAME, guided/SET                         generated images
+    surrogate                                      training of the classifier that IGD's guidance takes its gradients of
     crops, stitched/SET                            crops of the originals, and pictures that are put together from them
     scores/NAME                                    difficulties of an image set
     distilled/SET, validation/NAME                 selected images
