@@ -14,9 +14,10 @@ from dgs_lightning.diffusion.influence import LEAST_COSINE, chosen_checkpoints, 
 from dgs_lightning.files import write_tensors
 from dgs_lightning.models.surrogate import Flat, Surrogate, flat_parameters, real_gradients, save_surrogate
 from dgs_lightning.models.weights import read_weights
+from dgs_lightning.runs.layout import INFLUENCE
 from dgs_lightning.tasks.classification import ClassificationTask
 
-FOLDER, EPOCHS = "influence", "epochs"
+EPOCHS = "epochs"
 _log = logging.getLogger(__name__)
 
 
@@ -109,4 +110,4 @@ class SurrogateWriter(L.Callback):
         kept = torch.stack([parameters(epoch) for epoch in chosen])
         by_label = dict(zip(task.config.labels, of_classes, strict=True))
         surrogate = Surrogate(task.network, task.config, tuple(chosen), kept, by_label)
-        save_surrogate(surrogate, Path(trainer.default_root_dir) / FOLDER)
+        save_surrogate(surrogate, Path(trainer.default_root_dir) / INFLUENCE)

@@ -78,13 +78,15 @@ def check_disk(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
 
 
 def check_memory(works: Mapping[str, Work]) -> Iterator[Finding]:
-    """Parameters, optimiser and Minimax memories of the DiT's training, against the memory of the GPU or machine."""
-    size = max((work.memory for work in works.values()), default=0)
-    if not size:
-        return
+    """Training of the DiT, and steps of influence guidance, against the memory of the GPU or machine."""
     gpu = torch.cuda.is_available()
     there = torch.cuda.get_device_properties(0).total_memory if gpu else MEMORY
-    what = f"memory: about {decimal(size)} for training the DiT, activations aside; {decimal(there)} in this "
-    what += "GPU" if gpu else "machine"
-    smaller = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
-    yield ok(what) if size < there else problem(what, f"Keep smaller memories ({smaller}), or use a larger machine")
+    place = f"{decimal(there)} in this {'GPU' if gpu else 'machine'}"
+    if size := max((work.memory for work in works.values()), default=0):
+        what = f"memory: about {decimal(size)} for training the DiT, activations aside; {place}"
+        smaller = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
+        yield ok(what) if size < there else problem(what, f"Keep smaller memories ({smaller}), or use a larger machine")
+    if size := max((work.gradients for work in works.values()), default=0):
+        what = f"memory: about {decimal(size)} for the gradients of a step of IGD, weights aside; {place}"
+        smaller = "generate.model.init_args.checkpointing=true, or a smaller options.igd.chunk"
+        yield ok(what) if size < there else problem(what, f"Set {smaller}, or use a larger machine")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from dgs_lightning.runs.layout import INFLUENCE, SURROGATE
 from dgs_lightning.runs.stages import MadeBy, Use
 
 
@@ -13,7 +14,7 @@ def influenced(pool: MadeBy, images: str) -> tuple[MadeBy, MadeBy]:
         images: Value of :class:`Use` with the images of each class: ``ipc`` for a set, ``pool_images`` for a pool.
     """
     surrogate = MadeBy(
-        "surrogate",
+        SURROGATE,
         "fit",
         config="classify/surrogate.yaml",
         settings={
@@ -23,7 +24,7 @@ def influenced(pool: MadeBy, images: str) -> tuple[MadeBy, MadeBy]:
             "trainer.strategy": "auto",
         },
         takes=("config",),
-        file="influence",
+        file=INFLUENCE,
     )
     settings = {
         **pool.settings,

@@ -38,6 +38,7 @@ DISTILLED, VALIDATION = "distilled", "validation"
 EVALUATION, CENTERS, REPORT = "evaluation", "centers", "report"
 RESULT, SELECTION, TRAJECTORIES = "result.json", "selection.json", "trajectories.safetensors"
 ORIGINAL, FULL = "original", "full"
+SURROGATE, INFLUENCE = "surrogate", "influence"
 GIVEN_POOL = "pool"  # an image pool that was made outside of the run, among the scores
 PROTOCOL, SOFT = "hard", "soft"  # protocols of evaluation; paths do not name the first one
 _SET = re.compile(r"(.+)-ipc(\d+)(?:-draw(\d+))?")
@@ -148,6 +149,11 @@ def fold(number: int) -> str:
 def weights(training: str) -> str:
     """Folder of the weights that a training leaves."""
     return f"{training}/weights"
+
+
+def influence(training: str) -> str:
+    """Folder of the checkpoints and gradients that the training of a surrogate leaves."""
+    return f"{training}/{INFLUENCE}"
 
 
 def stage_settings(stage: str) -> str:

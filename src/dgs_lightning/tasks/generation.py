@@ -46,6 +46,7 @@ class GenerationTask(L.LightningModule):
             all if there are not 4.
         decode_batch: Latents decoded at a time.
         compile: Compile the network with ``torch.compile``.
+        checkpointing: Compute activations again where a guidance takes gradients through the network, to save memory.
         keep_latents: Let ``ImageWriter`` write the latent of each image, too, in a file beside it. A guidance by
             earlier images needs them when a stopped run goes on.
 
@@ -73,11 +74,13 @@ class GenerationTask(L.LightningModule):
         guided_channels: Annotated[int | None, AtLeast(0)] = None,
         decode_batch: Annotated[int, AtLeast(1)] = 64,
         compile: bool = False,
+        checkpointing: bool = False,
         keep_latents: bool = False,
     ) -> None:
         super().__init__()
         save_settings(self)
         self.model = load_dit(dit, weights=weights, num_heads=num_heads).requires_grad_(False)
+        self.model.checkpointing = checkpointing
         channels = self.model.config.in_channels
         self.codec = build_codec(codec, channels=channels)
         if self.codec.latent_shape(256)[0] != channels:

@@ -17,6 +17,7 @@ from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.batches import settled_batch_size
 from dgs_lightning.datamodules.images import whole_and_subsets
 from dgs_lightning.diffusion.memory import memory_bytes
+from dgs_lightning.models.activations import guided_step_bytes
 from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import Trained, prepare_training
 from dgs_lightning.models.dit.formats import dit_config
@@ -35,6 +36,7 @@ TRAINING = 3  # forward passes that take as long as one forward and backward pas
 FLOAT = 4  # bytes of a parameter
 IN_TRAINING = 4  # further copies of a trained parameter: gradient, two of Adam, moving average
 ON_DISK = 6  # copies of it: itself, two of Adam and the average in a checkpoint; raw and averaged as weights
+_INFLUENCE = "InfluenceGuidance"  # by its name, since it stands above the tasks
 UNLIMITED = {"max_epochs": None, "max_steps": -1, "limit_train_batches": 1.0, "accumulate_grad_batches": 1}
 LIGHTNING_EPOCHS = 1_000  # of a trainer without any limit
 
@@ -49,6 +51,7 @@ class Inputs:
     latent_shape: tuple[int, int, int]  # (C, h, w)
     images: dict[str, int]  # number of images or latents in each folder
     dits: dict[str, DiTConfig] = field(default_factory=dict)  # not trained yet, by their folder of weights
+    surrogates: dict[str, Classifier] = field(default_factory=dict)  # by the folder of their influence
 
     @property
     def image_bytes(self) -> int:
@@ -72,6 +75,7 @@ class Work:
     files: str = "images"  # kind of its large files
     disk: int = 0  # bytes of its large files
     memory: int = 0  # bytes in memory during a training, without activations
+    gradients: int = 0  # bytes that a step of influence guidance keeps for its gradients
 
 
 def work_of(config: Settings, inputs: Inputs) -> Work | None:
@@ -133,11 +137,23 @@ def _dit(model: Settings, inputs: Inputs) -> DiTConfig | None:
 
 
 def generation(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
-    """Work of ``GenerationTask``: denoising steps, each with two passes under classifier-free guidance."""
-    images, steps = inputs.classes * data["images_per_class"], model["steps"]
-    passes = images * steps * (1 if model["guidance_scale"] == 1 else 2)
-    disk = images * inputs.image_bytes
-    return Work(f"images generated in {steps} steps", images, passes, _dit(model, inputs), images, disk=disk)
+    """Work of ``GenerationTask``: denoising steps, each with two passes under classifier-free guidance.
+
+    A step of influence guidance goes through the network once more, and back.
+    """
+    images, steps, dit = inputs.classes * data["images_per_class"], model["steps"], _dit(model, inputs)
+    disk, guided, gradients = images * inputs.image_bytes, 0, 0
+    if (own := _of_callback(trainer, _INFLUENCE)) is not None:
+        guidance = with_defaults(getattr(dgs_lightning, _INFLUENCE), own)
+        guided = len(range(guidance["last"], min(guidance["first"], steps - 1) + 1)) if guidance["scale"] else 0
+        disk += images * FLOAT * math.prod(inputs.latent_shape)
+        if guided and dit is not None:
+            surrogate = inputs.surrogates.get(Path(guidance["surrogate"]).as_posix())
+            memory = (dit, model["codec"], surrogate, guidance["chunk"], model["checkpointing"])
+            gradients = guided_step_bytes(*memory)
+    passes = images * (steps + TRAINING * guided) * (1 if model["guidance_scale"] == 1 else 2)
+    what = f"images generated in {steps} steps"
+    return Work(what, images, passes, dit, images, disk=disk, gradients=gradients)
 
 
 def scoring(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
@@ -154,6 +170,8 @@ def classification(model: Settings, data: Settings, trainer: Settings, inputs: I
     size = DataSize(max(1, images), inputs.classes, side)
     batch_size = settled_batch_size(data["batch_size"], images, inputs.classes)
     epochs, evaluations = training_length(trainer, batch_size, size)
+    if trainer.get("limit_val_batches") == 0:
+        evaluations = 0
     passes = TRAINING * epochs * images + evaluations * inputs.count(whole_and_subsets(data["val"])[0])
     network = Classifier(model["network"], inputs.classes, side, inputs.channels, model["width"])
     return Work("networks trained", 1, passes, network)
