@@ -84,13 +84,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--images", type=int, default=5)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=[*SETTINGS])
     arguments = parser.parse_args()
     for draw in range(arguments.draws):
         with tempfile.TemporaryDirectory() as folder:
             path = train_surrogate(arguments.run, Path(folder), draw)
             surrogate, plain = load_surrogate(path), dict[str, Tensor]()
-            for name, scales in SETTINGS.items():
-                latents = generate(arguments.run, path, scales, arguments.images, draw)
+            for name in dict.fromkeys(["without", *arguments.settings]):
+                latents = generate(arguments.run, path, SETTINGS[name], arguments.images, draw)
                 plain = plain or latents
                 moved = torch.cat([latents[label] - plain[label] for label in plain]).square().mean().sqrt()
                 figures = {
