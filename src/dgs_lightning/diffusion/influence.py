@@ -218,7 +218,8 @@ class InfluenceShift:
         influence: Gradient of the influence loss over images.
         memories: Finished latents of the class of each image, B tensors of shape ``(M, C, h, w)``.
         scale: k, that of the influence; with 0, no gradient goes through the denoiser.
-        deviation_scale: :math:`\gamma` for latents of this shape; see :func:`deviation_scale`.
+        deviation_scale: :math:`\gamma` for latents of this shape.
+            :func:`~dgs_lightning.diffusion.influence.deviation_scale` computes it from a published one.
         first: Respaced index of the first guided step, from 49 down to 0.
         last: Respaced index of the last guided step.
     """
