@@ -89,6 +89,10 @@ def test_what_a_row_of_ones_own_changes_is_said_by_its_name_alone(tmp_path: Path
     assert differences_from_paper(planned(tmp_path, "imagewoof", *rows)) == []
 
 
+def test_settings_of_a_method_that_the_paper_does_not_have_are_no_difference(tmp_path: Path) -> None:
+    assert differences_from_paper(planned(tmp_path, "imagewoof", "methods=[igd]", "options.igd.scale=10")) == []
+
+
 def test_fastais_edition_is_told_by_its_numbers_of_images(tmp_path: Path) -> None:
     run, labels = planned(tmp_path, "imagewoof"), class_list("imagewoof")
     (run.folder / "scores" / "original").mkdir(parents=True)

@@ -125,3 +125,18 @@ def test_an_automatic_batch_fits_on_every_device() -> None:
 def test_a_number_below_one_is_refused(setting: str) -> None:
     with pytest.raises(InputError, match=f"{setting}: found 0, expected .*at least 1"):
         module(**{setting: 0})
+
+
+def test_in_rounds_a_batch_has_one_image_of_some_classes_and_a_class_stays_on_its_device() -> None:
+    def shares(devices: int, size: int) -> list[list[list[str]]]:
+        each = []
+        for rank in range(devices):
+            requests = module(rank, devices, labels=["dog", "cat", "n02096294"], images_per_class=2, batch_size=size)
+            requests.in_rounds()
+            each.append([names(batch) for batch in requests.predict_dataloader()])
+        return each
+
+    first, second = ([f"{label}/0000{index}.png" for label in ("dog", "cat", "n02096294")] for index in (0, 1))
+    assert shares(1, 64) == [[first, second]]
+    assert shares(1, 2) == [[first[:2], first[2:], second[:2], second[2:]]]
+    assert shares(2, 2) == [[first[:2], second[:2]], [first[2:], second[2:]]]

@@ -144,6 +144,24 @@ def test_a_start_from_prototypes_takes_a_share_of_the_steps(healthy: Experiment)
         passes(d4m={"strength": 0.01})
 
 
+def test_the_work_and_the_memory_of_igd_are_counted_as_by_hand(healthy: Experiment) -> None:
+    """Of 50 steps, 16 are guided, each with a forward and a backward pass of both branches more."""
+    options: dict[str, Any] = {"igd": {"config": "classify/surrogate_digits.yaml", "chunk": 2}}
+    experiment = replace(healthy, methods=["igd"], ipc=5, networks=[], options=options)
+    found = works(experiment)
+    made = found["guided/igd-ipc5"]
+    assert made.passes == 50 * (50 + 3 * 16) * 2
+    assert made.disk == 50 * 3 * 16 * 16 * (1 + 4)  # pixels, and the values of the latents
+    assert found["surrogate"].passes == 3 * 30 * 120  # without evaluations
+    smaller = works(replace(experiment, options={"igd": {**options["igd"], "chunk": 1}}))["guided/igd-ipc5"]
+    assert 0 < smaller.memory < made.memory < 2 * smaller.memory  # the surrogate's share stays
+    [_, finding] = check_memory(found)
+    assert finding.level == "ok"
+    assert "for the gradients of a step of IGD, weights aside" in finding.what
+    [_, finding] = check_memory({"guided/igd-ipc5": replace(made, memory=10**15), "pretrain": found["pretrain"]})
+    assert finding.level == "problem"
+
+
 def test_a_pool_from_elsewhere_is_scored_beside_the_originals(healthy: Experiment) -> None:
     experiment = replace(
         healthy,

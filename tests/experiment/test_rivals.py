@@ -8,6 +8,7 @@ import pytest
 
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.folders import read_set
+from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.run import ExperimentRun
 from dgs_lightning.experiment.settings import load_experiment
@@ -15,11 +16,12 @@ from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.summary import paired_comparisons
 from dgs_lightning.runs.methods import METHODS
 
-PLUGGED = {"mgd3_dgs": "mgd3", "d4m_dgs": "d4m", "cao2_dgs": "cao2_pool", "rded_dgs": "rded"}
+PLUGGED = {"mgd3_dgs": "mgd3", "d4m_dgs": "d4m", "cao2_dgs": "cao2_pool", "rded_dgs": "rded", "igd_dgs": "igd"}
 ROWS = [*PLUGGED, *PLUGGED.values(), "cao2_select", "cao2"]
 SHORT = [
     *("ipc=2", "jobs=1", "folds=2", "draws=1", "pool_multiple=3", "options.rded.mipc=12"),
     *("pretrain.trainer.max_steps=4", "generate.model.init_args.steps=4", "soft.trainer.max_epochs=1"),
+    "options.igd={config: classify/surrogate_digits.yaml, first: 2, last: 1}",
     *(
         f"{part}.trainer.callbacks=[{{class_path: PublishedLength, init_args: {{steps: 4}}}}]"
         for part in ("cross_fit", "evaluate", "judge")
@@ -80,3 +82,25 @@ def test_every_rival_runs_from_one_command_to_its_rows_under_both_protocols(tmp_
     assert (run.output / "figures" / "accuracy.png").is_file()
     again = ExperimentRun(load_experiment("rivals_digits", [*SHORT, f"methods=[{', '.join(ROWS)}]"], str(run.output)))
     assert {again.status(stage) for stage in again.stages} == {"done"}
+
+
+def test_igd_trains_one_surrogate_for_its_set_and_for_the_pool_of_its_plug_in() -> None:
+    changes = ["methods=[igd, igd_dgs]", "draws=2", "pool_multiple=3", "options.igd.scale=10"]
+    stages = {stage.name: stage.config for stage in Plan(load_experiment("rivals_digits", changes)).everything()}
+    assert [name for name in stages if name.startswith("surrogate")] == ["surrogate"]
+    trained = stages["surrogate"]
+    assert (trained["model"]["init_args"]["network"], trained["trainer"]["max_epochs"]) == ("convnet2", 30)
+    assert trained["data"]["init_args"]["val"].path == "data/val"
+    for row, images in (("igd", 10), ("igd_dgs", 30)):
+        made = stages[f"guided/{row}-ipc10-draw1"]
+        guidance = made["trainer"]["callbacks"][0]
+        assert guidance["class_path"] == "InfluenceGuidance"
+        assert guidance["init_args"].pop("surrogate").path == "surrogate/influence"
+        assert guidance["init_args"] == {"chunk": 10, "scale": 10}
+        assert made["model"]["init_args"]["keep_latents"] is True
+        assert made["data"]["init_args"]["images_per_class"] == images
+
+
+def test_a_setting_that_igd_does_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match=r"igd: found 'strength', expected one of config, scale, deviation_scale"):
+        Plan(load_experiment("rivals_digits", ["methods=[igd]", "options.igd={strength: 1}"])).everything()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -18,9 +18,20 @@ from torchvision.utils import make_grid
 from dgs_lightning.bounds import AtLeast, check_bounds
 from dgs_lightning.callbacks.parts import tensorboards
 from dgs_lightning.callbacks.writing import ResumableWriter
-from dgs_lightning.data.cards import CARD, differences, hash_each, hash_files, read_card, versions, write_card
+from dgs_lightning.data.cards import (
+    CARD,
+    differences,
+    hash_each,
+    hash_file,
+    hash_files,
+    hash_json,
+    read_card,
+    versions,
+    write_card,
+)
 from dgs_lightning.data.folders import IMAGES
 from dgs_lightning.data.images import picture, save_png
+from dgs_lightning.data.latents import latent_name, write_latent
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
@@ -35,6 +46,7 @@ _WAITING = 2  # batches that may wait for the encoder; with more, the device wai
 class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     """Writes generated images as an image set: ``LABEL/00000.png``, ``metadata.jsonl`` and ``dataset.json``.
 
+    If the task has ``keep_latents``, ``LABEL/00000.safetensors`` holds the latent of an image, shape ``(C, h, w)``.
     Where the task measures something of each image, the manifest has it, and the card has the mean.
 
     Until all images are there, a hidden journal has the hashes of the images of each finished batch. A batch with a
@@ -99,18 +111,18 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
 
     def resume(self) -> set[str]:
         """File names of the images that are as they were made."""
-        records, kept = self.data.requests(), dict[str, str]()
-        names = [record.file_name for record in records]
+        names, kept = [record.file_name for record in self.data.requests()], dict[str, str]()
+        files = self._files(names)
         card, begun = read_card(self.output), self.unfinished.begun() is not None
         if begun:
             remove_leftovers(self.output)
             noted = self.unfinished.hashes()
-            there = hash_each(self.output, [name for name in names if name in noted])
+            there = hash_each(self.output, [name for name in files if name in noted])
             kept = {name: sha256 for name, sha256 in there.items() if sha256 == noted[name]}
         elif card:
-            kept = hash_each(self.output, names)
-            lost = len(kept) < len(names)
-            altered = not lost and hash_files(self.output, records) != self._hash_on_card()
+            kept = hash_each(self.output, files)
+            lost = len(kept) < len(files)
+            altered = not lost and self._changed(self._hashes())
             self._done = not lost and not altered and self._has_manifest(names)
             if altered:  # nothing tells which images are
                 kept = {}
@@ -119,17 +131,35 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             return set(names)
         measures = self._measures()
         if self.task.MEASURES:
-            kept = {name: sha256 for name, sha256 in kept.items() if name in measures}
+            kept = {name: sha256 for name, sha256 in kept.items() if name in measures or name not in names}
         measured = ({name: values} for name, values in measures.items() if name in kept)
         self.unfinished.begin(self._made_with, [*measured, *({name: sha256} for name, sha256 in kept.items())])
         if card and not kept:
             (self.output / CARD).unlink()
-        return set(kept)
+        return {name for name in names if kept.keys() >= set(self._files([name]))}
 
-    def _hash_on_card(self) -> str | None:
-        """Hash of all images on the card of a finished set; ``None`` without a card."""
-        found: str | None = read_card(self.output).get("hashes", {}).get("images")
-        return found
+    def _files(self, names: Iterable[str]) -> list[str]:
+        """Names of the files of some images: the images, and their latents if these are kept."""
+        images = list(names)
+        return images + [latent_name(name) for name in images] if self.task.hparams["keep_latents"] else images
+
+    def _hashes(self) -> dict[str, str]:
+        """Hash of all images, and of their latents if these are kept."""
+        records = self.data.requests()
+        hashes = {"images": hash_files(self.output, records)}
+        if self.task.hparams["keep_latents"]:
+            latents = hash_each(self.output, [latent_name(record.file_name) for record in records])
+            hashes["latents"] = hash_json(latents)
+        return hashes
+
+    def _changed(self, hashes: Mapping[str, str]) -> bool:
+        """Whether the card of a finished set has other hashes."""
+        on_card = self._hashes_on_card()
+        return any(on_card.get(name, sha256) != sha256 for name, sha256 in hashes.items())
+
+    def _hashes_on_card(self) -> dict[str, str]:
+        """Hashes on the card of a finished set; none without a card."""
+        return dict(read_card(self.output).get("hashes", {}))
 
     def _has_manifest(self, names: Collection[str]) -> bool:
         """Whether there is a manifest of these images."""
@@ -153,7 +183,9 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         assert self._encoder is not None
         measured = prediction if isinstance(prediction, Measured) else Measured(prediction, {})
         images, values = measured.images.cpu(), {name: each.tolist() for name, each in measured.measures.items()}
-        self._jobs.append(self._encoder.submit(self._write_batch, images, values, batch))
+        latents = self.task.latents if self.task.hparams["keep_latents"] else None
+        latents = None if latents is None else latents.cpu()
+        self._jobs.append(self._encoder.submit(self._write_batch, images, latents, values, batch))
         while len(self._jobs) > _WAITING:
             self._jobs.pop(0).result()
         self._rate.advance(len(images) * trainer.world_size, trainer)
@@ -163,14 +195,20 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
                 board.add_image("samples", make_grid(shown, nrow=max(1, int(len(shown) ** 0.5))))
         self._shown = True
 
-    def _write_batch(self, images: Tensor, values: Mapping[str, Sequence[float]], batch: RequestBatch) -> None:
-        """Write the images of a batch, and then note them, as the sign that all are there."""
+    def _write_batch(
+        self, images: Tensor, latents: Tensor | None, values: Mapping[str, Sequence[float]], batch: RequestBatch
+    ) -> None:
+        """Write the images of a batch and their latents, and then note them, as the sign that all are there."""
         names = [record.file_name for record in batch.records]
         if values:
             of_each = [{name: round(values[name][place], 6) for name in values} for place in range(len(names))]
             self.unfinished.note(self._device, dict(zip(names, of_each, strict=True)))
-        hashes = [write_png(self.output / name, image) for name, image in zip(names, images, strict=True)]
-        self.unfinished.note(self._device, dict(zip(names, hashes, strict=True)))
+        hashes = {name: write_png(self.output / name, image) for name, image in zip(names, images, strict=True)}
+        if latents is not None:
+            for name, latent in zip(map(latent_name, names), latents, strict=True):
+                write_latent(self.output / name, latent)
+                hashes[name] = hash_file(self.output / name)
+        self.unfinished.note(self._device, hashes)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Let the encoder finish the files that it is writing."""
@@ -195,24 +233,26 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             return
         records, noted = self.data.requests(), self.unfinished.hashes()
         names = {record.file_name for record in records}
-        if left := names - noted.keys():
-            _log.info("%d of %d images are left; the same command generates them", len(left), len(names))
+        files = self._files(names)
+        if left := set(files) - noted.keys():
+            lost = len({name for name in names if left & set(self._files([name]))})
+            _log.info("%d of %d images are left; the same command generates them", lost, len(names))
             return
-        images, before = hash_files(self.output, records), self._hash_on_card()
-        if before not in (None, images):
+        hashes = self._hashes()
+        if self._changed(hashes):
             self.unfinished.begin(self._made_with)
             (self.output / CARD).unlink()
             remedy = "Run the same command again: it makes all of them anew"
             raise InputError(self.output, "images that were changed after they were made", "those of its card", remedy)
-        if before is None or not self._has_manifest(names):
+        if self._hashes_on_card() != hashes or not self._has_manifest(names):
             measures = self._measures()
             records = [replace(record, extra=measures.get(record.file_name, {})) for record in records]
             write_manifest(self.output, records, durable=True)
-            write_card(self.output, self._card(images, records), durable=True)
-        self.complete([*names, MANIFEST, CARD])
+            write_card(self.output, self._card(hashes, records), durable=True)
+        self.complete([*files, MANIFEST, CARD])
 
-    def _card(self, images: str, records: Sequence[ImageRecord]) -> dict[str, Any]:
-        """Card of the finished set, whose images have this hash."""
+    def _card(self, hashes: Mapping[str, str], records: Sequence[ImageRecord]) -> dict[str, Any]:
+        """Card of the finished set, whose files have these hashes."""
         means = {name: round(fmean(record.extra[name] for record in records), 4) for name in self.task.MEASURES}
         if means:
             _log.info("on average over the images: %s", ", ".join(f"{name} {mean}" for name, mean in means.items()))
@@ -224,7 +264,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             "settings": self._made_with,
             **({"measures": means} if means else {}),
             "versions": versions(),
-            "hashes": {"images": images},
+            "hashes": dict(hashes),
             "provenance": ["generated by a DiT with 'dgs predict'", *self.data.provenance],
             "licences": list(self.task.model.licences),
         }

@@ -232,3 +232,27 @@ class LatentCache:
         if hash_files(folder, read_set(folder, links="follow")) != self._images:  # nothing else is read from them
             found = f"latents of other images than {folder} has now"
             raise InputError(self.folder, found, "latents of the same images", "Encode the images again")
+
+
+def latent_name(image: str) -> str:
+    """Name of the file of a generated image's latent, beside the image."""
+    return str(Path(image).with_suffix(".safetensors"))
+
+
+def write_latent(path: Path, latent: Tensor) -> None:
+    """Write the latent of a generated image, shape ``(C, h, w)``, whole or not at all."""
+    write_tensors(path, {"latent": latent})
+
+
+def read_latent(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """The latent of a generated image.
+
+    Raises:
+        InputError: If there is none of this shape in the file.
+    """
+    expected, remedy = f"the latent of an image, of shape {shape}", "Delete it, and run the command again"
+    with reading(path, expected, remedy), safe_open(path, "pt") as file:
+        latent: Tensor = file.get_tensor("latent")
+    if latent.shape != shape:
+        raise InputError(path, f"a latent of shape {tuple(latent.shape)}", expected, remedy)
+    return latent

@@ -271,6 +271,14 @@ class ImageDataModule(L.LightningDataModule):
 
         return BatchLoader(self._train, batches, self.loading.num_workers)
 
+    def class_batches(self, most: int, size: int) -> BatchLoader:
+        """Batches of the first ``most`` training images of each class, class by class; a batch has at most ``size``."""
+        places = [
+            [place for place, record in enumerate(self.train_records) if record.label == label] for label in self.labels
+        ]
+        batches = [batch for own in places for batch in torch.split(torch.tensor(own[:most]), size)]
+        return BatchLoader(self._train, lambda: batches, self.loading.num_workers)
+
     def _seed(self) -> int:
         """Seed of the order of training images."""
         return int(self.seed) if self.seed is not None else self._task_seed() or 0

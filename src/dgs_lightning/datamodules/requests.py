@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -94,6 +95,7 @@ class RequestDataModule(L.LightningDataModule):
         self.centers: Mapping[str, Tensor] | None = None  # of each label, shape (n, C, h, w)
         self.again: GeneratedSet | None = None  # images that are generated again
         self._finished: Callable[[], Collection[str]] = frozenset
+        self._rounds = False
 
     def setup(self, stage: str) -> None:
         """Read the images and centres of the settings. Centres and finished images of an earlier run are forgotten.
@@ -101,7 +103,7 @@ class RequestDataModule(L.LightningDataModule):
         Raises:
             InputError: If the centres do not fit the labels and the model, or the images cannot be generated again.
         """
-        self.centers, self._finished = None, frozenset
+        self.centers, self._finished, self._rounds = None, frozenset, False
         folder = self.hparams["images"]
         self.again = None if folder is None else GeneratedSet.read(Path(folder))
         if self.hparams["centers"] is not None:
@@ -133,6 +135,14 @@ class RequestDataModule(L.LightningDataModule):
     def keep_batch_size(self, size: int | None) -> None:
         """Use the batch size of an earlier run if the setting is ``auto``."""
         self._batch_size = self._batch_size or size
+
+    def in_rounds(self) -> None:
+        """Make a batch only after all earlier images of its classes, each class always on the same device.
+
+        A guidance calls this whose images depend on the earlier images of their class. A batch then has images of one
+        index, and the batch size changes nothing but the order of sums.
+        """
+        self._rounds = True
 
     # ---- requests ----------------------------------------------------------------------------------------------
 
@@ -196,7 +206,7 @@ class RequestDataModule(L.LightningDataModule):
         counts = {label: each if centers is None else of_center * len(centers[label]) for label in self.labels}
         return [
             ImageRecord(
-                f"{label}/{index:05d}.png", label, readable_name(label), index, seed=image_seed(seed, label, index)
+                image_name(label, index), label, readable_name(label), index, seed=image_seed(seed, label, index)
             )
             for index in range(max(counts.values()))
             for label, count in counts.items()
@@ -216,7 +226,14 @@ class RequestDataModule(L.LightningDataModule):
         """All requests in batches."""
         records, size = self.requests(), self.settled_batch_size()
         groups = [records[start : start + size] for start in range(0, len(records), size)]
+        if self._rounds:
+            part = self._part_of_class()
+            groups = [list(group) for _, group in groupby(records, lambda record: (record.index, part[record.label]))]
         return [RequestBatch(number, group, self._centers_of(group)) for number, group in enumerate(groups)]
+
+    def _part_of_class(self) -> dict[str, int]:
+        """Number of the part of the classes that each class is in; the images of a part and an index are one batch."""
+        return {label: position // self.settled_batch_size() for position, label in enumerate(self.labels)}
 
     def _centers_of(self, records: Sequence[ImageRecord]) -> Tensor | None:
         if self.centers is None:
@@ -228,4 +245,12 @@ class RequestDataModule(L.LightningDataModule):
         """This device's share of the batches that are not finished."""
         finished, (rank, devices) = self._finished(), place_of(self.trainer)
         waiting = [batch for batch in self.batches() if any(r.file_name not in finished for r in batch.records)]
+        if self._rounds:
+            part = self._part_of_class()
+            return RequestBatches([batch for batch in waiting if part[batch.records[0].label] % devices == rank])
         return RequestBatches(waiting[rank::devices])
+
+
+def image_name(label: str, index: int) -> str:
+    """Name of the file of a generated image, by its index in the class."""
+    return f"{label}/{index:05d}.png"

@@ -14,6 +14,7 @@ from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import latent_shape
 from dgs_lightning.models.dit.network import DiTConfig
+from dgs_lightning.models.trial import Classifier
 from dgs_lightning.runs import layout
 from dgs_lightning.tasks.work import Inputs, Work, work_of
 
@@ -47,6 +48,8 @@ def work_by_stage(experiment: Experiment, stages: Sequence[Stage], inputs: Input
             inputs.images[_folder(experiment, stage.name)] = work.images
             if isinstance(work.network, DiTConfig):
                 inputs.dits[_folder(experiment, layout.weights(stage.name))] = work.network
+            elif isinstance(work.network, Classifier):
+                inputs.surrogates[_folder(experiment, layout.influence(stage.name))] = work.network
             works[stage.name] = work
     return works
 

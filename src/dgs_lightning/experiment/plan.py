@@ -132,7 +132,7 @@ class Plan(SharedStages):
         if stage.command in ("fit", "predict"):
             section = with_classes(stage.task, stage.data, section)
             if stage.callback:
-                guided = {"class_path": stage.callback, "init_args": inner}
+                guided = {"class_path": stage.callback, "init_args": {**inner, **wired.pop("callback", {})}}
                 listed = [guided, *(section.get("trainer", {}).get("callbacks") or [])]
                 section = {**section, "trainer": {**section.get("trainer", {}), "callbacks": listed}}
             elif inner:
@@ -169,6 +169,7 @@ class Plan(SharedStages):
             return multiple * (experiment.ipcs[-1] if shared or name.ipc is None else name.ipc)
         values: dict[str, Callable[[], Any]] = {
             "train": lambda: self.images("train"),
+            "val": lambda: self.images("val"),
             "latents": self.latents,
             "original_scores": self.original_scores,
             "codec": lambda: given(experiment.codec),

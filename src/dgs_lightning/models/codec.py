@@ -79,9 +79,8 @@ class AutoencoderCodec(nn.Module):
         mean, logvar = encoded.latent_dist.mean, encoded.latent_dist.logvar + 2 * math.log(self._scale)
         return Posterior((mean - self._shift) * self._scale, logvar)
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images of scaled latents."""
+        """Images of scaled latents. Gradients go through, to the latents alone."""
         images: Tensor = self.autoencoder.decode(latents / self._scale + self._shift).sample
         return images
 

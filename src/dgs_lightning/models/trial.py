@@ -1,7 +1,7 @@
 """Networks by their architecture alone, and a trial of them: do they take the images, and how fast are they?"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -55,29 +55,32 @@ def kept_bytes(network: Network, twice: bool = False) -> int:
         if isinstance(network, Classifier):
             model = network.build()
             images = torch.zeros(TRIED, network.channels, network.side, network.side, requires_grad=True)
-            return saved_bytes(lambda: _gradients(model, F.cross_entropy(model(images), label), twice), model) // TRIED
+            forward = partial(_step, model, images, label, twice)
+            return saved_bytes(forward, model.parameters()) // TRIED
         model = DiT(network).requires_grad_(False).eval()
         latents = torch.zeros(TRIED, *network.latent_shape, requires_grad=True)
-        return saved_bytes(lambda: model(latents, label, label), model) // TRIED
+        return saved_bytes(lambda: model(latents, label, label), model.parameters()) // TRIED
 
 
-def _gradients(model: nn.Module, loss: Tensor, wanted: bool) -> None:
-    """Take the gradients of the weights in a way that they can be differentiated, if they are wanted."""
-    if wanted:
+def _step(model: nn.Module, images: Tensor, label: Tensor, gradients: bool) -> None:
+    """Loss of a classifier, and the gradients of its weights in a way that they can be differentiated, if wanted."""
+    loss = F.cross_entropy(model(images), label)
+    if gradients:
         torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
 
 
-def saved_bytes(forward: Callable[[], object], model: nn.Module) -> int:
-    """Bytes of the tensors that a computation keeps for its gradient, beside the weights of a model."""
+def saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> int:
+    """Bytes of the tensors that a computation keeps for its gradient, beside the parameters."""
     kept: dict[int, Tensor] = {}  # by storage, which several tensors may share
 
     def keep(tensor: Tensor) -> Tensor:
-        return kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         forward()
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+    own = {parameter.untyped_storage()._cdata for parameter in parameters}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own)
 
 
 @torch.inference_mode()

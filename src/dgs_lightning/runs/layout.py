@@ -13,6 +13,7 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     estimator/foldK                                trainings of the difficulty estimator
     pools/NAME, guided/SET                         generated images
     selected/SET, refined/SET                      images that a rule takes from a pool, and these with refined latents
+    surrogate                                      training of the classifier that IGD's guidance takes its gradients of
     crops, stitched/SET                            crops of the originals, and pictures that are put together from them
     scores/NAME                                    difficulties of an image set
     distilled/SET, validation/NAME                 selected images
@@ -38,6 +39,7 @@ DISTILLED, VALIDATION, REFINED = "distilled", "validation", "refined"
 EVALUATION, CENTERS, REPORT = "evaluation", "centers", "report"
 RESULT, SELECTION, TRAJECTORIES = "result.json", "selection.json", "trajectories.safetensors"
 ORIGINAL, FULL = "original", "full"
+SURROGATE, INFLUENCE = "surrogate", "influence"
 GIVEN_POOL = "pool"  # an image pool that was made outside of the run, among the scores
 PROTOCOL, SOFT = "hard", "soft"  # protocols of evaluation; paths do not name the first one
 UNAUGMENTED = "-unaugmented"  # end of the name of a protocol whose trainings have no data augmentation
@@ -154,6 +156,11 @@ def fold(number: int) -> str:
 def weights(training: str) -> str:
     """Folder of the weights that a training leaves."""
     return f"{training}/weights"
+
+
+def influence(training: str) -> str:
+    """Folder of the checkpoints and gradients that the training of a surrogate leaves."""
+    return f"{training}/{INFLUENCE}"
 
 
 def stage_settings(stage: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.runs.cao2 import candidates, refined
+from dgs_lightning.runs.influence import influenced
 from dgs_lightning.runs.stages import MadeBy as MadeBy
 from dgs_lightning.runs.stages import Use as Use
 
@@ -326,6 +327,24 @@ METHODS: dict[str, Method] = {
             compared_with="rded",
             pictured=True,
             settings="rded",
+        ),
+        Method(
+            "igd",
+            "IGD",
+            "#a58fd0",
+            "all",
+            "Chen et al., ICLR 2025",
+            stages=influenced(_pool("guided"), "ipc"),
+            pictured=True,
+        ),
+        Method(
+            "igd_dgs",
+            "IGD + DGS",
+            "#64489c",
+            stages=influenced(_pool("guided"), "pool_images"),
+            compared_with="igd",
+            settings="igd",
+            **_PLUGIN,
         ),
         Method("full", "Full dataset", "#22303c", source="all training images"),
     )

@@ -7,7 +7,8 @@ from typing import Any
 _MODELS = ("dit", "minimax", "guided", "codec", "decoder")
 _TEACHER = ("teacher", "teacher_weights")
 _NUMBERS = ("ipc", "pool_images", "pool_multiple", "image_size", "seed")
-USES = (*_MODELS, *_TEACHER, "train", "latents", "original_scores", "labels", *_NUMBERS, "previous", "previous_scores")
+_OF_DATA = ("train", "val", "latents", "original_scores", "labels")
+USES = (*_MODELS, *_TEACHER, *_OF_DATA, *_NUMBERS, "previous", "previous_scores")
 
 SECTIONS = ("config", "model", "data", "trainer")  # parts of the settings of ``dgs fit`` and ``dgs predict``
 
@@ -17,12 +18,12 @@ class Use:
     """A value that the plan fills in: a path of the run, a model, or a setting of the experiment.
 
     Args:
-        name: ``train`` (training images), ``latents`` (their latent cache), ``original_scores``; ``dit`` (weights
-            before fine-tuning), ``minimax`` (after it), ``guided`` (the one that the experiment guides); ``codec``,
-            ``decoder``; ``teacher`` and ``teacher_weights``; ``labels`` (class list), ``ipc``, ``pool_images`` (images
-            per class of a pool), ``pool_multiple``, ``image_size``; ``seed`` (that of the draw: a stage with it, and
-            all stages after it, are run for each draw); ``previous``, the result of the method's previous stage; or
-            ``previous_scores``, the difficulties of its images.
+        name: ``train`` (training images), ``val`` (validation images), ``latents`` (latent cache of the training
+            images), ``original_scores``; ``dit`` (weights before fine-tuning), ``minimax`` (after it), ``guided`` (the
+            one that the experiment guides); ``codec``, ``decoder``; ``teacher`` and ``teacher_weights``; ``labels``
+            (class list), ``ipc``, ``pool_images`` (images per class of a pool), ``pool_multiple``, ``image_size``;
+            ``seed`` (that of the draw: a stage with it, and all stages after it, are run for each draw); ``previous``,
+            the result of the method's previous stage; or ``previous_scores``, the difficulties of its images.
     """
 
     name: str
@@ -45,7 +46,8 @@ class MadeBy:
         config: Shipped config that the stage starts from.
         task: Class of the task, if neither section nor config names one.
         data: Class of the datamodule, likewise.
-        settings: Settings of this run by their dotted keys; the values may be :class:`Use`.
+        settings: Settings of this run by their dotted keys; the values may be :class:`Use`. Keys that begin with
+            ``callback.`` are settings of the callback.
         callback: Class of a callback that comes before those of the section.
         takes: Settings of the method in an experiment, such as ``dag: {stop_timestep: 30}``, that belong to this stage:
             those of ``SECTIONS`` to its command, the others to its callback if it has one, else to the place ``at``. By

@@ -1,6 +1,6 @@
 """Image generation: from requests to images, through the denoising loop and a guidance, if there is one."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,6 +15,7 @@ from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import Guidance
 from dgs_lightning.diffusion.sampler import (
+    Denoiser,
     OnStep,
     Sampler,
     classifier_free,
@@ -54,6 +55,9 @@ class GenerationTask(L.LightningModule):
             all if there are not 4.
         decode_batch: Latents decoded at a time.
         compile: Compile the network with ``torch.compile``.
+        checkpointing: Compute activations again where a guidance takes gradients through the network, to save memory.
+        keep_latents: Let ``ImageWriter`` write the latent of each image, too, in a file beside it. A guidance by
+            earlier images needs them when a stopped run goes on.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -81,10 +85,13 @@ class GenerationTask(L.LightningModule):
         guided_channels: Annotated[int | None, AtLeast(0)] = None,
         decode_batch: Annotated[int, AtLeast(1)] = 64,
         compile: bool = False,
+        checkpointing: bool = False,
+        keep_latents: bool = False,
     ) -> None:
         super().__init__()
         save_settings(self)
-        self.model = load_dit(dit, weights=weights, num_heads=num_heads)
+        self.model = load_dit(dit, weights=weights, num_heads=num_heads).requires_grad_(False)
+        self.model.checkpointing = checkpointing
         channels = self.model.config.in_channels
         self.codec = build_codec(codec, channels=channels)
         if self.codec.latent_shape(256)[0] != channels:
@@ -117,6 +124,7 @@ class GenerationTask(L.LightningModule):
         self._guidance_settings: dict[str, Any] = {}
         self._start: tuple[int, dict[str, Any]] | None = None  # index of the first step, and settings
         self._on_step: OnStep | None = None
+        self.latents: Tensor | None = None  # of the last batch, (B, C, h, w)
 
     def teardown(self, stage: str) -> None:
         """Forget guidance and listener. The next run may have others, or none."""
@@ -190,6 +198,7 @@ class GenerationTask(L.LightningModule):
             remedy = "Lower the scale of the guidance, or check the model's weights"
             found = "latents that are not finite"
             raise InputError(f"images of batch {batch.number}", found, "a denoising that converges", remedy)
+        self.latents = latents
         return to_pixels(self.decode(latents))
 
     @torch.inference_mode()
@@ -221,22 +230,14 @@ class GenerationTask(L.LightningModule):
             steps: Denoising steps instead of those of the settings.
             guided: Whether the guidance and the listener of this run take part.
         """
-        y = self.model.class_indices([record.label for record in batch.records]).to(self.device)
         each = [torch.Generator().manual_seed(record.seed or 0) for record in batch.records]
-        denoiser = classifier_free(
-            self.output,
-            y,
-            self.model.null_label,
-            self.hparams["guidance_scale"],
-            self.guided_channels,
-        )
         loop: dict[str, Any] = {"sampler": self.hparams["sampler"], "steps": steps or self.hparams["steps"]}
         latent, first = draw_noise(each, self.latent_shape).to(self.device), None
         if self._start is not None and batch.centers is not None:  # not in a trial of the batch size
             first = self._start[0]
             latent = noised(batch.centers, latent, first, **loop)
         return sample(
-            denoiser,
+            self.denoiser([record.label for record in batch.records]),
             latent,
             each,
             **loop,
@@ -249,6 +250,16 @@ class GenerationTask(L.LightningModule):
         """The network's output in float32; only the network computes in reduced precision."""
         output: Tensor = self.model(x.to(self.model.pos_embed.dtype), t, y)
         return output.float()
+
+    def denoiser(self, labels: Sequence[str]) -> Denoiser:
+        """The network with classifier-free guidance for images of these labels; gradients go through to the latents."""
+        return classifier_free(
+            self.output,
+            self.model.class_indices(labels).to(self.device),
+            self.model.null_label,
+            self.hparams["guidance_scale"],
+            self.guided_channels,
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images in [-1, 1] of latents, shape ``(B, C, H, W)``, ``decode_batch`` at a time."""

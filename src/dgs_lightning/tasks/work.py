@@ -19,6 +19,7 @@ from dgs_lightning.datamodules.images import whole_and_subsets
 from dgs_lightning.diffusion.memory import memory_bytes
 from dgs_lightning.errors import InputError
 from dgs_lightning.matching.schedules import BATCH_STORED
+from dgs_lightning.models.activations import guided_step_bytes
 from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import Trained, prepare_training
 from dgs_lightning.models.dit.formats import dit_config
@@ -43,6 +44,7 @@ SMALLER_MEMORIES = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
 LEARNED = 3  # copies of learned images: themselves, gradient, momentum
 IN_TRAINING = 4  # further copies of a trained parameter: gradient, two of Adam, moving average
 ON_DISK = 6  # copies of it: itself, two of Adam and the average in a checkpoint; raw and averaged as weights
+_INFLUENCE = "InfluenceGuidance"  # by its name, since it stands above the tasks
 UNLIMITED = {"max_epochs": None, "max_steps": -1, "limit_train_batches": 1.0, "accumulate_grad_batches": 1}
 LIGHTNING_EPOCHS = 1_000  # of a trainer without any limit
 
@@ -57,6 +59,7 @@ class Inputs:
     latent_shape: tuple[int, int, int]  # (C, h, w)
     images: dict[str, int]  # number of images or latents in each folder
     dits: dict[str, DiTConfig] = field(default_factory=dict)  # not trained yet, by their folder of weights
+    surrogates: dict[str, Classifier] = field(default_factory=dict)  # by the folder of their influence
 
     @property
     def image_bytes(self) -> int:
@@ -143,16 +146,28 @@ def _dit(model: Settings, inputs: Inputs) -> DiTConfig | None:
 
 
 def generation(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
-    """Work of ``GenerationTask``: denoising steps, each with two passes under classifier-free guidance."""
-    images, steps = inputs.classes * data["images_per_class"], model["steps"]
+    """Work of ``GenerationTask``: denoising steps, each with two passes under classifier-free guidance.
+
+    A step of influence guidance goes through the network once more, and back.
+    """
+    images, steps, dit = inputs.classes * data["images_per_class"], model["steps"], _dit(model, inputs)
     if data["images"] is not None:
         images = inputs.count(data["images"])
     if (given := _of_callback(trainer, "PrototypeStart")) is not None:
         start = settings_of({"class_path": "PrototypeStart", "init_args": given})
         steps = start_index(steps, start["strength"]) + 1 if start else steps
-    passes = images * steps * (1 if model["guidance_scale"] == 1 else 2)
-    disk = images * inputs.image_bytes
-    return Work(f"images generated in {steps} steps", images, passes, _dit(model, inputs), images, disk=disk)
+    disk, guided, memory = images * inputs.image_bytes, 0, 0
+    if (own := _of_callback(trainer, _INFLUENCE)) is not None:
+        guidance = with_defaults(getattr(dgs_lightning, _INFLUENCE), own)
+        guided = len(range(guidance["last"], min(guidance["first"], steps - 1) + 1)) if guidance["scale"] else 0
+        disk += images * FLOAT * math.prod(inputs.latent_shape)
+        if guided and dit is not None:
+            surrogate = inputs.surrogates.get(Path(guidance["surrogate"]).as_posix())
+            memory = guided_step_bytes(dit, model["codec"], surrogate, guidance["chunk"], model["checkpointing"])
+    passes = images * (steps + TRAINING * guided) * (1 if model["guidance_scale"] == 1 else 2)
+    work = Work(f"images generated in {steps} steps", images, passes, dit, images, disk=disk, memory=memory)
+    smaller = "Set generate.model.init_args.checkpointing=true, or a smaller options.igd.chunk"
+    return replace(work, memory_for="the gradients of a step of IGD, weights aside", less_memory=smaller)
 
 
 def refinement(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
@@ -182,6 +197,8 @@ def classification(model: Settings, data: Settings, trainer: Settings, inputs: I
     size = DataSize(max(1, images), inputs.classes, side)
     batch_size = settled_batch_size(data["batch_size"], images, inputs.classes)
     epochs, evaluations = training_length(trainer, batch_size, size)
+    if trainer.get("limit_val_batches") == 0:
+        evaluations = 0
     passes = TRAINING * epochs * images + evaluations * inputs.count(whole_and_subsets(data["val"])[0])
     network = Classifier(model["network"], inputs.classes, side, inputs.channels, model["width"])
     return Work("networks trained", 1, passes, network)
