@@ -250,6 +250,14 @@ def test_the_quickstart_shows_what_smoothing_does_and_the_nearest_set_of_the_sam
     assert show_row("dit_dgs-unsmoothed", experiment.variants) == "DiT + DGS (unsmoothed)"
 
 
+def test_the_quickstart_learns_images_by_matching_for_a_hundred_steps_a_draw() -> None:
+    learned = [stage for stage in stages(load_experiment("quickstart", [])) if stage.name.startswith("matched/")]
+    assert [stage.name for stage in learned] == ["matched/dm-ipc10", "matched/dm-ipc10-draw1", "matched/dm-ipc10-draw2"]
+    for stage in learned:
+        assert stage.config["trainer"]["max_steps"] == 100
+        assert stage.config["model"]["init_args"]["network"] == "convnet2"
+
+
 def test_a_variant_may_not_change_what_it_shares() -> None:
     variants = {"longer": {"method": "minimax", "finetune": {"trainer": {"max_steps": 7}}}}
     with pytest.raises(InputError, match=r"variants\.longer"):
