@@ -15,13 +15,11 @@ Examples:
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.runs.cao2 import candidates, refined
-from dgs_lightning.runs.influence import influenced
+from dgs_lightning.runs.makers import candidates, guided, image_pool, influenced, matched, refined, stitched
 from dgs_lightning.runs.stages import MadeBy as MadeBy
 from dgs_lightning.runs.stages import Use as Use
 
@@ -129,85 +127,6 @@ def markdown_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pool(model: str) -> MadeBy:
-    """Stage that generates the image pool of a DiT."""
-    settings = {
-        "model.init_args.dit": Use(model),
-        "model.init_args.codec": Use("decoder"),
-        "data.init_args.seed": Use("seed"),
-        "data.init_args.images_per_class": Use("pool_images"),
-        "data.init_args.labels": Use("labels"),
-    }
-    return MadeBy(
-        f"pools/{model}",
-        "predict",
-        section="generate",
-        task="GenerationTask",
-        data="RequestDataModule",
-        settings=settings,
-        writer="ImageWriter",
-    )
-
-
-_GUIDANCE = ("scale", "stop_timestep", "form", "guided")  # settings of a guidance towards centres
-
-
-def _guided(
-    callback: str,
-    centers: Mapping[str, Any],
-    takes: tuple[str, ...] = (),
-    own: tuple[str, ...] = _GUIDANCE,
-    pool: bool = False,
-) -> tuple[MadeBy, MadeBy]:
-    """Stages that compute cluster centres and generate a set with a callback that uses them, one image for each centre.
-
-    ``takes`` are the method's settings for the centres, ``own`` those for the callback. A ``pool`` has several images
-    for each of the same centres, of which the first are those of the set.
-    """
-    computed = MadeBy(
-        "centers/{set}",
-        "centers",
-        settings={
-            "latents": Use("latents"),
-            "labels": Use("labels"),
-            "ipc": Use("ipc"),
-            "seed": Use("seed"),
-            **centers,
-        },
-        takes=takes,
-        file="centers.safetensors",
-    )
-    requests = {"data.init_args.images_per_class": Use("ipc"), "data.init_args.centers": Use("previous")}
-    if pool:
-        requests |= {
-            "data.init_args.images_per_class": Use("pool_images"),
-            "data.init_args.images_per_center": Use("pool_multiple"),
-        }
-    settings = {**_pool("guided").settings, **requests}
-    generated = replace(_pool("guided"), name="guided/{set}", settings=settings, callback=callback, takes=own)
-    return computed, generated
-
-
-def _stitched(rule: str) -> tuple[MadeBy, MadeBy]:
-    """Stages that cut crops from the originals, and put pictures together from those that a rule takes."""
-    uses = ("teacher", "teacher_weights", "image_size", "seed")
-    own = ("mipc", "crops", "factor", "scale", "view", "image_size")
-    cut = MadeBy("crops", "crops", settings={"images": Use("train"), **{name: Use(name) for name in uses}}, takes=own)
-    settings = {"crops": Use("previous"), "ipc": Use("ipc"), "seed": Use("seed"), "method": rule}
-    return cut, MadeBy("stitched/{set}", "stitch", section="select", settings=settings, takes=("quality",))
-
-
-def _matched(config: str) -> tuple[MadeBy]:
-    """Stage that learns the images of a set from the training images."""
-    settings = {
-        "model.init_args.images.ipc": Use("ipc"),
-        "model.init_args.seed": Use("seed"),
-        "data.init_args.train": Use("train"),
-        "data.init_args.labels": Use("labels"),
-    }
-    return (MadeBy("matched/{set}", "fit", config=config, settings=settings, file="images"),)
-
-
 _PAPER = "Li et al., difficulty-guided sampling"
 _PLUGIN: Any = {"rule": "dgs", "source": f"{_PAPER}, on the images of another method", "pictured": True}
 _TRANSPORT: Any = {"rule": "transport", "source": "this project; not in the paper", "pictured": True}
@@ -221,16 +140,16 @@ METHODS: dict[str, Method] = {
         Method("ccs", "CCS", "#7a8794", "ccs", "Zheng et al., ICLR 2023"),
         Method("dgs_ori", "DGS (Ori)", "#4a5763", "dgs", _PAPER, compared_with="random", pictured=True),
         Method("ori_transport", "Transport (Ori)", "#36404a", compared_with="random", **_TRANSPORT),
-        Method("dc", "DC", "#e6c7b0", "all", "Zhao et al., ICLR 2021", stages=_matched("match/dc.yaml")),
-        Method("dsa", "DSA", "#d6a582", "all", "Zhao and Bilen, ICML 2021", stages=_matched("match/dsa.yaml")),
-        Method("dm", "DM", "#c07f52", "all", "Zhao and Bilen, WACV 2023", stages=_matched("match/dm.yaml")),
-        Method("idc1", "IDC-1", "#97562b", "all", "Kim et al., ICML 2022", stages=_matched("match/idc1.yaml")),
-        Method("idc", "IDC", "#5f3213", "all", "Kim et al., ICML 2022", stages=_matched("match/idc.yaml")),
+        Method("dc", "DC", "#e6c7b0", "all", "Zhao et al., ICLR 2021", stages=matched("match/dc.yaml")),
+        Method("dsa", "DSA", "#d6a582", "all", "Zhao and Bilen, ICML 2021", stages=matched("match/dsa.yaml")),
+        Method("dm", "DM", "#c07f52", "all", "Zhao and Bilen, WACV 2023", stages=matched("match/dm.yaml")),
+        Method("idc1", "IDC-1", "#97562b", "all", "Kim et al., ICML 2022", stages=matched("match/idc1.yaml")),
+        Method("idc", "IDC", "#5f3213", "all", "Kim et al., ICML 2022", stages=matched("match/idc.yaml")),
         Method("d4m_quoted", "D4M (quoted, Stable Diffusion)", "#7a8794", source="Su et al., CVPR 2024", quoted=True),
-        Method("dit", "DiT", "#93c8be", "first", "Peebles and Xie, ICCV 2023", stages=(_pool("dit"),)),
+        Method("dit", "DiT", "#93c8be", "first", "Peebles and Xie, ICCV 2023", stages=(image_pool("dit"),)),
         Method("dit_dgs", "DiT + DGS", "#2b8477", "dgs", _PAPER, "dit", compared_with="dit", pictured=True),
         Method("dit_transport", "DiT + transport", "#1c574e", pool="dit", compared_with="dit", **_TRANSPORT),
-        Method("minimax", "Minimax", "#94bbe0", "first", "Gu et al., CVPR 2024", stages=(_pool("minimax"),)),
+        Method("minimax", "Minimax", "#94bbe0", "first", "Gu et al., CVPR 2024", stages=(image_pool("minimax"),)),
         Method(
             "minimax_dgs", "Minimax + DGS", "#1f5a92", "dgs", _PAPER, "minimax", compared_with="minimax", pictured=True
         ),
@@ -246,7 +165,7 @@ METHODS: dict[str, Method] = {
             "#d7a0c0",
             "all",
             "Chan-Santiago et al., ICML 2025",
-            stages=_guided("ModeGuidance", {}),
+            stages=guided("ModeGuidance", {}),
             pictured=True,
         ),
         Method(
@@ -255,7 +174,7 @@ METHODS: dict[str, Method] = {
             "#9b4a7a",
             "all",
             _PAPER,
-            stages=_guided("DifficultyAwareGuidance", {"scores": Use("original_scores")}, ("smoothing", "intervals")),
+            stages=guided("DifficultyAwareGuidance", {"scores": Use("original_scores")}, ("smoothing", "intervals")),
             compared_with="mgd3",
             pictured=True,
         ),
@@ -265,14 +184,14 @@ METHODS: dict[str, Method] = {
             "#b98f5a",
             "all",
             "Su et al., CVPR 2024, with a DiT in place of Stable Diffusion",
-            stages=_guided("PrototypeStart", {}, own=("strength",)),
+            stages=guided("PrototypeStart", {}, own=("strength",)),
             pictured=True,
         ),
         Method(
             "d4m_dgs",
             "D4M (ours, DiT) + DGS",
             "#77552a",
-            stages=_guided("PrototypeStart", {}, own=("strength",), pool=True),
+            stages=guided("PrototypeStart", {}, own=("strength",), pool=True),
             compared_with="d4m",
             settings="d4m",
             **_PLUGIN,
@@ -281,7 +200,7 @@ METHODS: dict[str, Method] = {
             "mgd3_dgs",
             "MGD3 + DGS",
             "#6d3456",
-            stages=_guided("ModeGuidance", {}, pool=True),
+            stages=guided("ModeGuidance", {}, pool=True),
             compared_with="mgd3",
             settings="mgd3",
             **_PLUGIN,
@@ -292,7 +211,7 @@ METHODS: dict[str, Method] = {
             "#a9c27f",
             "first",
             "Wang et al., ICCV 2025",
-            stages=(candidates(_pool("dit")),),
+            stages=(candidates(image_pool("dit")),),
             settings="cao2",
         ),
         Method(
@@ -311,19 +230,19 @@ METHODS: dict[str, Method] = {
             "#4b6a22",
             "all",
             "Wang et al., ICCV 2025: both stages",
-            stages=refined(_pool("dit")),
+            stages=refined(image_pool("dit")),
             compared_with="cao2_pool",
             pictured=True,
         ),
         Method("cao2_dgs", "CaO2 candidates + DGS", "#37501b", pool="cao2_pool", compared_with="cao2_pool", **_PLUGIN),
-        Method("rded", "RDED", "#d98c7a", "all", "Sun et al., CVPR 2024", stages=_stitched("easy"), pictured=True),
+        Method("rded", "RDED", "#d98c7a", "all", "Sun et al., CVPR 2024", stages=stitched("easy"), pictured=True),
         Method(
             "rded_dgs",
             "RDED crops + DGS",
             "#9c4635",
             "all",
             "this project; not in a paper",
-            stages=_stitched("dgs"),
+            stages=stitched("dgs"),
             compared_with="rded",
             pictured=True,
             settings="rded",
@@ -334,14 +253,14 @@ METHODS: dict[str, Method] = {
             "#a58fd0",
             "all",
             "Chen et al., ICLR 2025",
-            stages=influenced(_pool("guided"), "ipc"),
+            stages=influenced(image_pool("guided"), "ipc"),
             pictured=True,
         ),
         Method(
             "igd_dgs",
             "IGD + DGS",
             "#64489c",
-            stages=influenced(_pool("guided"), "pool_images"),
+            stages=influenced(image_pool("guided"), "pool_images"),
             compared_with="igd",
             settings="igd",
             **_PLUGIN,
