@@ -104,6 +104,16 @@ def test_a_finished_run_does_nothing_but_print_its_table(finished: Path) -> None
     assert records(finished) == before
 
 
+def test_a_finished_run_prints_its_table_without_importing_torch(finished: Path) -> None:
+    code = (
+        f"import sys; from dgs_lightning.__main__ import main; assert not main({command(finished)[3:]})\n"
+        "assert not {'torch', 'lightning', 'scipy'} & set(sys.modules), 'heavy imports'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Minimax + DGS" in done.stdout
+
+
 def test_a_changed_setting_of_the_evaluation_runs_it_and_the_report_alone(finished: Path) -> None:
     before = records(finished)
     run(finished, "networks=[convnet2]", "methods=[random]", "evaluate.trainer.max_steps=6")
