@@ -164,6 +164,11 @@ def stage_results(stage: str) -> str:
     return f"{STAGES}/{stage}.results"
 
 
+def stage_lock(stage: str) -> str:
+    """File that the process of a stage holds as long as it writes."""
+    return f"{STAGES}/{stage}.lock"
+
+
 def left_by(stage: str) -> tuple[str, ...]:
     """The folder that a stage writes, or the files and folders of a report."""
     return (SUMMARY, SUMMARY_TEXT, PAGE, TABLES, FIGURES) if stage == REPORT else (stage,)
