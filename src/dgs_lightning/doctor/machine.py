@@ -43,6 +43,8 @@ def check_devices(experiment: Experiment) -> Iterator[Finding]:
     gpus = torch.cuda.device_count()
     names = ", ".join(sorted({torch.cuda.get_device_name(index) for index in range(gpus)}))
     yield ok(f"this machine: {counted(CORES, 'CPU core')}, {counted(gpus, 'GPU')}{f' ({names})' if names else ''}")
+    if experiment.launcher == "ray":
+        return  # see check_cluster
     accelerator, wanted = experiment.trainer.get("accelerator", "auto"), devices_of(experiment.trainer) or 1
     on_gpus = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus > 0)
     if on_gpus and wanted > gpus:

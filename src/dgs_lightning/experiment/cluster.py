@@ -89,6 +89,7 @@ def connected(settings: RaySettings) -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if alone:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's own way to listen on the loopback alone
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as the processes of the local launcher
     try:
         import ray
     except ImportError:
