@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,16 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.fault, pytest.mark.matrix]
 
-STAGES = {"finetune": "finetune", "generation": "pools/minimax", "evaluation": "evaluation/dag-ipc2/convnet2/seed0"}
+STAGES = {"finetune": "finetune", "generation": "guided/dag-ipc1", "evaluation": "evaluation/dag-ipc1/convnet2/seed0"}
+TWO = "trainer={devices: 2, accelerator: cpu, strategy: ddp}"
 Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    server = Server()
+    yield Laboratory(server, tmp_path_factory.mktemp("machines"), SMALLEST, classes=2, images=6)
+    server.end()
 
 
 def on(cluster: "Cluster") -> tuple[str, ...]:
@@ -42,10 +50,10 @@ def worker_of(cluster: "Cluster", child: Child, stage: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("kind", "stage"), STAGES.items())
 def test_a_stage_whose_process_is_killed_is_begun_again(
-    laboratory: Laboratory, output: Path, kind: str, stage: str, record_property: Record
+    small: Laboratory, output: Path, kind: str, stage: str, record_property: Record
 ) -> None:
     with machines(2) as cluster:
-        child = laboratory.start(laboratory.before(stage, output), *on(cluster))
+        child = small.start(small.before(stage, output), *on(cluster))
         worker, _ = worker_of(cluster, child, stage)
         os.kill(worker, signal.SIGKILL)
         code, log = child.end()
@@ -53,16 +61,16 @@ def test_a_stage_whose_process_is_killed_is_begun_again(
     assert ": its process has died" in log
     assert "Traceback" not in log
     assert "(raylet)" not in log  # Ray's own words
-    laboratory.check(output)
+    small.check(output)
     record_property("fault", kind)
 
 
 @pytest.mark.parametrize(("kind", "stage"), STAGES.items())
 def test_a_stage_whose_node_is_killed_is_begun_again_when_its_process_has_ended(
-    laboratory: Laboratory, output: Path, kind: str, stage: str, record_property: Record
+    small: Laboratory, output: Path, kind: str, stage: str, record_property: Record
 ) -> None:
     with machines(3) as cluster:
-        child = laboratory.start(laboratory.before(stage, output), *on(cluster))
+        child = small.start(small.before(stage, output), *on(cluster))
         worker, place = worker_of(cluster, child, stage)
         head_works = place == 0  # the run would end with it, which is another test
         node = cluster.list_all_nodes()[place]
@@ -71,31 +79,31 @@ def test_a_stage_whose_node_is_killed_is_begun_again_when_its_process_has_ended(
         code, log = child.end()
     assert code == 0, log
     assert "It begins again, for the 1. time" in log
-    laboratory.check(output)
+    small.check(output)
     record_property("fault", kind)
 
 
 @pytest.mark.parametrize(("kind", "stage"), STAGES.items())
 def test_a_run_that_is_killed_takes_its_processes_on_all_nodes_along(
-    laboratory: Laboratory, output: Path, kind: str, stage: str, record_property: Record
+    small: Laboratory, output: Path, kind: str, stage: str, record_property: Record
 ) -> None:
     with machines(2) as cluster:
-        child = laboratory.start(laboratory.before(stage, output), *on(cluster))
+        child = small.start(small.before(stage, output), *on(cluster))
         worker_of(cluster, child, stage)
         code, log = child.kill(signal.SIGKILL)
         assert code == -signal.SIGKILL, log
-        code, log = laboratory.run(output, *on(cluster))
+        code, log = small.run(output, *on(cluster))
         assert code == 0, log
-    assert content(output) == laboratory.expected
+    assert content(output) == small.expected
     record_property("fault", kind)
 
 
 @pytest.mark.parametrize(("kind", "stage"), STAGES.items())
 def test_a_run_whose_head_is_killed_says_so_and_goes_on_without_ray(
-    laboratory: Laboratory, output: Path, kind: str, stage: str, record_property: Record
+    small: Laboratory, output: Path, kind: str, stage: str, record_property: Record
 ) -> None:
     with machines(2) as cluster:
-        child = laboratory.start(laboratory.before(stage, output), *on(cluster))
+        child = small.start(small.before(stage, output), *on(cluster))
         worker_of(cluster, child, stage)
         for name in ("gcs_server", "raylet"):
             os.kill(process(cluster.head_node, name), signal.SIGKILL)
@@ -103,7 +111,7 @@ def test_a_run_whose_head_is_killed_says_so_and_goes_on_without_ray(
         assert code == 2, log
         assert "dgs run: ray.address: found no answer from" in log
         assert "Traceback" not in log
-        laboratory.check(output)  # while the other node still lives
+        small.check(output)  # while the other node still lives
     record_property("fault", kind)
 
 
@@ -120,18 +128,16 @@ def test_a_node_that_is_killed_changes_nothing_in_a_whole_run(
     record_property("fault", "finetune")
 
 
-def test_two_jobs_and_two_nodes_give_the_same_bytes(laboratory: Laboratory, tmp_path: Path) -> None:
-    assert laboratory.run(tmp_path / "jobs", "jobs=2")[0] == 0
+def test_two_jobs_and_two_nodes_give_the_same_bytes(small: Laboratory, tmp_path: Path) -> None:
+    assert small.run(tmp_path / "jobs", "jobs=2")[0] == 0
     with machines(2, gpus=1) as cluster:
-        code, log = laboratory.run(tmp_path / "nodes", *on(cluster))
+        code, log = small.run(tmp_path / "nodes", *on(cluster))
     assert code == 0, log
-    assert content(tmp_path / "jobs") == content(tmp_path / "nodes") == laboratory.expected
+    assert content(tmp_path / "jobs") == content(tmp_path / "nodes") == small.expected
 
 
 def test_a_stage_of_two_processes_gives_the_same_bytes_inside_ray(tmp_path: Path) -> None:
-    server = Server()
-    two = (*SMALLEST, "trainer={devices: 2, accelerator: cpu, strategy: ddp}")
-    laboratory = Laboratory(server, tmp_path, two, classes=2, images=6)
+    laboratory = Laboratory(server := Server(), tmp_path, (*SMALLEST, TWO), classes=2, images=6)
     with machines(2, cpus=2) as cluster:
         code, log = laboratory.run(tmp_path / "ray", *on(cluster))
         assert code == 0, log

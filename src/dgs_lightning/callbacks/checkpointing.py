@@ -26,7 +26,7 @@ class ResumeCheckpoint(Checkpoint):
 
     It is saved every ``every_n_steps`` steps and after the last step. A new one replaces the old one as a whole: if the
     process is killed while it saves, the old one stays. ``dgs fit`` resumes from it if ``ckpt_path`` is ``last``, or
-    from a later one that Lightning wrote when the time of a SLURM job ended. The next save removes what Lightning wrote.
+    from a later one that Lightning wrote when the time of a SLURM job ended. The next save removes those.
     In Python, pass the path that :meth:`find` returns:
 
     >>> from tempfile import mkdtemp

@@ -21,7 +21,7 @@ from dgs_lightning.errors import InputError, listed, short
 from dgs_lightning.runs import layout
 
 OBJECTS = 100_000_000  # bytes of shared memory for a Ray that we start: only settings and outcomes pass through it
-PATIENCE = 120.0  # seconds within which a node must start a process and answer
+PATIENCE = 300.0  # seconds within which a node must start a process and answer
 SOON = 10.0  # seconds within which a head must accept a connection
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROBE = f"{layout.LOCK}.probe"
@@ -188,7 +188,7 @@ def facts_of(ray: Any, nodes: Sequence[Node], folder: Path) -> dict[str, Facts]:
     probe.write_text(token, encoding="utf-8")
     try:
         asked = ray.remote(num_cpus=0, max_retries=0)(_facts)
-        answer = {n: asked.options(scheduling_strategy=on_node(n.id)).remote(str(probe), n.id) for n in nodes}
+        answer = {n: asked.options(scheduling_strategy=on_node(n.id)).remote(str(probe), n) for n in nodes}
         found = {}
         for node, reference in answer.items():
             facts = _told(ray, node, reference)
@@ -212,14 +212,16 @@ def _told(ray: Any, node: Node, reference: Any) -> Facts:  # noqa: ANN401
     return facts
 
 
-def _facts(probe: str, node: str) -> Facts:
+def _facts(probe: str, node: Node) -> Facts:
     """What this node says of itself, after it has read the probe and written one of its own beside it."""
-    import torch
+    gpus = []
+    if node.gpus:
+        import torch  # only here: it is slow to import
 
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     path, refusal = Path(probe), ""
     try:
-        path.with_name(f"{path.name}-{node}").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+        path.with_name(f"{path.name}-{node.id}").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     except FileNotFoundError:
         refusal = "another folder of this name, or none: a file that the run wrote is not there"
     except OSError as error:
