@@ -70,9 +70,10 @@ def run_stage(job: Job, on_step: Callable[[int, int], None]) -> Outcome:
     """
     held = job.run / layout.stage_lock(job.stage)
     with locked(held, job.run / job.stage):
-        outcome = _run(job, on_step)
-        held.unlink()
-    return outcome
+        try:
+            return _run(job, on_step)
+        finally:
+            held.unlink(missing_ok=True)
 
 
 def _run(job: Job, on_step: Callable[[int, int], None]) -> Outcome:

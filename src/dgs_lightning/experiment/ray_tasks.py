@@ -53,7 +53,7 @@ class RayTasks:
     def __init__(self, ray: Any, settings: RaySettings, progress: Progress) -> None:  # noqa: ANN401
         self._ray, self._settings, self._progress = ray, settings, progress
         here = ray.get_runtime_context()
-        self._head, self._checked, self._missed = here.gcs_address, time.monotonic(), 0
+        self._head, self._checked = here.gcs_address, time.monotonic()
         self._steps = ray.remote(num_cpus=0)(Steps).options(scheduling_strategy=on_node(here.get_node_id())).remote()
         self._running: dict[Any, Attempt] = {}
         self._dead: list[Attempt] = []
@@ -107,7 +107,8 @@ class RayTasks:
             ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=OFTEN)
         else:
             time.sleep(OFTEN)
-        self._check_head()
+        if time.monotonic() - self._checked > CHECK:
+            self._check_head()
         self._tell()
         for reference in ended:
             attempt = self._running.pop(reference)
@@ -130,8 +131,9 @@ class RayTasks:
         """Note that a stage is to begin again.
 
         Raises:
-            InputError: If it was begun again often enough.
+            InputError: If it was begun again often enough, or the head of Ray has died, too.
         """
+        self._check_head()
         self._look()
         (stage, *_), begun, most = attempt.job, attempt.before + 1, self._settings.max_retries
         what = f"its process has died ({short(error).split('.')[0]})"
@@ -159,16 +161,13 @@ class RayTasks:
             self._progress.place(stage, self._nodes[node].name)
 
     def _check_head(self) -> None:
-        """Ask at times whether the head of Ray lives. Ray itself would wait a minute, and then end this process.
+        """Ask whether the head of Ray lives. Ray itself would wait a minute, and then end this process.
 
         Raises:
             InputError: If it has died.
         """
-        if time.monotonic() - self._checked < CHECK:
-            return
         self._checked = time.monotonic()
-        self._missed = 0 if answers(self._head) else self._missed + 1
-        if self._missed > 1:
+        if not answers(self._head):
             remedy = "Start Ray again and give the same command: it keeps what is finished, also with launcher=local"
             raise InputError("ray.address", f"no answer from {self._head} any more", "a Ray that runs", remedy)
 
