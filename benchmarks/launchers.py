@@ -78,9 +78,9 @@ def added_by_processes(output: Path, stages: int = 5) -> float:
     for config in sorted(output.glob("stages/evaluation/*/*/*.yaml"))[:stages]:
         start = time.monotonic()
         subprocess.run([sys.executable, "-m", "dgs_lightning", "fit", "--config", str(config)], check=True)
-        seconds = json.loads(config.with_suffix(".json").read_text(encoding="utf-8"))["seconds"]
+        seconds: float = json.loads(config.with_suffix(".json").read_text(encoding="utf-8"))["seconds"]
         found.append(time.monotonic() - start - seconds)
-    return sum(found) / len(found)
+    return sum(found, 0.0) / len(found)
 
 
 def measure(trainings: int, slots: Sequence[int]) -> Figures:

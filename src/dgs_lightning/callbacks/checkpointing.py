@@ -184,7 +184,7 @@ def check_readable(path: Path) -> dict[str, Any]:
         "a checkpoint to resume, with only tensors and plain values",
         "Delete it to start from the beginning",
     )
-    content = read_file(path, mmap=True, expected=expected, remedy=remedy)
+    content: dict[str, Any] = read_file(path, mmap=True, expected=expected, remedy=remedy)
     if missing := [key for key in KEYS if not isinstance(content, dict) or key not in content]:
         raise InputError(path, f"no {', '.join(missing)}", expected, remedy)
     return content
