@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DEV    := $(VENV)/.installed-dev
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .PHONY: help quickstart test test-fault test-sweep coverage wheel-test benchmarks docs clean
 
@@ -17,40 +19,47 @@ help:
 	@echo "make docs         install, then the documentation: site/index.html"
 	@echo "make clean        remove the environment and what was built"
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+
+# What the quickstart needs; what the tests need, Ray among it, takes longer to install.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) .
 	touch $(STAMP)
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) '.[dev]'
+	touch $(STAMP) $(DEV)
 
 quickstart: $(STAMP)
 	$(BIN)/dgs run quickstart
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile
 
-test-fault: $(STAMP)
+test-fault: $(DEV)
 	$(BIN)/pytest -m fault -n 2
 
-test-sweep: $(STAMP)
+test-sweep: $(DEV)
 	$(BIN)/pytest -m sweep -n 2 --dist loadgroup --verbose
 
-coverage: $(STAMP)
+coverage: $(DEV)
 	$(BIN)/coverage erase
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 	rm -f .coverage.*  # half-written, by processes that tests killed
 	$(BIN)/coverage report --include='*/diffusion/*,*/matching/*,*/selection/*' --fail-under=100
 
-wheel-test: $(STAMP)
+wheel-test: $(DEV)
 	$(BIN)/pytest tests/test_wheel.py
 
-benchmarks: $(STAMP)
+benchmarks: $(DEV)
 	$(BIN)/python benchmarks/run_all.py
 
-docs: $(STAMP)
+docs: $(DEV)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:

@@ -75,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         more.
     """
     _replace_closed_streams()
+    if parent := os.environ.get("DGS_PARENT"):  # a stage on several devices
+        from dgs_lightning.commands.process import end_with_parent
+
+        end_with_parent(int(parent))
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(usage())

@@ -46,6 +46,13 @@ def test_a_step_class_by_class_needs_less_memory() -> None:
     assert figures["ratio"] > 1
 
 
+def test_the_plan_of_1000_classes_is_counted_without_its_data() -> None:
+    figures = run("launchers.py", "--plan imagenet1k")
+    # 8 methods, 2 IPCs and 3 draws are 48 trainings; generation by a fine-tuned DiT has the longest chain:
+    # latents, fine-tuning, pool, scores, selection, training, report
+    assert (figures["trainings"], figures["longest_chain"]) == (48, 7)
+
+
 @pytest.mark.slow
 def test_training_is_timed_beside_a_plain_loader() -> None:
     figures = run("evaluation.py", "--size 32 --networks convnet1 --epochs 3 --repetitions 1")

@@ -2,6 +2,7 @@ import doctest
 import errno
 import os
 import resource
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dgs_lightning.callbacks import checkpointing
-from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint
+from dgs_lightning.callbacks.checkpointing import EpochCheckpoint, ResumeCheckpoint
 from dgs_lightning.errors import InputError
 
 
@@ -148,3 +150,69 @@ def test_a_checkpoint_that_may_not_be_read_is_not_to_be_deleted(
     with pytest.raises(InputError, match=r"last\.ckpt: found permission denied") as caught:
         ResumeCheckpoint.find(tmp_path)
     assert "Delete" not in str(caught.value)
+
+
+class EndOfTime(pl.Callback):
+    """SLURM's signal shortly before the time of a job ends, at each of some steps, and then the end of the job."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_step in self.steps:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        if trainer.global_step == self.steps[-1]:
+            raise RuntimeError("time is up")
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Settings of a trainer in a job of SLURM, whose ``scontrol requeue`` does nothing."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "scontrol").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "scontrol").chmod(0o755)
+    for name, value in {"NTASKS": "1", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0", "NODELIST": "here"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return {
+        "accelerator": "cpu",
+        "plugins": [SLURMEnvironment(auto_requeue=True)],
+        "default_root_dir": tmp_path,
+        **quiet,
+    }
+
+
+def train_in_slurm(trainer: dict[str, Any], steps: int, *callbacks: pl.Callback) -> Counter:
+    module = Counter()
+    data: DataLoader[Tensor] = DataLoader(torch.zeros(50))  # type: ignore[arg-type]
+    found = next(c for c in callbacks if isinstance(c, ResumeCheckpoint)).find(trainer["default_root_dir"])
+    pl.Trainer(max_steps=steps, callbacks=[*callbacks], **trainer).fit(module, data, ckpt_path=found)
+    return module
+
+
+def test_a_requeued_training_goes_on_from_the_signal_and_its_checkpoints_do_not_pile_up(
+    slurm: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="time is up"):
+        train_in_slurm(slurm, 20, ResumeCheckpoint(every_n_steps=4), EndOfTime(5, 6))
+    (tmp_path / "hpc_ckpt_9.ckpt.mine").touch()
+    torch.save({**saved(tmp_path), "state_dict": {"other": torch.zeros(1)}}, tmp_path / "hpc_ckpt_8.ckpt")
+    assert ResumeCheckpoint.find(tmp_path) == tmp_path / "hpc_ckpt_2.ckpt"  # of step 6; the last other one is of step 4
+    with pytest.raises(RuntimeError, match="power cut"):
+        train_in_slurm(slurm, 20, ResumeCheckpoint(every_n_steps=4), Fail(7))
+    assert (tmp_path / "hpc_ckpt_2.ckpt").exists()  # until there is a later one
+    assert train_in_slurm(slurm, 20, ResumeCheckpoint(every_n_steps=4)).weight.item() == -20
+    assert sorted(path.name for path in tmp_path.glob("hpc*")) == ["hpc_ckpt_8.ckpt", "hpc_ckpt_9.ckpt.mine"]
+    assert ResumeCheckpoint.find(tmp_path) == ResumeCheckpoint.path(tmp_path)
+
+
+def test_a_training_that_resumes_at_the_end_of_an_epoch_leaves_what_a_signal_wrote_within_one(
+    slurm: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="time is up"):
+        train_in_slurm(slurm, 200, EpochCheckpoint(minutes=0), EndOfTime(60))
+    assert list(tmp_path.glob("hpc*"))
+    assert EpochCheckpoint.find(tmp_path) == ResumeCheckpoint.path(tmp_path)
+    assert saved(tmp_path)["global_step"] == 50
+    assert not list(tmp_path.glob("hpc*"))

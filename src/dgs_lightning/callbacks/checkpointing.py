@@ -1,11 +1,12 @@
 """The checkpoint that a training resumes from, saved at intervals of steps or at the ends of epochs."""
 
+import re
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
@@ -16,6 +17,7 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.files import replacing
 from dgs_lightning.models.weights import read_file
 
+AT_SIGNAL = re.compile(r"hpc_ckpt_\d+\.ckpt")  # what Lightning writes when SLURM says that the job's time ends
 KEYS = ("pytorch-lightning_version", "state_dict", "epoch", "global_step", "loops", "optimizer_states")
 
 
@@ -23,8 +25,9 @@ class ResumeCheckpoint(Checkpoint):
     """Keeps one checkpoint, ``checkpoints/last.ckpt`` in the trainer's ``default_root_dir``.
 
     It is saved every ``every_n_steps`` steps and after the last step. A new one replaces the old one as a whole: if the
-    process is killed while it saves, the old one stays. ``dgs fit`` resumes from it if ``ckpt_path`` is ``last``. In
-    Python, pass the path that :meth:`find` returns:
+    process is killed while it saves, the old one stays. ``dgs fit`` resumes from it if ``ckpt_path`` is ``last``, or
+    from a later one that Lightning wrote when the time of a SLURM job ended. The next save removes those.
+    In Python, pass the path that :meth:`find` returns:
 
     >>> from tempfile import mkdtemp
     >>> from lightning.pytorch.demos.boring_classes import BoringModel
@@ -52,16 +55,13 @@ class ResumeCheckpoint(Checkpoint):
 
     @classmethod
     def find(cls, root: str | Path) -> Path | None:
-        """The checkpoint of a run, or ``None`` if there is none yet.
+        """The checkpoint of a run with most steps, or ``None`` if there is none yet.
 
         Raises:
-            InputError: If it is broken, or holds anything but tensors and plain values.
+            InputError: If one is broken, or holds anything but tensors and plain values.
         """
-        path = cls.path(root)
-        if not path.is_file():
-            return None
-        check_readable(path)
-        return path
+        found = [path for path in (cls.path(root), *_at_signal(root)) if path.is_file()]
+        return max(found, key=lambda path: int(check_readable(path)["global_step"]), default=None)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Save after every ``every_n_steps`` steps."""
@@ -85,10 +85,23 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             with replacing(path, durable=True, apart=True) as partial, _temporary_files_in(partial.parent):
                 trainer.save_checkpoint(partial)
+            self._remove_earlier(trainer.default_root_dir)
         else:
             trainer.save_checkpoint(path)  # takes part, and writes nothing
         trainer.strategy.barrier("checkpoint in place")
         self.saved_step = step
+
+    def _remove_earlier(self, root: str) -> None:
+        """Remove what Lightning wrote at signals, if it is of this training: same weights, no later."""
+        if at_signal := _at_signal(root):
+            own = check_readable(self.path(root))
+            for path in at_signal:
+                found = check_readable(path)
+                if (
+                    found["state_dict"].keys() == own["state_dict"].keys()
+                    and found["global_step"] <= own["global_step"]
+                ):
+                    path.unlink()
 
 
 class EpochCheckpoint(ResumeCheckpoint):
@@ -112,6 +125,20 @@ class EpochCheckpoint(ResumeCheckpoint):
     def __init__(self, minutes: float = 2.0) -> None:
         super().__init__(every_n_steps=0)
         self.minutes = minutes
+
+    @classmethod
+    def find(cls, root: str | Path) -> Path | None:
+        """The checkpoint of a run, or ``None`` if there is none yet.
+
+        What Lightning wrote at a signal is within an epoch, and is removed: Lightning would resume from it otherwise.
+
+        Raises:
+            InputError: If a checkpoint is broken, or holds anything but tensors and plain values.
+        """
+        for path in _at_signal(root):
+            check_readable(path)
+            path.unlink(missing_ok=True)
+        return super().find(root)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -142,12 +169,22 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
         tempfile.tempdir = before
 
 
-def check_readable(path: Path) -> None:
-    """Raise an InputError unless a file is a complete checkpoint with only tensors and plain values."""
+def _at_signal(root: str | Path) -> list[Path]:
+    """Checkpoints that Lightning wrote into the folder of a training at signals."""
+    return sorted(path for path in Path(root).glob("*.ckpt") if AT_SIGNAL.fullmatch(path.name))
+
+
+def check_readable(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint.
+
+    Raises:
+        InputError: If the file is not a complete checkpoint with only tensors and plain values.
+    """
     expected, remedy = (
         "a checkpoint to resume, with only tensors and plain values",
         "Delete it to start from the beginning",
     )
-    content = read_file(path, mmap=True, expected=expected, remedy=remedy)
+    content: dict[str, Any] = read_file(path, mmap=True, expected=expected, remedy=remedy)
     if missing := [key for key in KEYS if not isinstance(content, dict) or key not in content]:
         raise InputError(path, f"no {', '.join(missing)}", expected, remedy)
+    return content

@@ -181,9 +181,10 @@ class DGSCommandLine(LightningCLI):
         Raises:
             InputError: If it is broken.
         """
-        resumes = any(isinstance(callback, ResumeCheckpoint) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        resumes = [callback for callback in callbacks if isinstance(callback, ResumeCheckpoint)]
         if self.checkpoint == "last" and resumes:
-            found = ResumeCheckpoint.find(self.trainer.default_root_dir)
+            found = resumes[0].find(self.trainer.default_root_dir)
             self.config_init[self.subcommand].ckpt_path = None if found is None else str(found)
 
 

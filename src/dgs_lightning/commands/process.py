@@ -2,6 +2,8 @@
 
 import ctypes
 import logging
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ from contextlib import contextmanager
 
 from dgs_lightning.files import hide_thread_disk_errors
 
+PARENT = "DGS_PARENT"  # variable with the process that a command must not outlive
+SIGNAL_AT_PARENTS_END = 1  # option of Linux's prctl
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # parameters of glibc's mallopt, in bytes
 LARGEST = 2**31 - 1
 LARGEST_MMAP_THRESHOLD_BEFORE = 2**25  # older versions refuse a larger one, and would then stay at 2**17
@@ -46,6 +50,22 @@ def prepared_process() -> Iterator[None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the kernel kill this process as soon as its parent has ended, however it ended. Linux alone can do this.
+
+    The processes that a strategy of several devices starts call this, too, since they inherit the variable ``PARENT``.
+
+    Args:
+        parent: The process that must be the parent; another one says that it has ended already.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SIGNAL_AT_PARENTS_END, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        if PARENT in os.environ:
+            os.environ[PARENT] = str(os.getpid())
 
 
 def keep_freed_memory() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dgs_lightning.doctor.accuracy import measure_accuracy
+from dgs_lightning.doctor.cluster import check_cluster
 from dgs_lightning.doctor.files import check_endings, check_identical, check_ignored
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok
 from dgs_lightning.doctor.images import (
@@ -69,6 +70,7 @@ def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
         check_labels_of_models(experiment, stages, trees),
         measure_accuracy(experiment, trees) if measure else (),
         check_devices(experiment),
+        check_cluster(experiment),
         _estimates(experiment, stages if valid else (), trees),
     )
     for check in checks:

@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from dgs_lightning.datamodules.images import MEMORY
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.errors import counted
+from dgs_lightning.experiment.execution import devices_of
 from dgs_lightning.experiment.folder import RunOutput
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
@@ -43,7 +44,9 @@ def check_devices(experiment: Experiment) -> Iterator[Finding]:
     gpus = torch.cuda.device_count()
     names = ", ".join(sorted({torch.cuda.get_device_name(index) for index in range(gpus)}))
     yield ok(f"this machine: {counted(CORES, 'CPU core')}, {counted(gpus, 'GPU')}{f' ({names})' if names else ''}")
-    accelerator, wanted = experiment.trainer.get("accelerator", "auto"), _wanted(experiment)
+    if experiment.launcher == "ray":
+        return  # see check_cluster
+    accelerator, wanted = experiment.trainer.get("accelerator", "auto"), devices_of(experiment.trainer) or 1
     on_gpus = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus > 0)
     if on_gpus and wanted > gpus:
         remedy = f"Set trainer.devices={gpus}" if gpus else "Set trainer.accelerator=auto, or run where there is a GPU"
@@ -54,14 +57,6 @@ def check_devices(experiment: Experiment) -> Iterator[Finding]:
         what = f"{counted(processes, 'process')} of {threads} get in each other's way"
         jobs = max(1, CORES // experiment.threads)
         yield warning(what, f"Set jobs={jobs}, or fewer threads (results depend on threads, too)")
-
-
-def _wanted(experiment: Experiment) -> int:
-    """Number of devices that the trainer is to use; 1 if it takes all that there are."""
-    devices = experiment.trainer.get("devices", 1)
-    named = devices if isinstance(devices, list) else str(devices).split(",")
-    a_number = not isinstance(devices, list) and str(devices).isdigit()
-    return max(1, int(devices)) if a_number else len(named)
 
 
 def check_disk(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Finding]:

@@ -49,6 +49,7 @@ class Progress:
         self.bars = Bars(*columns, TimeRemainingColumn(), console=self.console, disable=not self.live)
         self.total = self.bars.add_task("stages", total=stages)
         self.tasks: dict[str, TaskID] = {}
+        self.places: dict[str, str] = {}  # nodes of stages, where there are several
 
     def __enter__(self) -> "Progress":
         self.bars.start()
@@ -72,12 +73,19 @@ class Progress:
         if stage in self.tasks:
             self.bars.update(self.tasks[stage], completed=done, total=total)
 
+    def place(self, stage: str, node: str) -> None:
+        """A stage runs on a node."""
+        if stage in self.tasks and self.places.get(stage) != node:
+            self.places[stage] = node
+            self.bars.update(self.tasks[stage], description=printable(f"{stage} on {node}"))
+
     def finish(self, stage: str, seconds: float) -> None:
         """A stage is done."""
         self.done += 1
         self.bars.remove_task(self.tasks.pop(stage))
+        where = f" on {self.places[stage]}" if stage in self.places else ""
         self.bars.update(self.total, completed=self.done)
-        self.say(f"[{self.done}/{self.stages}] {stage}: done in {seconds:.1f} s")
+        self.say(f"[{self.done}/{self.stages}] {stage}: done in {seconds:.1f} s{where}")
 
     def say(self, text: str) -> None:
         """Something for the user to read."""

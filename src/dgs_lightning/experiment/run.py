@@ -1,5 +1,6 @@
 """``dgs run``: the stages of an experiment, each skipped where it is done and resumed where it stopped."""
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -9,7 +10,8 @@ from dgs_lightning.configs import class_name
 from dgs_lightning.data.sources import read_trees
 from dgs_lightning.documents.texts import yaml_text
 from dgs_lightning.errors import InputError, listed, printable
-from dgs_lightning.experiment.execution import Job, Outcome
+from dgs_lightning.experiment.cluster import RaySettings
+from dgs_lightning.experiment.execution import Job, Outcome, stage_at_work
 from dgs_lightning.experiment.folder import RunOutput
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.progress import Progress, Reading
@@ -52,7 +54,10 @@ class ExperimentRun:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.elsewhere = experiment.launcher != "local"  # a stage may run on a machine where paths begin elsewhere
         self.output = Path(experiment.output or "runs")
+        if self.elsewhere:
+            self.output = self.output.absolute()
         self.stages = Plan(experiment).everything()
         self.records = Records(self.output)
         self.folder = RunOutput(self.output, experiment, self.records)
@@ -144,7 +149,7 @@ class ExperimentRun:
             return
         write_text(self.output / layout.EXPERIMENT, yaml_text(vars(self.experiment)), durable=True)
         for stage in pending:
-            settings = yaml_text(stage.settings(self.output))
+            settings = yaml_text(stage.settings(self.output, absolute=self.elsewhere))
             write_text(self.settings_path(stage), f"# {self.command(stage)}\n{settings}")
         from dgs_lightning.commands.cli import check
 
@@ -178,6 +183,10 @@ class ExperimentRun:
 
     def _runner(self) -> AbstractContextManager[Runner]:
         jobs, listener = self.experiment.jobs, self.progress.step
+        if self.experiment.launcher == "ray":
+            from dgs_lightning.experiment.ray_tasks import ray_tasks
+
+            return ray_tasks(RaySettings(**self.experiment.ray), self.output, self.progress)
         return nullcontext(InProcess(listener)) if jobs == 1 else process_pool(jobs, listener)
 
     def _work(self, runner: Runner, pending: list[Stage]) -> None:
@@ -188,11 +197,20 @@ class ExperimentRun:
                 unfinished = {other.name for other in waiting} | running.keys()
                 if len(running) < runner.slots and all(needed.name not in unfinished for needed in stage.needs):
                     waiting.remove(stage)
+                    job = Job(stage.name, stage.command, str(self.settings_path(stage)), self.output)
+                    self._wait_for_its_end(job)
                     self._begin(stage)
                     running[stage.name] = stage
-                    runner.start(Job(stage.name, stage.command, str(self.settings_path(stage)), self.output))
+                    runner.start(job)
             for name, result in runner.finished():
                 self._end(running.pop(name), result)
+
+    def _wait_for_its_end(self, job: Job) -> None:
+        """Wait until no process of an earlier run writes a stage: on another machine, one may outlive its run."""
+        if stage_at_work(job):
+            self.progress.say(f"{job.stage}: a process of an earlier run still writes it; this run waits until it ends")
+        while stage_at_work(job):
+            time.sleep(0.5)
 
     def _begin(self, stage: Stage) -> None:
         """Remove what other settings left, or mark what has lost its card, and record that the stage runs."""

@@ -13,6 +13,7 @@ from dgs_lightning.data.trees import Links
 from dgs_lightning.documents.shapes import FolderName, check_shape, words
 from dgs_lightning.documents.texts import Unreadable, check_plain, parse_yaml
 from dgs_lightning.errors import InputError, listed, short
+from dgs_lightning.experiment.cluster import RaySettings
 from dgs_lightning.runs.ddranking import WEIGHT, ScoreName, check_scores
 from dgs_lightning.runs.fingerprints import Kind
 from dgs_lightning.runs.methods import METHODS
@@ -76,7 +77,10 @@ class Experiment:
             its hub.
         folds: Folds of the estimator's cross-fitting.
         trainer: Trainer settings of every stage, for example ``{devices: 8}``.
-        jobs: Stages that run side by side.
+        jobs: Stages that run side by side, by the launcher ``local``.
+        launcher: What runs the stages: ``local``, processes of this machine; or ``ray``, as many as there is room for
+            on the machines that Ray has.
+        ray: How Ray is reached and used; see :class:`~dgs_lightning.experiment.cluster.RaySettings`.
         threads: Threads of each stage on a CPU; part of what a result depends on.
         fingerprint: How the data are recognised in the next run: by their ``content``, which is read once, or by the
             ``names`` and sizes of the files, which is quicker for very large trees.
@@ -135,6 +139,8 @@ class Experiment:
     folds: Annotated[int, Between(2, 1000)] = 5
     trainer: Settings = field(default_factory=dict)
     jobs: Annotated[int, Between(1, 1024)] = 1
+    launcher: Literal["local", "ray"] = "local"
+    ray: Settings = field(default_factory=dict)
     threads: Annotated[int, Between(1, 1024)] = 1
     fingerprint: Kind = "content"
     prepare: Settings | None = None
@@ -256,7 +262,7 @@ def _experiment(settings: Settings, above: str = "") -> Experiment:
 @cache
 def _kinds() -> dict[str, Any]:
     """The type of each setting, without its limits."""
-    return get_type_hints(Experiment)
+    return get_type_hints(Experiment) | {"ray": RaySettings}
 
 
 def _remedy(value: object, kind: Any) -> str:  # noqa: ANN401

@@ -60,11 +60,19 @@ class Stage:
     config: Settings
     needs: tuple["Stage", ...] = ()
 
-    def settings(self, output: Path) -> Settings:
-        """The settings as the command takes them, for a run in this folder."""
-        resolved: Settings = replaced(
-            self.config, lambda part: (output / part.path).as_posix() if isinstance(part, InRun) else part.path
-        )
+    def settings(self, output: Path, absolute: bool = False) -> Settings:
+        """The settings as the command takes them, for a run in this folder.
+
+        Args:
+            output: The folder.
+            absolute: Give absolute paths, for a command that starts in another folder than this process.
+        """
+
+        def path(part: InRun | Given | Apart) -> str:
+            place = (output / part.path).as_posix() if isinstance(part, InRun) else part.path
+            return Path(place).absolute().as_posix() if absolute else place
+
+        resolved: Settings = replaced(self.config, path)
         return resolved
 
     @property

@@ -6,6 +6,7 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
 
     experiment.yaml                                settings of the run
     stages/STAGE.yaml, stages/STAGE.json           settings of a stage, and the record of how it went
+    stages/STAGE.lock                              held by the process that writes the stage
     stages/STAGE.results                           name, size and hash of each file that it left
     set_aside/...                                  results that were changed by something else than the run
     data/train, data/val                           prepared images
@@ -176,6 +177,11 @@ def stage_record(stage: str) -> str:
 def stage_results(stage: str) -> str:
     """File that lists what a stage left: name, size and hash of each file."""
     return f"{STAGES}/{stage}.results"
+
+
+def stage_lock(stage: str) -> str:
+    """File that the process of a stage holds as long as it writes."""
+    return f"{STAGES}/{stage}.lock"
 
 
 def left_by(stage: str) -> tuple[str, ...]:

@@ -71,6 +71,17 @@ def locked(path: Path, folder: Path | None = None) -> Iterator[str]:
         os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of this file."""
+    if not path.exists():
+        return False
+    try:
+        with locked(path):
+            return False
+    except InputError:
+        return True
+
+
 @contextmanager
 def _held_by_file(path: Path, folder: Path) -> Iterator[None]:
     """Hold a folder by a file that names the holder and is touched as a sign of life."""
