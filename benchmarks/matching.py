@@ -27,6 +27,7 @@ from PIL import Image
 from program import parser, show
 from torch import Tensor, nn
 
+from dgs_lightning.commands.process import keep_freed_memory
 from dgs_lightning.data.augmentation import cutmix, normalise
 from dgs_lightning.datamodules.real_images import RealImageDataModule
 from dgs_lightning.matching.siamese import apply
@@ -286,6 +287,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--peak", action="store_true", help="measure the peak memory of a step instead of its time")
     args = options.parse_args(argv)
     size = SIZES[args.size]
+    keep_freed_memory()  # as `dgs fit` does
     show(measure(args.method, size, args.ipc or size.ipc, args.steps or size.steps, args.peak), args.json)
 
 
