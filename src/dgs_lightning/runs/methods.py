@@ -21,6 +21,7 @@ from typing import Any
 
 from dgs_lightning.errors import InputError
 from dgs_lightning.runs.cao2 import candidates, refined
+from dgs_lightning.runs.d3hr import started
 from dgs_lightning.runs.stages import MadeBy as MadeBy
 from dgs_lightning.runs.stages import Use as Use
 
@@ -283,6 +284,16 @@ METHODS: dict[str, Method] = {
             stages=_guided("ModeGuidance", {}, pool=True),
             compared_with="mgd3",
             settings="mgd3",
+            **_PLUGIN,
+        ),
+        Method("d3hr", "D3HR", "#7fb5c4", "all", "ICML 2025", stages=started(_pool("guided")), pictured=True),
+        Method(
+            "d3hr_dgs",
+            "D3HR + DGS",
+            "#2f6675",
+            stages=started(_pool("guided"), several=True),
+            compared_with="d3hr",
+            settings="d3hr",
             **_PLUGIN,
         ),
         Method(

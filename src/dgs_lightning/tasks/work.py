@@ -17,6 +17,7 @@ from dgs_lightning.data.latents import CacheSettings
 from dgs_lightning.datamodules.batches import settled_batch_size
 from dgs_lightning.datamodules.images import whole_and_subsets
 from dgs_lightning.diffusion.memory import memory_bytes
+from dgs_lightning.diffusion.sampler import first_index
 from dgs_lightning.models.codec import keeps_variances, latent_shape
 from dgs_lightning.models.dit.difffit import Trained, prepare_training
 from dgs_lightning.models.dit.formats import dit_config
@@ -100,6 +101,13 @@ def encoding(model: Settings, data: Settings, trainer: Settings, inputs: Inputs)
     return Work("images encoded", images, images=images, files="latent cache", disk=cache.bytes_for(images))
 
 
+def inversion(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of ``InversionTask``: that of the encoding, and the denoising steps that are inverted."""
+    work, steps = encoding(model, data, trainer, inputs), model["index"] + 1
+    passes = _denoising(work.count * (2 if model["flips"] else 1) * steps, model)
+    return replace(work, what=f"images inverted in {steps} steps", passes=passes, network=_dit(model, inputs))
+
+
 def diffusion(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
     """Work of ``DiffusionTask`` and ``MinimaxTask``: training steps, and the memories of the criteria."""
     batch, steps, dit = data["batch_size"], trainer.get("max_steps", -1), _dit(model, inputs)
@@ -141,9 +149,24 @@ def generation(model: Settings, data: Settings, trainer: Settings, inputs: Input
     images, steps = inputs.classes * data["images_per_class"], model["steps"]
     if data["images"] is not None:
         images = inputs.count(data["images"])
-    passes = images * steps * (1 if model["guidance_scale"] == 1 else 2)
+    if start := _started(trainer, "PrototypeStart"):
+        steps = first_index(steps, start["strength"]) + 1
+    elif start := _started(trainer, "InvertedStart"):
+        steps = start["index"] + 1
+    passes = _denoising(images * steps, model)
     disk = images * inputs.image_bytes
     return Work(f"images generated in {steps} steps", images, passes, _dit(model, inputs), images, disk=disk)
+
+
+def _denoising(steps: int, model: Settings) -> int:
+    """Forward passes of denoising steps of images: two for each under classifier-free guidance."""
+    return steps * (1 if model["guidance_scale"] == 1 else 2)
+
+
+def _started(trainer: Settings, kind: str) -> Settings | None:
+    """All settings of a trainer's callback of a class, defaults included; ``None`` where there is no such callback."""
+    found = _of_callback(trainer, kind)
+    return None if found is None else settings_of({"class_path": kind, "init_args": found})
 
 
 def refinement(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
@@ -224,6 +247,7 @@ def _of_callback(trainer: Settings, kind: str) -> Settings | None:
 
 _WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
     "EncodingTask": encoding,
+    "InversionTask": inversion,
     "DiffusionTask": diffusion,
     "MinimaxTask": diffusion,
     "GenerationTask": generation,
