@@ -57,7 +57,7 @@ def group_scores(groups: Tensor, of: Gaussian) -> Tensor:
     centred = groups - mean.unsqueeze(1)
     squares = centred.square()
     variance, third = squares.mean(1), (squares * centred).mean(1)
-    skewness = torch.where(variance > 0, third / variance.clamp_min(torch.finfo(variance.dtype).tiny) ** 1.5, 0)
+    skewness = torch.where(variance > 0, third / (variance * variance.sqrt()), 0)
     std = (variance * (groups.shape[1] / max(1, groups.shape[1] - 1))).sqrt()
     parts = (mean - of.mean, std - of.std, SKEWNESS_WEIGHT * skewness)
     return torch.stack([part.flatten(1).double().norm(dim=1) for part in parts]).sum(0)
