@@ -207,6 +207,6 @@ def test_the_start_needs_a_file_of_latents(dit: str, tmp_path: Path) -> None:
         InputError, match=r"data\.centers: found nothing, expected a file that 'dgs centers' with groups"
     ):
         trainer.predict(GenerationTask(dit, sampler="ddim"), RequestDataModule())
-    save_file({"cat": torch.zeros(1, 1, 4, 4)}, tmp_path / "own.safetensors")
+    save_file({label: torch.zeros(1, 1, 4, 4) for label in CLASSES}, tmp_path / "own.safetensors")
     with pytest.raises(InputError, match=r"own\.safetensors: found other tensors"):
         generate(dit, tmp_path / "own.safetensors", tmp_path / "set", InvertedStart())
