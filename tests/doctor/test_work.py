@@ -232,6 +232,18 @@ def test_the_refinement_of_latents_is_counted_in_passes_and_in_memory(healthy: E
     assert found.remedy.startswith("Set a smaller batch_size, or auto, in options.METHOD.data.init_args")
 
 
+def test_starts_in_the_middle_take_the_steps_that_are_left(healthy: Experiment) -> None:
+    experiment = replace(healthy, methods=["d3hr", "d3hr_dgs", "d4m"], ipc=[10], networks=[])
+    found = works(experiment)
+    inverted, best, pool, d4m = (
+        found[f"{stage}-ipc10"] for stage in ("inverted/d3hr", "guided/d3hr", "guided/d3hr_dgs", "guided/d4m")
+    )
+    assert (inverted.what, inverted.count, inverted.passes) == ("images inverted in 32 steps", 120, 120 * 32 * 2)
+    assert inverted.disk == 120 * 3 * 16 * 16 * 2
+    assert (best.what, best.passes) == ("images generated in 32 steps", 100 * 32 * 2)
+    assert (pool.count, d4m.what) == (500, "images generated in 35 steps")
+
+
 def test_activations_grow_with_the_depth_and_hold_no_weights() -> None:
     shapes: dict[str, Any] = {"input_size": 8, "num_classes": 3, "hidden_size": 64, "num_heads": 4}
     one, two, three = (kept_bytes(DiTConfig(**shapes, depth=depth)) for depth in (1, 2, 3))

@@ -394,8 +394,27 @@ def test_cao2_refines_what_it_selected_with_the_settings_of_its_candidates() -> 
     assert METHODS["cao2_select"].maker == METHODS["cao2_pool"].maker == METHODS["cao2"].maker == "cao2"
 
 
+def test_d3hr_inverts_once_and_starts_at_the_index_of_the_inversion() -> None:
+    options = {"d3hr": {"index": 20, "groups": 50, "model": {"init_args": {"steps": 40}}}}
+    experiment = replace(SMALL, ipc=[10, 20], methods=["d3hr", "d3hr_dgs"], options=options, draws=2)
+    by_name = {stage.name: stage.config for stage in stages(experiment)}
+    assert [name for name in by_name if name.startswith("inverted/")] == ["inverted/d3hr-ipc10"]
+    inverted = by_name["inverted/d3hr-ipc10"]["model"]
+    assert inverted["class_path"] == "InversionTask"
+    for row, kept, images in (("d3hr", None, 20), ("d3hr_dgs", 5, 100)):
+        drawn, made = (by_name[f"{part}/{row}-ipc20-draw1"] for part in ("centers", "guided"))
+        assert (drawn["latents"], drawn["groups"], drawn.get("kept")) == (InRun("inverted/d3hr-ipc10"), 50, kept)
+        assert drawn["seed"] == draw_seed(0, 1)
+        assert made["trainer"]["callbacks"][0] == {"class_path": "InvertedStart", "init_args": {"index": 20}}
+        model = made["model"]["init_args"]
+        assert (model["sampler"], model["steps"], model["dit"]) == ("ddim", 40, inverted["init_args"]["dit"])
+        assert (inverted["init_args"]["steps"], inverted["init_args"]["index"]) == (40, 20)
+        assert made["data"]["init_args"]["images_per_class"] == images
+
+
 @pytest.mark.parametrize(
-    ("row", "setting"), [("cao2", "rate"), ("cao2_select", "rate"), ("mgd3", "rate"), ("rded", "lr")]
+    ("row", "setting"),
+    [("cao2", "rate"), ("d3hr_dgs", "rate"), ("cao2_select", "rate"), ("mgd3", "rate"), ("rded", "lr")],
 )
 def test_a_setting_that_no_stage_of_a_method_has_is_refused(row: str, setting: str) -> None:
     owner = METHODS[row].maker

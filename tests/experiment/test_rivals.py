@@ -16,10 +16,14 @@ from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.summary import paired_comparisons
 from dgs_lightning.runs.methods import METHODS
 
-PLUGGED = {"mgd3_dgs": "mgd3", "d4m_dgs": "d4m", "cao2_dgs": "cao2_pool", "rded_dgs": "rded", "igd_dgs": "igd"}
+PLUGGED = {
+    **{"mgd3_dgs": "mgd3", "d4m_dgs": "d4m", "d3hr_dgs": "d3hr"},
+    **{"cao2_dgs": "cao2_pool", "rded_dgs": "rded", "igd_dgs": "igd"},
+}
 ROWS = [*PLUGGED, *PLUGGED.values(), "cao2_select", "cao2"]
 SHORT = [
     *("ipc=2", "jobs=1", "folds=2", "draws=1", "pool_multiple=3", "options.rded.mipc=12"),
+    "options.d3hr={index: 2, groups: 20, model: {init_args: {steps: 4}}}",
     *("pretrain.trainer.max_steps=4", "generate.model.init_args.steps=4", "soft.trainer.max_epochs=1"),
     "options.igd={config: classify/surrogate_digits.yaml, first: 2, last: 1}",
     *(

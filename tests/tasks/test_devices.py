@@ -26,6 +26,7 @@ from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask
 from dgs_lightning.tasks.encoding import EncodingTask
 from dgs_lightning.tasks.generation import GenerationTask, Measured
 from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
+from dgs_lightning.tasks.inversion import InversionTask
 from dgs_lightning.tasks.learned_images import ImageSettings
 from dgs_lightning.tasks.matching_network import NetworkSettings
 from dgs_lightning.tasks.minimax import CriteriaSettings, MinimaxTask
@@ -143,6 +144,11 @@ def test_latents_are_refined_on_one_device(made: dict[str, str], gpu: None, monk
 
 def test_images_are_encoded_on_one_device(made: dict[str, str], gpu: None) -> None:
     assert trainer().predict(EncodingTask("pixels"), ImageDataModule(predict=made["images"]))
+
+
+def test_images_are_inverted_on_one_device(made: dict[str, str], gpu: None) -> None:
+    task = InversionTask(made["dit"], index=1, steps=2)
+    assert trainer().predict(task, ImageDataModule(predict=made["images"]))
 
 
 @pytest.mark.parametrize("definition", ["confidence", "margin", "entropy", "loss"])

@@ -1,4 +1,4 @@
-"""The command ``dgs centers``: cluster centres of each class, for guidance."""
+"""The command ``dgs centers``: cluster centres of each class, for guidance, or start latents."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +8,9 @@ from dgs_lightning.distil.centers import Centers
 
 
 def centers(output: str, **settings: Any) -> Path:  # noqa: ANN401
-    """Compute cluster centres of each class of a latent cache, for guidance.
+    """Compute cluster centres of each class of a latent cache, for guidance, or start latents of its images.
 
-    Writes a safetensors file with the centres of each label, shape ``(ipc, C, h, w)``, whole or not at all. If the file
+    Writes a safetensors file with the latents of each label, shape ``(ipc, C, h, w)``, whole or not at all. If the file
     already holds centres of the same latents, scores and settings, nothing is computed.
 
     Args:

@@ -37,6 +37,17 @@ class Posterior(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Inversion:
+    """How latents were moved to a denoising step by DDIM inversion."""
+
+    dit: str  # hash of the DiT
+    steps: Annotated[int, Between(1, 1000)]  # number of denoising steps
+    index: Annotated[int, Between(0, 999)]  # of the step, from steps - 1 (most noise) down to 0
+    guidance_scale: float
+    guided_channels: int
+
+
+@dataclass(frozen=True)
 class CacheSettings:
     """The settings that the latents of a cache depend on."""
 
@@ -46,10 +57,15 @@ class CacheSettings:
     posterior: bool  # whether log variances are kept beside the means
     flips: Annotated[int, Between(1, 2)]  # orientations of each image: 2 with the horizontally flipped one
     dtype: Literal["float16", "float32"]
+    inversion: Inversion | None = None  # None: the latents are clean
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as a card holds them."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def key(self, images: str) -> str:
         """Key of the cache: a hash of these settings and of the hash of the images."""
-        return hash_json({**asdict(self), "images": images})
+        return hash_json({**self.plain(), "images": images})
 
     def bytes_for(self, images: int) -> int:
         """Size in bytes of a cache of this number of images."""
@@ -151,7 +167,7 @@ def finish_cache(
     if missing:
         raise _missing(folder, missing, len(records))
     write_manifest(folder, records, durable=True)
-    card = {"format": FORMAT, "key": key, "images": images, "settings": asdict(settings), "licences": list(licences)}
+    card = {"format": FORMAT, "key": key, "images": images, "settings": settings.plain(), "licences": list(licences)}
     write_json(folder / CARD, card, durable=True)
 
 
@@ -184,7 +200,8 @@ class LatentCache:
             raise InputError(folder, "no finished latent cache", f"a folder with {CARD}", remedy)
         card = read_json(folder / CARD, LatentCard, "a latent cache's card", _REMEDY)
         settings = cast(dict[str, Any], card["settings"])  # a mapping in the file
-        self.settings = CacheSettings(**settings | {"shape": tuple(settings["shape"])})
+        inversion = Inversion(**settings["inversion"]) if settings.get("inversion") else None
+        self.settings = CacheSettings(**settings | {"shape": tuple(settings["shape"]), "inversion": inversion})
         self.licences = tuple(card.get("licences", ()))
         self.folder = folder
         self.key, self._images = card["key"], card["images"]

@@ -182,10 +182,13 @@ class LatentDataModule(pl.LightningDataModule):
         """Open the cache.
 
         Raises:
-            InputError: If the cache is not finished or has other images or classes, or the devices cannot share a
-                batch equally.
+            InputError: If the cache is not finished, has noisy latents, or has other images or classes, or the devices
+                cannot share a batch equally.
         """
         self.cache = LatentCache(self.cache_folder)
+        if self.cache.settings.inversion is not None:
+            remedy = "Set data.cache to the latents that EncodingTask made"
+            raise InputError(self.cache_folder, "latents of InversionTask, which are noisy", "clean latents", remedy)
         check_labels(set(self.cache.labels), self.hparams["labels"], self.cache_folder)
         if self.hparams["images"] is not None:
             self.cache.check_images(Path(self.hparams["images"]))

@@ -13,6 +13,7 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     latents, pretrain, finetune, judge             latent cache and trainings; a training leaves weights/
     estimator/foldK                                trainings of the difficulty estimator
     pools/NAME, guided/SET                         generated images
+    centers/SET, inverted/SET                      latents of each class for its images; noisy latents of originals
     selected/SET, refined/SET                      images that a rule takes from a pool, and these with refined latents
     surrogate                                      training of the classifier that IGD's guidance takes its gradients of
     crops, stitched/SET                            crops of the originals, and pictures that are put together from them

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.runs.makers import candidates, guided, image_pool, influenced, matched, refined, stitched
+from dgs_lightning.runs.makers import candidates, guided, image_pool, influenced, inverted, matched, refined, stitched
 from dgs_lightning.runs.stages import MadeBy as MadeBy
 from dgs_lightning.runs.stages import Use as Use
 
@@ -203,6 +203,16 @@ METHODS: dict[str, Method] = {
             stages=guided("ModeGuidance", {}, pool=True),
             compared_with="mgd3",
             settings="mgd3",
+            **_PLUGIN,
+        ),
+        Method("d3hr", "D3HR", "#7fb5c4", "all", "ICML 2025", stages=inverted(image_pool("guided")), pictured=True),
+        Method(
+            "d3hr_dgs",
+            "D3HR + DGS",
+            "#2f6675",
+            stages=inverted(image_pool("guided"), several=True),
+            compared_with="d3hr",
+            settings="d3hr",
             **_PLUGIN,
         ),
         Method(

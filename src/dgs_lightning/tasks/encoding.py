@@ -48,7 +48,10 @@ class EncodingTask(pl.LightningModule):
 
     def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Encoded:
         """Latents of images in [0, 1]."""
-        images, positions, _ = batch
+        return self.encode(*batch[:2])
+
+    def encode(self, images: Tensor, positions: Tensor) -> Encoded:
+        """Latents of images in [0, 1], shape ``(B, C, H, W)``, which are at these positions among the records."""
         orientations = [images, images.flip(-1)] if self.hparams["flips"] else [images]
         posteriors = [self.codec.encode(orientation * 2 - 1) for orientation in orientations]
         dtype = getattr(torch, self.hparams["dtype"])
@@ -61,7 +64,7 @@ class EncodingTask(pl.LightningModule):
         blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
         for weight in self.codec.parameters():  # when callbacks are set up, `self.device` may not be theirs yet
             blank = blank.to(weight.device)
-        encoded = self.predict_step((blank, torch.zeros(1), torch.zeros(1)), 0)
+        encoded = self.encode(blank, torch.zeros(1))
         _, flips, channels, height, width = encoded.means.shape
         shape, posterior = (channels, height, width), encoded.logvars is not None
         transform, dtype = data.transform_name, self.hparams["dtype"]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Annotated, Any, Literal, NamedTuple
 
 import lightning as L
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from dgs_lightning.bounds import FINITE, AtLeast, Between, save_settings
-from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.diffusion.guidance import Guidance
@@ -18,7 +16,6 @@ from dgs_lightning.diffusion.sampler import (
     Denoiser,
     OnStep,
     Sampler,
-    classifier_free,
     draw_noise,
     first_index,
     noised,
@@ -27,8 +24,8 @@ from dgs_lightning.diffusion.sampler import (
 )
 from dgs_lightning.errors import InputError, is_out_of_memory
 from dgs_lightning.models.codec import build_codec
+from dgs_lightning.models.dit.denoising import denoiser, identity, output
 from dgs_lightning.models.dit.formats import load_dit
-from dgs_lightning.models.weights import hash_state
 
 GuidanceFor = Callable[[RequestBatch], Guidance | None]
 
@@ -99,8 +96,7 @@ class GenerationTask(L.LightningModule):
             raise InputError(f"codec {codec!r}", found, expected, "Give the codec that the DiT was trained with")
         self.guided_channels = published_channels(channels) if guided_channels is None else guided_channels
         self._release()
-        architecture = [asdict(self.model.config), self.model.labels]  # the same weights differ by heads and labels
-        self._dit_hash = hash_json([*architecture, hash_state(self.model.state_dict())])
+        self._dit_hash = identity(self.model)
         if compile:
             self.model.compile()
 
@@ -122,7 +118,8 @@ class GenerationTask(L.LightningModule):
     def _release(self) -> None:
         self._guidance_for: GuidanceFor | None = None
         self._guidance_settings: dict[str, Any] = {}
-        self._start: tuple[int, dict[str, Any]] | None = None  # index of the first step, and settings
+        # Index of the first step, whether the centres have its noise, and settings.
+        self._start: tuple[int, bool, dict[str, Any]] | None = None
         self._on_step: OnStep | None = None
         self.latents: Tensor | None = None  # of the last batch, (B, C, h, w)
 
@@ -137,13 +134,14 @@ class GenerationTask(L.LightningModule):
         """
         self._guidance_for, self._guidance_settings = guidance_for, dict(settings)
 
-    def start_from_centers(self, first: int, settings: Mapping[str, Any]) -> None:
+    def start_from_centers(self, first: int, settings: Mapping[str, Any], noisy: bool = False) -> None:
         """Start each image of this run from its centre with noise, at the step of an index.
 
         The noise is that of the image's own seed, so that a start at index ``steps - 1`` is hardly another one than
-        from noise alone. ``settings`` become part of :meth:`settings`.
+        from noise alone. ``noisy`` centres have the noise of the step already, and get no more of it. ``settings``
+        become part of :meth:`settings`.
         """
-        self._start = first, dict(settings)
+        self._start = first, noisy, dict(settings)
 
     def listen(self, on_step: OnStep | None) -> None:
         """Call a function after each denoising step, until the next call of this method; ``None`` for no function."""
@@ -155,7 +153,7 @@ class GenerationTask(L.LightningModule):
         if not isinstance(data, RequestDataModule):
             return
         if data.centers is not None and self._guidance_for is None and self._start is None:
-            remedy = "Name CenterGuidance or PrototypeStart in trainer.callbacks, or remove data.centers"
+            remedy = "Name CenterGuidance, PrototypeStart or InvertedStart in trainer.callbacks, or remove data.centers"
             raise InputError.setting("data.centers", "centres without a guidance", "a guidance towards them", remedy)
         if data.again is not None:
             data.again.check({"model": self.generated_with(), "precision": str(self.trainer.precision)})
@@ -172,7 +170,7 @@ class GenerationTask(L.LightningModule):
             **{name: self.hparams[name] for name in ("sampler", "steps", "guidance_scale")},
             "guided_channels": self.guided_channels,
             **({"guidance": self._guidance_settings} if self._guidance_settings else {}),
-            **({"start": self._start[1]} if self._start else {}),
+            **({"start": self._start[-1]} if self._start else {}),
         }
 
     def predict_step(self, batch: RequestBatch, batch_idx: int) -> Tensor:
@@ -234,8 +232,8 @@ class GenerationTask(L.LightningModule):
         loop: dict[str, Any] = {"sampler": self.hparams["sampler"], "steps": steps or self.hparams["steps"]}
         latent, first = draw_noise(each, self.latent_shape).to(self.device), None
         if self._start is not None and batch.centers is not None:  # not in a trial of the batch size
-            first = self._start[0]
-            latent = noised(batch.centers, latent, first, **loop)
+            first, noisy, _ = self._start
+            latent = batch.centers if noisy else noised(batch.centers, latent, first, **loop)
         return sample(
             self.denoiser([record.label for record in batch.records]),
             latent,
@@ -248,18 +246,11 @@ class GenerationTask(L.LightningModule):
 
     def output(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """The network's output in float32; only the network computes in reduced precision."""
-        output: Tensor = self.model(x.to(self.model.pos_embed.dtype), t, y)
-        return output.float()
+        return output(self.model, x, t, y)
 
     def denoiser(self, labels: Sequence[str]) -> Denoiser:
         """The network with classifier-free guidance for images of these labels; gradients go through to the latents."""
-        return classifier_free(
-            self.output,
-            self.model.class_indices(labels).to(self.device),
-            self.model.null_label,
-            self.hparams["guidance_scale"],
-            self.guided_channels,
-        )
+        return denoiser(self.model, labels, self.hparams["guidance_scale"], self.guided_channels)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images in [-1, 1] of latents, shape ``(B, C, H, W)``, ``decode_batch`` at a time."""

@@ -109,6 +109,13 @@ def encoding(model: Settings, data: Settings, trainer: Settings, inputs: Inputs)
     return Work("images encoded", images, images=images, files="latent cache", disk=cache.bytes_for(images))
 
 
+def inversion(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
+    """Work of ``InversionTask``: that of the encoding, and the denoising steps that are inverted."""
+    work, steps = encoding(model, data, trainer, inputs), model["index"] + 1
+    passes = _denoising(work.count * (2 if model["flips"] else 1) * steps, model)
+    return replace(work, what=f"images inverted in {steps} steps", passes=passes, network=_dit(model, inputs))
+
+
 def diffusion(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
     """Work of ``DiffusionTask`` and ``MinimaxTask``: training steps, and the memories of the criteria."""
     batch, steps, dit = data["batch_size"], trainer.get("max_steps", -1), _dit(model, inputs)
@@ -153,9 +160,10 @@ def generation(model: Settings, data: Settings, trainer: Settings, inputs: Input
     images, steps, dit = inputs.classes * data["images_per_class"], model["steps"], _dit(model, inputs)
     if data["images"] is not None:
         images = inputs.count(data["images"])
-    if (given := _of_callback(trainer, "PrototypeStart")) is not None:
-        start = settings_of({"class_path": "PrototypeStart", "init_args": given})
-        steps = start_index(steps, start["strength"]) + 1 if start else steps
+    if start := _started(trainer, "PrototypeStart"):
+        steps = start_index(steps, start["strength"]) + 1
+    elif start := _started(trainer, "InvertedStart"):
+        steps = start["index"] + 1
     disk, guided, memory = images * inputs.image_bytes, 0, 0
     if (own := _of_callback(trainer, _INFLUENCE)) is not None:
         guidance = with_defaults(getattr(dgs_lightning, _INFLUENCE), own)
@@ -164,10 +172,21 @@ def generation(model: Settings, data: Settings, trainer: Settings, inputs: Input
         if guided and dit is not None:
             surrogate = inputs.surrogates.get(Path(guidance["surrogate"]).as_posix())
             memory = guided_step_bytes(dit, model["codec"], surrogate, guidance["chunk"], model["checkpointing"])
-    passes = images * (steps + TRAINING * guided) * (1 if model["guidance_scale"] == 1 else 2)
+    passes = _denoising(images * (steps + TRAINING * guided), model)
     work = Work(f"images generated in {steps} steps", images, passes, dit, images, disk=disk, memory=memory)
     smaller = "Set generate.model.init_args.checkpointing=true, or a smaller options.igd.chunk"
     return replace(work, memory_for="the gradients of a step of IGD, weights aside", less_memory=smaller)
+
+
+def _denoising(steps: int, model: Settings) -> int:
+    """Forward passes of denoising steps of images: two for each under classifier-free guidance."""
+    return steps * (1 if model["guidance_scale"] == 1 else 2)
+
+
+def _started(trainer: Settings, kind: str) -> Settings | None:
+    """All settings of a trainer's callback of a class, defaults included; ``None`` where there is no such callback."""
+    found = _of_callback(trainer, kind)
+    return None if found is None else settings_of({"class_path": kind, "init_args": found})
 
 
 def refinement(model: Settings, data: Settings, trainer: Settings, inputs: Inputs) -> Work:
@@ -272,6 +291,7 @@ def _of_callback(trainer: Settings, kind: str) -> Settings | None:
 
 _WORK: Mapping[str, Callable[[Settings, Settings, Settings, Inputs], Work]] = {
     "EncodingTask": encoding,
+    "InversionTask": inversion,
     "DiffusionTask": diffusion,
     "MinimaxTask": diffusion,
     "GenerationTask": generation,
