@@ -19,6 +19,7 @@ CLASSES, EACH = 4, 40
 TINY = (
     "ipc=3",
     "pool_multiple=2",
+    "judge=null",
     "folds=2",
     "draws=1",
     "repeats=1",

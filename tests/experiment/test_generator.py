@@ -6,7 +6,7 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import load_experiment
 
-FROM_ORIGINALS = ["random", "herding", "ccs", "dgs_ori"]
+FROM_ORIGINALS = ["random", "herding", "ccs", "dgs_ori", "dm", "rded", "rded_dgs"]
 GENERATED = ["dit", "dit_dgs", "minimax", "minimax_dgs"]
 
 
