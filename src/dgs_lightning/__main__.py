@@ -23,6 +23,7 @@ COMMANDS = {
     "crops": "cut random squares from images, and keep the easiest of each image (RDED)",
     "stitch": "put a distilled set together from such crops",
     "centers": "compute cluster centres of each class, for guidance",
+    "import": "write a set of other people as an image set: tensors, parquet, tar, folders",
     "report": "write tables, figures and a page from finished runs",
     "export": "write a trained DiT as a folder that stock diffusers loads",
 }
