@@ -13,6 +13,7 @@ from dgs_lightning.files import explain_disk_errors
 
 COMMANDS = {
     "run": "run an experiment: all its stages, skipping what is done",
+    "evaluate": "evaluate one set, of ours or of other people, without an experiment file",
     "doctor": "say what would go wrong with an experiment, before it is run",
     "prepare": "write a data set as train and val folders of PNG images",
     "fit": "train: a DiT (DiffusionTask, MinimaxTask) or a classifier (ClassificationTask)",
@@ -53,6 +54,10 @@ def dispatch(command: str, args: list[str]) -> int:
         from dgs_lightning.experiment.run import main as run
 
         run(args)
+    elif command == "evaluate":
+        from dgs_lightning.experiment.evaluate import main as evaluate
+
+        evaluate(args)
     else:
         from dgs_lightning.commands.cli import execute
 

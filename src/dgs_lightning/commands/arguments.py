@@ -55,10 +55,22 @@ class Parser(argparse.ArgumentParser):
         raise InputError.setting("arguments", message, f"what '{self.prog} --help' lists", "Correct the command")
 
 
-def experiment_parser(command: str, description: str) -> Parser:
-    """Parser of ``dgs COMMAND EXPERIMENT [--output DIR] [--set KEY=VALUE ...]``."""
+def experiment_parser(
+    command: str,
+    description: str,
+    what: str = "experiment",
+    words: str = "a YAML file, or a shipped experiment such as quickstart",
+) -> Parser:
+    """Parser of ``dgs COMMAND EXPERIMENT [--output DIR] [--set KEY=VALUE ...]``.
+
+    Args:
+        command: Name of the command.
+        description: What it does.
+        what: What the first argument names.
+        words: The same in words.
+    """
     parser = Parser(prog=f"dgs {command}", description=description)
-    parser.add_argument("experiment", help="a YAML file, or a shipped experiment such as quickstart")
+    parser.add_argument(what, help=words)
     parser.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/NAME)")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting; may be repeated"

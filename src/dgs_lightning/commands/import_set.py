@@ -17,9 +17,8 @@ from dgs_lightning.errors import InputError, counted, listed
 from dgs_lightning.exchange.hub import local_copy
 from dgs_lightning.exchange.labels import mapped
 from dgs_lightning.exchange.readers import Format, format_of, read_source
-from dgs_lightning.exchange.source import Reading, Source
+from dgs_lightning.exchange.source import KIND, Reading, Source
 
-KIND = "imported"  # on the card of such a set
 Numbers = Annotated[list[float] | None, Between(-1e6, 1e6)]
 
 

@@ -14,6 +14,7 @@ from dgs_lightning.errors import InputError, listed
 from dgs_lightning.files import reading
 
 Label = int | str
+KIND = "imported"  # on the card of a set of other people
 IMAGES = ("images", "image", "img", "image_syn", "pixel_values", "data", "x")  # usual names of images
 LABELS = ("labels", "label", "label_syn", "targets", "target", "class", "y")  # and of their labels
 
