@@ -16,7 +16,7 @@ from tests.exchange.conftest import CLASSES, Pictures
 
 from dgs_lightning.__main__ import main
 from dgs_lightning.commands.import_set import import_set
-from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.cards import read_card, write_card
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.writing import is_intact
 from dgs_lightning.errors import InputError
@@ -251,6 +251,23 @@ def test_tar_files_of_webdataset_have_the_same_images(
                     writer.write({"__key__": f"{number:04d}", "png": pictures.pixels[number], label: value})
         import_set(str(folder), str(tmp_path / "out"), original=str(original))
         same(tmp_path / "out")
+
+
+def test_the_card_beside_a_file_is_that_of_its_set(pictures: Pictures, tmp_path: Path, same: Same) -> None:
+    card = {"name": "mine", "kind": "distilled", "licences": ["CC BY 4.0"], "labels": dict.fromkeys(CLASSES)}
+    for name in ("npz", "tar"):
+        write_card(tmp_path / name, card)
+    np.savez(tmp_path / "npz" / "set.npz", images=pictures.pixels, labels=pictures.labels)
+    files: dict[str, bytes] = {}
+    for number, pixels in enumerate(pictures.pixels):
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG")
+        files |= {f"{number}_png": content.getvalue(), f"{number}_cls": str(pictures.labels[number]).encode()}
+    write_tar(tmp_path / "tar" / "set.tar", **files)
+    for source in (tmp_path / "npz", tmp_path / "tar" / "set.tar"):
+        import_set(str(source), str(tmp_path / "out"))
+        same(tmp_path / "out")
+        assert read_card(tmp_path / "out")["licences"] == ["CC BY 4.0"]
 
 
 def write_tar(path: Path, **files: bytes) -> Path:

@@ -66,8 +66,7 @@ def import_set(
         InputError: If the set cannot be read, or has other classes, numbers or sizes of images.
     """
     place, origin = local_copy(path)
-    kind = format or format_of(place)
-    source = read_source(place, kind, Reading(images, labels, split, mean, std, clip))
+    source = read_source(place, format, Reading(images, labels, split, mean, std, clip))
     known = None if original is None else labels_of(original)
     own_labels, how = mapped(source, known, classes)
     counts = Counter(own_labels)
@@ -84,7 +83,7 @@ def import_set(
 
     card = _card(source, counts, output, origin, licence)
     card["settings"] = {
-        "format": kind,
+        "format": format or format_of(source.path),
         "image_size": size,
         "channels": channels,
         "classes": how,

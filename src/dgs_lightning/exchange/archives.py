@@ -56,7 +56,7 @@ def read_webdataset(path: Path, settings: Reading) -> Source:
     for file in files:
         for member in _members(file):
             if member.name == CARD_NAME:
-                card = member.read().decode(errors="replace")
+                card = member.read()[: LINE + 1].decode(errors="replace")
                 continue
             folder, slash, name = member.name.rpartition("/")
             stem, _, ending = name.partition(".")

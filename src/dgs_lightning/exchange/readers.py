@@ -1,14 +1,19 @@
 """Which reader reads which format, and how a format is recognised."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.records import MANIFEST
+from dgs_lightning.data.trees import is_image_name
 from dgs_lightning.errors import InputError
 from dgs_lightning.exchange.source import Reading, Source
 from dgs_lightning.files import stand_in
 
 Format = Literal["pt", "npz", "safetensors", "parquet", "webdataset", "folder"]
+TENSORS = ("pt", "npz", "safetensors")
 ENDINGS: Mapping[str, Format] = {
     ".pt": "pt",
     ".pth": "pt",
@@ -51,10 +56,26 @@ def read_source(path: Path, kind: Format | None = None, settings: Reading = Read
     Raises:
         InputError: If it cannot be read as such a set.
     """
+    path = _only_file(path)
     kind = kind or format_of(path)
     if kind not in get_args(Format):
         raise InputError.choice("format", kind, get_args(Format))
-    return _reader_of(kind)(path, settings)
+    source = _reader_of(kind)(path, settings)
+    card = source.card
+    if not card and path.is_file() and not (path.parent / MANIFEST).is_file():
+        card = read_card(path.parent)  # as 'dgs export' leaves it beside a file that has no place for it
+    labels = card.get("labels")
+    return replace(source, card=card, classes=source.classes or (sorted(labels) if labels else None))
+
+
+def _only_file(path: Path) -> Path:
+    """The only file of tensors in a folder without images, or else the path itself."""
+    if not path.is_dir():
+        return path
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    files = [entry for entry in entries if ENDINGS.get(entry.suffix) in TENSORS and entry.is_file()]
+    images = any(entry.is_dir() or is_image_name(entry.name) for entry in entries)
+    return files[0] if len(files) == 1 and not images else path
 
 
 def _reader_of(kind: Format) -> Callable[[Path, Reading], Source]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from dgs_lightning.commands.arguments import experiment_parser
 from dgs_lightning.configs import ROOT
-from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import list_with
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.exchange.hub import local_copy
@@ -125,8 +124,7 @@ def _read(settings: Mapping[str, Any]) -> Source:
     """The set, with the settings of ``dgs import`` that its reader has."""
     place, _ = local_copy(settings["path"])
     own = {field.name for field in fields(Reading)}
-    source = read_source(place, settings.get("format"), Reading(**{k: v for k, v in settings.items() if k in own}))
-    return source if source.card or not place.is_dir() else replace(source, card=read_card(place))
+    return read_source(place, settings.get("format"), Reading(**{k: v for k, v in settings.items() if k in own}))
 
 
 def _ipc(source: Source) -> int:

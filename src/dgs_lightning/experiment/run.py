@@ -17,7 +17,6 @@ from dgs_lightning.experiment.runners import InProcess, Result, Runner, process_
 from dgs_lightning.experiment.settings import Experiment, load_experiment
 from dgs_lightning.experiment.stage import Stage, one_of_each_kind, stage_keys
 from dgs_lightning.files import write_text
-from dgs_lightning.reporting.terminal import print_summary
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.fingerprints import files_below, fingerprints
 from dgs_lightning.runs.lock import locked
@@ -44,6 +43,8 @@ def run_and_print(run: "ExperimentRun", **how: bool) -> None:
     """Run an experiment, and show its results; ``how`` are arguments of :meth:`ExperimentRun.execute`."""
     with run.lock():
         run.execute(**how)
+    from dgs_lightning.reporting.terminal import print_summary  # numpy, which a dry run does not need
+
     print_summary(run.output)
 
 
