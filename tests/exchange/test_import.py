@@ -128,7 +128,7 @@ def test_a_safetensors_file_has_the_same_images(pictures: Pictures, tmp_path: Pa
             {"classes": ["ant", "bee", "dog"]},
             r"classes: found 3 classes, of which others differ \(cow, dog\)",
         ),
-        (lambda s: s, {"ipc": 3}, "found 2 to 2 images of 3 classes, .* expected 3 of each class"),
+        (lambda s: s, {"ipc": 3}, "found 2 images in 3 classes, such as .*, expected 3 of each class"),
     ],
 )
 def test_a_file_that_is_no_set_of_these_classes_is_one_clear_error(

@@ -101,8 +101,8 @@ def import_set(
 def _check_ipc(counts: Counter[str], ipc: int | None, path: str) -> None:
     """Check that each class has the images that it is said to have."""
     if ipc is not None and (wrong := {label: count for label, count in counts.items() if count != ipc}):
-        found = f"{min(wrong.values())} to {max(wrong.values())} images of {counted(len(wrong), 'class')}"
-        found += f", such as {next(iter(wrong.values()))} of {next(iter(wrong))}"
+        numbers = ", ".join(map(str, sorted(set(wrong.values()))[:10]))
+        found = f"{numbers} images in {counted(len(wrong), 'class')}, such as {next(iter(wrong))}"
         raise InputError(path, found, f"{ipc} of each class", "Set ipc to what the set has; uneven sets have no IPC")
 
 
