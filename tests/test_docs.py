@@ -19,6 +19,7 @@ from dgs_lightning.commands.arguments import experiment_parser
 from dgs_lightning.commands.cli import check
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.records import read_manifest
+from dgs_lightning.experiment import evaluate
 from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
 from dgs_lightning.models.dit.formats import save_dit
@@ -102,6 +103,8 @@ def test_the_settings_of_each_command_exist(command: str, tmp_path: Path, monkey
     if name in ("run", "doctor"):
         options = experiment_parser(name, "").parse_args([arg for arg in args if arg != "--dry-run"])
         assert load_experiment(options.experiment, options.set, options.output).title
+    elif name == "evaluate":
+        assert load_experiment(evaluate.arguments(args).experiment, []).networks
     else:
         check(name, args)
 

@@ -13,6 +13,7 @@ from dgs_lightning.files import explain_disk_errors
 
 COMMANDS = {
     "run": "run an experiment: all its stages, skipping what is done",
+    "evaluate": "evaluate one set, of ours or of other people, without an experiment file",
     "doctor": "say what would go wrong with an experiment, before it is run",
     "prepare": "write a data set as train and val folders of PNG images",
     "fit": "train: a DiT (DiffusionTask, MinimaxTask) or a classifier (ClassificationTask)",
@@ -23,6 +24,7 @@ COMMANDS = {
     "crops": "cut random squares from images, and keep the easiest of each image (RDED)",
     "stitch": "put a distilled set together from such crops",
     "centers": "compute cluster centres of each class, for guidance",
+    "import": "write a set of other people as an image set: tensors, parquet, tar, folders",
     "report": "write tables, figures and a page from finished runs",
     "export": "write a trained DiT as a folder that stock diffusers loads",
 }
@@ -52,6 +54,10 @@ def dispatch(command: str, args: list[str]) -> int:
         from dgs_lightning.experiment.run import main as run
 
         run(args)
+    elif command == "evaluate":
+        from dgs_lightning.experiment.evaluate import main as evaluate
+
+        evaluate(args)
     else:
         from dgs_lightning.commands.cli import execute
 

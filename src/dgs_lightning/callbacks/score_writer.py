@@ -13,9 +13,11 @@ from dgs_lightning.callbacks.writing import ResumableWriter, hash_images
 from dgs_lightning.data.cards import CARD, hash_json, read_card, versions, write_card
 from dgs_lightning.data.classes import readable_name
 from dgs_lightning.data.histograms import EVENTS, write_histograms
+from dgs_lightning.data.order import Order
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.datamodules.images import ImageDataModule
-from dgs_lightning.errors import BrokenFile, InputError
+from dgs_lightning.errors import BrokenFile, InputError, listed
+from dgs_lightning.exchange.source import KIND as IMPORTED
 from dgs_lightning.models.estimator import Accuracy
 from dgs_lightning.tasks.scoring import Scores, ScoringTask
 
@@ -24,6 +26,7 @@ MAYBE_SEEN = (
     "not cross-fitted: where the estimator was trained on these images, their difficulties are lower than those of "
     "images that it has not seen"
 )
+GO_ON = "go on with these scores by check_accuracy: false of ScoringTask"
 Share = Annotated[float, Between(0, 1)]
 Lines = list[tuple[Share, str, Share]]  # difficulty, predicted label and its probability of each image of a batch
 
@@ -125,26 +128,50 @@ class ScoreWriter(ResumableWriter[ScoringTask, ImageDataModule]):
         """Put together the scores of all devices, and check what they say of the estimators.
 
         Raises:
-            InputError: If the estimators recognise real images no better than by chance, on every device alike, and
-                again where the scores are already there.
+            InputError: If the estimators recognise real images no better than by chance, or see the images of an
+                imported set in the folders of other classes; on every device alike, and again where the scores are
+                already there.
         """
         super().teardown(trainer, pl_module, stage)
         fitted_here = all(member.left_out is not None for member in self.task.members)
-        if self.task.hparams["check_accuracy"] and not fitted_here and not self._is_generated():
-            error: InputError | None = self._why_at_chance() if trainer.is_global_zero else None
+        imported = self._kind() == IMPORTED
+        if self.task.hparams["check_accuracy"] and (imported or not (fitted_here or self._is_generated())):
+            why = self._why_wrong_order if imported else self._why_at_chance
+            error: InputError | None = why() if trainer.is_global_zero else None
             if (error := trainer.strategy.broadcast(error)) is not None:
                 raise error
 
     def _is_generated(self) -> bool:
         """Whether the images were generated or selected, so that they may be hard to recognise."""
-        return read_card(self.data.predict_folder).get("kind") in ("pool", "distilled")
+        return self._kind() in ("pool", "distilled", IMPORTED)
+
+    def _kind(self) -> str | None:
+        """Kind of the scored set, by its card."""
+        return read_card(self.data.predict_folder).get("kind")
+
+    def _answers(self) -> list[tuple[str, str]]:
+        """The label and the predicted label of each image, once all are scored."""
+        records = read_manifest(self._folder) if self._is_done() else []
+        return [(record.label, str(record.predicted)) for record in records]
 
     def _why_at_chance(self) -> InputError | None:
-        """The error of estimators that recognise the images no better than by chance, once all are scored."""
-        records = read_manifest(self._folder) if self._is_done() else []
-        remedy = "to go on with these scores, set check_accuracy of ScoringTask to false"
-        accuracy = Accuracy.of([(record.label, str(record.predicted)) for record in records])
-        return accuracy.why_at_chance(f"estimator {self.task.identity}", remedy)
+        """The error of estimators that recognise the images no better than by chance."""
+        return Accuracy.of(self._answers()).why_at_chance(f"estimator {self.task.identity}", f"to {GO_ON}")
+
+    def _why_wrong_order(self) -> InputError | None:
+        """The error of an imported set whose classes are in a wrong order, where the answers prove it."""
+        order = Order.of(self._answers())
+        if not order.is_wrong:
+            return None
+        moved = [f"{label} -> {other}" for label, other in order.seen.items() if label != other]
+        found = f"{order.recognised:.1%} of the images recognised, but {order.best:.1%} in another order of the classes"
+        remedy = (
+            f"Say the order of the set's classes (classes=[...] of dgs import). By the estimator {self.task.identity}, "
+            f"the classes are in truth: {listed(moved, 20)}. If you know better, {GO_ON}"
+        )
+        return InputError(
+            f"set {self.data.predict_folder.name}", found, "images in the folders of their own classes", remedy
+        )
 
     def _scored(self, record: ImageRecord, difficulty: float, predicted: str, confidence: float) -> ImageRecord:
         """A record with its scores. A folder for the scores alone has no other data of the image."""

@@ -23,7 +23,9 @@ SAMPLE = 24  # images that are looked at where all would take too long
 _EXPECTED, _REMEDY = "an image with 8 or 16 bits a channel", "Replace or remove the file"
 
 
-def load_image(path: Path, channels: int = 3, value_range: Range | None = None) -> Image.Image:
+def load_image(
+    path: Path, channels: int = 3, value_range: Range | None = None, content: bytes | None = None
+) -> Image.Image:
     """Read an image file as 8-bit grey (1 channel) or RGB (3 channels).
 
     The image is turned as its EXIF data say. Transparent parts become white, and the first frame of an animation is
@@ -34,18 +36,24 @@ def load_image(path: Path, channels: int = 3, value_range: Range | None = None) 
         channels: 1 for grey, 3 for RGB.
         value_range: The values of grey images with more than 8 bits that become black and white; values outside are
             cut off. By default 0 and 65,535. Other images are not changed by it.
+        content: The bytes of the image, if it lies in a file with others; ``path`` then names it in errors.
 
     Raises:
         InputError: If the file cannot be read or is no whole image; or if, without `value_range`, it has values outside
             of 16 bits or floating-point values.
     """
-    with reading(path, _EXPECTED, _REMEDY, "no readable image"), Image.open(path) as file:
+    with reading(path, _EXPECTED, _REMEDY, "no readable image"), Image.open(_opened(path, content)) as file:
         image = ImageOps.exif_transpose(file)
         if image.mode.startswith(_DEEP):
             image = _scaled(image, value_range, path)
         elif image.has_transparency_data:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return image.convert("L" if channels == 1 else "RGB")
+
+
+def _opened(path: Path, content: bytes | None) -> Path | io.BytesIO:
+    """What Pillow opens."""
+    return path if content is None else io.BytesIO(content)
 
 
 def save_png(path: Path, image: Image.Image) -> str:

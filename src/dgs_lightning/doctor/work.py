@@ -65,7 +65,7 @@ def _work(experiment: Experiment, stage: Stage, inputs: Inputs) -> Work | None:
     elif stage.command == "crops":
         drawn = with_defaults(crops, stage.config)["mipc"]  # None: all images
         images = inputs.count(stage.config["images"]) if drawn is None else inputs.classes * drawn
-    elif stage.command == "stitch":
+    elif stage.command in ("stitch", "import"):
         images = inputs.classes * int(stage.config["ipc"])
     else:
         return work_of(stage.config, inputs) if "model" in stage.config else None

@@ -7,14 +7,15 @@ from typing import Any
 
 from dgs_lightning.configs import expand, load_config, merge
 from dgs_lightning.errors import InputError
+from dgs_lightning.experiment.changes import nested
 from dgs_lightning.experiment.sections import classification, for_whole_set, wiring, with_classes
-from dgs_lightning.experiment.settings import Experiment, nested, variant_of
+from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.experiment.shared import Place, SharedStages
 from dgs_lightning.experiment.stage import InRun, Settings, Stage, given, replaced, within
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.ddranking import compared_by
 from dgs_lightning.runs.layout import SetName, Training
-from dgs_lightning.runs.methods import FEATURE_RULES, GIVEN, METHODS, ORIGINALS, MadeBy, Method, Use
+from dgs_lightning.runs.methods import FEATURE_RULES, GIVEN, METHODS, ORIGINALS, SET, MadeBy, Method, Use, find_method
 from dgs_lightning.runs.stages import SECTIONS
 from dgs_lightning.seeding import draw_seed, training_seed
 
@@ -28,8 +29,7 @@ class Plan(SharedStages):
     def everything(self) -> list[Stage]:
         """All stages of the experiment, each after what it needs, the report last."""
         experiment = self.experiment
-        rows = [(row, ipc) for ipc in experiment.ipcs for row in experiment.methods]
-        draws = range(experiment.draws)
+        rows, draws = experiment.rows, range(experiment.draws)
         if experiment.networks:
             self.validation()  # first: a subset that cannot be selected stops the run before hours of generation
         for draw, (row, ipc) in product(draws, rows):
@@ -56,9 +56,10 @@ class Plan(SharedStages):
             InputError: If there is no such method.
         """
         key, experiment = variant_of(self.experiment, row)
-        method = METHODS.get(key)
-        if method is None or method.quoted:
+        method = find_method(key)
+        if method is None or method.quoted or (key.startswith(SET) and key.removeprefix(SET) not in experiment.sets):
             known = [known.key for known in METHODS.values() if not known.quoted]
+            known += [f"{SET}{name}" for name in experiment.sets]
             raise InputError.choice("methods", key, known, "Correct the list of methods")
         if method.rule is None:
             return None
@@ -96,7 +97,7 @@ class Plan(SharedStages):
             folder = self._make(stage, method, name if drawn else name._replace(draw=0), experiment, folder)
         scores = self.scores(layout.scored_as(folder.path), folder)
         candidates: Settings = {"pool": folder, "pool_scores": scores}
-        if method.made_by[-1].command == "fit":  # learned images are a set, and not a pool of a size
+        if method.made_by[-1].command in ("fit", "import"):  # these are a set, and not a pool of a size
             return candidates
         assert name.ipc is not None
         return {**candidates, "pool_images": experiment.pool_multiple * name.ipc}
@@ -104,7 +105,8 @@ class Plan(SharedStages):
     def _check_own_settings(self, method: Method, experiment: Experiment) -> None:
         """Check that each of the own settings of a method belongs to one of the stages of the method that has them."""
         own = experiment.settings_of(method.maker)
-        stages = METHODS[method.maker].made_by
+        maker = find_method(method.maker)
+        stages = maker.made_by if maker else ()
         taken = [name for stage in stages for name in (own if stage.takes is None else stage.takes)]
         if unknown := [name for name in own if name not in taken]:
             raise InputError.choice(method.maker, unknown[0], taken, "Correct the setting")
@@ -210,11 +212,11 @@ class Plan(SharedStages):
     def _compared_by_scores(self) -> None:
         """Add the trainings that the scores compare and that no row has."""
         experiment = self.experiment
-        sets = product(range(experiment.draws), experiment.ipcs, experiment.methods)
+        sets = product(range(experiment.draws), experiment.rows)
         kinds = [*product(experiment.scores, experiment.networks, experiment.protocols)]
         needed = (
             (compared.row, ipc, network, draw, repeat, compared.protocol)
-            for draw, ipc, row in sets
+            for draw, (row, ipc) in sets
             if self.distilled(row, ipc, draw) is not None
             for score, network, protocol in kinds
             for compared in compared_by(score, row, protocol).values()

@@ -38,8 +38,13 @@ def main(args: list[str]) -> None:
     if options.dry_run:
         run.show()
         return
+    run_and_print(run, verify=options.verify, mixed_versions=options.mixed_versions)
+
+
+def run_and_print(run: "ExperimentRun", **how: bool) -> None:
+    """Run an experiment, and show its results; ``how`` are arguments of :meth:`ExperimentRun.execute`."""
     with run.lock():
-        run.execute(verify=options.verify, mixed_versions=options.mixed_versions)
+        run.execute(**how)
     from dgs_lightning.reporting.terminal import print_summary  # numpy, which a dry run does not need
 
     print_summary(run.output)

@@ -11,9 +11,11 @@ from dgs_lightning.configs import find_config, load_config, merge
 from dgs_lightning.data.named import check_name
 from dgs_lightning.data.trees import Links
 from dgs_lightning.documents.shapes import FolderName, check_shape, words
-from dgs_lightning.documents.texts import Unreadable, check_plain, parse_yaml
-from dgs_lightning.errors import InputError, listed, short
+from dgs_lightning.documents.texts import Unreadable
+from dgs_lightning.errors import InputError, listed
+from dgs_lightning.experiment.changes import parsed_change
 from dgs_lightning.experiment.cluster import RaySettings
+from dgs_lightning.experiment.given_sets import check_sets, rows_of, settings_of_set
 from dgs_lightning.runs.ddranking import WEIGHT, ScoreName, check_scores
 from dgs_lightning.runs.fingerprints import Kind
 from dgs_lightning.runs.methods import METHODS
@@ -31,7 +33,8 @@ class Experiment:
 
     Args:
         title: One line on what the experiment shows.
-        methods: Rows of the table: keys of ``dgs_lightning.runs.methods.METHODS``, and names of ``variants``.
+        methods: Rows of the table: keys of ``dgs_lightning.runs.methods.METHODS``, names of ``variants``, and
+            ``set:NAME`` for one of the ``sets``.
         ipc: Images per class, one number or several.
         name: Name of the experiment; that of its file by default.
         output: Folder of the run; ``runs/NAME`` by default.
@@ -40,6 +43,9 @@ class Experiment:
         root: Folder with the files of a data set by name; see ``dgs prepare``.
         original: Scored originals where there is no ``data`` to prepare: a tree of class folders.
         pool: An image pool made elsewhere: a tree of class folders.
+        val: Validation images in place of those of ``data``: a tree of class folders.
+        sets: Sets of other people by name: ``{NAME: {path: FILE, ...}}`` with settings of ``dgs import``; ``ipc`` says
+            which one of several the set has.
         links: ``follow`` reads the images and class folders that links in ``data``, ``original`` and ``pool`` lead to.
             By default, links to folders and out of them are an error. They always are in a folder with a manifest.
         classes: Name of a class list (``imagewoof``, ...) that the data are checked against.
@@ -112,6 +118,8 @@ class Experiment:
     root: str | None = None
     original: str | None = None
     pool: str | None = None
+    val: str | None = None
+    sets: dict[str, Settings] = field(default_factory=dict)
     links: Links = "refuse"
     classes: str | None = None
     networks: list[str] = field(default_factory=list)
@@ -165,7 +173,14 @@ class Experiment:
 
     def settings_of(self, method: str) -> Settings:
         """The experiment's own settings of a method, by its key."""
-        return {"mgd3": self.mgd3, "dag": self.dag, **self.options}.get(method, {})
+        own = {"mgd3": self.mgd3, "dag": self.dag, **self.options}
+        return own.get(method) or settings_of_set(self.sets, method)
+
+    @property
+    def rows(self) -> list[tuple[str, int]]:
+        """The rows of the table with their IPCs."""
+        methods = [(row, str(self.variants.get(row, {}).get("method", row))) for row in self.methods]
+        return rows_of(methods, self.ipcs, self.sets)
 
 
 VARIABLE = ("select", "mgd3", "dag", "options", "pool_multiple")  # what a variant may change
@@ -208,7 +223,7 @@ def load_experiment(name: str, changes: list[str], output: str | None = None) ->
     settings = load_config(name, "experiments")
     keys = []
     for change in changes:
-        key, parsed = _parsed_change(change)
+        key, parsed = parsed_change(change, _kinds())
         keys.append(key)
         settings = merge(settings, parsed)
     settings = {"name": path.stem, **settings}
@@ -287,46 +302,6 @@ def _with_generator(experiment: Experiment) -> Experiment:
     return replace(experiment, methods=[*experiment.methods, *rows])
 
 
-def _parsed_change(change: str) -> tuple[str, Settings]:
-    """The key of ``a.b=value``, and the mapping that it stands for.
-
-    Raises:
-        InputError: If it has another form, or its value is not plain.
-    """
-    key, equals, text = (part.strip() for part in change.partition("="))
-    if not equals or not key:
-        raise InputError.setting("--set", repr(change), "key=value", "Write it as '--set ipc=10'")
-    try:
-        settings = nested(key, _value(text, _kinds().get(key)))
-        check_plain(settings)
-    except Unreadable as error:
-        expected, remedy = error.expected or "a YAML value", "Correct the value, or put it in quotes"
-        raise InputError.setting(f"--set {short(change)}", error.found, expected, remedy) from None
-    return key, settings
-
-
-def _value(text: str, kind: Any) -> object:  # noqa: ANN401
-    """The value that a typed text stands for.
-
-    A setting that holds a text gets the text itself: ``no``, ``2024`` and ``photos #2`` are names as good as others.
-    Only ``null`` unsets it. Elsewhere, the text is YAML; but what YAML takes for a text without quotes is not cut at
-    ``#`` either.
-    """
-    if kind in (str, str | None):
-        if not text:
-            raise Unreadable("", "nothing", "a text, or null for a setting that may have no value")
-        return None if text == "null" else text
-    value = parse_yaml(text)
-    return text if isinstance(value, str) and not text.startswith(("'", '"')) else value
-
-
-def nested(key: str, value: Any) -> Settings:  # noqa: ANN401
-    """The mapping that a dotted key and its value stand for."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
 def _check_values(experiment: Experiment, above: str) -> None:
     """Check what the types do not say: limits, keys of methods, names of folders and of data sets."""
     settings = vars(experiment)
@@ -339,6 +314,7 @@ def _check_values(experiment: Experiment, above: str) -> None:
         raise InputError.unset(f"{above}ipc", "at least one number", "10")
     if not experiment.protocols:
         raise InputError.unset(f"{above}protocols", "hard, soft or both", "[hard, soft]")
+    check_sets(experiment.sets, experiment.ipcs, above)
     check_scores(experiment.scores, experiment.networks, experiment.variants, above)
     for name in ("methods", "generator_methods", "networks", "validation"):
         for value in settings[name]:

@@ -74,6 +74,10 @@ class SharedStages:
             InputError: If the experiment names none.
         """
         experiment = self.experiment
+        if split == "val" and experiment.val is not None:
+            if not Path(experiment.val).is_dir():
+                raise InputError.missing(f"val {experiment.val}", "a tree of class folders with validation images")
+            return given(experiment.val)
         if experiment.data is None:
             if experiment.original is None or split == "val":
                 raise InputError.unset("data", "a data set", "FOLDER (or data=fashion_mnist, or another name)")

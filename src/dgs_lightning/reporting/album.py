@@ -19,7 +19,7 @@ from dgs_lightning.reporting.records import Evaluation
 from dgs_lightning.reporting.summary import row_accuracies, row_score, trainings
 from dgs_lightning.reporting.trajectories import Trajectories, class_latents, read_trajectories
 from dgs_lightning.runs.layout import LATENTS, ORIGINAL, SetName
-from dgs_lightning.runs.methods import METHODS
+from dgs_lightning.runs.methods import find_method
 from dgs_lightning.selection.distribution import histogram, largest_remainder
 
 PAPERS_CLASSES = ("n02086240", "n02089973")  # Shih-Tzu and English Foxhound, of Fig. 7
@@ -46,7 +46,7 @@ def figures_of(run: RunFolder, differences: str = "") -> Iterator[ReportFigure]:
         yield from _of_pool(run, pool)
     yield from _guidance(run)
     for name in run.distilled_by_ipc:
-        method = METHODS.get(run.method(name.row))
+        method = find_method(run.method(name.row))
         if method and method.pictured:
             yield from _of_set(run, name)
 

@@ -32,6 +32,7 @@ from dgs_lightning.reporting.records import (
 )
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.layout import SetName
+from dgs_lightning.runs.methods import SET
 from dgs_lightning.runs.records import DONE, StageRecord
 
 Difficulties = Mapping[str, NDArray[np.float64]]  # label -> difficulties of its images
@@ -166,6 +167,13 @@ class RunFolder:
         own = list(filter(layout.is_first_draw, self._folders(layout.POOLS)))
         return own + [layout.GIVEN_POOL] * (self.scores_folder(layout.GIVEN_POOL) is not None)
 
+    @property
+    def imported(self) -> list[str]:
+        """Names of the scored sets of other people that the settings ask for."""
+        rows = {self.method(row) for row in self.settings.get("methods") or ()}
+        names = [name for name in self._folders(layout.IMPORTED) if f"{SET}{name}" in rows]
+        return [name for name in names if self.scores_folder(layout.scored_as(f"{layout.IMPORTED}/{name}"))]
+
     @cached_property
     def costs(self) -> list[Cost]:
         """Time of every finished stage, ordered by name."""
@@ -272,14 +280,18 @@ class RunFolder:
 
         It is None where the set has no scores with predicted labels.
         """
-        folder, right = self.scores_folder(name), defaultdict[str, list[bool]](list)
-        labels = set[str]()
-        for record in read_scores(folder).values() if folder else ():
-            if record.predicted is not None:
-                right[record.label].append(record.predicted == record.label)
-                labels |= {record.label, record.predicted}
+        right, labels = defaultdict[str, list[bool]](list), set[str]()
+        for label, predicted in self.answers(name):
+            right[label].append(predicted == label)
+            labels |= {label, predicted}
         shares = [float(np.mean(of_class)) for of_class in right.values()]
         return Recognition(sum(shares) / len(shares), len(labels)) if shares else None
+
+    def answers(self, name: str) -> list[tuple[str, str]]:
+        """The label of each scored image of a set, and the one that the estimator gives it; empty without scores."""
+        folder = self.scores_folder(name)
+        records = read_scores(folder).values() if folder else ()
+        return [(record.label, record.predicted) for record in records if record.predicted is not None]
 
     def _folders(self, part: str) -> list[str]:
         return sorted(path.name for path in (self.folder / part).glob("[!.]*") if path.is_dir())

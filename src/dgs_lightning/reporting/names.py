@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dgs_lightning.runs.layout import GIVEN_POOL, PROTOCOL, SOFT, UNAUGMENTED
-from dgs_lightning.runs.methods import METHODS
+from dgs_lightning.runs.methods import METHODS, find_method
 from dgs_lightning.selection.distribution import PUBLISHED
 
 Variants = Mapping[str, Mapping[str, Any]]  # name of a variant -> its method and the settings that it changes
@@ -93,8 +93,8 @@ def show(field: str, value: object) -> str:
     for pattern, name in _NUMBERED.get(field, {}).items():
         if match := re.fullmatch(pattern, text):
             return match.expand(name)
-    if field == "method" and text in METHODS:
-        return METHODS[text].title
+    if field == "method" and (method := find_method(text)):
+        return method.title
     return _NAMES.get(field, {}).get(text, text)
 
 

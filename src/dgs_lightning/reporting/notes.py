@@ -9,7 +9,7 @@ from dgs_lightning.reporting.ddranking import weights_of
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.names import show
 from dgs_lightning.runs.layout import SOFT
-from dgs_lightning.runs.methods import GIVEN, METHODS, Method
+from dgs_lightning.runs.methods import GIVEN, Method, find_method
 
 ACCURACIES = (
     "Best and Last are top-1 accuracies on the validation set, in %: Best is from a training's best evaluation, as the "
@@ -152,7 +152,7 @@ def _refinement_notes(run: RunFolder) -> Iterator[str]:
 
 def _methods(rows: list[Mapping[str, Any]], run: RunFolder) -> list[Method]:
     """The known methods of some rows."""
-    return [METHODS[key] for row in rows if (key := run.method(row["method"])) in METHODS]
+    return [method for row in rows if (method := find_method(run.method(row["method"])))]
 
 
 def _titles(methods: Iterator[Method]) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import extremes, is_imbalanced
-from dgs_lightning.errors import counted
+from dgs_lightning.data.order import ENOUGH, Order
+from dgs_lightning.errors import counted, listed
 from dgs_lightning.reporting.folder import Recognition, RunFolder
 from dgs_lightning.reporting.names import pool_name, show
-from dgs_lightning.runs.layout import GIVEN_POOL, ORIGINAL
+from dgs_lightning.runs.layout import GIVEN_POOL, IMPORTED, ORIGINAL, scored_as
 
 REMEDY = "use a pretrained DiT or train longer"
 WEAK = "train it longer (cross_fit.trainer.max_steps), give it more images, or name a pretrained one (estimator)"
@@ -63,3 +64,23 @@ def _warnings(run: RunFolder, estimator: Recognition | None, pools: Pools) -> It
         if found.is_poor(1.0 if run.is_judged(pool) or estimator is None else estimator.share):
             remedy = "see that its class folders have the right labels" if pool == GIVEN_POOL else REMEDY
             yield f"{pool_name(pool)}, {found.share:.1%} recognised: these images are not recognisable; {remedy}."
+    for name in run.imported:
+        yield from _order_warnings(name, Order.of(run.answers(scored_as(f"{IMPORTED}/{name}"))), estimator)
+
+
+def _order_warnings(name: str, order: Order, estimator: Recognition | None) -> Iterator[str]:
+    """What the answers of the estimator say of the classes of a set of other people."""
+    seen = f"{name}: the difficulty estimator recognises {order.recognised:.1%} of the images of this set"
+    if order.is_wrong:
+        yield (
+            f"{seen}, but {order.best:.1%} if its classes were in another order: they are in a wrong order, so its "
+            "accuracies and difficulties say nothing. Say the right one (classes of the set)."
+        )
+    elif len(order.exchanged) > 1 and order.images >= ENOUGH * order.classes / len(order.exchanged):
+        moved = listed((f"{label} as {order.seen[label]}" for label in order.exchanged), 10)
+        yield f"{seen}, and sees most images of some classes as others ({moved}): see that these are not exchanged."
+    elif order.classes and Recognition(order.recognised, order.classes).is_poor(estimator.share if estimator else 1.0):
+        yield (
+            f"{seen}; chance is {1 / order.classes:.1%}. It may not know such images, so it cannot tell whether the "
+            "classes of the set are in the right order."
+        )

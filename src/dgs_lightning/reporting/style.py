@@ -18,7 +18,7 @@ from matplotlib.font_manager import fontManager, get_font
 from PIL import Image, ImageOps
 
 from dgs_lightning.files import replacing
-from dgs_lightning.runs.methods import METHODS
+from dgs_lightning.runs.methods import find_method
 
 INK, MUTED, CLOUD, GRID = "#22303c", "#6b7885", "#c9d1d8", "#e3e7ea"
 ORIGINAL, POOL, TARGET, DISTILLED = "#5f6d7a", "#8db3d4", "#d68a34", "#1f5a92"
@@ -124,7 +124,8 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 def method_color(method: str) -> str:
     """Colour of a method; unknown methods share one."""
-    return METHODS[method].colour if method in METHODS else DISTILLED
+    found = find_method(method)
+    return found.colour if found else DISTILLED
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -15,6 +15,7 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     pools/NAME, guided/SET                         generated images
     centers/SET, inverted/SET                      latents of each class for its images; noisy latents of originals
     selected/SET, refined/SET                      images that a rule takes from a pool, and these with refined latents
+    imported/NAME                                  sets of other people, the rows set:NAME
     surrogate                                      training of the classifier that IGD's guidance takes its gradients of
     crops, stitched/SET                            crops of the originals, and pictures that are put together from them
     scores/NAME                                    difficulties of an image set
@@ -36,6 +37,7 @@ SUMMARY, SUMMARY_TEXT, PAGE = "summary.json", "summary.md", "index.html"
 TABLES, FIGURES = "tables", "figures"
 LOCK = ".lock"
 DATA, LATENTS, PRETRAIN, FINETUNE, JUDGE = "data", "latents", "pretrain", "finetune", "judge"
+IMPORTED = "imported"
 ESTIMATOR, POOLS, GUIDED, SCORES = "estimator", "pools", "guided", "scores"
 DISTILLED, VALIDATION, REFINED = "distilled", "validation", "refined"
 EVALUATION, CENTERS, REPORT = "evaluation", "centers", "report"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dgs_lightning.runs.layout import INFLUENCE, SURROGATE
+from dgs_lightning.runs.layout import IMPORTED, INFLUENCE, SURROGATE
 from dgs_lightning.runs.stages import SECTIONS, MadeBy, Use
 
 
@@ -85,6 +85,12 @@ def matched(config: str) -> tuple[MadeBy]:
         "data.init_args.labels": Use("labels"),
     }
     return (MadeBy("matched/{set}", "fit", config=config, settings=settings, file="images"),)
+
+
+def imported(name: str) -> tuple[MadeBy]:
+    """Stage that imports a set of other people."""
+    settings = {"original": Use("train"), "ipc": Use("ipc")}
+    return (MadeBy(f"{IMPORTED}/{name}", "import", settings=settings),)
 
 
 # ---- D3HR (ICML 2025) ----

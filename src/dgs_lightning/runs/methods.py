@@ -19,11 +19,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgs_lightning.errors import InputError
-from dgs_lightning.runs.makers import candidates, guided, image_pool, influenced, inverted, matched, refined, stitched
+from dgs_lightning.runs.makers import (
+    candidates,
+    guided,
+    image_pool,
+    imported,
+    influenced,
+    inverted,
+    matched,
+    refined,
+    stitched,
+)
 from dgs_lightning.runs.stages import MadeBy as MadeBy
 from dgs_lightning.runs.stages import Use as Use
 
 ORIGINALS, GIVEN = "originals", "given"
+SET = "set:"  # before the name of a set of other people, in place of the key of a method
 RANDOM_RULES = ("random", "ccs", "dgs", "transport")  # rules of ``dgs select`` that draw, if only among equals
 FEATURE_RULES = ("kcenter", "herding", "kmeans")  # rules that compare features of images
 
@@ -89,12 +100,20 @@ class Method:
     @property
     def by_chance(self) -> bool:
         """Whether chance decides which images a set has. If so, each draw of an experiment has a set of its own."""
-        return bool(self.made_by) or self.rule in RANDOM_RULES
+        return self.rule in RANDOM_RULES or (bool(self.made_by) and not self.key.startswith(SET))
 
     @property
     def family(self) -> str:
         """Methods of one family compete in a table: they use the same images, or add a guidance to the same method."""
         return self.images if self.images in (ORIGINALS, GIVEN) else self.compared_with or self.key
+
+
+def find_method(key: str) -> Method | None:
+    """The method with a key; for ``set:NAME`` the row of a set of other people, which is taken as it is."""
+    if not key.startswith(SET):
+        return METHODS.get(key)
+    name = key.removeprefix(SET)
+    return Method(key, name, "#8a6fb0", "all", "a set of other people", stages=imported(name), pictured=True)
 
 
 def register(method: Method) -> None:
