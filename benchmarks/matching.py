@@ -287,7 +287,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--peak", action="store_true", help="measure the peak memory of a step instead of its time")
     args = options.parse_args(argv)
     size = SIZES[args.size]
-    keep_freed_memory()  # as `dgs fit` does
+    if not args.peak:
+        keep_freed_memory()  # as `dgs fit` does
     show(measure(args.method, size, args.ipc or size.ipc, args.steps or size.steps, args.peak), args.json)
 
 

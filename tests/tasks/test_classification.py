@@ -339,7 +339,8 @@ def test_tensorboard_shows_the_confusion_matrix(digits: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("config", sorted(ROOT.glob("classify/*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configs_have_settings_that_the_command_line_takes(config: Path) -> None:
-    check("fit", ["--config", str(config), "--data.train", "DISTILLED", "--data.val", "VAL"])
+    below = ["--config", "classify/published.yaml"] if config.stem == "no_augmentation" else []  # it lies over others
+    check("fit", [*below, "--config", str(config), "--data.train", "DISTILLED", "--data.val", "VAL"])
 
 
 @pytest.mark.parametrize(

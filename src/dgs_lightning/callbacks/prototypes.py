@@ -77,6 +77,24 @@ class InvertedStart(L.Callback):
 
     Raises:
         InputError: If the latents do not fit the model, the steps or the index.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from dgs_lightning import ImageDataModule, InversionTask, LatentWriter
+        >>> from dgs_lightning.distil.centers import Centers
+        >>> from dgs_lightning.examples import QUIET, write_dit, write_images
+        >>> with TemporaryDirectory() as folder:
+        ...     dit, cache = write_dit(f"{folder}/dit"), f"{folder}/inverted"
+        ...     images = ImageDataModule(predict=write_images(f"{folder}/images"))
+        ...     inversion = InversionTask(dit, flips=False, steps=4, index=1)
+        ...     _ = L.Trainer(**QUIET, callbacks=[LatentWriter(cache)]).predict(inversion, images)
+        ...     starts = Path(folder, "starts.safetensors")
+        ...     Centers(latents=cache, ipc=2, groups=5).write(starts)
+        ...     trainer = L.Trainer(**QUIET, callbacks=[InvertedStart(index=1)])
+        ...     data = RequestDataModule(centers=str(starts))
+        ...     made = trainer.predict(GenerationTask(dit, sampler="ddim", steps=4), data)
+        >>> [len(batch) for batch in made]
+        [4]
     """
 
     def __init__(self, index: Annotated[int, Between(0, 999)] = INDEX) -> None:
