@@ -27,6 +27,7 @@ FLOORS = {
     "runs": 2,
     "models": 3,
     "distil": 4,
+    "exchange": 4,
     "reporting": 4,
     "datamodules": 5,
     "tasks": 6,

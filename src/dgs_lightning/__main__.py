@@ -24,7 +24,7 @@ COMMANDS = {
     "stitch": "put a distilled set together from such crops",
     "centers": "compute cluster centres of each class, for guidance",
     "report": "write tables, figures and a page from finished runs",
-    "export": "write a trained DiT as a folder that stock diffusers loads",
+    "export": "write a trained DiT for stock diffusers, or an image set as parquet, WebDataset, pt or npz",
 }
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 

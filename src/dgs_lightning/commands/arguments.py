@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, NoReturn
 
 import yaml
@@ -17,6 +18,7 @@ from dgs_lightning.errors import InputError
 
 Settings = dict[str, Any]
 CALLBACKS = "--trainer.callbacks"
+PLACES = {"export": ("source",)}  # settings of a command that may stand first, without their names
 YAML = "limited yaml"  # jsonargparse's mode for YAML within the limits of this package
 
 # How jsonargparse says that a class has no such parameter, or that a group has no such form.
@@ -100,6 +102,15 @@ def parse(parser: ArgumentParser, args: list[str], command: str) -> Namespace:
     if moved is not None:
         raise moved
     raise InputError("settings", found, f"what '{command} --help' lists", "Correct that setting")
+
+
+def with_names(command: str, args: list[str]) -> list[str]:
+    """Arguments in which the folders that stand first are named: runs of a report, and ``PLACES`` of other commands."""
+    first = list(takewhile(lambda arg: not arg.startswith("-"), args))
+    if command == "report" and first:
+        return [f"--runs={json.dumps(first)}", *args[len(first) :]]
+    names = PLACES.get(command, ())[: len(first)]
+    return [*(f"--{name}={arg}" for name, arg in zip(names, first, strict=False)), *args[len(names) :]]
 
 
 def with_one_config(args: list[str]) -> list[str]:

@@ -2,13 +2,11 @@
 
 import importlib
 import inspect
-import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 import dgs_lightning
 from dgs_lightning.bounds import Above, AtLeast, Between, check_bounds, check_value
 from dgs_lightning.callbacks.checkpointing import ResumeCheckpoint, check_readable
-from dgs_lightning.commands.arguments import YAML, parse, short_message, with_one_config
+from dgs_lightning.commands.arguments import YAML, parse, short_message, with_names, with_one_config
 from dgs_lightning.commands.process import prepared_process
 from dgs_lightning.errors import InputError, printable
 from dgs_lightning.tasks.scoring import ScoringTask
@@ -259,9 +257,7 @@ def function_arguments(command: str, args: list[str]) -> tuple[dict[str, Any], i
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
     parser.add_function_arguments(function_of(command), fail_untyped=True)
     add_threads(parser)
-    folders = list(takewhile(lambda arg: not arg.startswith("-"), args)) if command == "report" else []
-    args = [f"--runs={json.dumps(folders)}", *args[len(folders) :]] if folders else args
-    arguments: dict[str, Any] = parse(parser, with_one_config(args), f"dgs {command}").as_dict()
+    arguments: dict[str, Any] = parse(parser, with_one_config(with_names(command, args)), f"dgs {command}").as_dict()
     del arguments["config"]
     check_value("threads", arguments["threads"], THREADS)
     threads: int | None = arguments.pop("threads")
