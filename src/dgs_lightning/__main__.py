@@ -25,6 +25,7 @@ COMMANDS = {
     "centers": "compute cluster centres of each class, for guidance",
     "report": "write tables, figures and a page from finished runs",
     "export": "write a trained DiT for stock diffusers, or an image set as parquet, WebDataset, pt or npz",
+    "publish": "send a distilled set, or trained weights, to the Hugging Face hub",
 }
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
@@ -52,6 +53,10 @@ def dispatch(command: str, args: list[str]) -> int:
         from dgs_lightning.experiment.run import main as run
 
         run(args)
+    elif command == "publish":
+        from dgs_lightning.commands.publish import main as publish
+
+        publish(args)
     else:
         from dgs_lightning.commands.cli import execute
 

@@ -67,7 +67,7 @@ def readme(card: Mapping[str, Any], records: Sequence[ImageRecord], use: Use | N
     endings = sorted({PurePosixPath(record.file_name).suffix for record in records})
     use = use or Use([MANIFEST, *(f"**/*{ending}" for ending in endings)], _LOAD_FOLDER)
     header: dict[str, Any] = {
-        "license": _licence(card.get("licences", [])),
+        "license": licence_id(card.get("licences", [])),
         "task_categories": ["image-classification"],
         "tags": ["dataset-distillation", "dgs-lightning"],
     }
@@ -156,6 +156,6 @@ def _made_from(card: Mapping[str, Any], role: str = "", depth: int = 0) -> Itera
             yield from _made_from(below, str(source.get("role", "")).replace("_", " "), depth + 1)
 
 
-def _licence(licences: Sequence[str]) -> str:
+def licence_id(licences: Sequence[str]) -> str:
     """Name of the licence as the hub knows it, or ``other``."""
     return _LICENCES.get(licences[0], "other") if len(set(licences)) == 1 else "other"
