@@ -55,10 +55,11 @@ class Parser(argparse.ArgumentParser):
         raise InputError.setting("arguments", message, f"what '{self.prog} --help' lists", "Correct the command")
 
 
-def experiment_parser(command: str, description: str) -> Parser:
-    """Parser of ``dgs COMMAND EXPERIMENT [--output DIR] [--set KEY=VALUE ...]``."""
+def experiment_parser(command: str, description: str, *, needed: bool = True) -> Parser:
+    """Parser of ``dgs COMMAND EXPERIMENT [--output DIR] [--set KEY=VALUE ...]``, whose experiment may be ``needed``."""
     parser = Parser(prog=f"dgs {command}", description=description)
-    parser.add_argument("experiment", help="a YAML file, or a shipped experiment such as quickstart")
+    nargs = None if needed else "?"
+    parser.add_argument("experiment", nargs=nargs, help="a YAML file, or a shipped experiment such as quickstart")
     parser.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/NAME)")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting; may be repeated"
