@@ -45,12 +45,8 @@ class Parcel:
     licences: Sequence[str] = field(default_factory=list)
 
 
-def main(args: list[str]) -> None:
-    """Publish what the command line names.
-
-    Raises:
-        InputError: If it is no set and no weights, its licences forbid it, or the hub refuses it.
-    """
+def publish_parser() -> Parser:
+    """Parser of ``dgs publish SOURCE --repo USER/NAME [--private] [--dry-run] [--accept-licence]``."""
     parser = Parser(
         prog="dgs publish", description="Send a distilled set, or trained weights, to the Hugging Face hub."
     )
@@ -63,7 +59,16 @@ def main(args: list[str]) -> None:
         action="store_true",
         help="send images or weights whose licence does not let everybody do so",
     )
-    options = parser.parse_args(args)
+    return parser
+
+
+def main(args: list[str]) -> None:
+    """Publish what the command line names.
+
+    Raises:
+        InputError: If it is no set and no weights, its licences forbid it, or the hub refuses it.
+    """
+    options = publish_parser().parse_args(args)
     parcel = parcel_of(Path(options.source))
     if options.dry_run:
         names = "\n".join(sorted([*parcel.files, README]))

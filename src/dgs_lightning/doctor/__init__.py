@@ -27,6 +27,7 @@ def main(args: list[str]) -> int:
         if options.report:
             print(printable(report(experiment)), end="")
             return 0
+        assert experiment is not None
         findings = examine(experiment, options.measure)
     except InputError as error:
         findings = [of_error(error)]
