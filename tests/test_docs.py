@@ -17,6 +17,7 @@ from PIL import Image
 
 from dgs_lightning.commands.arguments import experiment_parser
 from dgs_lightning.commands.cli import check
+from dgs_lightning.commands.publish import publish_parser
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.records import read_manifest
 from dgs_lightning.experiment import evaluate
@@ -105,6 +106,8 @@ def test_the_settings_of_each_command_exist(command: str, tmp_path: Path, monkey
         assert load_experiment(options.experiment, options.set, options.output).title
     elif name == "evaluate":
         assert load_experiment(evaluate.arguments(args).experiment, []).networks
+    elif name == "publish":
+        publish_parser().parse_args(args)
     else:
         check(name, args)
 

@@ -29,7 +29,9 @@ def test_a_config_opens_with_the_command_that_runs_it(config: Path) -> None:
     check(command, arguments)
 
 
-@pytest.mark.parametrize("config", [path for path in CONFIGS if not path.stem.startswith(("encode", "invert"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config", [path for path in CONFIGS if not path.stem.startswith(("encode", "invert"))], ids=lambda path: path.stem
+)
 def test_every_training_of_a_dit_shows_samples_in_the_latents_of_its_codec(config: Path) -> None:
     settings = load_config(str(config))
     callbacks = {entry["class_path"]: entry.get("init_args", {}) for entry in settings["trainer"]["callbacks"]}

@@ -26,7 +26,8 @@ COMMANDS = {
     "centers": "compute cluster centres of each class, for guidance",
     "import": "write a set of other people as an image set: tensors, parquet, tar, folders",
     "report": "write tables, figures and a page from finished runs",
-    "export": "write a trained DiT as a folder that stock diffusers loads",
+    "export": "write a trained DiT for stock diffusers, or an image set as parquet, WebDataset, pt or npz",
+    "publish": "send a distilled set, or trained weights, to the Hugging Face hub",
 }
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
@@ -58,6 +59,10 @@ def dispatch(command: str, args: list[str]) -> int:
         from dgs_lightning.experiment.evaluate import main as evaluate
 
         evaluate(args)
+    elif command == "publish":
+        from dgs_lightning.commands.publish import main as publish
+
+        publish(args)
     else:
         from dgs_lightning.commands.cli import execute
 

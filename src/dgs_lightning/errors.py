@@ -72,6 +72,11 @@ class InputError(ValueError):
         return cls(where, found, expected, remedy or f"Use it with {expected}")
 
     @classmethod
+    def not_installed(cls, package: str, wanted_for: str) -> "InputError":
+        """A package that a setting needs and that is not installed."""
+        return cls(wanted_for, f"no package {package}", "it beside dgs-lightning", f"Run: pip install {package}")
+
+    @classmethod
     def resume(cls, found: object, expected: str = "the settings of this run") -> "InputError":
         """A checkpoint of another run than the one that is to be resumed."""
         return cls("checkpoint to resume", found, expected, "Resume with the old settings, or start in a new folder")

@@ -233,6 +233,24 @@ def test_a_complete_set_is_left_alone_and_a_lost_image_replaced(undisturbed: Pat
     assert (output / "cat" / "00000.png").stat().st_mtime_ns == time_of_cat
 
 
+def test_a_distilled_set_has_a_readme_that_is_written_again_where_it_is_lost(
+    undisturbed: Path, dit: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "set"
+
+    def generate_again() -> dict[str, bytes]:
+        quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar"), False)
+        trainer = L.Trainer(accelerator="cpu", callbacks=[ImageWriter(str(output))], **quiet)
+        data = RequestDataModule(images=str(undisturbed), batch_size=4)
+        trainer.predict(GenerationTask(str(dit), steps=5), data)
+        return content(output)
+
+    first = generate_again()
+    assert first["README.md"].decode().count("# set\n") == 1
+    (output / "README.md").unlink()
+    assert generate_again() == first
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_folder_made_with_other_settings_is_refused(dit: Path, tmp_path: Path, finished: bool) -> None:
     generate(tmp_path / "pool", dit, steps=2, limit=None if finished else 2)

@@ -144,3 +144,14 @@ def test_threads_are_set_before_a_task_is_built(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(AttributeError, match="trainer"):  # nothing was built
         execute("fit", ["--config=classify/digits", f"--config={config}", "--data.train=a", "--data.val=a"])
     assert order == [2, "built"]
+
+
+def test_an_error_of_wandb_says_what_to_do() -> None:
+    refused = type("UsageError", (Exception,), {"__module__": "wandb.errors.errors"})
+    with (
+        pytest.raises(InputError, match=r"wandb, which says: No API key configured, .*Log in with 'wandb login'"),
+        prepared_process(),
+    ):
+        raise refused("No API key configured.")
+    with pytest.raises(KeyError), prepared_process():
+        raise KeyError("ours")

@@ -32,6 +32,7 @@ from dgs_lightning.data.cards import (
 from dgs_lightning.data.folders import IMAGES
 from dgs_lightning.data.images import picture, save_png
 from dgs_lightning.data.latents import latent_name, write_latent
+from dgs_lightning.data.readme import DISTILLED, README, write_readme
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.data.unfinished import Unfinished
 from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
@@ -123,7 +124,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             kept = hash_each(self.output, files)
             lost = len(kept) < len(files)
             altered = not lost and self._changed(self._hashes())
-            self._done = not lost and not altered and self._has_manifest(names)
+            self._done = not lost and not altered and self._is_described(names)
             if altered:  # nothing tells which images are
                 kept = {}
         if self._done:
@@ -161,9 +162,9 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         """Hashes on the card of a finished set; none without a card."""
         return dict(read_card(self.output).get("hashes", {}))
 
-    def _has_manifest(self, names: Collection[str]) -> bool:
-        """Whether there is a manifest of these images."""
-        if (self.output / MANIFEST).is_file():
+    def _is_described(self, names: Collection[str]) -> bool:
+        """Whether there is a manifest of these images, and the README.md of a distilled set."""
+        if all((self.output / name).is_file() for name in (MANIFEST, *self._readme())):
             with suppress(BrokenFile):
                 return {record.file_name for record in read_manifest(self.output)} == set(names)
         return False
@@ -244,12 +245,19 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
             (self.output / CARD).unlink()
             remedy = "Run the same command again: it makes all of them anew"
             raise InputError(self.output, "images that were changed after they were made", "those of its card", remedy)
-        if self._hashes_on_card() != hashes or not self._has_manifest(names):
+        if self._hashes_on_card() != hashes or not self._is_described(names):
             measures = self._measures()
             records = [replace(record, extra=measures.get(record.file_name, {})) for record in records]
+            card = self._card(hashes, records)
             write_manifest(self.output, records, durable=True)
-            write_card(self.output, self._card(hashes, records), durable=True)
-        self.complete([*files, MANIFEST, CARD])
+            for _ in self._readme():
+                write_readme(self.output, card, records)
+            write_card(self.output, card, durable=True)
+        self.complete([*files, MANIFEST, *self._readme(), CARD])
+
+    def _readme(self) -> tuple[str, ...]:
+        """Name of the README.md, which a distilled set has and a pool has not."""
+        return (README,) if self.data.kind == DISTILLED else ()
 
     def _card(self, hashes: Mapping[str, str], records: Sequence[ImageRecord]) -> dict[str, Any]:
         """Card of the finished set, whose files have these hashes."""

@@ -49,7 +49,7 @@ class LearnedImagesWriter(L.Callback):
         ...     task = DistributionMatchingTask("convnet1", width=4, images=ImageSettings(ipc=1))
         ...     L.Trainer(**SILENT, max_steps=2, default_root_dir=folder, callbacks=[writer]).fit(task, data)
         ...     sorted(path.name for path in Path(folder, "images").iterdir())
-        ['cat', 'dataset.json', 'dog', 'images.safetensors', 'metadata.jsonl']
+        ['README.md', 'cat', 'dataset.json', 'dog', 'images.safetensors', 'metadata.jsonl']
     """
 
     def __init__(self, every_n_steps: Annotated[int, AtLeast(0)] = 0) -> None:

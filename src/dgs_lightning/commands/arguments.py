@@ -18,7 +18,8 @@ from dgs_lightning.errors import InputError
 
 Settings = dict[str, Any]
 CALLBACKS = "--trainer.callbacks"
-PLACES = {"import": ("path", "output")}  # settings of a command that may stand first, without their names
+# Settings of a command that may stand first, without their names.
+PLACES = {"import": ("path", "output"), "export": ("source",)}
 YAML = "limited yaml"  # jsonargparse's mode for YAML within the limits of this package
 
 # How jsonargparse says that a class has no such parameter, or that a group has no such form.
@@ -60,6 +61,8 @@ def experiment_parser(
     description: str,
     what: str = "experiment",
     words: str = "a YAML file, or a shipped experiment such as quickstart",
+    *,
+    needed: bool = True,
 ) -> Parser:
     """Parser of ``dgs COMMAND EXPERIMENT [--output DIR] [--set KEY=VALUE ...]``.
 
@@ -68,9 +71,10 @@ def experiment_parser(
         description: What it does.
         what: What the first argument names.
         words: The same in words.
+        needed: Whether the first argument must be given.
     """
     parser = Parser(prog=f"dgs {command}", description=description)
-    parser.add_argument(what, help=words)
+    parser.add_argument(what, nargs=None if needed else "?", help=words)
     parser.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/NAME)")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting; may be repeated"

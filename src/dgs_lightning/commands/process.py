@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dgs_lightning.errors import InputError, short
 from dgs_lightning.files import hide_thread_disk_errors
 
 PARENT = "DGS_PARENT"  # variable with the process that a command must not outlive
@@ -37,7 +38,11 @@ LOG_LEVELS = {
 
 @contextmanager
 def prepared_process() -> Iterator[None]:
-    """Keep freed memory, and hide expected warnings and logs until the block ends."""
+    """Keep freed memory, and hide expected warnings and logs until the block ends.
+
+    Raises:
+        InputError: In place of an error of wandb, such as a login that is missing.
+    """
     keep_freed_memory()
     levels = {name: logging.getLogger(name).level for name in LOG_LEVELS}
     with warnings.catch_warnings(), hide_thread_disk_errors():
@@ -47,9 +52,22 @@ def prepared_process() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
         try:
             yield
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] != "wandb":
+                raise
+            remedy = "Log in with 'wandb login', or set WANDB_MODE=offline, and run the same command again"
+            raise InputError("logger", f"wandb, which says: {short(error)}", "a logger that works", remedy) from error
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
+            _end_wandb()
+
+
+def _end_wandb() -> None:
+    """End the run of wandb, if a command began one: the next command of this process would go on in it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
 
 
 def end_with_parent(parent: int) -> None:

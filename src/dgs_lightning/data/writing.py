@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dgs_lightning.data.cards import CARD, hash_files, read_card, write_card
+from dgs_lightning.data.readme import DISTILLED, README, write_readme
 from dgs_lightning.data.records import MANIFEST, ImageRecord, read_manifest, write_manifest
 from dgs_lightning.data.trees import is_image_name
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
@@ -80,7 +81,7 @@ def _foreign(folder: Path, beside: Collection[str]) -> Iterator[str]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and name not in (MANIFEST, CARD, *beside) and not is_image_name(name):
+        if path.is_file() and not hidden and name not in (MANIFEST, CARD, README, *beside) and not is_image_name(name):
             yield name
 
 
@@ -137,8 +138,8 @@ def finish_set(
 ) -> None:
     """Complete a folder of images by manifest and card, and move it to ``destination``, beside it, in one step.
 
-    The number of images and their hash are added to the card as ``images`` and ``hashes.images``. An intact destination
-    with the same content is left unchanged.
+    The number of images and their hash are added to the card as ``images`` and ``hashes.images``. A distilled set gets
+    a README.md as well. An intact destination with the same content is left unchanged.
 
     Args:
         unfinished: Folder of the images.
@@ -149,12 +150,16 @@ def finish_set(
     """
     partial = unfinished.folder
     hashes = {**card.get("hashes", {}), "images": hash_files(partial, records)}
-    for name, write in (beside or {}).items():
+    whole = {**card, "images": len(records), "hashes": hashes}
+    others = dict(beside or {})
+    if card.get("kind") == DISTILLED:
+        others[README] = lambda folder: write_readme(folder, whole, records)
+    for name, write in others.items():
         write(partial)
         force_to_disk(partial / name)
     write_manifest(partial, records, durable=True)
-    write_card(partial, {**card, "images": len(records), "hashes": hashes}, durable=True)
-    files = [(partial / name, destination / name) for name in (*(beside or {}), MANIFEST, CARD)]
+    write_card(partial, whole, durable=True)
+    files = [(partial / name, destination / name) for name in (*others, MANIFEST, CARD)]
     same = all(there.is_file() and here.read_bytes() == there.read_bytes() for here, there in files)
     if same and is_intact(destination):
         tidy(destination, card)

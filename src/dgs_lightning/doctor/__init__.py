@@ -1,24 +1,33 @@
 """The command ``dgs doctor``: what would go wrong with an experiment, before it runs for hours. It leaves nothing."""
 
 from dgs_lightning.commands.arguments import experiment_parser
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, printable
 
 
 def main(args: list[str]) -> int:
     """Examine the experiment that the command line names, print the findings, and return 1 if there is a problem."""
     description = "Say what would go wrong with an experiment, before hours are spent on it. It leaves no file."
-    parser = experiment_parser("doctor", description)
+    parser = experiment_parser("doctor", description, needed=False)
     measured = "also let the named estimator and teacher classify some validation images; nothing is downloaded for it"
     parser.add_argument("--measure", action="store_true", help=measured)
+    reported = "print versions and settings for an issue, without paths, and check nothing; needs no experiment"
+    parser.add_argument("--report", action="store_true", help=reported)
     options = parser.parse_args(args)
+    if options.experiment is None and not options.report:
+        raise InputError.unset("experiment", "an experiment to examine", "quickstart")
 
     # These take seconds to import.
     from dgs_lightning.doctor.examination import examine
     from dgs_lightning.doctor.finding import of_error, show
+    from dgs_lightning.doctor.report import report
     from dgs_lightning.experiment.settings import load_experiment
 
     try:
-        experiment = load_experiment(options.experiment, options.set, options.output)
+        experiment = load_experiment(options.experiment, options.set, options.output) if options.experiment else None
+        if options.report:
+            print(printable(report(experiment)), end="")
+            return 0
+        assert experiment is not None
         findings = examine(experiment, options.measure)
     except InputError as error:
         findings = [of_error(error)]

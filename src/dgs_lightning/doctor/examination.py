@@ -27,6 +27,7 @@ from dgs_lightning.doctor.networks import check_networks, check_time
 from dgs_lightning.doctor.work import inputs_of, work_by_stage
 from dgs_lightning.documents.texts import yaml_text
 from dgs_lightning.errors import InputError
+from dgs_lightning.experiment.loggers import check_logger
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage, one_of_each_kind
@@ -54,6 +55,7 @@ def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
     trees, unreadable = open_trees(experiment)
     findings += unreadable
     checks = (
+        _logger(experiment),
         check_output(experiment, planned),
         check_named_set(experiment),
         check_classes(experiment, trees),
@@ -110,6 +112,12 @@ def _estimates(experiment: Experiment, stages: Sequence[Stage], trees: Trees) ->
     yield from check_disk(experiment, works)
     yield from check_memory(works)
     yield from check_time(experiment, works)
+
+
+def _logger(experiment: Experiment) -> Iterator[Finding]:
+    """Whether the package of the logger is there."""
+    if error := error_of(check_logger, experiment):
+        yield of_error(error)
 
 
 def _until_error(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from dgs_lightning.runs.records import DONE, Records
 
 _OWN = (layout.EXPERIMENT, layout.STAGES)  # what tells the folder of a run
 _NO_RESULT = (  # settings that change no result, but for the rows that a generator adds, which methods has
-    *("output", "jobs", "launcher", "ray", "threads", "fingerprint"),
+    *("output", "jobs", "launcher", "ray", "threads", "fingerprint", "logger"),
     *("generator", "generator_methods"),
 )
 

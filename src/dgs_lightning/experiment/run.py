@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from dgs_lightning.commands.arguments import experiment_parser
+from dgs_lightning.commands.process import prepared_process
 from dgs_lightning.configs import class_name
 from dgs_lightning.data.sources import read_trees
 from dgs_lightning.documents.texts import yaml_text
@@ -13,6 +14,7 @@ from dgs_lightning.errors import InputError, listed, printable
 from dgs_lightning.experiment.cluster import RaySettings
 from dgs_lightning.experiment.execution import Job, Outcome, stage_at_work
 from dgs_lightning.experiment.folder import RunOutput
+from dgs_lightning.experiment.loggers import check_logger, send_report, with_logger
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.progress import Progress, Reading
 from dgs_lightning.experiment.runners import InProcess, Result, Runner, process_pool
@@ -58,6 +60,7 @@ class ExperimentRun:
     """
 
     def __init__(self, experiment: Experiment) -> None:
+        check_logger(experiment)
         self.experiment = experiment
         self.elsewhere = experiment.launcher != "local"  # a stage may run on a machine where paths begin elsewhere
         self.output = Path(experiment.output or "runs")
@@ -154,7 +157,7 @@ class ExperimentRun:
             return
         write_text(self.output / layout.EXPERIMENT, yaml_text(vars(self.experiment)), durable=True)
         for stage in pending:
-            settings = yaml_text(stage.settings(self.output, absolute=self.elsewhere))
+            settings = yaml_text(with_logger(stage, self.experiment, self.output, absolute=self.elsewhere))
             write_text(self.settings_path(stage), f"# {self.command(stage)}\n{settings}")
         from dgs_lightning.commands.cli import check
 
@@ -163,6 +166,9 @@ class ExperimentRun:
         with self.progress, self._runner() as runner:
             self.progress.skip(len(self.stages) - len(pending))
             self._work(runner, pending)
+        if any(stage.command == "report" for stage in pending):
+            with prepared_process():
+                send_report(self.experiment, self.output)
 
     def _mend(self, verify: bool) -> None:
         """Reopen finished stages whose results were changed since, and set the changed files aside."""

@@ -88,6 +88,8 @@ class Experiment:
             on the machines that Ray has.
         ray: How Ray is reached and used; see :class:`~dgs_lightning.experiment.cluster.RaySettings`.
         threads: Threads of each stage on a CPU; part of what a result depends on.
+        logger: What shows the stages as they run, and gets the report at the end: ``tensorboard``, ``csv``, ``wandb``,
+            ``mlflow``, or class and settings of a logger of Lightning. It changes no result.
         fingerprint: How the data are recognised in the next run: by their ``content``, which is read once, or by the
             ``names`` and sizes of the files, which is quicker for very large trees.
         prepare: Section for ``dgs prepare``; none: ``data`` has ``train`` and ``val`` and is used as it is.
@@ -150,6 +152,7 @@ class Experiment:
     launcher: Literal["local", "ray"] = "local"
     ray: Settings = field(default_factory=dict)
     threads: Annotated[int, Between(1, 1024)] = 1
+    logger: Literal["tensorboard", "csv", "wandb", "mlflow"] | Settings = "tensorboard"
     fingerprint: Kind = "content"
     prepare: Settings | None = None
     latents: Settings = field(default_factory=dict)

@@ -22,6 +22,7 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     distilled/SET, validation/NAME                 selected images
     evaluation/SET/[PROTOCOL/]NETWORK/seedK        downstream trainings
     summary.json, summary.md, index.html, tables, figures
+    lightning_logs                                 what the logger keeps of the report, and of stages with logger=csv
 
 ``SET`` is ``ROW-ipcN`` or, from the second draw on, ``ROW-ipcN-drawK``; ``full`` is the whole training set. Pools of
 these draws end in ``-drawK``, too. ``seedK`` is the seed of a training, which follows from its draw and repeat.
@@ -35,6 +36,7 @@ STAGES = "stages"
 SET_ASIDE = "set_aside"
 SUMMARY, SUMMARY_TEXT, PAGE = "summary.json", "summary.md", "index.html"
 TABLES, FIGURES = "tables", "figures"
+LOGS = "lightning_logs"  # of loggers that do not write into the folders of stages; no results
 LOCK = ".lock"
 DATA, LATENTS, PRETRAIN, FINETUNE, JUDGE = "data", "latents", "pretrain", "finetune", "judge"
 IMPORTED = "imported"
