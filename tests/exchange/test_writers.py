@@ -12,7 +12,7 @@ from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.readme import README
 from dgs_lightning.data.records import ImageRecord, read_manifest
 from dgs_lightning.data.writing import write_set
-from dgs_lightning.exchange.writers import NOTE
+from dgs_lightning.exchange.tables import CARD_KEY
 
 LICENCE = "ImageNet terms of access: non-commercial research and education"
 FILES = ("cat/a.png", "cat/b.png", "dog/a.png")
@@ -21,12 +21,22 @@ FILES = ("cat/a.png", "cat/b.png", "dog/a.png")
 @pytest.fixture
 def distilled(tmp_path: Path) -> Path:
     """Three images of 4 x 6 pixels in colour."""
+    return write_images(tmp_path, (4, 6, 3))
+
+
+def write_images(tmp_path: Path, shape: tuple[int, int, int]) -> Path:
     rng, source = np.random.default_rng(0), tmp_path / "source"
     for name in FILES:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)).save(source / name)
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(source / name)
     records = [ImageRecord(name, name[:3], difficulty=0.1 * place) for place, name in enumerate(FILES)]
-    card = {"name": "mine", "kind": "distilled", "licences": [LICENCE], "provenance": [{"role": "pool", "card": {}}]}
+    card = {
+        "name": "mine",
+        "kind": "distilled",
+        "labels": {"cat": "cat", "dog": "dog"},
+        "licences": [LICENCE],
+        "provenance": [{"role": "pool", "card": {}}],
+    }
     write_set(source, records, tmp_path / "set", card)
     return tmp_path / "set"
 
@@ -55,7 +65,7 @@ def test_datasets_reads_the_parquet_file_and_its_folder(distilled: Path, tmp_pat
         assert loaded.features["label"] == datasets.ClassLabel(names=["cat", "dog"])
         assert (np.stack([np.asarray(row["image"]) for row in loaded]) == pixels(distilled)).all()
         assert (loaded["label"][:], loaded["difficulty"][:]) == ([0, 0, 1], [0.0, 0.1, 0.2])
-    assert json.loads(pq.read_schema(file).metadata[NOTE]) == read_card(distilled)
+    assert json.loads(pq.read_schema(file).metadata[CARD_KEY]) == read_card(distilled)
 
 
 def test_webdataset_reads_the_tar_file(distilled: Path) -> None:
@@ -119,3 +129,15 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert main(["export", str(distilled), "--to=webdataset", f"--output={distilled.parent / 'out'}"]) == 2
     assert "found no package webdataset" in (said := capsys.readouterr().err)
     assert "Run: pip install webdataset" in said
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset", "pt", "npz"])
+def test_what_is_exported_comes_back_with_its_images_and_licences(tmp_path: Path, form: str) -> None:
+    for package in ("datasets", "pyarrow", "webdataset"):
+        pytest.importorskip(package, reason=f"{package}, of the extra dev, is not installed")
+    distilled, back = write_images(tmp_path, (4, 4, 3)), tmp_path / "back"
+    assert main(["import", str(exported(distilled, form)), str(back)]) == 0
+    found = [(record.label, np.asarray(Image.open(back / record.file_name))) for record in read_manifest(back)]
+    assert [label for label, _ in found] == [name[:3] for name in FILES]
+    assert (np.stack([image for _, image in found]) == pixels(distilled)).all()
+    assert read_card(back)["licences"] == [LICENCE]
