@@ -93,7 +93,7 @@ class ResultWriter(Callback):
         result = {
             "network": task.hparams["network"],
             "seed": task.hparams["seed"],
-            "epochs": trainer.fit_loop.epoch_progress.current.processed,  # also where the last one ended before a restart
+            "epochs": trainer.fit_loop.epoch_progress.current.processed,  # with one that ended just before a kill
             "images": task.data.train_images,
             "history": self.history,
             "accuracy_per_class": self.per_class,
