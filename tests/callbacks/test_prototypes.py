@@ -102,7 +102,7 @@ def test_two_devices_start_each_image_from_its_own_prototype(centers: Path, dit:
         generate(tmp_path / f"{devices}" / "set", dit, PrototypeStart(0.5), centers=centers, devices=devices)
     one, two = (tmp_path / devices / "set" for devices in "12")
     names = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
-    assert len(names) == 9 + 2
+    assert len(names) == 9 + 3  # manifest, card, README
     assert all((two / name).read_bytes() == (one / name).read_bytes() for name in names)
 
 

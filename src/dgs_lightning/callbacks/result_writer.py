@@ -93,7 +93,7 @@ class ResultWriter(Callback):
         result = {
             "network": task.hparams["network"],
             "seed": task.hparams["seed"],
-            "epochs": trainer.fit_loop.epoch_progress.current.processed,  # with one that ended just before a kill
+            "epochs": epochs_of(trainer),
             "images": task.data.train_images,
             "history": self.history,
             "accuracy_per_class": self.per_class,
@@ -118,6 +118,12 @@ class ResultWriter(Callback):
                 warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
                 task.metrics["confusion"].plot(confusion, figure.subplots(), few, names, "Blues")
                 board.add_figure("val/confusion", figure, trainer.global_step)
+
+
+def epochs_of(trainer: L.Trainer) -> int:
+    """Epochs that a training has had, also one that ended just before the training was killed."""
+    epochs: int = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    return epochs
 
 
 def best_and_last(name: str, values: Sequence[float]) -> dict[str, float | None]:
