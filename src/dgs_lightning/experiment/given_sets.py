@@ -1,7 +1,7 @@
-"""Sets of other people in an experiment: ``sets: {NAME: {path: FILE, ...}}`` and the rows ``set:NAME``."""
+"""Sets of other people in an experiment: ``sets: {NAME: {path: FILE, ...}}``, their rows ``set:NAME``, and their IPC."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,18 @@ def check_sets(sets: Sets, ipcs: Sequence[int], above: str) -> None:
             raise InputError.missing(f"{place}.path {path}", "a file or folder with the images of the set")
         if ipc is None and len(ipcs) > 1:
             raise InputError.unset(f"{place}.ipc", f"that of the set, one of {listed(ipcs, 20)}", str(ipcs[0]))
-        if ipc is not None and ipc not in ipcs:
-            remedy = f"Set ipc=[{', '.join(map(str, ipcs))}, {ipc}] to evaluate sets of this size as well"
-            raise InputError(f"{place}.ipc", repr(ipc), f"one that the experiment has: {listed(ipcs, 20)}", remedy)
+        check_ipc(f"{place}.ipc", ipc, ipcs)
+
+
+def check_ipc(place: str, ipc: object, ipcs: Sequence[int]) -> None:
+    """Check the one IPC that a row has, if it is set.
+
+    Raises:
+        InputError: If the experiment does not have it. The error names the place.
+    """
+    if ipc is not None and ipc not in ipcs:
+        remedy = f"Set ipc=[{', '.join(map(str, ipcs))}, {ipc}] to evaluate sets of this size as well"
+        raise InputError(place, repr(ipc), f"one that the experiment has: {listed(ipcs, 20)}", remedy)
 
 
 def settings_of_set(sets: Sets, row: str) -> dict[str, Any]:
@@ -50,13 +59,8 @@ def settings_of_set(sets: Sets, row: str) -> dict[str, Any]:
     return {key: given(value) if key in PATHS and isinstance(value, str) else value for key, value in own.items()}
 
 
-def rows_of(rows: Iterable[tuple[str, str]], ipcs: Sequence[int], sets: Sets) -> list[tuple[str, int]]:
-    """Rows of a table with their IPCs: all IPCs for a method, one for a set.
-
-    Args:
-        rows: Each row with the key of its method.
-        ipcs: The IPCs of the experiment.
-        sets: Its sets.
-    """
-    own = {row: sets.get(key.removeprefix(SET), {}).get("ipc") if key.startswith(SET) else None for row, key in rows}
-    return [(row, ipc) for ipc in ipcs for row, only in own.items() if only in (None, ipc)]
+def own_ipc(method: str, sets: Sets, options: Sets) -> int | None:
+    """The one IPC that a set, or a method with the option ``ipc``, has a row for; None: all of the experiment."""
+    settings = sets.get(method.removeprefix(SET), {}) if method.startswith(SET) else options.get(method, {})
+    ipc: int | None = settings.get("ipc")
+    return ipc

@@ -15,7 +15,7 @@ from dgs_lightning.documents.texts import Unreadable
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.experiment.changes import parsed_change
 from dgs_lightning.experiment.cluster import RaySettings
-from dgs_lightning.experiment.given_sets import check_sets, rows_of, settings_of_set
+from dgs_lightning.experiment.given_sets import check_ipc, check_sets, own_ipc, settings_of_set
 from dgs_lightning.runs.ddranking import WEIGHT, ScoreName, check_scores
 from dgs_lightning.runs.fingerprints import Kind
 from dgs_lightning.runs.methods import METHODS
@@ -99,7 +99,8 @@ class Experiment:
         generate: Section for image pools and guided sets.
         mgd3: Settings of ``ModeGuidance``, such as ``{stop_timestep: 30}``.
         dag: Settings of ``DifficultyAwareGuidance``.
-        options: Settings of other methods by key, such as ``{METHOD: {config: FILE}}``.
+        options: Settings of other methods by key, such as ``{METHOD: {config: FILE}}``; ``ipc`` says which one of several a
+            method has a row for.
         cross_fit: Section for training the difficulty estimator.
         judge: Section for the strong classifier that says how legible a pool is, and is the teacher where no other is
             named; none: no judge.
@@ -176,14 +177,15 @@ class Experiment:
 
     def settings_of(self, method: str) -> Settings:
         """The experiment's own settings of a method, by its key."""
-        own = {"mgd3": self.mgd3, "dag": self.dag, **self.options}
-        return own.get(method) or settings_of_set(self.sets, method)
+        own = {"mgd3": self.mgd3, "dag": self.dag, **self.options}.get(method, {})
+        return {name: value for name, value in own.items() if name != "ipc"} or settings_of_set(self.sets, method)
 
     @property
     def rows(self) -> list[tuple[str, int]]:
         """The rows of the table with their IPCs."""
-        methods = [(row, str(self.variants.get(row, {}).get("method", row))) for row in self.methods]
-        return rows_of(methods, self.ipcs, self.sets)
+        own = {row: variant_of(self, row) for row in self.methods}
+        only = {row: own_ipc(method, varied.sets, varied.options) for row, (method, varied) in own.items()}
+        return [(row, ipc) for ipc in self.ipcs for row in only if only[row] in (None, ipc)]
 
 
 VARIABLE = ("select", "mgd3", "dag", "options", "pool_multiple")  # what a variant may change
@@ -318,6 +320,8 @@ def _check_values(experiment: Experiment, above: str) -> None:
     if not experiment.protocols:
         raise InputError.unset(f"{above}protocols", "hard, soft or both", "[hard, soft]")
     check_sets(experiment.sets, experiment.ipcs, above)
+    for name, own in experiment.options.items():
+        check_ipc(f"{above}options.{name}.ipc", own.get("ipc"), experiment.ipcs)
     check_scores(experiment.scores, experiment.networks, experiment.variants, above)
     for name in ("methods", "generator_methods", "networks", "validation"):
         for value in settings[name]:

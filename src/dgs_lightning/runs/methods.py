@@ -224,6 +224,17 @@ METHODS: dict[str, Method] = {
             settings="mgd3",
             **_PLUGIN,
         ),
+        Method(
+            "d4m_transport",
+            "D4M (ours, DiT) + transport",
+            "#5a3f1d",
+            pool="d4m_dgs",
+            compared_with="d4m",
+            **_TRANSPORT,
+        ),
+        Method(
+            "mgd3_transport", "MGD3 + transport", "#4a2239", pool="mgd3_dgs", compared_with="mgd3", **_TRANSPORT
+        ),
         Method("d3hr", "D3HR", "#7fb5c4", "all", "ICML 2025", stages=inverted(image_pool("guided")), pictured=True),
         Method(
             "d3hr_dgs",
@@ -264,6 +275,14 @@ METHODS: dict[str, Method] = {
             pictured=True,
         ),
         Method("cao2_dgs", "CaO2 candidates + DGS", "#37501b", pool="cao2_pool", compared_with="cao2_pool", **_PLUGIN),
+        Method(
+            "cao2_transport",
+            "CaO2 candidates + transport",
+            "#223212",
+            pool="cao2_pool",
+            compared_with="cao2_pool",
+            **_TRANSPORT,
+        ),
         Method("rded", "RDED", "#d98c7a", "all", "Sun et al., CVPR 2024", stages=stitched("easy"), pictured=True),
         Method(
             "rded_dgs",
