@@ -423,6 +423,31 @@ def test_a_setting_that_no_stage_of_a_method_has_is_refused(row: str, setting: s
         stages(replace(SMALL, ipc=10, methods=[row], **options))
 
 
+def test_a_method_with_an_ipc_of_its_own_has_rows_for_that_one_alone() -> None:
+    changes = ["methods=[random, dm, dsa]", "ipc=[1, 10]", "options.dsa={ipc: 1, trainer: {max_steps: 5}}"]
+    experiment = load_experiment("quickstart", changes)
+    assert experiment.rows == [("random", 1), ("dm", 1), ("dsa", 1), ("random", 10), ("dm", 10)]
+    by_name = {stage.name: stage.config for stage in stages(experiment)}
+    assert [name for name in by_name if name.startswith("matched/dsa-")] == [
+        f"matched/dsa-ipc1{d}" for d in ("", "-draw1", "-draw2")
+    ]
+    assert by_name["matched/dsa-ipc1"]["model"]["init_args"]["images"]["ipc"] == 1
+    assert "ipc" not in by_name["matched/dsa-ipc1"]
+
+
+def test_an_ipc_of_a_method_that_the_experiment_lacks_is_refused() -> None:
+    with pytest.raises(InputError, match=r"options.dsa.ipc.*found 5, expected one that the experiment has: 1, 10"):
+        load_experiment("quickstart", ["ipc=[1, 10]", "options.dsa={ipc: 5}"])
+
+
+@pytest.mark.parametrize(("row", "other"), [("d4m_transport", "d4m_dgs"), ("cao2_transport", "cao2_dgs")])
+def test_transport_takes_from_the_pool_of_guided_sampling(row: str, other: str) -> None:
+    by_name = {stage.name: stage.config for stage in stages(replace(SMALL, ipc=10, methods=[other, row]))}
+    ours, theirs = (by_name[f"distilled/{name}-ipc10"] for name in (row, other))
+    assert (ours["method"], theirs["method"]) == ("transport", "dgs")
+    assert (ours["pool"], ours["pool_images"]) == (theirs["pool"], theirs["pool_images"])
+
+
 def test_the_side_of_the_stop_reaches_the_guidance_of_a_method() -> None:
     later = {"method": "dag", "dag": {"stop_timestep": 50}}
     experiment = replace(SMALL, ipc=10, methods=["mgd3", "later"], variants={"later": later}, dag={"guided": "below"})

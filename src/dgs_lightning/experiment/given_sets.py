@@ -1,4 +1,4 @@
-"""Sets of other people in an experiment: ``sets: {NAME: {path: FILE, ...}}``, their rows ``set:NAME``, and their IPC."""
+"""Sets of other people in an experiment: ``sets: {NAME: {path: FILE}}``, the rows ``set:NAME``, and rows of one IPC."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -232,9 +232,7 @@ METHODS: dict[str, Method] = {
             compared_with="d4m",
             **_TRANSPORT,
         ),
-        Method(
-            "mgd3_transport", "MGD3 + transport", "#4a2239", pool="mgd3_dgs", compared_with="mgd3", **_TRANSPORT
-        ),
+        Method("mgd3_transport", "MGD3 + transport", "#4a2239", pool="mgd3_dgs", compared_with="mgd3", **_TRANSPORT),
         Method("d3hr", "D3HR", "#7fb5c4", "all", "ICML 2025", stages=inverted(image_pool("guided")), pictured=True),
         Method(
             "d3hr_dgs",
