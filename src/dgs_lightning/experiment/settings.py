@@ -99,8 +99,8 @@ class Experiment:
         generate: Section for image pools and guided sets.
         mgd3: Settings of ``ModeGuidance``, such as ``{stop_timestep: 30}``.
         dag: Settings of ``DifficultyAwareGuidance``.
-        options: Settings of other methods by key, such as ``{METHOD: {config: FILE}}``; ``ipc`` says which one of several
-            a method has a row for.
+        options: Settings of other methods by key, such as ``{METHOD: {config: FILE}}``; ``ipc`` says which one
+            of several a method has a row for.
         cross_fit: Section for training the difficulty estimator.
         judge: Section for the strong classifier that says how legible a pool is, and is the teacher where no other is
             named; none: no judge.
