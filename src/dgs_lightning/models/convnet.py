@@ -1,8 +1,12 @@
 """ConvNet-d, the plain convolutional network of dataset distillation."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn.grad import conv2d_input
 
 
 def instance_norm(channels: int) -> nn.GroupNorm:
@@ -21,8 +25,46 @@ class AveragePool(nn.Module):
         """Averages ``(B, C, H // size, W // size)`` of images ``(B, C, H, W)``."""
         if x.device.type != "cpu":
             return F.avg_pool2d(x, self.size)
-        weight = x.new_full((x.shape[1], 1, self.size, self.size), 1 / self.size**2)
-        return F.conv2d(x, weight, stride=self.size, groups=x.shape[1])
+        averages: Tensor = _Average.apply(x, self.size)
+        return averages
+
+
+def _weight(like: Tensor, size: int) -> Tensor:
+    return like.new_full((like.shape[1], 1, size, size), 1 / size**2)
+
+
+class _Average(Function):
+    """Averages of squares.
+
+    Gradients of its gradient are averages again. Torch, which does not know this of a convolution, takes much longer.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int) -> Tensor:  # noqa: ANN401
+        """Averages ``(B, C, H // size, W // size)``."""
+        ctx.shape, ctx.size = x.shape, size
+        return F.conv2d(x, _weight(x, size), stride=size, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        """Gradient with respect to the images."""
+        return _Spread.apply(gradients[0], ctx.shape, ctx.size), None
+
+
+class _Spread(Function):
+    """The gradient of :class:`_Average`: each number is spread over its square, divided by the pixels there."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, shape: torch.Size, size: int) -> Tensor:  # noqa: ANN401
+        """Gradient with respect to the images, of this shape."""
+        ctx.size = size
+        spread: Tensor = conv2d_input(shape, _weight(gradient, size), gradient, size, groups=shape[1])  # type: ignore[no-untyped-call]
+        return spread
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        """Gradient of a loss that depends on the gradient."""
+        return _Average.apply(gradients[0], ctx.size), None, None
 
 
 class ConvNet(nn.Module):
