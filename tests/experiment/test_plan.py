@@ -423,6 +423,20 @@ def test_a_setting_that_no_stage_of_a_method_has_is_refused(row: str, setting: s
         stages(replace(SMALL, ipc=10, methods=[row], **options))
 
 
+def test_a_row_whose_pool_has_other_settings_has_a_pool_of_its_own() -> None:
+    scaled = {"options": {"dit": {"model": {"init_args": {"guidance_scale": 4}}}}}
+    variants = {"strong": {"method": "dit", **scaled}, "both": {"method": "dit_dgs", **scaled}}
+    rows = ["dit", "strong", "both", "dit_dgs"]
+    by_name = {s.name: s.config for s in stages(replace(SMALL, ipc=10, methods=rows, variants=variants, draws=2))}
+    for draw in ("", "-draw1"):
+        pools = [by_name[f"distilled/{row}-ipc10{draw}"]["pool"].path for row in rows]
+        assert pools == [f"pools/dit{draw}", f"pools/dit-strong{draw}", f"pools/dit-strong{draw}", f"pools/dit{draw}"]
+        scored = by_name[f"distilled/both-ipc10{draw}"]["pool_scores"].path
+        assert by_name[scored]["data"]["init_args"]["predict"].path == f"pools/dit-strong{draw}"
+        own, shared = (by_name[pool]["model"]["init_args"] for pool in (pools[1], pools[0]))
+        assert (own.get("guidance_scale"), shared.get("guidance_scale")) == (4, None)
+
+
 def test_a_method_with_an_ipc_of_its_own_has_rows_for_that_one_alone() -> None:
     changes = ["methods=[random, dm, dsa]", "ipc=[1, 10]", "options.dsa={ipc: 1, trainer: {max_steps: 5}}"]
     experiment = load_experiment("quickstart", changes)

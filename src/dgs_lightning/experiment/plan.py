@@ -119,6 +119,19 @@ class Plan(SharedStages):
         """
         shared = "{set}" not in stage.name
         folder = InRun(layout.of_draw(stage.name, name.draw) if shared else stage.name.format(set=name))
+        config = self._settings(stage, method, name, experiment, previous, folder)
+        if same := self._with_settings(stage.command, config, folder):
+            return _inside(same, stage.file)
+        if folder.path in self.stages:  # of rows with other settings
+            folder = InRun(layout.of_draw(f"{stage.name}-{name.row}", name.draw))
+            config = self._settings(stage, method, name, experiment, previous, folder)
+        return _inside(self.add(folder.path, stage.command, config), stage.file)
+
+    def _settings(
+        self, stage: MadeBy, method: Method, name: SetName, experiment: Experiment, previous: InRun, folder: InRun
+    ) -> Settings:
+        """Settings of a stage that a method declares, which writes into a folder."""
+        shared = "{set}" not in stage.name
         wired: Settings = {}
         for key, value in stage.settings.items():
             filled = self._filled(value.name, shared, name, previous) if isinstance(value, Use) else value
@@ -131,20 +144,17 @@ class Plan(SharedStages):
         section: Settings = merge({"config": stage.config} if stage.config else {}, own)
         if stage.section:
             section = merge(section, getattr(experiment, stage.section))
-        if stage.command in ("fit", "predict"):
-            section = with_classes(stage.task, stage.data, section)
-            if stage.callback:
-                guided = {"class_path": stage.callback, "init_args": {**inner, **wired.pop("callback", {})}}
-                listed = [guided, *(section.get("trainer", {}).get("callbacks") or [])]
-                section = {**section, "trainer": {**section.get("trainer", {}), "callbacks": listed}}
-            elif inner:
-                wired = merge(wired, nested(stage.at, inner))
-            wired = merge(wired, {key: value for key, value in own.items() if key != "config"})
-            config = self.lightning(folder.path, section, wired, writer=stage.writer)
-        else:
-            config = {**merge(merge(expand(section), wired), own), "output": _inside(folder, stage.file)}
-        same = self._with_settings(stage.command, config, folder)
-        return _inside(same or self.add(folder.path, stage.command, config), stage.file)
+        if stage.command not in ("fit", "predict"):
+            return {**merge(merge(expand(section), wired), own), "output": _inside(folder, stage.file)}
+        section = with_classes(stage.task, stage.data, section)
+        if stage.callback:
+            guided = {"class_path": stage.callback, "init_args": {**inner, **wired.pop("callback", {})}}
+            listed = [guided, *(section.get("trainer", {}).get("callbacks") or [])]
+            section = {**section, "trainer": {**section.get("trainer", {}), "callbacks": listed}}
+        elif inner:
+            wired = merge(wired, nested(stage.at, inner))
+        wired = merge(wired, {key: value for key, value in own.items() if key != "config"})
+        return self.lightning(folder.path, section, wired, writer=stage.writer)
 
     def _with_settings(self, command: str, config: Settings, folder: InRun) -> InRun | None:
         """Folder of a stage that differs from a new one only in its folder, if there is one."""

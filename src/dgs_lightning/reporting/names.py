@@ -99,8 +99,12 @@ def show(field: str, value: object) -> str:
 
 
 def pool_name(pool: str) -> str:
-    """The name of an image pool: that of its method; a pool that was made outside of the run has no method."""
-    return "Given pool" if pool == GIVEN_POOL else f"{show('method', pool)} pool"
+    """The name of an image pool: that of its method, and of the row whose settings it has if these are not all rows'.
+
+    A pool that was made outside of the run has no method.
+    """
+    method, _, row = pool.partition("-")
+    return "Given pool" if pool == GIVEN_POOL else f"{show('method', method)} pool" + (f" ({row})" if row else "")
 
 
 def show_row(row: str, variants: Variants) -> str:

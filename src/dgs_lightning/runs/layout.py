@@ -25,7 +25,8 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     lightning_logs                                 what the logger keeps of the report, and of stages with logger=csv
 
 ``SET`` is ``ROW-ipcN`` or, from the second draw on, ``ROW-ipcN-drawK``; ``full`` is the whole training set. Pools of
-these draws end in ``-drawK``, too. ``seedK`` is the seed of a training, which follows from its draw and repeat.
+these draws end in ``-drawK``, too. A pool, or crops, of a row with settings of its own are named ``pools/NAME-ROW``.
+``seedK`` is the seed of a training, which follows from its draw and repeat.
 """
 
 import re
