@@ -423,6 +423,14 @@ def test_a_setting_that_no_stage_of_a_method_has_is_refused(row: str, setting: s
         stages(replace(SMALL, ipc=10, methods=[row], **options))
 
 
+def test_rows_that_are_left_out_change_no_pool() -> None:
+    variants = {"pool6": {"method": "dit_dgs", "pool_multiple": 6}}
+    for rows in (["dit"], ["dit", "pool6"]):
+        by_name = {s.name: s.config for s in stages(replace(SMALL, ipc=10, methods=rows, variants=variants))}
+        assert by_name["pools/dit"]["data"]["init_args"]["images_per_class"] == 60
+        assert by_name["distilled/dit-ipc10"]["pool_images"] == 50
+
+
 def test_a_row_whose_pool_has_other_settings_has_a_pool_of_its_own() -> None:
     scaled = {"options": {"dit": {"model": {"init_args": {"guidance_scale": 4}}}}}
     variants = {"strong": {"method": "dit", **scaled}, "both": {"method": "dit_dgs", **scaled}}
@@ -449,9 +457,10 @@ def test_a_method_with_an_ipc_of_its_own_has_rows_for_that_one_alone() -> None:
     assert "ipc" not in by_name["matched/dsa-ipc1"]
 
 
-def test_an_ipc_of_a_method_that_the_experiment_lacks_is_refused() -> None:
-    with pytest.raises(InputError, match=r"options.dsa.ipc.*found 5, expected one that the experiment has: 1, 10"):
-        load_experiment("quickstart", ["ipc=[1, 10]", "options.dsa={ipc: 5}"])
+@pytest.mark.parametrize("ipc", ["0", "ten", "[1, 10]"])
+def test_an_ipc_of_a_method_that_is_no_number_is_refused(ipc: str) -> None:
+    with pytest.raises(InputError, match=r"options.dsa.ipc.*expected the one IPC"):
+        load_experiment("quickstart", [f"options.dsa={{ipc: {ipc}}}"])
 
 
 @pytest.mark.parametrize(("row", "other"), [("d4m_transport", "d4m_dgs"), ("cao2_transport", "cao2_dgs")])

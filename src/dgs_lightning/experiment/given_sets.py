@@ -39,18 +39,9 @@ def check_sets(sets: Sets, ipcs: Sequence[int], above: str) -> None:
             raise InputError.missing(f"{place}.path {path}", "a file or folder with the images of the set")
         if ipc is None and len(ipcs) > 1:
             raise InputError.unset(f"{place}.ipc", f"that of the set, one of {listed(ipcs, 20)}", str(ipcs[0]))
-        check_ipc(f"{place}.ipc", ipc, ipcs)
-
-
-def check_ipc(place: str, ipc: object, ipcs: Sequence[int]) -> None:
-    """Check the one IPC that a row has, if it is set.
-
-    Raises:
-        InputError: If the experiment does not have it. The error names the place.
-    """
-    if ipc is not None and ipc not in ipcs:
-        remedy = f"Set ipc=[{', '.join(map(str, ipcs))}, {ipc}] to evaluate sets of this size as well"
-        raise InputError(place, repr(ipc), f"one that the experiment has: {listed(ipcs, 20)}", remedy)
+        if ipc is not None and ipc not in ipcs:
+            remedy = f"Set ipc=[{', '.join(map(str, ipcs))}, {ipc}] to evaluate sets of this size as well"
+            raise InputError(f"{place}.ipc", repr(ipc), f"one that the experiment has: {listed(ipcs, 20)}", remedy)
 
 
 def settings_of_set(sets: Sets, row: str) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class Plan(SharedStages):
         if use in ("dit", "minimax", "guided"):
             return self.dit(use)
         if use == "pool_images":
-            rows = experiment.methods if shared else [name.row]
+            rows = [*experiment.methods, *experiment.variants] if shared else [name.row]  # so that no row changes pools
             multiple = max(variant_of(experiment, row)[1].pool_multiple for row in rows)
             return multiple * (experiment.ipcs[-1] if shared or name.ipc is None else name.ipc)
         values: dict[str, Callable[[], Any]] = {

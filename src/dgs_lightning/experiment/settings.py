@@ -15,7 +15,7 @@ from dgs_lightning.documents.texts import Unreadable
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.experiment.changes import parsed_change
 from dgs_lightning.experiment.cluster import RaySettings
-from dgs_lightning.experiment.given_sets import check_ipc, check_sets, own_ipc, settings_of_set
+from dgs_lightning.experiment.given_sets import check_sets, own_ipc, settings_of_set
 from dgs_lightning.runs.ddranking import WEIGHT, ScoreName, check_scores
 from dgs_lightning.runs.fingerprints import Kind
 from dgs_lightning.runs.methods import METHODS
@@ -321,7 +321,10 @@ def _check_values(experiment: Experiment, above: str) -> None:
         raise InputError.unset(f"{above}protocols", "hard, soft or both", "[hard, soft]")
     check_sets(experiment.sets, experiment.ipcs, above)
     for name, own in experiment.options.items():
-        check_ipc(f"{above}options.{name}.ipc", own.get("ipc"), experiment.ipcs)
+        if not isinstance(ipc := own.get("ipc", 1), int) or ipc < 1:
+            raise InputError.setting(
+                f"{above}options.{name}.ipc", repr(ipc), "the one IPC that the method has a row for"
+            )
     check_scores(experiment.scores, experiment.networks, experiment.variants, above)
     for name in ("methods", "generator_methods", "networks", "validation"):
         for value in settings[name]:
