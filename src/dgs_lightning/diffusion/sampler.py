@@ -5,8 +5,6 @@ from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from dgs_lightning.diffusion.guidance import Guidance, StepState
@@ -109,6 +107,10 @@ def build_scheduler(sampler: Sampler, steps: int) -> Any:  # noqa: ANN401
     """
     if sampler not in get_args(Sampler):
         raise ValueError(f"no sampler {sampler!r}: choose one of {', '.join(get_args(Sampler))}")
+    # Only here: diffusers takes a second to import.
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
     schedule: dict[str, Any] = {"num_train_timesteps": 1000, "beta_schedule": "linear"}
     if sampler == "ancestral":
         learned = {"variance_type": "learned_range", "timestep_spacing": "linspace", "clip_sample": False}

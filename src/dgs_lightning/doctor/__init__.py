@@ -1,7 +1,9 @@
 """The command ``dgs doctor``: what would go wrong with an experiment, before it runs for hours. It leaves nothing."""
 
 from dgs_lightning.commands.arguments import experiment_parser
+from dgs_lightning.doctor.finding import of_error, show
 from dgs_lightning.errors import InputError, printable
+from dgs_lightning.experiment.settings import load_experiment
 
 
 def main(args: list[str]) -> int:
@@ -16,18 +18,15 @@ def main(args: list[str]) -> int:
     if options.experiment is None and not options.report:
         raise InputError.unset("experiment", "an experiment to examine", "quickstart")
 
-    # These take seconds to import.
-    from dgs_lightning.doctor.examination import examine
-    from dgs_lightning.doctor.finding import of_error, show
-    from dgs_lightning.doctor.report import report
-    from dgs_lightning.experiment.settings import load_experiment
-
     try:
         experiment = load_experiment(options.experiment, options.set, options.output) if options.experiment else None
-        if options.report:
+        if experiment is None or options.report:
+            from dgs_lightning.doctor.report import report  # takes seconds to import, as does the next one
+
             print(printable(report(experiment)), end="")
             return 0
-        assert experiment is not None
+        from dgs_lightning.doctor.examination import examine
+
         findings = examine(experiment, options.measure)
     except InputError as error:
         findings = [of_error(error)]

@@ -23,7 +23,7 @@ from dgs_lightning.doctor.images import (
 )
 from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory, check_output
 from dgs_lightning.doctor.models import check_labels_of_models, check_weights
-from dgs_lightning.doctor.networks import check_networks, check_time
+from dgs_lightning.doctor.networks import check_fast, check_networks, check_time
 from dgs_lightning.doctor.work import inputs_of, work_by_stage
 from dgs_lightning.documents.texts import yaml_text
 from dgs_lightning.errors import InputError
@@ -73,7 +73,7 @@ def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
         measure_accuracy(experiment, trees) if measure else (),
         check_devices(experiment),
         check_cluster(experiment),
-        _estimates(experiment, stages if valid else (), trees),
+        _estimates(experiment, stages if valid else (), trees, measure),
     )
     for check in checks:
         findings += _until_error(check)
@@ -102,7 +102,7 @@ def check_settings(stages: Sequence[Stage], checked: set[str]) -> Iterator[Findi
         yield ok(f"settings of all {len(stages)} stages are valid")
 
 
-def _estimates(experiment: Experiment, stages: Sequence[Stage], trees: Trees) -> Iterator[Finding]:
+def _estimates(experiment: Experiment, stages: Sequence[Stage], trees: Trees, measure: bool) -> Iterator[Finding]:
     """The work, space and time that the experiment takes."""
     inputs = inputs_of(experiment, trees)
     if inputs is None or not stages:
@@ -112,6 +112,7 @@ def _estimates(experiment: Experiment, stages: Sequence[Stage], trees: Trees) ->
     yield from check_disk(experiment, works)
     yield from check_memory(works)
     yield from check_time(experiment, works)
+    yield from check_fast(experiment, stages, works, measure)
 
 
 def _logger(experiment: Experiment) -> Iterator[Finding]:

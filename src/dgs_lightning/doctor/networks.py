@@ -2,13 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, warning
 from dgs_lightning.doctor.machine import CORES
+from dgs_lightning.errors import counted
+from dgs_lightning.experiment.execution import device_of
+from dgs_lightning.experiment.fast import advice, compiler, instructions
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.models.trial import TIMINGS, Classifier, Network, seconds_per_image
 from dgs_lightning.tasks.work import Work
 
@@ -57,6 +62,22 @@ def check_time(experiment: Experiment, works: Mapping[str, Work]) -> Iterator[Fi
     what = f"time: {readable_durations(shortest, longest)} on this machine if nothing else runs on it, by {TIMINGS} "
     what += "forward passes of each network timed now; encoding, scoring and reading come on top"
     yield ok(what) if shortest < A_DAY else warning(what, FASTER)
+
+
+def check_fast(
+    experiment: Experiment, stages: Sequence[Stage], works: Mapping[str, Work], measure: bool
+) -> Iterator[Finding]:
+    """What ``fast`` would bring on this processor; how much bfloat16 brings is measured where that is asked for."""
+    if device_of(experiment.trainer) != "cpu" or not (what := advice(stages, experiment.fast)):
+        return
+    own = [(work.network, work.passes) for work in works.values() if isinstance(work.network, DiTConfig)]
+    longest = sum(dit.is_long(passes) for dit, passes in own)
+    yield ok(f"{what}; {counted(longest, 'stage')} of {len(own)} would be compiled" if compiler() else what)
+    for dit in dict(own) if measure and instructions() else ():
+        plain, fast = (seconds_per_image(dit, dtype) for dtype in (torch.float32, torch.bfloat16))
+        if plain and fast:
+            ratio = f"{plain[0] / fast[0]:.1f} times as fast as 32-bit"
+            yield ok(f"bfloat16: {ratio}, by {TIMINGS} forward passes of the DiT timed now")
 
 
 def _in_words(count: int, what: str) -> str:

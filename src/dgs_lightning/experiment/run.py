@@ -12,7 +12,8 @@ from dgs_lightning.data.sources import read_trees
 from dgs_lightning.documents.texts import yaml_text
 from dgs_lightning.errors import InputError, listed, printable
 from dgs_lightning.experiment.cluster import RaySettings
-from dgs_lightning.experiment.execution import Job, Outcome, stage_at_work
+from dgs_lightning.experiment.execution import Job, Outcome, device_of, stage_at_work
+from dgs_lightning.experiment.fast import advice
 from dgs_lightning.experiment.folder import RunOutput
 from dgs_lightning.experiment.loggers import check_logger, send_report, with_logger
 from dgs_lightning.experiment.plan import Plan
@@ -163,6 +164,8 @@ class ExperimentRun:
 
         for stage in one_of_each_kind(pending):
             check(stage.command, ["--config", str(self.settings_path(stage))])
+        if device_of(self.experiment.trainer) == "cpu" and (line := advice(pending, self.experiment.fast)):
+            self.progress.say(line)
         with self.progress, self._runner() as runner:
             self.progress.skip(len(self.stages) - len(pending))
             self._work(runner, pending)

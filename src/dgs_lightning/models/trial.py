@@ -84,7 +84,7 @@ def saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> 
 
 
 @torch.inference_mode()
-def seconds_per_image(network: Network) -> tuple[float, float] | None:
+def seconds_per_image(network: Network, dtype: torch.dtype = torch.float32) -> tuple[float, float] | None:
     """Shortest and longest of several times of one image's share of a forward pass; ``None`` for large networks.
 
     Batches are as large as can be tried. On a CPU it is the time that this process has computed, divided among its
@@ -98,10 +98,10 @@ def seconds_per_image(network: Network) -> tuple[float, float] | None:
         if sum(parameter.numel() for parameter in build().parameters()) > MOST_PARAMETERS:
             return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build().to(device).eval()
+    model = build().to(device, dtype).eval()
 
     def seconds(batch: int) -> float:
-        images = torch.randn(batch, *shape, device=device)
+        images = torch.randn(batch, *shape, device=device, dtype=dtype)
         inputs = [images, *[torch.zeros(batch, dtype=torch.long, device=device)] * indices]
         clock = time.process_time if device.type == "cpu" else time.perf_counter
         start = clock()

@@ -4,8 +4,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dgs_lightning.selection.distribution import Counts
@@ -34,6 +32,9 @@ def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
         raise ValueError("there are no points to cluster; leave the class out or give it images")
     if len(points) <= count:
         return points[np.arange(count) % len(points)]
+    from sklearn.cluster import KMeans  # only here: it takes a second to import
+    from sklearn.exceptions import ConvergenceWarning
+
     kmeans = KMeans(count, random_state=seed, n_init="auto")
     with threadpool_limits(1), warnings.catch_warnings():  # threads add in any order, which changes the last digits
         warnings.simplefilter("ignore", ConvergenceWarning)  # with fewer distinct points than centres, some coincide

@@ -18,9 +18,11 @@ from dgs_lightning.diffusion.objective import add_noise, linear_alphas_cumprod, 
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.dit.difffit import Trained, mark_trainable, prepare_training
 from dgs_lightning.models.dit.formats import load_dit, save_dit
-from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
+from dgs_lightning.models.dit.network import Compile, DiT, DiTConfig, initialise
 from dgs_lightning.models.weights import hash_state
 from dgs_lightning.seeding import generator
+
+TRAINING = 3  # forward passes that take as long as one forward and backward pass
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class DiffusionTask(pl.LightningModule):
         optimizer: Settings of AdamW.
         average: Settings of the moving average.
         checkpointing: Whether the backward pass computes activations again, to save memory.
-        compile: Whether to compile the model.
+        compile: Whether to compile the model; ``long``: if that saves time in a training of this length.
         seed: Seed of the initial weights, noise, timesteps and label drops.
 
     Attributes:
@@ -144,7 +146,7 @@ class DiffusionTask(pl.LightningModule):
         optimizer: OptimizerSettings = OptimizerSettings(),
         average: AverageSettings = AverageSettings(),
         checkpointing: bool = False,
-        compile: bool = False,
+        compile: Compile = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -179,8 +181,6 @@ class DiffusionTask(pl.LightningModule):
         self._restored = None
         self.dit.train()
         self.dit.checkpointing = self.hparams["checkpointing"]
-        if self.hparams["compile"]:
-            self.dit.compile()
         self.labels = data.labels
         self.class_indices = self.dit.class_indices(data.labels)
 
@@ -286,11 +286,13 @@ class DiffusionTask(pl.LightningModule):
         self.class_indices = self.class_indices.to(self.device)
 
     def on_train_start(self) -> None:
-        """Set the decay of the average. Lightning knows the steps of the run only now, after it restored the loader."""
+        """Compile, and set the decay of the average. Lightning knows the steps only now, with the loader restored."""
+        steps = self.trainer.estimated_stepping_batches
+        latents = self.trainer.datamodule.hparams["batch_size"]  # type: ignore[attr-defined]
+        self.dit.compile_for(TRAINING * steps * latents, self.hparams["compile"])
         self.decay, horizon = self.average.decay, self.average.horizon
         if horizon is None:
             return
-        steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             expected = "a run of a known number of steps or epochs"
             remedy = "Set max_steps or max_epochs, or use average.decay alone"

@@ -26,6 +26,7 @@ from dgs_lightning.errors import InputError, is_out_of_memory
 from dgs_lightning.models.codec import build_codec
 from dgs_lightning.models.dit.denoising import denoiser, identity, output
 from dgs_lightning.models.dit.formats import load_dit
+from dgs_lightning.models.dit.network import Compile
 
 GuidanceFor = Callable[[RequestBatch], Guidance | None]
 
@@ -51,7 +52,7 @@ class GenerationTask(L.LightningModule):
         guided_channels: Number of latent channels with classifier-free guidance. By default 3 of 4 as published, or
             all if there are not 4.
         decode_batch: Latents decoded at a time.
-        compile: Compile the network with ``torch.compile``.
+        compile: Compile the network with ``torch.compile``; ``long``: if that saves time for as many images.
         checkpointing: Compute activations again where a guidance takes gradients through the network, to save memory.
         keep_latents: Let ``ImageWriter`` write the latent of each image, too, in a file beside it. A guidance by
             earlier images needs them when a stopped run goes on.
@@ -81,7 +82,7 @@ class GenerationTask(L.LightningModule):
         guidance_scale: Annotated[float, FINITE] = 4.0,
         guided_channels: Annotated[int | None, AtLeast(0)] = None,
         decode_batch: Annotated[int, AtLeast(1)] = 64,
-        compile: bool = False,
+        compile: Compile = False,
         checkpointing: bool = False,
         keep_latents: bool = False,
     ) -> None:
@@ -97,7 +98,7 @@ class GenerationTask(L.LightningModule):
         self.guided_channels = published_channels(channels) if guided_channels is None else guided_channels
         self._release()
         self._dit_hash = identity(self.model)
-        if compile:
+        if compile is True:
             self.model.compile()
 
     @property
@@ -155,6 +156,9 @@ class GenerationTask(L.LightningModule):
         if data.centers is not None and self._guidance_for is None and self._start is None:
             remedy = "Name CenterGuidance, PrototypeStart or InvertedStart in trainer.callbacks, or remove data.centers"
             raise InputError.setting("data.centers", "centres without a guidance", "a guidance towards them", remedy)
+        if self.hparams["compile"] == "long":
+            passes = len(data.requests()) * self.hparams["steps"] * (1 if self.hparams["guidance_scale"] == 1 else 2)
+            self.model.compile_for(passes)
         if data.again is not None:
             data.again.check({"model": self.generated_with(), "precision": str(self.trainer.precision)})
 

@@ -26,7 +26,7 @@ from dgs_lightning.models.dit.formats import dit_config
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.registry import has_batch_norm
 from dgs_lightning.models.trial import Classifier, Network, kept_bytes
-from dgs_lightning.tasks.diffusion import ModelSize
+from dgs_lightning.tasks.diffusion import TRAINING, ModelSize
 from dgs_lightning.tasks.distribution_matching import DistributionMatchingTask, classes_at_once
 from dgs_lightning.tasks.generation import start_index
 from dgs_lightning.tasks.gradient_matching import GradientMatchingTask
@@ -38,7 +38,6 @@ from dgs_lightning.tasks.size import DataSize, steps_by_size
 Settings = Mapping[str, Any]
 REFINING = 2  # forward passes that take as long as one for the gradient of latents alone
 SECOND = 9  # forward passes that take as long as a gradient of a gradient
-TRAINING = 3  # forward passes that take as long as one forward and backward pass
 FLOAT = 4  # bytes of a parameter
 SMALLER_MEMORIES = "finetune.model.init_args.criteria.memory_dtype=bfloat16"
 LEARNED = 3  # copies of learned images: themselves, gradient, momentum

@@ -17,6 +17,8 @@ from dgs_lightning.errors import InputError, listed
 from dgs_lightning.models.dit import layers
 from dgs_lightning.seeding import generator
 
+Compile = bool | Literal["long"]
+LONG = 1e13  # operations from which on a compilation saves time: about three minutes of a core
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # width, depth, heads
 
 
@@ -68,6 +70,20 @@ class DiTConfig:
     def out_channels(self) -> int:
         """Channels of the output: the noise, and as many again for a learned sigma."""
         return self.in_channels * (2 if self.learn_sigma else 1)
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations of the blocks for one latent. A multiplication and a sum are two."""
+        tokens, width = (self.input_size // self.patch_size) ** 2, self.hidden_size
+        linear = (4 + 2 * self.mlp_ratio) * width**2  # attention, and the two layers after it, of a token
+        return int(2 * self.depth * tokens * (linear + 2 * tokens * width))
+
+    def is_long(self, passes: float) -> bool:
+        """Whether forward passes of so many latents take so long that a compilation saves time.
+
+        A backward pass counts as two of them.
+        """
+        return passes * self.operations >= LONG
 
     @classmethod
     def named(cls, name: str, **others: Any) -> "DiTConfig":  # noqa: ANN401  (the other fields of this class)
@@ -126,6 +142,11 @@ class DiT(nn.Module):
     def null_label(self) -> int:
         """Class index that means no class."""
         return self.config.num_classes
+
+    def compile_for(self, passes: float, when: Compile = "long") -> None:
+        """Compile the network for forward passes of so many latents; with ``long`` if :meth:`DiTConfig.is_long`."""
+        if when is True or (when == "long" and self.config.is_long(passes)):
+            self.compile()
 
     @torch.no_grad()
     def relabel(self, labels: Sequence[str]) -> None:
