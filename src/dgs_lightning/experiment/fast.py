@@ -1,4 +1,4 @@
-"""The setting ``fast`` of an experiment: what makes a DiT faster on this processor, as settings of its stages."""
+"""The setting ``fast`` of an experiment: what makes its stages faster on this processor, as their settings."""
 
 import os
 import shutil
@@ -13,7 +13,8 @@ from dgs_lightning.experiment.stage import Settings, Stage
 CPU_INFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # as Linux names those that multiply numbers in bfloat16
 # In training, parameters stay in 32-bit. So do pixels in encoding, which bfloat16 would round.
-PRECISIONS = dict.fromkeys(("EncodingTask", "DiffusionTask", "MinimaxTask"), "bf16-mixed")
+MIXED = ("EncodingTask", "DiffusionTask", "MinimaxTask", "DistributionMatchingTask")
+PRECISIONS = dict.fromkeys(MIXED, "bf16-mixed")
 PRECISIONS |= {"GenerationTask": "bf16-true"}
 COMPILED = ("DiffusionTask", "MinimaxTask", "GenerationTask")
 
