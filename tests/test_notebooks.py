@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -84,7 +85,7 @@ def test_the_package_is_installed_by_name_or_else_from_a_wheel_beside_the_notebo
         installed.append(asked[-1] == given)
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if any(installed) else None)
-    shell = InteractiveShell()
+    shell: Any = InteractiveShell()  # type: ignore[no-untyped-call]
     shell.register_magic_function(pip)
     (cell,) = [cell for cell in code_cells(read("05_install_and_distil")) if cell.id == "install"]
     result = shell.run_cell(cell.source)
