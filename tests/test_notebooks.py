@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -13,7 +15,11 @@ NAMES = (
     "02_minimax_and_guidance",
     "03_distil_your_own_images",
     "04_methods_of_others",
+    "05_install_and_distil",
 )
+SHORTER = {  # cells that are run after the cell with this id, since the lengths of trainings are not what is tested
+    "choose-sets": 'settings[-2:] = ["options.dm.trainer.max_steps=3", "evaluate.trainer.max_steps=3"]'
+}
 LINK = re.compile(r"\[(`?)([^\]`]+)`?\]\(([^)]+)\)")  # [`name`](file) or [words](file)
 
 each_notebook = pytest.mark.parametrize("name", NAMES)
@@ -36,9 +42,59 @@ def test_every_notebook_is_tested() -> None:
 @each_notebook
 def test_a_notebook_runs_from_start_to_end_and_draws(name: str, tmp_path: Path) -> None:
     notebook = read(name)
+    for place, cell in reversed([*enumerate(notebook.cells, 1)]):
+        if cell.id in SHORTER:
+            notebook.cells.insert(place, nbformat.v4.new_code_cell(SHORTER[cell.id]))  # type: ignore[no-untyped-call]
     NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
+
+
+@pytest.mark.parametrize(
+    ("there", "given", "wheels", "asked_for"),
+    [
+        (True, None, ["0.1", "0.2"], []),
+        (False, "dgs-lightning", ["0.1"], ["dgs-lightning"]),
+        (
+            False,
+            "dgs_lightning-0.2-py3-none-any.whl",
+            ["0.1", "0.2"],
+            ["dgs-lightning", "dgs_lightning-0.2-py3-none-any.whl"],
+        ),
+        (False, None, [], ["dgs-lightning"]),
+        (False, None, ["0.1"], ["dgs-lightning", "dgs_lightning-0.1-py3-none-any.whl"]),
+    ],
+    ids=["is there", "by name", "the newest wheel", "neither", "a wheel that cannot be installed"],
+)
+def test_the_package_is_installed_by_name_or_else_from_a_wheel_beside_the_notebook(
+    there: bool,
+    given: str | None,
+    wheels: list[str],
+    asked_for: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for version in wheels:
+        (tmp_path / f"dgs_lightning-{version}-py3-none-any.whl").touch()
+    monkeypatch.chdir(tmp_path)
+    installed = [there]
+    asked: list[str] = []
+
+    def pip(line: str) -> None:
+        asked.append(line.removeprefix("install --quiet "))
+        installed.append(asked[-1] == given)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if any(installed) else None)
+    shell: Any = InteractiveShell()  # type: ignore[no-untyped-call]
+    shell.register_magic_function(pip)
+    (cell,) = [cell for cell in code_cells(read("05_install_and_distil")) if cell.id == "install"]
+    result = shell.run_cell(cell.source)
+    assert asked == asked_for
+    if there or given:
+        result.raise_error()
+    else:
+        with pytest.raises(RuntimeError, match="put its wheel beside this notebook"):
+            result.raise_error()
 
 
 @each_notebook

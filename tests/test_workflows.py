@@ -1,6 +1,10 @@
-"""The workflows and issue templates of GitHub. None was run, and their form is checked by rules written here."""
+"""The workflows and issue templates of GitHub. None was run: a linter and the rules written here check them."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,34 @@ def test_a_workflow_has_the_form_that_github_documents(path: Path) -> None:
             assert re.fullmatch(r"[\w-]+/[\w-]+@[\w/]+", step.get("uses", "a/b@v1"))
         used = re.findall(r"\$\{\{ ([\w.]+) \}\}", yaml.safe_dump(job))
         assert {value.removeprefix("matrix.") for value in used} <= matrix.keys()
+
+
+def test_the_linter_of_workflows_finds_nothing(tmp_path: Path) -> None:
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    linter = shutil.which("zizmor", path=places)
+    if linter is None:
+        pytest.skip("zizmor, of the extra dev, is not installed")
+
+    def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+        command = [
+            linter,
+            "--offline",
+            "--strict-collection",
+            "--config",
+            str(ROOT / ".github" / "zizmor.yml"),
+            str(folder),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = lint(ROOT / ".github" / "workflows")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text()
+    for number, wrong in enumerate(
+        (text.replace("runs-on", "runs_on"), text.replace("persist-credentials: false", ""))
+    ):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "test.yml").write_text(wrong)
+        assert lint(tmp_path / str(number)).returncode != 0
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import re
 import struct
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -17,8 +18,10 @@ from torchvision import datasets
 
 from dgs_lightning.__main__ import main
 from dgs_lightning.commands.prepare import prepare
+from dgs_lightning.configs import ROOT
 from dgs_lightning.data import fetching
 from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.classes import CLASS_LISTS, class_list
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.named import KNOWN
 from dgs_lightning.doctor.images import check_named_set, open_trees
@@ -244,6 +247,37 @@ def test_a_run_plans_from_debians_files(tmp_path: Path) -> None:
         assert main(["run", "fashion_mnist", "--dry-run"]) == 0
     assert shown.getvalue().startswith("new      data ")
     assert not (tmp_path / "runs").exists()
+
+
+def rows_after(heading: str) -> dict[str, list[str]]:
+    """Rows of the first table after a heading of the page about data sets, by their first cell."""
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "data_sets.md"
+    table = page.read_text().partition(f"## {heading}\n")[2].partition("\n| ---")[2].partition("\n\n")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
+    return {first.strip("`"): others for first, *others in cells}
+
+
+def test_the_page_about_data_sets_says_what_is_known_of_each_named_set() -> None:
+    rows = rows_after("By name")
+    assert [*rows] == [*KNOWN, "torchvision:NAME"]
+    for name, known in KNOWN.items():
+        classes, training, validation, pixels, licence = rows[name]
+        images = int(training.removesuffix(", split").replace(",", ""))
+        assert (int(classes), training.endswith("split")) == (len(known.counts), known.val is None)
+        assert images - len(known.counts) < sum(known.counts) <= images  # the same number in each class, rounded down
+        assert validation == ("" if known.val is None else f"{known.val:,}")
+        assert pixels == f"{known.side} x {known.side}, {'grey' if known.channels == 1 else 'colour'}"
+        assert licence == known.licence
+
+
+def test_the_page_about_data_sets_names_all_experiments_on_subsets_of_imagenet() -> None:
+    rows = rows_after("From folders")
+    shipped = {path.stem: load_experiment(path.stem, []).classes for path in (ROOT / "experiments").glob("*.yaml")}
+    named = {name: classes for classes, row in rows.items() for name in re.findall(r"`(\w+)`", row[2])}
+    assert named == {name: classes for name, classes in shipped.items() if classes}
+    assert {name: int(row[0].replace(",", "")) for name, row in rows.items()} == {
+        name: len(class_list(name)) for name in CLASS_LISTS
+    }
 
 
 def test_what_is_said_of_a_named_set_is_what_torchvision_has() -> None:

@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.exchange.conftest import CLASSES, Pictures
 
 from dgs_lightning.__main__ import main
 from dgs_lightning.commands.import_set import import_set
+from dgs_lightning.commands.prepare import prepare
 from dgs_lightning.data.cards import read_card, write_card
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.writing import is_intact
@@ -205,7 +207,7 @@ def test_parquet_files_of_datasets_have_the_same_images_and_names(
 
 def test_parquet_without_the_package_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"no package pyarrow, .* pip install 'dgs-lightning\[parquet\]'"):
+    with pytest.raises(InputError, match=r"format parquet: found no package pyarrow, .* pip install pyarrow"):
         import_set(str(tmp_path), str(tmp_path / "out"), format="parquet")
 
 
@@ -362,13 +364,66 @@ def test_an_imported_set_is_whole_and_says_where_it_comes_from(
     assert copy["hashes"]["images"] == card["hashes"]["images"]
 
 
-def test_a_hub_that_gives_nothing_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise ConnectionError("no network")
+def test_imported_splits_are_data_that_can_be_distilled_with_their_licence(pictures: Pictures, tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", images=pictures.pixels, labels=pictures.labels)
+    for split in ("train", "val"):
+        import_set(str(tmp_path / "set.npz"), str(tmp_path / "photos" / split), licence="CC BY 4.0")
+    prepare(str(tmp_path / "photos"), str(tmp_path / "data"))
+    card = read_card(tmp_path / "data" / "train")
+    assert card["licences"] == ["CC BY 4.0"]
+    assert card["provenance"][0]["place"] == "set.npz"
 
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
-    with pytest.raises(InputError, match=r"hf://me/mine: found a data set that the hub does not give .*hf auth login"):
-        import_set("hf://me/mine", str(tmp_path / "out"))
+
+class FakeHub:
+    """Gives the files of a folder, one after another, until its connection breaks."""
+
+    folder: Path
+    files = 100
+    asked: list[Path]
+
+    def dataset_info(self, name: str) -> SimpleNamespace:
+        if not self.files:
+            raise RuntimeError("no route to host")  # as libraries that the hub's own one uses raise it
+        return SimpleNamespace(sha="1a2b")
+
+    def snapshot_download(self, name: str, *, repo_type: str, revision: str, local_dir: Path) -> None:
+        FakeHub.asked.append(local_dir)
+        for number, path in enumerate(sorted(path for path in self.folder.rglob("*") if path.is_file())):
+            if number == self.files:
+                raise RuntimeError("the connection broke")
+            place = local_dir / path.relative_to(self.folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+
+
+def test_a_hub_that_fails_says_what_to_do_and_an_earlier_import_stays(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: Same
+) -> None:
+    for number, pixels in enumerate(pictures.pixels):
+        place = tmp_path / "there" / CLASSES[pictures.labels[number]]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"image{number}.png")
+    write_card(tmp_path / "there", {"name": "theirs", "licences": ["CC BY 4.0"]})
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
+    monkeypatch.setattr(FakeHub, "folder", tmp_path / "there", raising=False)
+    monkeypatch.setattr(FakeHub, "asked", [], raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    import_set("hf://me/mine", str(tmp_path / "out"))
+    card = read_card(tmp_path / "out")
+    assert card["provenance"][0]["place"] == "hf://me/mine at revision 1a2b"
+    assert card["licences"] == ["CC BY 4.0"]
+    for files in (0, 3):
+        monkeypatch.setattr(FakeHub, "files", files)
+        with pytest.raises(
+            InputError, match=r"hf://me/mine: found a data set that the hub does not give .*hf auth login"
+        ):
+            import_set("hf://me/mine", str(tmp_path / "out"))
+        same(tmp_path / "out")
+        assert read_card(tmp_path / "out") == card
+    monkeypatch.setattr(FakeHub, "files", 100)
+    import_set("hf://me/mine", str(tmp_path / "out"))  # into the same folder of the cache, so that a download goes on
+    assert len(FakeHub.asked) == 3
+    assert len(set(FakeHub.asked)) == 1
     with pytest.raises(InputError, match=r"hf://mine: found no name of a data set"):
         import_set("hf://mine", str(tmp_path / "out"))
 

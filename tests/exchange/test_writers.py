@@ -132,12 +132,15 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset", "pt", "npz"])
-def test_what_is_exported_comes_back_with_its_images_and_licences(tmp_path: Path, form: str) -> None:
+def test_a_file_that_travels_alone_comes_back_with_images_licences_and_provenance(tmp_path: Path, form: str) -> None:
     for package in ("datasets", "pyarrow", "webdataset"):
         pytest.importorskip(package, reason=f"{package}, of the extra dev, is not installed")
     distilled, back = write_images(tmp_path, (4, 4, 3)), tmp_path / "back"
-    assert main(["import", str(exported(distilled, form)), str(back)]) == 0
+    file = exported(distilled, form)
+    (tmp_path / "alone").mkdir()
+    assert main(["import", str(file.rename(tmp_path / "alone" / file.name)), str(back)]) == 0
     found = [(record.label, np.asarray(Image.open(back / record.file_name))) for record in read_manifest(back)]
     assert [label for label, _ in found] == [name[:3] for name in FILES]
     assert (np.stack([image for _, image in found]) == pixels(distilled)).all()
     assert read_card(back)["licences"] == [LICENCE]
+    assert read_card(back)["provenance"][0]["card"] == read_card(distilled)

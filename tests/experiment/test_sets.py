@@ -59,9 +59,9 @@ def write_pt(folder: Path, path: Path, shift: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a run that made a set, and evaluated it by both protocols."""
+    """Folder of a run that made two sets, one learned and one of originals, and evaluated them by both protocols."""
     folder = tmp_path_factory.mktemp("ours")
-    run = ExperimentRun(load_experiment("quickstart", ["methods=[dm]", *TINY, *SOFT], str(folder / "run")))
+    run = ExperimentRun(load_experiment("quickstart", ["methods=[dm, herding]", *TINY, *SOFT], str(folder / "run")))
     run.execute()
     return folder / "run"
 
@@ -86,6 +86,7 @@ def test_the_set_of_a_run_that_comes_back_as_tensors_has_the_same_row(ours: Path
         with Image.open(file) as image, Image.open(copy) as other:
             assert np.array_equal(np.asarray(image), np.asarray(other))
     before, after = rows_of(ours), rows_of(output)
+    before = {(method, network): row for (method, network), row in before.items() if method == "dm"}
     assert len(after) == len(before) == 2  # both protocols
     for (_, network), row in before.items():
         assert None not in (row["accuracy_last_mean"], row["mean_difficulty"], row["distribution_distance"])
@@ -94,6 +95,40 @@ def test_the_set_of_a_run_that_comes_back_as_tensors_has_the_same_row(ours: Path
     assert (output / "figures" / f"samples-set:mine-ipc{IPC}.png").is_file()
     card = read_card(theirs)
     assert card["provenance"][0]["card"]["provenance"][0]["place"] == "mine.pt"
+
+
+def pixels_of(folder: Path) -> dict[str, list[bytes]]:
+    """The pixels of the images of each class, in the order of their names."""
+    found: dict[str, list[bytes]] = {}
+    for record in sorted(read_set(folder), key=lambda record: record.file_name):
+        found.setdefault(record.label, []).append(Image.open(folder / record.file_name).tobytes())
+    return found
+
+
+@pytest.mark.slow
+def test_a_set_has_the_row_of_its_run_where_it_lies_and_after_an_export_and_an_import(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("datasets", "pyarrow", "webdataset"):
+        pytest.importorskip(package, reason=f"{package}, of the extra dev, is not installed")
+    monkeypatch.chdir(tmp_path)
+    made, name = ours / "distilled" / f"herding-ipc{IPC}", f"herding_ipc{IPC}"
+    row = rows_of(ours)["herding", "convnet2"]
+    assert None not in (row["accuracy_last_mean"], row["mean_difficulty"], row["distribution_distance"])
+    assert main(["evaluate", str(made), "--protocol", "hard", "--output", "one"]) == 0
+    assert rows_of(Path("one")) == {(f"set:{name}", "convnet2"): {**row, "method": f"set:{name}"}}
+    forms = ["parquet", "webdataset", "pt", "npz"]
+    for form in forms:
+        assert main(["export", str(made), "--to", form, "--output", f"exported/{form}"]) == 0
+        assert main(["import", f"exported/{form}", form]) == 0
+        assert pixels_of(Path(form)) == pixels_of(made)
+    changes = [  # in the same folder, so that the estimators are there
+        *(f"name=evaluate-{name}", "protocols=[hard]", f"methods=[{', '.join(f'set:{form}' for form in forms)}]"),
+        *(f"sets.{form}.path={form}" for form in forms),
+    ]
+    options = [part for change in changes for part in ("--set", change)]
+    assert main(["run", str(ours / "experiment.yaml"), "--output", "one", *options]) == 0
+    assert rows_of(Path("one")) == {(f"set:{form}", "convnet2"): {**row, "method": f"set:{form}"} for form in forms}
 
 
 @pytest.mark.slow
@@ -125,6 +160,10 @@ def test_a_set_of_a_run_is_evaluated_by_its_settings_alone(ours: Path) -> None:
     options = {"network": ["convnet3"], "protocol": ["soft"], "val": "nowhere"}
     one = evaluation(base, "mine", {"path": "mine.pt"}, IPC, options)
     assert (one.methods, one.networks, one.protocols) == (["set:mine"], ["convnet3"], ["soft"])
+    several = replace(base, draws=2, repeats=2, scores=["lrs"])
+    often = evaluation(several, "mine", {"path": "mine.pt"}, IPC, {"protocol": ["hard"]})
+    names = [stage.name for stage in Plan(often).everything()]  # as for a row without chance, and what its score needs
+    assert [len([n for n in names if n.startswith(f"evaluation/{each}")]) for each in ("set:mine", "full")] == [4, 4]
     with pytest.raises(InputError, match=r"val nowhere: found no such file or folder"):
         Plan(one).everything()
     stages = {stage.name: stage.config for stage in Plan(replace(one, val=".")).everything()}

@@ -151,6 +151,24 @@ def test_cross_fitted_images_are_scored_by_the_estimator_that_has_not_seen_them(
         assert record.difficulty == pytest.approx(1 - expected[record.label], abs=1e-6)
 
 
+def test_an_image_that_is_one_of_the_originals_is_scored_by_the_estimator_that_has_not_seen_it(
+    images: Path, estimators: list[str], tmp_path: Path
+) -> None:
+    originals, others = read_set(images), tmp_path / "others"
+    for number, record in enumerate(originals[::2]):
+        (others / record.label).mkdir(parents=True, exist_ok=True)
+        (others / record.label / f"taken{number}.png").write_bytes((images / record.file_name).read_bytes())
+    Image.new("RGB", (4, 4), "red").save(others / "bee" / "new.png")
+    fold = {(images / r.file_name).read_bytes(): k for r, k in zip(originals, folds_of(originals, 3), strict=True)}
+    records = score(ScoringTask(estimators, cross_fit=3, originals=str(images)), others, tmp_path / "scores")
+    assert len(records) == 9
+    for record in records:
+        own = fold.get((others / record.file_name).read_bytes())
+        unseen = estimators if own is None else [estimators[own]]
+        expected = [1 - probabilities(each, others, record)[record.label] for each in unseen]
+        assert record.difficulty == pytest.approx(np.mean(expected), abs=1e-6)
+
+
 def test_an_estimator_that_has_seen_the_images_may_not_score_them(estimators: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"left out fold 2 of 3, expected one that left out fold 0 of 3"):
         ScoringTask(estimators[::-1], cross_fit=3)
@@ -237,11 +255,19 @@ def test_an_estimator_that_diverged_is_an_input_error(images: Path, tmp_path: Pa
         score(ScoringTask(str(tmp_path / "broken")), images, tmp_path / "scores")
 
 
-@pytest.mark.parametrize(("count", "settings"), [(2, {"cross_fit": 3}), (1, {"cross_fit": 1}), (2, {"weights": ["a"]})])
-def test_lists_that_do_not_belong_together_are_input_errors(
-    estimators: list[str], count: int, settings: dict[str, Any]
+@pytest.mark.parametrize(
+    ("count", "settings", "where"),
+    [
+        (2, {"cross_fit": 3}, "cross_fit"),
+        (1, {"cross_fit": 1}, "cross_fit"),
+        (2, {"weights": ["a"]}, "weights"),
+        (1, {"originals": "folder"}, "cross_fit"),
+    ],
+)
+def test_settings_that_do_not_belong_together_are_input_errors(
+    estimators: list[str], count: int, settings: dict[str, Any], where: str
 ) -> None:
-    with pytest.raises(InputError, match=next(iter(settings))):
+    with pytest.raises(InputError, match=where):
         ScoringTask(estimators[:count], **settings)
 
 

@@ -99,7 +99,7 @@ IGNORED = re.compile(  # places, seeds, devices and speed; what other keys here 
     rf"|\w+\.trainer\.({_SPEED}|callbacks|logger|profiler|default_root_dir|enable_\w+|log_every_n_steps"
     r"|num_sanity_val_steps|inference_mode)"
     r"|evaluate\.(trainer\.max_(epochs|steps)|PublishedLength\.(epochs|steps|steps_ipc|most_times|meant_for.*))"
-    r"|(latents|generate|score)\.data\.batch_size|score\.data\..*|score\.model\.(estimator|weights|cross_fit|check_\w+)"
+    r"|(latents|generate|score)\.data\.batch_size|score\.data\..*|score\.model\.(estimator|weights|cross_fit|originals|check_\w+)"
     r"|generate\.\w+Guidance\.(latents|scores|centers|ipc|seed|store|smoothing|intervals)|generate\.InfluenceGuidance\..*"
     r"|select\.(method|ipc|seed|output|pool|original|\w+_scores|pool_images|links|features|features_weights|allow_fewer|threads)"
     r"|centers\.(output|latents|scores|ipc|labels|seed|threads)"

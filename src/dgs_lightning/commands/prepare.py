@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from PIL import Image
 
 from dgs_lightning.bounds import FINITE, Between, OneOf, check_bounds
-from dgs_lightning.data.cards import hash_each, hash_files, read_card, versions
+from dgs_lightning.data.cards import CARD, hash_each, hash_files, read_card, versions
 from dgs_lightning.data.classes import in_natural_order, readable_name
 from dgs_lightning.data.editions import is_imagenet, licences_of
 from dgs_lightning.data.images import Range, channels_of, load_image, save_png, values_of, why_not_of_16_bits
@@ -80,14 +80,15 @@ def prepare(
         channels = channels or channels_of(image for _, image in _readable(splits, value_range))
         size = image_size or _common_size(splits, value_range)
         origin = "ImageNet (ILSVRC 2012)" if is_imagenet(labels) else name
+        described = folder if (folder / CARD).is_file() else trees[0].folder
         card: dict[str, Any] = {
             "name": name,
             "kind": "original",
             "labels": {label: readable_name(label) for label in labels},
             "settings": {"image_size": size, "channels": channels, "crop": "ADM centre crop", "seed": seed},
             "versions": versions(),
-            "provenance": read_card(folder).get("provenance", [origin]),
-            "licences": licences_of(folder, labels),
+            "provenance": read_card(described).get("provenance", [origin]),
+            "licences": licences_of(described, labels),
         }
         if splits[0].folder == folder:
             card["settings"] |= {"val_fraction": val_fraction}

@@ -1,6 +1,7 @@
 """Sets in the tar files of WebDataset: files of one image have one name, and differ in their endings."""
 
 import tarfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -16,7 +17,7 @@ from dgs_lightning.exchange.tables import files_of_split
 from dgs_lightning.files import reading
 
 EXPECTED = "a tar file without compression, as WebDataset reads it"
-CARD_NAME = "dataset.json"  # of a file in the archive: the card of a set that this package made
+CARD_KEY = "DGS_LIGHTNING.card"  # of the global header of an archive (pax): the card of a set that this package made
 LABEL_ENDINGS = ("cls", "json", "txt")  # of the file with the label; in JSON, it is the value of ``label``
 
 
@@ -54,10 +55,9 @@ def read_webdataset(path: Path, settings: Reading) -> Source:
     samples: dict[str, dict[str, _Member]] = {}
     card = ""
     for file in files:
-        for member in _members(file):
-            if member.name == CARD_NAME:
-                card = member.read()[: LINE + 1].decode(errors="replace")
-                continue
+        members, notes = _opened(file)
+        card = card or notes.get(CARD_KEY, "")
+        for member in members:
             folder, slash, name = member.name.rpartition("/")
             stem, _, ending = name.partition(".")
             own = samples.setdefault(f"{folder}{slash}{stem}", {})
@@ -78,8 +78,8 @@ def read_webdataset(path: Path, settings: Reading) -> Source:
     return Source(path, labels, read, card=card_in(card, path))
 
 
-def _members(file: Path) -> list[_Member]:
-    """The files in an archive, in its order. Links and other things in it are no images, and are left out."""
+def _opened(file: Path) -> tuple[list[_Member], Mapping[str, str]]:
+    """The files in an archive, in its order, and its notes. Links and other things are no images, and are left out."""
     size = file.stat().st_size if file.is_file() else 0
     with ExitStack() as stack:
         stack.enter_context(reading(file, EXPECTED, "Copy or download it again, or unpack its compression first"))
@@ -87,7 +87,7 @@ def _members(file: Path) -> list[_Member]:
         found = [member for member in archive if member.isreg() and not member.issparse()]
         if beyond := [member.name for member in found if member.offset_data + member.size > size]:
             raise ValueError(f"{beyond[0]} is cut off")
-        return [_Member(file, member.name, member.offset_data, member.size) for member in found]
+        return [_Member(file, member.name, member.offset_data, member.size) for member in found], archive.pax_headers
 
 
 def _picture(sample: dict[str, _Member], ending: str | None) -> _Member | None:

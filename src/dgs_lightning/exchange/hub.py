@@ -32,18 +32,18 @@ def local_copy(path: str) -> tuple[Path, str]:
     if match is None:
         raise InputError(path, "no name of a data set", f"{PREFIX}USER/NAME", "Correct it")
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     hub, name = HfApi(), match["name"]
     try:
         revision = str(hub.dataset_info(name).sha)
         folder = _cache() / name / revision  # real files: the cache of the hub has links, which lead out of a folder
         hub.snapshot_download(name, repo_type="dataset", revision=revision, local_dir=folder)
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
+    except Exception as error:  # of the hub's library, and of the several ones that it talks to the hub with
         found = f"a data set that the hub does not give ({type(error).__name__})"
+        copy = f"'hf download --repo-type dataset {name} --local-dir FOLDER'"
         remedy = (
-            "Check its name, the network and, for a private one, your login ('hf auth login'). Or give the folder of a "
-            f"copy, which 'hf download --repo-type dataset {name} --local-dir FOLDER' makes"
+            "Check its name, the network and, for a private one, your login ('hf auth login'). The same command goes "
+            f"on with the download. Or give the folder of a copy, which {copy} makes"
         )
         raise refused(path, error) or InputError(path, found, "a data set of the Hugging Face hub", remedy) from None
     return folder, f"{path} at revision {revision}"

@@ -73,8 +73,7 @@ def _pyarrow() -> Any:  # noqa: ANN401
     try:
         from pyarrow import parquet
     except ImportError:
-        found, remedy = "no package pyarrow", "Install it: pip install 'dgs-lightning[parquet]'"
-        raise InputError("format parquet", found, "pyarrow, which reads parquet files", remedy) from None
+        raise InputError.not_installed("pyarrow", "format parquet") from None
     return parquet
 
 

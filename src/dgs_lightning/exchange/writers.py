@@ -1,7 +1,7 @@
 """Image sets in the forms in which others load them: parquet, the tar files of WebDataset, tensors of torch and NumPy.
 
-Beside the file lie the card ``dataset.json`` and a README.md, so that licences and provenance travel with it. A file
-with places for notes has the card inside as well. Class ``i`` is the ``i``-th label in sorted order.
+The file has the card of the set inside, so that licences and provenance travel with it. Beside it lie the same card
+as ``dataset.json`` and a README.md. Class ``i`` is the ``i``-th label in sorted order.
 """
 
 import io
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from tarfile import TarInfo
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from dgs_lightning.data.readme import IMAGE, README, Use, readme
 from dgs_lightning.data.records import ImageRecord, manifest_line
 from dgs_lightning.data.transforms import to_bytes
 from dgs_lightning.errors import InputError
+from dgs_lightning.exchange.archives import CARD_KEY as ARCHIVE_CARD_KEY
 from dgs_lightning.exchange.tables import CARD_KEY
 from dgs_lightning.files import replacing, write_text
 
@@ -138,6 +140,7 @@ def _webdataset(images: Contents, path: Path) -> None:
     from webdataset import TarWriter
 
     with path.open("wb") as file, TarWriter(file, user="", group="", mtime=0) as archive:
+        file.write(TarInfo.create_pax_global_header({ARCHIVE_CARD_KEY: images.card_text()}))
         for place, (record, number) in enumerate(zip(images.records, images.class_numbers(), strict=True)):
             ending = PurePosixPath(record.file_name).suffix.lower().removeprefix(".")
             note = {"cls": str(number), "json": manifest_line(record).encode()}

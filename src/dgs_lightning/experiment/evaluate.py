@@ -60,7 +60,7 @@ def main(args: list[str]) -> None:
 def evaluation(
     base: Experiment, name: str, settings: Mapping[str, Any], ipc: int, options: Mapping[str, Any]
 ) -> Experiment:
-    """An experiment whose only row is a set.
+    """An experiment whose only row is a set. As any row without chance, it has draws x repeats trainings.
 
     Args:
         base: The experiment that the data, networks and lengths of trainings come from.
@@ -82,8 +82,6 @@ def evaluation(
         ipc=ipc,
         variants={},
         validation=[],
-        scores=[],
-        draws=1,
         generator=None,
         generator_methods=[],
         networks=networks,

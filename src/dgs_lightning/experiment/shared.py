@@ -159,6 +159,8 @@ class SharedStages:
         task: Settings = {"estimator": given(named) if named is not None else folds}
         if folds and name == layout.ORIGINAL:
             task["cross_fit"] = self.experiment.folds
+        if folds and layout.is_imported(name):  # a set that others selected may have originals
+            task |= {"cross_fit": self.experiment.folds, "originals": self.images("train")}
         if weights is not None:
             task["weights"] = given(weights)
         if name == layout.GIVEN_POOL:  # as any pool, it may hold images that are hard to recognise

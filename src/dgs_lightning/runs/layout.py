@@ -122,6 +122,11 @@ def of_draw(name: str, draw: int) -> str:
     return f"{name}-draw{draw}" if draw else name
 
 
+def is_imported(scored: str) -> bool:
+    """Whether the scores of this name are those of a set of other people."""
+    return scored.startswith(f"{IMPORTED}-")
+
+
 def is_first_draw(name: str) -> bool:
     """Whether a name, such as that of a pool, is of draw 0."""
     return re.search(r"-draw\d+$", name) is None

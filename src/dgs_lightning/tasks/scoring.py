@@ -15,12 +15,15 @@ from dgs_lightning.bounds import Between, save_settings
 from dgs_lightning.data.cards import hash_json
 from dgs_lightning.data.classes import check_known
 from dgs_lightning.data.folders import read_set
+from dgs_lightning.data.identical import identical_files
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.images import ImageDataModule
 from dgs_lightning.errors import InputError
 from dgs_lightning.models.estimator import Estimator, EstimatorSource, load_estimator
 from dgs_lightning.models.registry import Preprocess
 from dgs_lightning.selection.difficulty import DIFFICULTIES, ensemble_difficulty
+
+SEEN_BY_NONE = -1  # the fold of an image that no estimator was trained on
 
 
 class Scores(NamedTuple):
@@ -48,6 +51,9 @@ class ScoringTask(L.LightningModule):
         cross_fit: Number of folds, if each estimator was trained on these images without one fold
             (``ImageDataModule(cross_fitting=Folds(folds, fold))``). List the estimators in the order of the folds. Each
             image is then scored by the estimator that has not seen it.
+        originals: Folder of the images that the estimators were trained on, if these are other images than those to
+            score. With ``cross_fit``, an image that is one of the originals, byte for byte, is scored by the estimator
+            that has not seen it, and any other image by all estimators.
         check_accuracy: Stop after the scoring where the images are no generated ones, and an estimator that was not
             cross-fitted recognises them no better than by chance: the difficulties would mean nothing. The usual
             reasons are class folders with labels of other classes, and wrong weights.
@@ -78,6 +84,7 @@ class ScoringTask(L.LightningModule):
         weights: str | list[str] | None = None,
         definition: Literal["confidence", "margin", "entropy", "loss"] = "confidence",
         cross_fit: Annotated[int | None, Between(2, 1000)] = None,
+        originals: str | None = None,
         check_accuracy: bool = True,
         confidence: bool = False,
     ) -> None:
@@ -109,6 +116,8 @@ class ScoringTask(L.LightningModule):
             found, expected = f"{folds} folds and {len(names)} estimators", "one estimator for each fold"
             remedy = "List the weights folders of all folds, in their order"
             raise InputError.setting("cross_fit", found, expected, remedy)
+        if settings["originals"] is not None and folds is None:
+            raise InputError.unset("cross_fit", "the number of folds of the originals", "5")
 
     @classmethod
     def check_images(cls, settings: Mapping[str, Any], folder: Path) -> None:
@@ -139,7 +148,18 @@ class ScoringTask(L.LightningModule):
         ranks = {label: rank for rank, label in enumerate(self._labels)}
         self._places = [torch.tensor([ranks[label] for label in member.labels]) for member in self.members]
         folds = self.hparams["cross_fit"]
-        self._folds = None if folds is None else torch.tensor(folds_of(data.predict_records, folds))
+        self._folds = None if folds is None else torch.tensor(self._folds_of(data, folds))
+
+    def _folds_of(self, data: ImageDataModule, folds: int) -> list[int]:
+        """Fold of each image to score; ``SEEN_BY_NONE`` for an image that is none of the originals."""
+        if self.hparams["originals"] is None:
+            return folds_of(data.predict_records, folds)
+        folder = Path(self.hparams["originals"])
+        records = read_set(folder, links=data.loading.links)
+        fold = dict(zip((folder / record.file_name for record in records), folds_of(records, folds), strict=True))
+        paths = [data.predict_folder / record.file_name for record in data.predict_records]
+        same = identical_files(paths, fold)
+        return [fold[same[path]] if path in same else SEEN_BY_NONE for path in paths]
 
     def predict_step(self, batch: tuple[Sequence[Tensor], Tensor, Tensor], batch_idx: int) -> Scores:
         """Scores of a batch of preprocessed images."""
@@ -163,7 +183,11 @@ class ScoringTask(L.LightningModule):
         if self._folds is None:
             return [(range(len(self.members)), torch.arange(len(positions)))]
         folds = self._folds[positions]
-        return [([fold], torch.nonzero(folds == fold)[:, 0]) for fold in sorted(set(folds.tolist()))]
+        everyone = range(len(self.members))
+        return [
+            (everyone if fold == SEEN_BY_NONE else [fold], torch.nonzero(folds == fold)[:, 0])
+            for fold in sorted(set(folds.tolist()))
+        ]
 
     def _assess(self, member: int, images: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Difficulties ``(B,)`` and probabilities ``(B, all labels)`` by one estimator, on the CPU, float64."""
