@@ -19,7 +19,7 @@ from dgs_lightning.tasks.generation import GenerationTask
 
 EXACT = Experiment(
     title="small",
-    methods=["random", "dit", "minimax", "cao2", "mgd3"],
+    methods=["random", "dit", "minimax", "cao2", "mgd3", "igd"],
     ipc=10,
     networks=["convnet2"],
     draws=1,
@@ -64,7 +64,7 @@ def test_fast_gives_each_task_of_the_dit_what_the_processor_can() -> None:
     assert found["latents"] == ("bf16-mixed", None)
     assert found["pretrain"] == found["finetune"] == ("bf16-mixed", "long")
     assert found["pools/dit"] == found["pools/cao2"] == found["guided/mgd3-ipc10"] == ("bf16-true", "long")
-    assert found["refined/cao2-ipc10"] == ("32-true", None)  # its gradients stay exact
+    assert found["refined/cao2-ipc10"] == found["guided/igd-ipc10"] == ("32-true", None)  # gradients stay exact
     others = {value for name, value in found.items() if name.startswith(("estimator", "evaluation", "scores"))}
     assert others == {(None, None)}
 
