@@ -62,4 +62,4 @@ def advice(stages: Iterable[Stage], fast: bool) -> str:
         return f"fast=true changes nothing here: {lacks}" if fast else ""
     if fast:
         return f"fast=true: {' and '.join(means)}"
-    return f"--set fast=true would make the DiT faster here, with images that differ a little: {' and '.join(means)}"
+    return f"--set fast=true may make the DiT faster here, with images that differ a little: {' and '.join(means)}"
