@@ -143,6 +143,6 @@ def test_what_is_compiled_where_it_is_long_is_so_in_training_and_in_generation(
     trained = DiffusionTask(size=ModelSize(hidden_size=16, depth=1, num_heads=2), compile="long")
     trainer = pl.Trainer(**SILENT, max_steps=1, default_root_dir=tmp_path)
     trainer.fit(trained, LatentDataModule(write_latents(f"{tmp_path}/latents"), batch_size=4))
-    generated = GenerationTask(write_dit(tmp_path), steps=1, compile="long")
+    generated = GenerationTask(write_dit(str(tmp_path)), steps=1, compile="long")
     pl.Trainer(**QUIET, default_root_dir=tmp_path).predict(generated, RequestDataModule(images_per_class=1))
     assert calls == ([trained.dit, generated.model] if compiled else [])
