@@ -17,14 +17,15 @@ from dgs_lightning.commands.cli import execute, logger_of
 from dgs_lightning.errors import InputError
 from dgs_lightning.examples import write_latents
 
+HEAVY = {"torch", "lightning", "numpy", "scipy"}
 CSV = SimpleNamespace(class_path="CSVLogger")  # a logger of the user
 
 
-def without_torch(args: list[str]) -> str:
-    """What a command prints that must not import what takes seconds to import."""
+def without(modules: set[str], args: list[str], status: int = 0) -> str:
+    """What a command prints that must end with a status, and not import modules that take seconds to import."""
     code = (
-        f"import sys; from dgs_lightning.__main__ import main; assert not main({args})\n"
-        "assert not {'torch', 'lightning', 'numpy', 'scipy'} & set(sys.modules), 'heavy imports'"
+        f"import sys; from dgs_lightning.__main__ import main; assert (main({args}) or 0) == {status}\n"
+        f"found = {modules} & set(sys.modules); assert not found, found"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -32,13 +33,23 @@ def without_torch(args: list[str]) -> str:
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
-    shown = without_torch(["--help"])
+    shown = without(HEAVY, ["--help"])
     assert all(f"  {name} " in shown for name in COMMANDS)
 
 
 def test_a_dry_run_plans_without_importing_torch(tmp_path: Path) -> None:
-    shown = without_torch(["run", "quickstart", "--output", str(tmp_path / "run"), "--dry-run"])
+    shown = without(HEAVY, ["run", "quickstart", "--output", str(tmp_path / "run"), "--dry-run"])
     assert "finetune" in shown
+
+
+def test_the_doctor_refuses_a_wrong_setting_without_importing_torch() -> None:
+    assert "colour" in without(HEAVY, ["doctor", "quickstart", "--set", "colour=3"], status=1)
+
+
+def test_the_doctor_imports_nothing_that_only_a_run_needs(tmp_path: Path) -> None:
+    only_in_runs = {"diffusers", "sklearn", "pandas", "timm", "tensorboard", "ray"}
+    few = ["--set", "methods=[random, dit]", "--set", "networks=[]", "--output", str(tmp_path / "run")]
+    assert "settings of all" in without(only_in_runs, ["doctor", "quickstart", *few])
 
 
 def test_an_unknown_command_is_answered_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # as Linux names those that multiply
 MIXED = ("EncodingTask", "DiffusionTask", "MinimaxTask", "DistributionMatchingTask")
 PRECISIONS = dict.fromkeys(MIXED, "bf16-mixed")
 PRECISIONS |= {"GenerationTask": "bf16-true"}
+EXACT = {"InfluenceGuidance", "ClassifierGuidance"}  # their gradients through the DiT stay as they are
 COMPILED = ("DiffusionTask", "MinimaxTask", "GenerationTask")
 
 
@@ -34,9 +35,11 @@ def compiler() -> str | None:
     return found if Path(sysconfig.get_path("include"), "Python.h").is_file() else None
 
 
-def faster(task: str | None) -> Settings:
-    """The settings of a stage with a task that make it faster on this processor."""
-    settings: Settings = {}
+def faster(stage: Settings) -> Settings:
+    """The settings that make a stage of ``dgs fit`` or ``dgs predict`` with these settings faster here."""
+    task, settings = class_name(stage["model"]), Settings()
+    if EXACT & {class_name(callback) for callback in stage.get("trainer", {}).get("callbacks") or []}:
+        return settings
     if task in PRECISIONS and instructions():
         settings["trainer"] = {"precision": PRECISIONS[task]}
     if task in COMPILED and compiler():
@@ -60,4 +63,4 @@ def advice(stages: Iterable[Stage], fast: bool) -> str:
         return f"fast=true changes nothing here: {lacks}" if fast else ""
     if fast:
         return f"fast=true: {' and '.join(means)}"
-    return f"--set fast=true would make the DiT faster here, with images that differ a little: {' and '.join(means)}"
+    return f"--set fast=true may make the DiT faster here, with images that differ a little: {' and '.join(means)}"

@@ -90,7 +90,8 @@ class Experiment:
         threads: Threads of each stage on a CPU; part of what a result depends on.
         fast: Let the DiT, and distribution matching, compute in bfloat16 if the processor has instructions for it
             (AVX512-BF16 or AMX), and compile the DiT where a stage is long enough and there is a C++ compiler. The
-            images differ a little from the exact ones. Other stages stay as they are. ``trainer.precision`` wins.
+            images differ a little from the exact ones. What takes gradients through the DiT to the latents stays exact.
+            ``trainer.precision`` wins.
         logger: What shows the stages as they run, and gets the report at the end: ``tensorboard``, ``csv``, ``wandb``,
             ``mlflow``, or class and settings of a logger of Lightning. It changes no result.
         fingerprint: How the data are recognised in the next run: by their ``content``, which is read once, or by the

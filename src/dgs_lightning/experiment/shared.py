@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dgs_lightning.configs import class_name, expand, merge, remove_callbacks
+from dgs_lightning.configs import expand, merge, remove_callbacks
 from dgs_lightning.data.named import is_named, known_set
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.fast import faster
@@ -62,7 +62,7 @@ class SharedStages:
         everywhere = {"devices": 1, **self.experiment.trainer, **({"devices": 1, "strategy": "auto"} if single else {})}
         run: Settings = {"seed_everything": self.experiment.seed, "trainer": {"default_root_dir": InRun(name)}}
         if self.experiment.fast:
-            section = merge(section, faster(class_name(merge(section, wired)["model"])))
+            section = merge(section, faster(merge(section, wired)))
         settings = remove_callbacks(merge(merge(merge(section, {"trainer": everywhere}), wired), run))
         if writer:
             callback = {"class_path": writer, "init_args": {"output": InRun(name)}}

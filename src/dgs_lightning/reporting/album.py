@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
 
 from dgs_lightning.data.images import load_image
 from dgs_lightning.reporting import figures, pictures
@@ -21,6 +20,9 @@ from dgs_lightning.reporting.trajectories import Trajectories, class_latents, re
 from dgs_lightning.runs.layout import LATENTS, ORIGINAL, SetName
 from dgs_lightning.runs.methods import find_method
 from dgs_lightning.selection.distribution import histogram, largest_remainder
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
 
 PAPERS_CLASSES = ("n02086240", "n02089973")  # Shih-Tzu and English Foxhound, of Fig. 7
 CLASSES, IMAGES, COLUMNS = 10, 50, 10  # most classes in a figure of images, images of one class, and images in a row
@@ -120,6 +122,8 @@ def _guidance(run: RunFolder) -> Iterator[ReportFigure]:
         originals = None if label is None else class_latents(run.folder / LATENTS, label)
         if label is None or originals is None:
             continue
+        from sklearn.decomposition import PCA  # only here: it takes a second to import
+
         plane = PCA(2).fit(originals)
         paths = [_in_plane(plane, run, row, each) for row, each in found.items() if each.label == label]
         caption = (
@@ -131,7 +135,7 @@ def _guidance(run: RunFolder) -> Iterator[ReportFigure]:
         yield ReportFigure(f"trajectories-ipc{ipc}", caption, draw)
 
 
-def _in_plane(plane: PCA, run: RunFolder, row: str, trajectories: Trajectories) -> figures.Paths:
+def _in_plane(plane: "PCA", run: RunFolder, row: str, trajectories: Trajectories) -> figures.Paths:
     points = np.stack([plane.transform(path) for path in trajectories.predictions])
     centers = None if trajectories.centers is None else plane.transform(trajectories.centers)
     return figures.Paths(run.show(row), run.method(row), points, centers)
