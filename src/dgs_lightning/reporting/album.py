@@ -167,7 +167,7 @@ def _of_set(run: RunFolder, distilled_set: SetName) -> Iterator[ReportFigure]:
     if samples:
         caption = f"{title}: images of each class, from easy to hard (Fig. 6)."
         yield ReportFigure(f"samples-{name}", caption, lambda: pictures.class_samples(samples, title))
-    examples, which = _examples(run, labels)
+    examples, which = example_classes(run, labels)
     originals, distilled = _images(run, ORIGINAL, examples), _images(run, name, examples)
     pairs = {run.readable(label): (originals[label], distilled[label]) for label in originals if label in distilled}
     if pairs:
@@ -204,7 +204,7 @@ def _stages(account: Mapping[str, Any]) -> figures.SamplingStages:
     return figures.SamplingStages(target=figures.Histogram(target, mean), **histograms)
 
 
-def _examples(run: RunFolder, labels: Sequence[str]) -> tuple[list[str], str]:
+def example_classes(run: RunFolder, labels: Sequence[str]) -> tuple[list[str], str]:
     """The two classes of Figures 5 and 7, and words for them: those of the paper where the data has them.
 
     Otherwise, they are those whose original images are the easiest and the hardest on average; any two if none is
