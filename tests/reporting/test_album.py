@@ -26,6 +26,14 @@ def test_a_finished_run_has_all_figures_that_its_methods_give(finished_run: Path
     ]
 
 
+def test_the_caption_says_where_the_axis_of_accuracies_begins(run_folder: Path) -> None:
+    assert "The axis begins at 45 %, not at 0." in next(figures_of(read_run(run_folder))).caption
+    shutil.rmtree(run_folder / "evaluation" / "full")
+    path = run_folder / "evaluation" / "dit-ipc4" / "convnet3" / "seed5" / "result.json"
+    path.write_text('{"accuracy_last": 0.1, "accuracy_best": 0.2}')
+    assert "axis" not in next(figures_of(read_run(run_folder))).caption
+
+
 def test_fig_7_is_of_the_easiest_and_the_hardest_class(finished_run: Path) -> None:
     run = read_run(finished_run)
     means = {run.readable(label): scores.mean() for label, scores in run.difficulties("original").items()}

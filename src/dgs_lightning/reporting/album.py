@@ -68,6 +68,8 @@ def _accuracies(run: RunFolder, differences: str) -> Iterator[ReportFigure]:
             "the sample standard deviation over the draws, or over the trainings if a row has one set. A circle is one "
             "training."
         )
+        if start := figures.accuracy_range(panels)[0]:
+            caption += f" The axis begins at {start:.0f} %, not at 0."
         if any(bar.paper is not None for bars in panels.values() for bar in bars):
             caption += f" The diamond is the paper's mean{'; ' * bool(differences)}{differences}."
         yield ReportFigure("accuracy", caption, lambda: figures.accuracy_bars(panels))
