@@ -24,12 +24,20 @@ from dgs_lightning.reporting.figures import (
     predefined_distributions,
     sampling_histograms,
 )
-from dgs_lightning.reporting.pictures import ScoredImage, class_samples, difficulty_grid, original_against_distilled
+from dgs_lightning.reporting.pictures import (
+    ScoredImage,
+    class_samples,
+    difficulty_grid,
+    one_class,
+    original_against_distilled,
+)
 from dgs_lightning.reporting.published import Score
+from dgs_lightning.reporting.study_charts import Point, accuracy_against_distance, over_a_setting
 from dgs_lightning.reporting.style import save
 
 EASY = np.array([5, 3, 1, 1, 0, 0, 0, 0, 0, 0])
 EVEN = np.ones(10, dtype=np.int64)
+POINT = Point("dit", "DiT", 60.0, None, 0.1, None)
 
 
 def heights(axes: Axes) -> list[float]:
@@ -195,6 +203,9 @@ def test_names_that_look_like_mathematics_are_drawn_as_text(tmp_path: Path) -> N
         class_samples({name: [image.image]}, name),
         difficulty_grid([image], name),
         original_against_distilled({name: ([image], [image])}),
+        one_class({name: [image]}, name),
+        accuracy_against_distance({name: [POINT._replace(name=name)]}),
+        over_a_setting({name: {name: [POINT], "DAG": [POINT]}}, name),
     ):
         save(figure, tmp_path / "figure")  # matplotlib raises an error for mathematics that it cannot read
 
@@ -214,6 +225,9 @@ def test_names_of_classes_and_methods_are_drawn_as_they_are(name: str, tmp_path:
         class_samples({name: [image]}, name),
         difficulty_grid(pictures, name),
         original_against_distilled({name: (pictures, pictures)}),
+        one_class({name: pictures}, name),
+        accuracy_against_distance({name: [POINT._replace(name=name, method=name)]}),
+        over_a_setting({name: {name: [POINT], "DAG": [POINT]}}, name),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of characters that the font lacks, and of names that leave no room

@@ -12,7 +12,7 @@ from dgs_lightning.reporting.album import figures_of
 from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.kept import RECORDS, SCALE, keep_records, open_run
 
-OF_IMAGES = ("grid", "samples", "scores")  # beginnings of the names of figures that show images
+OF_IMAGES = ("grid", "samples", "scores", "class")  # beginnings of the names of figures that show images
 
 
 def kept(run: Path, folder: Path) -> Path:

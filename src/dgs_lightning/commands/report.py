@@ -81,7 +81,8 @@ def report(
         summary = summarize(run)
         write_json(part / layout.SUMMARY, summary)
         write_text(part / layout.SUMMARY_TEXT, overview_markdown(overview(run, summary)))
-        figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in figures_of(run, other)]
+        drawn = figures_of(run, other, summary["rows"])
+        figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in drawn]
         reports.append(RunReport(run, summary, figures))
         others += [other] if other else []
     cells, measured = _scores(reports, accuracy)

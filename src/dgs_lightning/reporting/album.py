@@ -1,12 +1,11 @@
 """The figures that a run has data for, one after another."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 from dgs_lightning.data.images import load_image
@@ -16,7 +15,8 @@ from dgs_lightning.reporting.names import pool_name, show
 from dgs_lightning.reporting.pictures import ScoredImage
 from dgs_lightning.reporting.published import Setting, first_published
 from dgs_lightning.reporting.records import Evaluation
-from dgs_lightning.reporting.summary import row_accuracies, row_score, trainings
+from dgs_lightning.reporting.studies import ReportFigure, study_figures
+from dgs_lightning.reporting.summary import row_accuracies, row_score, summary_rows, trainings
 from dgs_lightning.reporting.trajectories import Trajectories, class_latents, read_trajectories
 from dgs_lightning.runs.layout import LATENTS, ORIGINAL, SetName
 from dgs_lightning.runs.methods import find_method
@@ -24,22 +24,22 @@ from dgs_lightning.selection.distribution import histogram, largest_remainder
 
 PAPERS_CLASSES = ("n02086240", "n02089973")  # Shih-Tzu and English Foxhound, of Fig. 7
 CLASSES, IMAGES, COLUMNS = 10, 50, 10  # most classes in a figure of images, images of one class, and images in a row
+ACROSS = 8  # images of a method in the figure of one class
 
 
-class ReportFigure(NamedTuple):
-    """A figure of a report: name of its files without an ending, sentences that explain it, and what draws it."""
-
-    slug: str
-    caption: str
-    draw: Callable[[], Figure]
-
-
-def figures_of(run: RunFolder, differences: str = "") -> Iterator[ReportFigure]:
+def figures_of(
+    run: RunFolder, differences: str = "", rows: Sequence[Mapping[str, Any]] | None = None
+) -> Iterator[ReportFigure]:
     """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order.
 
-    ``differences`` says how the set-up differs from the paper's, as a part of a sentence beside the paper's numbers.
+    Args:
+        run: The run.
+        differences: How the set-up differs from the paper's, as a part of a sentence beside the paper's numbers.
+        rows: The rows of its ``summary.json``, if they are known already.
     """
     yield from _accuracies(run, differences)
+    yield from study_figures(run, summary_rows(run) if rows is None else rows)
+    yield from _classes(run)
     if run.difficulties(ORIGINAL):
         yield from _difficulties(run)
     for pool in run.pools:
@@ -81,6 +81,24 @@ def _bar(run: RunFolder, setting: Setting, row: str, evaluations: Sequence[Evalu
     score = row_score(row_accuracies(evaluations), "best")
     assert score is not None  # there is a training
     return figures.Bar(setting.method, run.show(row), values, score, paper.mean if paper else None)
+
+
+def _classes(run: RunFolder) -> Iterator[ReportFigure]:
+    """One class, the hardest: original images, and those of the set of each method."""
+    for ipc, names in _sets_by_ipc(run).items():
+        label = next(reversed(example_classes(run, [*run.difficulties(str(names[0]))])[0]), None)
+        if label is None or ipc == 1:
+            continue
+        sets = {"Original": ORIGINAL, **{run.show(n.row): str(n) for n in names if n.row not in run.variants}}
+        found = {title: _images(run, name, [label], ACROSS) for title, name in sets.items()}
+        rows = {title: images[label] for title, images in found.items() if label in images}
+        if len(rows) > 1 and "Original" in rows:
+            caption = (
+                f"Original images of class {run.readable(label)}, and those of each method's set at IPC {ipc}, from "
+                "easy to hard. The number under an image is its difficulty."
+            )
+            draw = partial(pictures.one_class, rows, f"Class {run.readable(label)}, {ipc} images a class")
+            yield ReportFigure(f"class-ipc{ipc}", caption, draw)
 
 
 def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:

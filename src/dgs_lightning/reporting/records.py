@@ -54,6 +54,8 @@ class RunSettings(TypedDict, total=False):
     estimator: str | None
     image_size: int | None
     guided: Annotated[str, FolderName()]
+    pool_multiple: int | None
+    generate: Section | None
     select: Section | None
     mgd3: Section | None
     dag: Section | None
