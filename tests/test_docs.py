@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from dgs_lightning.commands.cli import check
 from dgs_lightning.commands.publish import publish_parser
 from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.records import read_manifest
+from dgs_lightning.errors import InputError
 from dgs_lightning.experiment import evaluate
 from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.models.classifier import ClassifierConfig, save_classifier
@@ -177,15 +179,47 @@ def test_the_example_of_a_method_runs_to_a_row_of_the_table(jobs: int, tmp_path:
     assert "| Gentle | 10 |" in (tmp_path / "runs" / "quickstart" / "summary.md").read_text()
 
 
-def test_the_diagrams_are_those_that_their_script_draws_and_a_page_shows_each() -> None:
-    spec = importlib.util.spec_from_file_location("diagrams", ROOT / "docs" / "tools" / "diagrams.py")
+def tool(name: str) -> ModuleType:
+    """A script of docs/tools."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "tools" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_the_diagrams_are_those_that_their_script_draws_and_a_page_shows_each() -> None:
+    script = tool("diagrams")
     shown = "".join(page.read_text() for page in PAGES)
     for name, draw in script.DIAGRAMS.items():
         text = (ROOT / "docs" / "images" / f"{name}.svg").read_text()
         assert text == draw().svg(), f"run docs/tools/diagrams.py to draw {name} anew"
         assert "prefers-color-scheme: dark" in text
         assert f"images/{name}.svg)" in shown
+
+
+def test_the_tables_of_the_pages_are_those_of_the_kept_records() -> None:
+    script = tool("results")
+    pages = {page: page.read_text() for page in PAGES if script.TABLE.search(page.read_text())}
+    assert {str(page.relative_to(ROOT)) for page in pages} == set(script.PAGES)
+    for page, text in pages.items():
+        assert script.filled(text) == text, f"run docs/tools/results.py to fill {page.name} anew"
+    (changed,) = {text.replace("| 0.231 |", "| 0.213 |", 1) for page, text in pages.items() if page.name == "README.md"}
+    assert script.filled(changed) == pages[ROOT / "README.md"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("rows", "rows"), ("results | Mean", "Mean"), ("results | Method | IPC = 7", "no row with IPC = 7")],
+)
+def test_a_table_that_the_records_do_not_have_is_an_error(wanted: str, found: str) -> None:
+    with pytest.raises(InputError, match=f"results/quickstart.*{found}"):
+        tool("results").table("results/quickstart", wanted)
+
+
+def test_kept_records_are_small_and_name_no_place_of_a_machine() -> None:
+    for path in (ROOT / "results").glob("*/records.json"):
+        text = path.read_text()
+        assert len(text) < 500_000
+        assert not re.search(r'"(/|~|\.\.?/)', text), f"{path} has a path of a machine"

@@ -20,10 +20,30 @@ def slugs(folder: Path) -> list[str]:
 
 def test_a_finished_run_has_all_figures_that_its_methods_give(finished_run: Path) -> None:
     assert slugs(finished_run) == [
-        *("accuracy", "difficulty-ipc4", "distributions", "density-dit", "grid-dit"),
+        *("accuracy", "accuracy-distance", "class-ipc4"),
+        *("difficulty-ipc4", "distributions", "density-dit", "grid-dit"),
         *("samples-dit_dgs-ipc4", "scores-dit_dgs-ipc4", "smoothing-dit_dgs-ipc4"),
         *("samples-flat-ipc4", "scores-flat-ipc4", "smoothing-flat-ipc4"),
     ]
+
+
+def test_the_caption_says_where_the_axis_of_accuracies_begins(run_folder: Path) -> None:
+    assert "The axis begins at 45 %, not at 0." in next(figures_of(read_run(run_folder))).caption
+    shutil.rmtree(run_folder / "evaluation" / "full")
+    path = run_folder / "evaluation" / "dit-ipc4" / "convnet3" / "seed5" / "result.json"
+    path.write_text('{"accuracy_last": 0.1, "accuracy_best": 0.2}')
+    assert "axis" not in next(figures_of(read_run(run_folder))).caption
+
+
+def test_the_hardest_class_is_shown_of_the_originals_and_of_each_method(finished_run: Path) -> None:
+    run = read_run(finished_run)
+    shown = next(figure for figure in figures_of(run) if figure.slug == "class-ipc4")
+    hardest = max(run.difficulties("original").items(), key=lambda item: item[1].mean())[0]
+    texts = [text.get_text() for text in shown.draw().axes[0].texts]
+    assert texts[0] == f"Class {run.readable(hardest)}, 4 images a class"
+    assert [text for text in texts[1:] if not text.startswith("0.")] == ["Original", "Random", "DiT", "DiT + DGS"]
+    sets = [run.difficulties(name)[hardest] for name in ("random-ipc4", "dit-ipc4", "dit_dgs-ipc4")]
+    assert [text for text in texts if text.startswith("0.")][8:] == [f"{score:.2f}" for of in sets for score in of]
 
 
 def test_fig_7_is_of_the_easiest_and_the_hardest_class(finished_run: Path) -> None:

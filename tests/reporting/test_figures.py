@@ -16,6 +16,7 @@ from dgs_lightning.reporting.figures import (
     Paths,
     SamplingStages,
     accuracy_bars,
+    accuracy_range,
     density,
     difficulty_by_set,
     difficulty_densities,
@@ -23,12 +24,20 @@ from dgs_lightning.reporting.figures import (
     predefined_distributions,
     sampling_histograms,
 )
-from dgs_lightning.reporting.pictures import ScoredImage, class_samples, difficulty_grid, original_against_distilled
+from dgs_lightning.reporting.pictures import (
+    ScoredImage,
+    class_samples,
+    difficulty_grid,
+    one_class,
+    original_against_distilled,
+)
 from dgs_lightning.reporting.published import Score
+from dgs_lightning.reporting.study_charts import Point, accuracy_against_distance, over_a_setting
 from dgs_lightning.reporting.style import save
 
 EASY = np.array([5, 3, 1, 1, 0, 0, 0, 0, 0, 0])
 EVEN = np.ones(10, dtype=np.int64)
+POINT = Point("dit", "DiT", 60.0, None, 0.1, None)
 
 
 def heights(axes: Axes) -> list[float]:
@@ -143,6 +152,30 @@ def test_accuracy_bars_tell_mean_deviation_and_the_papers_value() -> None:
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()  # bars of one height in all panels
 
 
+@pytest.mark.parametrize(
+    ("values", "begins", "ends_before"),
+    [([93.0, 99.0], 90, 103), ([5.0, 95.0], 0, 123), ([34.0, 40.0], 30, 44), ([8.0, 12.0], 5, 15), ([1.0, 9.0], 0, 12)],
+)
+def test_the_axis_of_accuracies_has_the_values_and_no_empty_space(
+    values: list[float], begins: float, ends_before: float
+) -> None:
+    bars = [Bar("dit", "DiT", [value], Score(value, None)) for value in values]
+    panels = {"ConvNet-6, IPC 10": bars[:1], "ConvNet-6, IPC 50": bars[1:]}
+    for axes in accuracy_bars(panels).axes:
+        low, high = axes.get_xlim()
+        assert low == accuracy_range(panels)[0] == begins
+        assert max(values) < high < ends_before
+        assert begins <= min(axes.get_xticks())
+        assert max(axes.get_xticks()) <= min(high, 100)
+
+
+def test_the_axis_of_accuracies_ends_behind_spread_and_paper_too() -> None:
+    bars = [Bar("dit", "DiT", [10.0], Score(10.0, None)), Bar("dag", "DAG", [30.0, 50.0], Score(40.0, 14.1), 60.0)]
+    assert accuracy_range({"": bars}) == (0, 60.0)
+    assert accuracy_range({"": bars[1:]}) == (0, 60.0)  # 25.9, the end of the spread, is less than half
+    assert accuracy_range({"": [bars[1]._replace(score=Score(45.0, 3.0), values=[45.0])]}) == (40, 60.0)
+
+
 def test_a_trajectory_ends_where_its_image_is_and_centres_are_crosses() -> None:
     rng = np.random.default_rng(0)
     points, centers = rng.normal(size=(3, 5, 2)), rng.normal(size=(3, 2))
@@ -170,6 +203,9 @@ def test_names_that_look_like_mathematics_are_drawn_as_text(tmp_path: Path) -> N
         class_samples({name: [image.image]}, name),
         difficulty_grid([image], name),
         original_against_distilled({name: ([image], [image])}),
+        one_class({name: [image]}, name),
+        accuracy_against_distance({name: [POINT._replace(name=name)]}),
+        over_a_setting({name: {name: [POINT], "DAG": [POINT]}}, name),
     ):
         save(figure, tmp_path / "figure")  # matplotlib raises an error for mathematics that it cannot read
 
@@ -189,6 +225,9 @@ def test_names_of_classes_and_methods_are_drawn_as_they_are(name: str, tmp_path:
         class_samples({name: [image]}, name),
         difficulty_grid(pictures, name),
         original_against_distilled({name: (pictures, pictures)}),
+        one_class({name: pictures}, name),
+        accuracy_against_distance({name: [POINT._replace(name=name, method=name)]}),
+        over_a_setting({name: {name: [POINT], "DAG": [POINT]}}, name),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of characters that the font lacks, and of names that leave no room

@@ -8,8 +8,9 @@ import yaml
 
 from dgs_lightning.data.records import MANIFEST, read_manifest
 from dgs_lightning.errors import InputError
-from dgs_lightning.reporting.folder import Recognition, read_run
+from dgs_lightning.reporting.folder import read_run
 from dgs_lightning.reporting.published import Setting
+from dgs_lightning.reporting.records import Recognition
 from dgs_lightning.runs.layout import SetName
 
 

@@ -10,8 +10,9 @@ from dgs_lightning.commands.differences import differences_from_paper, note_on
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import figures_of
-from dgs_lightning.reporting.folder import RunFolder, read_run
+from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.formats import grid_latex, grid_markdown, scores_csv, to_csv, to_latex, to_markdown
+from dgs_lightning.reporting.kept import KeptRun, keep_records, open_run
 from dgs_lightning.reporting.overview import overview, overview_markdown, scores_grid
 from dgs_lightning.reporting.page import RunReport, build_page
 from dgs_lightning.reporting.published import Accuracy, Score, Setting
@@ -33,6 +34,7 @@ def report(
     scores: list[ScoreName] | None = None,
     lrs_weight: Annotated[float | None, Between(0, 1)] = None,
     ars_weight: Annotated[float | None, Between(0, 1)] = None,
+    keep: str | None = None,
 ) -> Path:
     """Write tables, figures and one HTML page from the folders of runs, finished or not.
 
@@ -41,7 +43,7 @@ def report(
     numbers, too. A report of an unfinished run names the unfinished stages. The same runs always give the same files.
 
     Args:
-        runs: Folders that ``dgs run`` wrote.
+        runs: Folders that ``dgs run`` wrote, or with records that ``keep`` left of such a run.
         output: Folder of the report, whose page is returned. By default the folder of a single run, or ``report``
             beside the first of several runs. Each of several runs has a folder with its name there.
         tables: Numbers of the paper's tables to write. By default Table 1, and each other table that has published
@@ -53,6 +55,9 @@ def report(
         scores: Scores of DD-Ranking to show, ``lrs`` or ``ars``; by default those of each experiment.
         lrs_weight: Weight w of LRS; by default that of each experiment, or 0.5.
         ars_weight: Weight gamma of ARS, likewise.
+        keep: Folder for what a report reads of the run, without images and without paths of this machine, in one small
+            file ``records.json``. A report of this folder has the same tables, and the figures that show no images.
+            Each of several runs has a folder with its name there.
 
     Raises:
         InputError: If a folder is no run or has a broken file, two runs have one name, the paper has no such table, or
@@ -65,14 +70,19 @@ def report(
     folder = _folder(opened, output)
     reports, others = [], []
     for run in opened:
-        other = note_on(run, differences_from_paper(run))
-        part = folder if len(opened) == 1 else folder / run.name
+        found = run.records["differences"] if isinstance(run, KeptRun) else differences_from_paper(run)
+        other = note_on(run, found)
+        own = "" if len(opened) == 1 else run.name
+        if keep is not None:
+            keep_records(run, found, Path(keep, own))
+        part = folder / own
         if missing := ", ".join(run.unfinished):
             _log.warning("%s: not finished: %s; the report shows the other stages", run.folder, missing)
         summary = summarize(run)
         write_json(part / layout.SUMMARY, summary)
         write_text(part / layout.SUMMARY_TEXT, overview_markdown(overview(run, summary)))
-        figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in figures_of(run, other)]
+        drawn = figures_of(run, other, summary["rows"])
+        figures = [(text, save(draw(), part / layout.FIGURES / slug)[0]) for slug, text, draw in drawn]
         reports.append(RunReport(run, summary, figures))
         others += [other] if other else []
     cells, measured = _scores(reports, accuracy)
@@ -92,7 +102,7 @@ def report(
 
 def _open(folder: str, changes: Mapping[str, Any]) -> RunFolder:
     """The run in a folder, with some settings changed."""
-    run = read_run(folder, changes)
+    run = open_run(folder, changes)
     networks = run.settings.get("networks")
     trained = [e.training.network for e in run.all_evaluations] if networks is None else networks
     check_scores(run.settings.get("scores") or [], trained, run.variants, f"{run.folder}: ")

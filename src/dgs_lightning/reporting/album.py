@@ -1,12 +1,11 @@
 """The figures that a run has data for, one after another."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from dgs_lightning.data.images import load_image
 from dgs_lightning.reporting import figures, pictures
@@ -15,7 +14,8 @@ from dgs_lightning.reporting.names import pool_name, show
 from dgs_lightning.reporting.pictures import ScoredImage
 from dgs_lightning.reporting.published import Setting, first_published
 from dgs_lightning.reporting.records import Evaluation
-from dgs_lightning.reporting.summary import row_accuracies, row_score, trainings
+from dgs_lightning.reporting.studies import ReportFigure, study_figures
+from dgs_lightning.reporting.summary import row_accuracies, row_score, summary_rows, trainings
 from dgs_lightning.reporting.trajectories import Trajectories, class_latents, read_trajectories
 from dgs_lightning.runs.layout import LATENTS, ORIGINAL, SetName
 from dgs_lightning.runs.methods import find_method
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 PAPERS_CLASSES = ("n02086240", "n02089973")  # Shih-Tzu and English Foxhound, of Fig. 7
 CLASSES, IMAGES, COLUMNS = 10, 50, 10  # most classes in a figure of images, images of one class, and images in a row
+ACROSS = 8  # images of a method in the figure of one class
 
 
-class ReportFigure(NamedTuple):
-    """A figure of a report: name of its files without an ending, sentences that explain it, and what draws it."""
-
-    slug: str
-    caption: str
-    draw: Callable[[], Figure]
-
-
-def figures_of(run: RunFolder, differences: str = "") -> Iterator[ReportFigure]:
+def figures_of(
+    run: RunFolder, differences: str = "", rows: Sequence[Mapping[str, Any]] | None = None
+) -> Iterator[ReportFigure]:
     """The figures that a run has data for: accuracies, difficulties, image pools and distilled sets, in this order.
 
-    ``differences`` says how the set-up differs from the paper's, as a part of a sentence beside the paper's numbers.
+    Args:
+        run: The run.
+        differences: How the set-up differs from the paper's, as a part of a sentence beside the paper's numbers.
+        rows: The rows of its ``summary.json``, if they are known already.
     """
     yield from _accuracies(run, differences)
+    yield from study_figures(run, summary_rows(run) if rows is None else rows)
+    yield from _classes(run)
     if run.difficulties(ORIGINAL):
         yield from _difficulties(run)
     for pool in run.pools:
@@ -70,6 +70,8 @@ def _accuracies(run: RunFolder, differences: str) -> Iterator[ReportFigure]:
             "the sample standard deviation over the draws, or over the trainings if a row has one set. A circle is one "
             "training."
         )
+        if start := figures.accuracy_range(panels)[0]:
+            caption += f" The axis begins at {start:.0f} %, not at 0."
         if any(bar.paper is not None for bars in panels.values() for bar in bars):
             caption += f" The diamond is the paper's mean{'; ' * bool(differences)}{differences}."
         yield ReportFigure("accuracy", caption, lambda: figures.accuracy_bars(panels))
@@ -81,6 +83,24 @@ def _bar(run: RunFolder, setting: Setting, row: str, evaluations: Sequence[Evalu
     score = row_score(row_accuracies(evaluations), "best")
     assert score is not None  # there is a training
     return figures.Bar(setting.method, run.show(row), values, score, paper.mean if paper else None)
+
+
+def _classes(run: RunFolder) -> Iterator[ReportFigure]:
+    """One class, the hardest: original images, and those of the set of each method."""
+    for ipc, names in _sets_by_ipc(run).items():
+        label = next(reversed(example_classes(run, [*run.difficulties(str(names[0]))])[0]), None)
+        if label is None or ipc == 1:
+            continue
+        sets = {"Original": ORIGINAL, **{run.show(n.row): str(n) for n in names if n.row not in run.variants}}
+        found = {title: _images(run, name, [label], ACROSS) for title, name in sets.items()}
+        rows = {title: images[label] for title, images in found.items() if label in images}
+        if len(rows) > 1 and "Original" in rows:
+            caption = (
+                f"Original images of class {run.readable(label)}, and those of each method's set at IPC {ipc}, from "
+                "easy to hard. The number under an image is its difficulty."
+            )
+            draw = partial(pictures.one_class, rows, f"Class {run.readable(label)}, {ipc} images a class")
+            yield ReportFigure(f"class-ipc{ipc}", caption, draw)
 
 
 def _difficulties(run: RunFolder) -> Iterator[ReportFigure]:
@@ -171,7 +191,7 @@ def _of_set(run: RunFolder, distilled_set: SetName) -> Iterator[ReportFigure]:
     if samples:
         caption = f"{title}: images of each class, from easy to hard (Fig. 6)."
         yield ReportFigure(f"samples-{name}", caption, lambda: pictures.class_samples(samples, title))
-    examples, which = _examples(run, labels)
+    examples, which = example_classes(run, labels)
     originals, distilled = _images(run, ORIGINAL, examples), _images(run, name, examples)
     pairs = {run.readable(label): (originals[label], distilled[label]) for label in originals if label in distilled}
     if pairs:
@@ -208,7 +228,7 @@ def _stages(account: Mapping[str, Any]) -> figures.SamplingStages:
     return figures.SamplingStages(target=figures.Histogram(target, mean), **histograms)
 
 
-def _examples(run: RunFolder, labels: Sequence[str]) -> tuple[list[str], str]:
+def example_classes(run: RunFolder, labels: Sequence[str]) -> tuple[list[str], str]:
     """The two classes of Figures 5 and 7, and words for them: those of the paper where the data has them.
 
     Otherwise, they are those whose original images are the easiest and the hardest on average; any two if none is

@@ -26,6 +26,8 @@ from dgs_lightning.reporting.style import (
 )
 from dgs_lightning.selection.distribution import PUBLISHED, Counts, Floats, histogram, published_distribution
 
+_LABEL = 0.22  # share of the axis of accuracies behind the highest one, for its label
+
 
 class Histogram(NamedTuple):
     """Number of images in each difficulty interval, shape ``(K,)``, and the mean difficulty."""
@@ -236,12 +238,30 @@ class Bar(NamedTuple):
     score: Score
     paper: float | None = None
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest of its values, of the ends of its spread, and of the paper's mean."""
+        (mean, std), papers = self.score, [] if self.paper is None else [self.paper]
+        shown = [*self.values, *papers, mean - (std or 0), mean + (std or 0)]
+        return min(shown), max(shown)
+
+
+def accuracy_range(panels: Mapping[str, Sequence[Bar]]) -> tuple[float, float]:
+    """Where the axis of accuracies begins, and the highest accuracy.
+
+    It begins at 0, but below the lowest accuracy if that is more than half of the highest.
+    """
+    lows, highs = zip(*(bar.ends for bars in panels.values() for bar in bars), strict=True)
+    lowest, highest = min(lows), max(highs)
+    below = lowest - 0.1 * (highest - lowest)
+    return (5 * (below // 5) if lowest > highest / 2 else 0), highest
+
 
 @styled
 def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     """Mean accuracy of each method and its standard deviation; circles are trainings, a diamond is the paper's mean.
 
-    Each panel has bars and a title, such as ``ConvNet-6, IPC 10``.
+    Each panel has bars and a title, such as ``ConvNet-6, IPC 10``. All have the axis of :func:`accuracy_range`.
     """
     rows, columns = _arrange(len(panels), 2)
     tallest = max(map(len, panels.values()))
@@ -250,6 +270,10 @@ def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     for axes, (title, bars) in zip(grid.flat, panels.items(), strict=False):
         _bar_panel(axes, title, bars)
         axes.set_ylim(tallest - 0.45, -0.55)
+    low, high = accuracy_range(panels)
+    width = (high - low or 1) / (1 - _LABEL)
+    ticks = [tick for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= 100]
+    grid.flat[0].set(xlim=(low, low + width), xticks=[tick for tick in ticks if tick <= low + width])
     if any(bar.paper is not None for bars in panels.values() for bar in bars):
         heading(figure, "Accuracy of each method; the diamond is the paper's")
     return figure
@@ -263,12 +287,11 @@ def _bar_panel(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
         axes.plot(bar.values, [y] * len(bar.values), "o", ms=3.4, mfc="white", mec=INK, mew=0.7)
         if bar.paper is not None:
             axes.plot(bar.paper, y, "D", ms=4.5, mfc=TARGET, mec="white", mew=0.7)
-        right = max([*bar.values, bar.paper or 0, mean + (std or 0)]) + 1.5
-        axes.text(right, y, str(bar.score), va="center", fontsize=8)
+        end, text = (bar.ends[1], y), str(bar.score)
+        axes.annotate(text, end, xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
     axes.tick_params(axis="y", labelcolor=INK)
-    axes.set(xlim=(0, 118), xlabel="top-1 accuracy, %", title=title)
-    axes.set_xticks(range(0, 101, 20))
+    axes.set(xlabel="top-1 accuracy, %", title=title)
     axes.tick_params(labelbottom=True)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x")

@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dgs_lightning.configs import load_yaml
-from dgs_lightning.data.cards import read_card
+from dgs_lightning.data.cards import read_card, versions
 from dgs_lightning.data.classes import in_natural_order, readable_name
 from dgs_lightning.data.folders import read_scores, scan_images
 from dgs_lightning.data.generated import REFINEMENT_MEASURES
@@ -25,9 +25,11 @@ from dgs_lightning.reporting.records import (
     REMEDY,
     Cost,
     Evaluation,
+    Recognition,
+    Result,
     RunSettings,
     Selection,
-    read_evaluations,
+    evaluations_of,
     read_record,
 )
 from dgs_lightning.runs import layout
@@ -40,24 +42,10 @@ Listing = Mapping[str, list[tuple[str, float | None]]]  # label -> file names an
 _PARTS = (layout.STAGES, layout.EVALUATION, layout.DISTILLED, layout.POOLS, layout.SCORES)
 
 
-class Recognition(NamedTuple):
-    """How many images of a set a classifier recognises.
-
-    Attributes:
-        share: Share of the images that are given their own class, averaged over the classes, in [0, 1].
-        labels: Number of classes that the images have or are given; chance is one of them.
-    """
-
-    share: float
-    labels: int
-
-    def is_poor(self, reachable: float = 1.0) -> bool:
-        """Whether the share is nearer to chance than to the share that can be reached."""
-        return self.share < (1 / self.labels + reachable) / 2
-
-
 class RunFolder:
     """An experiment's folder with the settings of its ``experiment.yaml``. It must not change while it is read."""
+
+    has_pictures = True  # or only what is kept of a run without them
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -85,6 +73,11 @@ class RunFolder:
         return self.settings.get("variants") or {}
 
     @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that report the run."""
+        return versions()
+
+    @property
     def links(self) -> Links:
         """Which links in the data outside of the run are followed."""
         return "follow" if self.settings.get("links") == "follow" else "refuse"
@@ -92,7 +85,7 @@ class RunFolder:
     @property
     def dataset(self) -> str:
         """Key of the data set: its class list, else the name on its card, else the name of its folder."""
-        name = self.settings.get("classes") or self._card.get("name") or self.settings.get("data") or self.name
+        name = self.settings.get("classes") or self.card.get("name") or self.settings.get("data") or self.name
         return Path(str(name).removesuffix("/train")).name
 
     def method(self, row: str) -> str:
@@ -122,8 +115,7 @@ class RunFolder:
         Raises:
             InputError: If a result is broken.
         """
-        paths = sorted(self.folder.glob(f"{layout.EVALUATION}/**/seed*/{layout.RESULT}"))
-        found = [evaluation for path in paths for evaluation in read_evaluations(path, self.folder, self.seed)]
+        found = [e for stage, result in self.results for e in evaluations_of(stage, result, self.folder, self.seed)]
         networks = self.settings.get("networks")
         return [
             e
@@ -133,6 +125,12 @@ class RunFolder:
             and self._asks_for("repeats", e.repeat)
         ]
 
+    @property
+    def results(self) -> list[tuple[str, Result]]:
+        """The folder of each finished training, and its result."""
+        paths = sorted(self.folder.glob(f"{layout.EVALUATION}/**/seed*/{layout.RESULT}"))
+        return [(path.parent.relative_to(self.folder).as_posix(), read_record(path, Result)) for path in paths]
+
     def _asks_for(self, setting: str, number: int) -> bool:
         """Whether the settings ask for the draw or repeat with a number, from 0."""
         count = self.settings.get(setting)
@@ -141,7 +139,7 @@ class RunFolder:
     @property
     def distilled(self) -> list[SetName]:
         """The distilled sets that the settings ask for, of all draws."""
-        names = map(SetName.parse, self._folders(layout.DISTILLED))
+        names = map(SetName.parse, self.folders(layout.DISTILLED))
         return [name for name in names if self._has_row(name.row, name.ipc) and self._asks_for("draws", name.draw)]
 
     @property
@@ -164,15 +162,15 @@ class RunFolder:
     @property
     def pools(self) -> list[str]:
         """Names of the image pools of the first draw, with a pool that was made outside of this run."""
-        own = list(filter(layout.is_first_draw, self._folders(layout.POOLS)))
-        return own + [layout.GIVEN_POOL] * (self.scores_folder(layout.GIVEN_POOL) is not None)
+        own = list(filter(layout.is_first_draw, self.folders(layout.POOLS)))
+        return own + [layout.GIVEN_POOL] * self.is_scored(layout.GIVEN_POOL)
 
     @property
     def imported(self) -> list[str]:
         """Names of the scored sets of other people that the settings ask for."""
         rows = {self.method(row) for row in self.settings.get("methods") or ()}
-        names = [name for name in self._folders(layout.IMPORTED) if f"{SET}{name}" in rows]
-        return [name for name in names if self.scores_folder(layout.scored_as(f"{layout.IMPORTED}/{name}"))]
+        names = [name for name in self.folders(layout.IMPORTED) if f"{SET}{name}" in rows]
+        return [name for name in names if self.is_scored(layout.scored_as(f"{layout.IMPORTED}/{name}"))]
 
     @cached_property
     def costs(self) -> list[Cost]:
@@ -212,6 +210,16 @@ class RunFolder:
         folder = self.folder / layout.scores(name)
         return folder if (folder / MANIFEST).is_file() else None
 
+    def is_scored(self, name: str) -> bool:
+        """Whether a set has scores that are stored apart from it."""
+        return self.scores_folder(name) is not None
+
+    @property
+    def is_cross_fitted(self) -> bool:
+        """Whether each original image is scored by an estimator that was not trained on it."""
+        folder = self.scores_folder(layout.ORIGINAL)
+        return bool(folder and read_card(folder).get("scoring", {}).get("cross_fit"))
+
     def difficulties(self, name: str) -> Difficulties:
         """Difficulties of the scored images of ``original``, ``full``, a pool or a set, by label, ascending."""
         scored = {label: [d for _, d in images if d is not None] for label, images in self._listing(name).items()}
@@ -235,12 +243,14 @@ class RunFolder:
         """File names and difficulties of a set; each manifest is read once."""
         name = layout.ORIGINAL if name == layout.FULL else name
         if name not in self._listings:
-            if scores := self.scores_folder(name):
-                self._listings[name] = _by_difficulty(read_scores(scores).values())
-            else:
-                images = self.image_folder(name)
-                self._listings[name] = _by_difficulty(_read_records(images, self.links) if images else ())
+            self._listings[name] = self._read_listing(name)
         return self._listings[name]
+
+    def _read_listing(self, name: str) -> Listing:
+        if scores := self.scores_folder(name):
+            return _by_difficulty(read_scores(scores).values())
+        images = self.image_folder(name)
+        return _by_difficulty(_read_records(images, self.links) if images else ())
 
     def selection(self, name: SetName) -> Mapping[str, Any]:
         """The report ``selection.json`` of how a distilled set was selected; empty without that file."""
@@ -259,17 +269,18 @@ class RunFolder:
 
     def readable(self, label: str) -> str:
         """Name of a class: from the original set's card, else ImageNet's name of a WordNet id, else the label."""
-        names: Mapping[str, str] = self._card.get("labels") or {}
+        names: Mapping[str, str] = self.card.get("labels") or {}
         return names.get(label) or readable_name(label)
 
     @cached_property
-    def _card(self) -> Mapping[str, Any]:
+    def card(self) -> Mapping[str, Any]:
+        """The card of the original images; empty without one."""
         folder = self.image_folder(layout.ORIGINAL)
         return {} if folder is None else read_card(folder)
 
     def is_judged(self, pool: str) -> bool:
         """Whether a judge says how legible a pool is."""
-        return self.scores_folder(layout.judged(pool)) is not None
+        return self.is_scored(layout.judged(pool))
 
     def legible(self, pool: str) -> Recognition | None:
         """How well the judge recognises a pool's images; without a judge, see :meth:`recognised`."""
@@ -293,7 +304,8 @@ class RunFolder:
         records = read_scores(folder).values() if folder else ()
         return [(record.label, record.predicted) for record in records if record.predicted is not None]
 
-    def _folders(self, part: str) -> list[str]:
+    def folders(self, part: str) -> list[str]:
+        """Names of the folders in a part of the run."""
         return sorted(path.name for path in (self.folder / part).glob("[!.]*") if path.is_dir())
 
 

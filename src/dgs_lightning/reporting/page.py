@@ -50,6 +50,9 @@ def build_page(reports: Sequence[RunReport], tables: Sequence[Table]) -> str:
         "Gallery": bool(gallery["sets"]),
     }
     leads = dict.fromkeys(f"{show('dataset', report.run.dataset)}, seed {report.run.seed}." for report in reports)
+    if kept := ", ".join(report.run.name for report in reports if not report.run.has_pictures):
+        note = f"The records of {kept} have no images, so this page has no figures of images and no gallery."
+        leads[note] = None
     loader = PackageLoader("dgs_lightning", "reporting")
     page = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -66,7 +69,7 @@ def build_page(reports: Sequence[RunReport], tables: Sequence[Table]) -> str:
 
 def _gallery(runs: Sequence[RunFolder]) -> dict[str, Any]:
     """Data of the gallery: sets, classes, and images as [set, class, difficulty, file name, address]."""
-    sets = [(run, name) for run in runs for name in run.distilled_by_ipc]
+    sets = [(run, name) for run in runs if run.has_pictures for name in run.distilled_by_ipc]
     found = [run.images_by_label(str(name)) for run, name in sets]
     labels = spread(in_natural_order({label for images in found for label in images}), CLASSES)
     each = max(1, GALLERY // max(1, len(sets) * len(labels)))

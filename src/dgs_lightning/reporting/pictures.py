@@ -61,6 +61,25 @@ def original_against_distilled(
     return figure
 
 
+@styled
+def one_class(rows: Mapping[str, Sequence[ScoredImage]], title: str, longest: int = 10) -> Figure:
+    """One class: a row for each set, given by name, with its images from easy to hard, each above its difficulty.
+
+    More than ``longest`` rows stand in two columns.
+    """
+    parts = 1 if len(rows) <= longest else 2
+    lines, across = -(-len(rows) // parts), max(map(len, rows.values()))
+    left, width, height = 0.3 + 0.115 * max(map(len, rows)), 1.08 * across - 0.08, 1.4
+    figure, axes = picture(left, width + (parts - 1) * (left + 0.3 + width), height * lines - 0.08, 0.62, title)
+    for position, (name, images) in enumerate(rows.items()):
+        column, line = divmod(position, lines)
+        x, y = column * (left + 0.3 + width), height * line
+        axes.text(x - 0.2, y + 0.5, name, ha="right", va="center", fontsize=9)
+        for number, scored in enumerate(sorted(images, key=lambda scored: scored.difficulty)):
+            _scored_cell(axes, scored, x + 1.08 * number, y)
+    return figure
+
+
 def spread(ordered: Sequence[T], count: int) -> list[T]:
     """At most ``count`` evenly spaced items, with the first and the last."""
     positions = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 
-from dgs_lightning.data.cards import read_card
 from dgs_lightning.data.classes import extremes, is_imbalanced
 from dgs_lightning.data.order import ENOUGH, Order
 from dgs_lightning.errors import counted, listed
-from dgs_lightning.reporting.folder import Recognition, RunFolder
+from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.names import pool_name, show
+from dgs_lightning.reporting.records import Recognition
 from dgs_lightning.runs.layout import GIVEN_POOL, IMPORTED, ORIGINAL, scored_as
 
 REMEDY = "use a pretrained DiT or train longer"
@@ -26,10 +26,9 @@ def recognition(run: RunFolder) -> tuple[list[str], list[str]]:
 
 def _estimator_sentence(run: RunFolder, estimator: Recognition | None) -> str:
     """How well the difficulty estimator recognises the original images; empty where they are not scored."""
-    folder = run.scores_folder(ORIGINAL)
-    if estimator is None or folder is None:
+    if estimator is None:
         return ""
-    unseen = " that it was not trained on" if read_card(folder).get("scoring", {}).get("cross_fit") else ""
+    unseen = " that it was not trained on" if run.is_cross_fitted else ""
     classes = counted(len(run.counts(ORIGINAL)), "class")
     return (
         f"The difficulty estimator recognises {estimator.share:.1%} of the original images{unseen}, averaged over "

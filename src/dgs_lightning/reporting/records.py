@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, Required, TypedDict, TypeVar
+from typing import Annotated, Any, NamedTuple, NotRequired, Required, TypedDict, TypeVar
 
 from dgs_lightning.bounds import AtLeast, Between
 from dgs_lightning.documents.files import read_json
@@ -10,7 +10,7 @@ from dgs_lightning.documents.shapes import Filled, FolderName
 from dgs_lightning.errors import InputError
 from dgs_lightning.reporting.names import on_subset, under
 from dgs_lightning.runs.ddranking import ScoreName
-from dgs_lightning.runs.layout import Training
+from dgs_lightning.runs.layout import RESULT, Training
 from dgs_lightning.seeding import draw_and_repeat
 
 REMEDY = "Delete it, and run the experiment again"
@@ -54,6 +54,8 @@ class RunSettings(TypedDict, total=False):
     estimator: str | None
     image_size: int | None
     guided: Annotated[str, FolderName()]
+    pool_multiple: int | None
+    generate: Section | None
     select: Section | None
     mgd3: Section | None
     dag: Section | None
@@ -100,6 +102,18 @@ class ClassAccount(TypedDict, total=False):
     raw: Account
     unsmoothed: Draw
     smoothed: Draw
+
+
+class Distance(TypedDict):
+    """How far the difficulties of a class are from those of the originals."""
+
+    distance: float | None
+
+
+class SmoothedDistance(TypedDict):
+    """What is kept of a class whose account no figure shows."""
+
+    smoothed: Distance
 
 
 class Selection(TypedDict, total=False):
@@ -158,22 +172,39 @@ class Cost:
     device: str | None
 
 
-def read_evaluations(path: Path, run: Path, seed: int) -> list[Evaluation]:
-    """The training that a ``result.json`` reports, on all validation images and on each subset of them.
+class Recognition(NamedTuple):
+    """How many images of a set a classifier recognises.
+
+    Attributes:
+        share: Share of the images that are given their own class, averaged over the classes, in [0, 1].
+        labels: Number of classes that the images have or are given; chance is one of them.
+    """
+
+    share: float
+    labels: int
+
+    def is_poor(self, reachable: float = 1.0) -> bool:
+        """Whether the share is nearer to chance than to the share that can be reached."""
+        return self.share < (1 / self.labels + reachable) / 2
+
+
+def evaluations_of(stage: str, result: Result, run: Path, seed: int) -> list[Evaluation]:
+    """A training with its result, on all validation images and on each subset of them.
 
     Args:
-        path: The file.
+        stage: Folder of the training in the run.
+        result: Content of its ``result.json``.
         run: Folder of the run.
         seed: Seed of the run.
 
     Raises:
-        InputError: If the file is broken, or does not lie in the folder of a training.
+        InputError: If the folder is not that of a training.
     """
-    result = read_record(path, Result)
     try:
-        training = Training.parse(path.parent.relative_to(run).as_posix())
+        training = Training.parse(stage)
     except ValueError as error:
-        raise InputError.broken(path, error, "the result of a training in a folder seedK", REMEDY) from None
+        place, expected = run / stage / RESULT, "the result of a training in a folder seedK"
+        raise InputError.broken(place, error, expected, REMEDY) from None
     draw, repeat = draw_and_repeat(seed, training.seed)
     found: dict[str, Accuracies] = {"": result, **result.get("subsets", {})}
     return [

@@ -29,7 +29,7 @@ def summarize(run: RunFolder) -> dict[str, Any]:
         "seed": run.seed,
         "rows": summary_rows(run),
         "seconds": {cost.stage: cost.seconds for cost in run.costs},
-        "versions": versions(),
+        "versions": {**run.versions},
         "estimator_accuracy": estimator and estimator.share,
         "pool_legible": {pool: found.share for pool, found in legible.items() if found is not None},
     }
