@@ -37,7 +37,7 @@ from dgs_lightning.models.registry import build_network
 from dgs_lightning.tasks.scoring import ScoringTask
 
 GPU = DEVICE.type == "cuda"
-TOLERANCE = 1e-3 if GPU else 1e-6  # in float32
+TOLERANCE = 1e-3 if GPU else 1e-4  # in float32
 UNLIKELY = 20.0  # how much lower the logits of classes are that no image has
 SURE = 3.0  # standard deviation of the logits of an image
 

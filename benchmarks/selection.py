@@ -3,9 +3,9 @@
     python benchmarks/selection.py [--preset released|paper] [--classes 1000] [--json]
 
 Both do the same four steps for a class: thresholds (Eq. 9), smoothing (Eq. 7, 8), sampling distribution, selection.
-The reference is Algorithm 1 as you would write it from the paper with NumPy and SciPy, an afternoon's work: two loops
-try the pairs of thresholds one by one, and each pair smooths all scores, counts a histogram and takes two divergences.
-It is timed on a few of the classes, and must choose the same images. The times of a class are medians.
+The reference is Algorithm 1 as you would write it from the paper with NumPy and SciPy: two loops try the pairs of
+thresholds one by one, and each pair smooths all scores, counts a histogram and takes two divergences. It is timed on a
+few of the classes, and must choose the same images. The times of a class are medians.
 """
 
 import time
