@@ -15,7 +15,7 @@ help:
 	@echo "make test-sweep   fail each system call of each stage, within 90 minutes; what has passed is not repeated"
 	@echo "make coverage     the tests again, and which lines they run: 90 % of all, every one of floor 0"
 	@echo "make wheel-test   build wheel and sdist, install the wheel elsewhere, run the quickstart there at a tiny size"
-	@echo "make benchmarks   measure beside plain references on a quiet machine, about 12 minutes: docs/benchmarks.md"
+	@echo "make benchmarks   measure beside plain references on a quiet machine: docs/benchmarks.md"
 	@echo "make docs         install, then the documentation: site/index.html"
 	@echo "make clean        remove the environment and what was built"
 

@@ -3,8 +3,9 @@
     python benchmarks/evaluation.py [--size 32|64|224] [--networks NAME ...] [--json]
 
 Both train the same network on the same 100 images by the published protocol, for the same number of steps. Ours is
-``ClassificationTask`` under Lightning. The reference decodes, resizes and augments the images one by one in a
-DataLoader, in every epoch. At every size, the files are PNG images of 256 pixels, as DiT-XL/2 generates them. Each
+``ClassificationTask`` under Lightning. The reference is the usual training script: ``ImageFolder`` and transforms of
+torchvision in a DataLoader, which decode, resize and augment the images one by one in every epoch, CutMix and a loop
+with SGD. At every size, the files are PNG images of 256 pixels, as DiT-XL/2 generates them. Each
 repetition is a process of its own, and the two take turns. The first epoch is not counted, and the numbers are medians
 of the others. For several networks, the JSON has the numbers of the smallest ratio first, then those of each network.
 """

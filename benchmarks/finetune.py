@@ -3,9 +3,10 @@
     python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--memory N] [--steps N] [--json]
 
 Three loops take turns, step by step: ``MinimaxTask`` under Lightning, the same task in a plain loop, and the
-reference. The times are medians. The reference encodes its images at each step, keeps its memories as lists that it
-concatenates for each class, and averages all parameters one by one. Model, images and batch are the same. The weights
-are random.
+reference. The times are medians. The reference is what you would write to add the Minimax criteria to a script that
+trains a DiT. At each step, it encodes the images with the autoencoder, concatenates its memories, which are lists for
+each class, takes the losses, steps AdamW, and averages all parameters one by one. Model, images and batch are the same.
+The weights are random.
 """
 
 import statistics

@@ -2,9 +2,11 @@
 
     python benchmarks/generation.py [--size digits|imagewoof128|xl2] [--batch-size N] [--images N] [--json]
 
-Both start from requests and write PNG files. The reference makes one image at a time in float32, doubles the batch for
-classifier-free guidance, and runs the embedder in every block. The two take turns, and the numbers are medians. In
-float32 both must make the same images. On a GPU, the generation runs compiled in bfloat16. The table then also has the
+Both start from requests and write PNG files. The reference is the loop that you would write with a DiT and a scheduler
+of diffusers: for one image after the other, from noise of the image's own seed, it asks the network in float32 at each
+step with the class and without it, mixes both, takes a step, and at the end decodes the latent and saves the PNG. The
+network runs its embedder in every block. The two take turns, and the numbers are medians. In float32 both must make the
+same images. On a GPU, the generation runs compiled in bfloat16. The table then also has the
 rate of the network's operations, as a share of the card's measured rate of bfloat16 matrix products.
 """
 

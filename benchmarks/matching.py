@@ -2,9 +2,11 @@
 
     python benchmarks/matching.py [--method dm|idc1] [--size digits|32px|imagenet] [--steps N] [--peak] [--json]
 
-The task under Lightning and the reference take turns, step by step. The times are medians. The reference is the loop as
-published: DM goes back through all classes at once, and IDC-1 takes the gradients of all weights. Images, networks and
-draws are the same, and the program stops if both do not move the images by the same first step. ``--peak`` measures the
+The task under Lightning and the reference take turns, step by step. The times are medians. The reference is the loop
+that you would write from the papers with autograd. DM builds a new network, adds the distances of the mean features of
+all classes, and goes back through all at once. IDC-1 goes from class to class, takes the gradients of all weights for
+real and for learned images, and moves the images; then it trains the network. Images, networks and draws are the same,
+and the program stops if both do not move the images by the same first step. ``--peak`` measures the
 peak memory of a step instead. The images are random.
 """
 
@@ -23,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from accelerator import DEVICE, now, quiet_trainer
 from PIL import Image
-from program import parser, show
+from program import parser, peak_mb, show
 from torch import Tensor, nn
 
 from dgs_lightning.commands.process import keep_freed_memory
@@ -215,21 +217,18 @@ class Peaks(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note what is in memory before the step."""
         assert isinstance(pl_module, LearnedImages)
-        self.reference, self.before = Reference(pl_module, self.size), peak_mb()
+        self.reference, self.before = Reference(pl_module, self.size), most_mb()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         """Note the two peaks."""
-        self.mb["peak_mb"] = peak_mb() - self.before
+        self.mb["peak_mb"] = most_mb() - self.before
         next(getattr(self.reference, self.method)())
-        self.mb["reference_peak_mb"] = peak_mb() - self.before
+        self.mb["reference_peak_mb"] = most_mb() - self.before
 
 
-def peak_mb() -> float:
+def most_mb() -> float:
     """Most memory so far, in megabytes: of the GPU, or of this process."""
-    if DEVICE.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    status = Path("/proc/self/status").read_text()  # ``getrusage`` tells the memory of the process that began this one
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    return torch.cuda.max_memory_allocated() / 1e6 if DEVICE.type == "cuda" else peak_mb()
 
 
 def check_same(own: Tensor, reference: Tensor) -> None:

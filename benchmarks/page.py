@@ -7,32 +7,32 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 from program import Figures
-from topics import Curves, Measured, Show
+from topics import Curves, Growth, Measured, Show
 
 from dgs_lightning.reporting.style import DISTILLED, ORIGINAL, new_figure, styled
 
 INTRODUCTION = """\
 # Benchmarks
 
-`make benchmarks` measures everything again and writes this page. Each program contains a plain reference, and measures
-both in the same run. The numbers are medians. A ratio says how many times faster this project is than the reference.
+`make benchmarks` measures everything again and writes this page; `python benchmarks/run_all.py --only scoring` measures
+one of its topics. Most programs contain a plain reference: what you would write without this package, as each topic
+says. Both are measured in the same run, in turns, and the numbers are medians. A ratio says how many times faster this
+project is than the reference. Programs that measure images instead of speed are in [Results](results.md).
 """
 SHORT = "**These are figures of the short form: they say nothing about speed.**\n"
 
 
-def page(measured: Sequence[Measured], machine: Mapping[str, str], short: bool) -> str:
+def page(measured: Sequence[Measured], short: bool) -> str:
     """The page in Markdown.
 
     Args:
         measured: What was measured.
-        machine: Machine and versions, by name.
         short: Whether it is the short form.
     """
-    grown = ", ".join(f"{each.topic.title} over {each.topic.growth.name}" for each in measured if each.topic.growth)
+    grown = ", ".join(f"{each.topic.title} over {growth.name}" for each, growth in growing(measured))
     parts = [
         INTRODUCTION,
         *([SHORT] if short else []),
-        table(("measured on", ""), machine.items()),
         f"![{grown}](images/growth.png)\n",
         "*This project and its plain references, for inputs of growing size. Both axes are logarithmic, so the distance"
         " between the curves is the ratio.*\n",
@@ -41,16 +41,25 @@ def page(measured: Sequence[Measured], machine: Mapping[str, str], short: bool) 
     return "\n".join(parts)
 
 
+def growing(measured: Sequence[Measured]) -> list[tuple[Measured, Growth]]:
+    """The topics that were measured over what grows."""
+    return [(each, each.topic.growth) for each in measured if each.topic.growth and each.growth]
+
+
 def section(measured: Measured) -> str:
-    """A topic: its program's documentation, and its tables."""
+    """A topic: its program's documentation, its tables, and the machine."""
     topic, growth = measured.topic, measured.topic.growth
     parts = [f"## {topic.title}\n", documentation(topic.program)]
-    cases = {f"{case} (`{topic.cases[case]}`)": figures for case, figures in measured.cases.items()}
-    parts.append(figure_table(topic.title.lower(), topic.columns, cases))
-    if growth:
+    if not (measured.cases or measured.growth):
+        return "\n".join([*parts, "Not measured yet.\n"])
+    if measured.cases:
+        cases = {f"{case} (`{topic.cases[case]}`)": figures for case, figures in measured.cases.items()}
+        parts.append(figure_table(topic.title, topic.columns, cases))
+    if growth and measured.growth:
         values = {f"{value:,}": figures for value, figures in measured.growth.items()}
         parts.append(figure_table(f"{growth.name} (`{growth.others}`)", topic.columns, values))
-    return "\n".join(parts)
+    named = ", ".join(f"{name} {version}" for name, version in measured.on.items())
+    return "\n".join([*parts, f"*Measured on: {named}.*\n"])
 
 
 def documentation(program: str) -> str:
@@ -73,7 +82,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 @styled
 def draw_growth(measured: Sequence[Measured], path: Path) -> None:
     """Write the figure of all that grows as PNG."""
-    grown = [(each, each.topic.growth) for each in measured if each.topic.growth]
+    grown = growing(measured)
     drawing = new_figure(2.6 * len(grown), 2.9)
     for axes, (each, growth) in zip(drawing.subplots(1, len(grown), squeeze=False)[0], grown, strict=True):
         draw_curves(axes, growth.curves, each.growth)

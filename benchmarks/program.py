@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 Figures = Mapping[str, float]
 
@@ -26,3 +28,10 @@ def show(figures: Figures, as_json: bool) -> None:
         return
     for name, value in figures.items():
         print(f"{name:28} {value:.4g}")
+
+
+def peak_mb() -> float:
+    """Most memory so far, in megabytes; the operating system's own account begins with that of the parent process."""
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak is not None
+    return int(peak[1]) * 1024 / 1e6

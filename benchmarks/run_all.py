@@ -1,9 +1,11 @@
-"""Runs all benchmarks and writes what they measured to ``docs/benchmarks.md`` and ``docs/images/growth.png``.
+"""Runs benchmarks, and writes what they measured to ``docs/benchmarks.md`` and ``docs/images/growth.png``.
 
-    python benchmarks/run_all.py [--short] [--output docs]
+    python benchmarks/run_all.py [--only TOPIC ...] [--list] [--short] [--output docs]
 
-Each run of a program is a process of its own, one after the other; on two cores, on which nothing else should run, all
-take about 12 minutes. ``--short`` measures very little: it tries the way from the programs to the page.
+Each run of a program is a process of its own, one after the other, and on two cores takes less than five minutes;
+nothing else should run beside. What a topic measured is kept in ``measured.json``, with the machine and the versions.
+``--only`` measures some topics: the page shows the others as they were measured last. ``--list`` names the topics.
+``--short`` measures very little and keeps nothing: it tries the way from the programs to the page.
 """
 
 import argparse
@@ -13,9 +15,11 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from page import draw_growth, page
@@ -23,9 +27,10 @@ from program import Figures
 from topics import TOPICS, Measured, Topic
 
 from dgs_lightning.data.cards import versions
-from dgs_lightning.files import write_text
+from dgs_lightning.files import write_json, write_text
 
 PROGRAMS = Path(__file__).parent
+KEPT = PROGRAMS / "measured.json"
 
 
 @cache  # some case may also be one of its topic's growth
@@ -69,14 +74,44 @@ def processor(cpuinfo: str) -> str:
     return names[0] if names else platform.machine()
 
 
+def kept(measured: Measured) -> dict[str, Any]:
+    """What is kept of a topic."""
+    growth = {str(value): figures for value, figures in measured.growth.items()}
+    return {"on": dict(measured.on), "cases": dict(measured.cases), "growth": growth}
+
+
+def from_kept(topic: Topic, kept: Mapping[str, Any]) -> Measured:
+    """A topic as it was measured last: the cases and values that it still has."""
+    values = topic.growth.values if topic.growth else ()
+    growth = {value: kept["growth"][str(value)] for value in values if str(value) in kept.get("growth", {})}
+    cases = {case: kept["cases"][case] for case in topic.cases if case in kept.get("cases", {})}
+    return Measured(topic, cases, growth, kept.get("on", {}))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    titles = [topic.title.lower() for topic in TOPICS]
+    parser.add_argument("--only", nargs="*", choices=titles, help="topics to measure; none: write the page alone")
+    parser.add_argument("--list", action="store_true", help="print the topics")
     parser.add_argument("--short", action="store_true", help="measure very little")
     parser.add_argument("--output", type=Path, default=PROGRAMS.parent / "docs", help="folder of the page")
     args = parser.parse_args(argv)
-    measured = [measure(topic, args.short) for topic in TOPICS]
-    draw_growth(measured, args.output / "images" / "growth.png")
-    write_text(args.output / "benchmarks.md", page(measured, machine(), args.short))
+    if args.list:
+        print(*titles, sep="\n")
+        return
+    chosen = titles if args.only is None else args.only
+    before = json.loads(KEPT.read_text(encoding="utf-8"))
+    results = []
+    for topic in TOPICS:
+        result = from_kept(topic, before.get(topic.title, {}))
+        if topic.title.lower() in chosen:
+            result = replace(measure(topic, args.short), on=machine())
+            if not args.short:  # after each topic, so that a stopped run loses one at most
+                before[topic.title] = kept(result)
+                write_json(KEPT, before)
+        results.append(result)
+    draw_growth(results, args.output / "images" / "growth.png")
+    write_text(args.output / "benchmarks.md", page(results, args.short))
 
 
 if __name__ == "__main__":

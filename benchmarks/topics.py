@@ -70,11 +70,12 @@ class Topic:
 
 @dataclass(frozen=True)
 class Measured:
-    """A topic's figures by case, and over the values of its growth."""
+    """A topic's figures by case, and over the values of its growth, and the machine and versions by name."""
 
     topic: Topic
     cases: Mapping[str, Figures]
     growth: Mapping[int, Figures] = field(default_factory=dict)
+    on: Mapping[str, str] = field(default_factory=dict)
 
 
 def number(value: float) -> str:
@@ -83,8 +84,13 @@ def number(value: float) -> str:
 
 
 def figure(name: str, factor: float = 1) -> Show:
-    """Shows one of the figures."""
-    return lambda figures: number(factor * figures[name])
+    """Shows one of the figures; a dash where an earlier form of the program did not measure it."""
+    return lambda figures: number(factor * figures[name]) if name in figures else "-"
+
+
+def first_of(start: str) -> Show:
+    """Shows the first of the figures whose names begin so; a dash where there is none."""
+    return lambda figures: next((number(value) for name, value in figures.items() if name.startswith(start)), "-")
 
 
 def overhead(figures: Figures) -> str:
@@ -171,10 +177,12 @@ TOPICS = (
     Topic(
         "Scoring",
         "scoring.py",
-        RATES,
+        {**RATES, "largest difference": figure("largest_difference")},
         {
             "the quickstart's estimator, 8 px": "--size digits",
+            "the same in bfloat16": "--size digits --precision bf16-true",
             "ResNet-50, 224 px": "--size imagenet",
+            "ResNet-50, 224 px, in bfloat16": "--size imagenet --precision bf16-true",
         },
         "--images 10 --repetitions 1",
         Growth("--images", (100, 1000, 10000), "--size digits", RATE_CURVES),
@@ -189,5 +197,57 @@ TOPICS = (
             "ConvNet-6, 64 px": "--size 64 --networks convnet6",
         },
         "--epochs 2 --repetitions 1",
+    ),
+    Topic(
+        "ResNet-50 on a CPU",
+        "scoring_forms.py",
+        {
+            "one core, images/s": figure("images_per_second"),
+            "as loaded, images/s": figure("reference_images_per_second"),
+            "ratio": figure("ratio"),
+            "of the rate of matrix products, %": figure("share_of_rate", 100),
+            "largest difference": figure("largest_difference"),
+            "preparation, s": figure("preparation"),
+        },
+        {
+            "channels last (the default)": "--form channels_last",
+            "batch norm in the convolutions": "--form fused",
+            "both": "--form channels_last fused",
+            "both, compiled": "--form channels_last fused compiled",
+            "bfloat16": "--form channels_last bfloat16",
+            "bfloat16, batch norm in the convolutions": "--form channels_last fused bfloat16",
+            "bfloat16, both, compiled": "--form channels_last fused bfloat16 compiled",
+            "the default, 1 image at a time": "--form channels_last --batch-size 1",
+            "the default, 64 images at a time": "--form channels_last --batch-size 64",
+        },
+        "--side 64 --repetitions 1",
+    ),
+    Topic(
+        "Launchers",
+        "launchers.py",
+        {
+            f"{name}, s a stage": first_of(key)
+            for name, key in {"local": "local", "Ray": "ray", "a process a stage": "process"}.items()
+        },
+        {f"{slots} slots": f"--trainings 40 --slots {slots}" for slots in (1, 2, 4)},
+        "--plan quickstart",
+    ),
+    Topic(
+        "ImageNet-1K",
+        "imagenet_scale.py",
+        {
+            f"{heading} at {classes:,}": figure(f"{name}_{classes}")
+            for name, heading in {"seconds": "s", "peak_mb": "peak MB", "disk_mb": "MB on the disk"}.items()
+            for classes in (10, 100, 1000)
+        },
+        {
+            "scores": "--part scores",
+            "selection": "--part selection",
+            "latents, of 1/50 of the images": "--part latents",
+            "centres, of 1/10 of the classes": "--part centers",
+            "requests": "--part requests",
+            "page": "--part report",
+        },
+        "--classes 2",
     ),
 )

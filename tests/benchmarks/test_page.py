@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from page import draw_curves, draw_growth, page
 from PIL import Image
-from topics import TOPICS, Curves, Growth, Measured, Topic, number, overhead
+from topics import TOPICS, Curves, Growth, Measured, Topic, figure, number, overhead
 
 from dgs_lightning.reporting.style import new_figure
 
@@ -18,7 +18,7 @@ TOPIC = Topic(
     Growth("--thread-count", (10, 1000), "--yarn silk", CURVES),
 )
 SMALL, LARGE = {"own": 0.25, "reference": 2.0, "ratio": 8.0}, {"own": 0.5, "reference": 617.0, "ratio": 1234.5}
-MEASURED = Measured(TOPIC, {"wool": SMALL}, {10: SMALL, 1000: LARGE})
+MEASURED = Measured(TOPIC, {"wool": SMALL}, {10: SMALL, 1000: LARGE}, {"cores": "2", "torch": "9.8"})
 
 
 @pytest.mark.parametrize(
@@ -33,22 +33,33 @@ def test_lightnings_overhead_is_what_a_step_takes_longer_than_in_a_bare_loop() -
 
 
 def test_the_page_shows_machine_cases_and_growth() -> None:
-    text = page([MEASURED], {"cores": "2"}, short=False)
-    assert "| cores | 2 |" in text
-    assert "\n| weaving | own, s | ratio |\n| --- | ---: | ---: |\n| wool (`--yarn wool`) | 0.25 | 8 |\n" in text
+    text = page([MEASURED], short=False)
+    assert "\n*Measured on: cores 2, torch 9.8.*\n" in text
+    assert "\n| Weaving | own, s | ratio |\n| --- | ---: | ---: |\n| wool (`--yarn wool`) | 0.25 | 8 |\n" in text
     assert "| thread count (`--yarn silk`) | own, s | ratio |\n| --- | ---: | ---: |\n| 10 | 0.25 | 8 |\n" in text
     assert "\n| 1,000 | 0.5 | 1,230 |\n" in text
     assert "![Weaving over thread count](images/growth.png)" in text
 
 
 def test_a_section_opens_with_what_its_program_says_of_itself() -> None:
-    text = page([MEASURED], {}, short=False)
+    text = page([MEASURED], short=False)
     assert "## Weaving\n\nTime and memory of difficulty-guided sampling" in text
     assert "\n    python benchmarks/selection.py [" in text
 
 
+def test_a_topic_that_was_never_measured_says_so_and_is_not_drawn(tmp_path: Path) -> None:
+    assert page([Measured(TOPIC, {})], short=False).endswith("\nNot measured yet.\n")
+    draw_growth([MEASURED, Measured(TOPIC, {})], tmp_path / "growth.png")
+    with Image.open(tmp_path / "growth.png") as drawn:
+        assert drawn.width == 416  # of one part
+
+
+def test_a_figure_that_was_not_measured_is_a_dash() -> None:
+    assert [figure("own", 1000)(figures) for figures in (SMALL, {})] == ["250", "-"]
+
+
 def test_the_short_form_says_that_it_is_one() -> None:
-    assert ["short form" in page([MEASURED], {}, short) for short in (True, False)] == [True, False]
+    assert ["short form" in page([MEASURED], short) for short in (True, False)] == [True, False]
 
 
 def test_curves_go_through_what_was_measured() -> None:

@@ -1,10 +1,15 @@
+import json
 import platform
 from pathlib import Path
 
 import pytest
+import run_all
 from page import page
 from run_all import machine, measure, processor
-from topics import TOPICS, Topic
+from topics import TOPICS, Measured, Topic
+
+MEASURED = {"images_per_second": 77.0, "reference_images_per_second": 7.0, "ratio": 11.0}
+APART = ("launchers.py", "imagenet_scale.py")  # long also in their short form; test_programs.py runs them
 
 
 def test_the_processor_has_the_name_that_the_system_gives_it() -> None:
@@ -13,15 +18,41 @@ def test_the_processor_has_the_name_that_the_system_gives_it() -> None:
 
 
 def test_the_page_names_neither_host_nor_folder() -> None:
-    text = page([], machine(), short=False)
+    text = page([Measured(TOPICS[0], {"as released": {}}, {}, machine())], short=False)
     assert {"processor", "cores", "threads", "memory", "python", "torch"} <= machine().keys()
     assert platform.node() not in text.split()
     assert str(Path.home()) not in text
 
 
+def test_one_topic_is_measured_and_the_others_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {"on": {"torch": "0.1"}, "cases": {"a case that is gone": {}}, "growth": {}}
+    kept = {
+        "Selection": {**old, "cases": {"as released": {"seconds": 11.5}}},
+        "Scoring": {**old, "growth": {"100": {"ratio": 3}, "5": {}}},
+    }
+    (tmp_path / "measured.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(run_all, "KEPT", tmp_path / "measured.json")
+    monkeypatch.setattr(run_all, "run", lambda program, options: MEASURED)
+    run_all.main(["--only", "scoring", "--output", str(tmp_path)])
+    after = json.loads((tmp_path / "measured.json").read_text())
+    assert after["Selection"] == kept["Selection"]
+    assert after["Scoring"]["on"] == machine()
+    assert after["Scoring"]["growth"]["100"] == MEASURED
+    text = (tmp_path / "benchmarks.md").read_text()
+    selection, scoring = (text.split(f"## {title}\n")[1].split("\n## ")[0] for title in ("Selection", "Scoring"))
+    assert "| as released (`--preset released --classes 1000`) | 11.5 | - |" in selection
+    assert "*Measured on: torch 0.1.*" in selection
+    assert "| 77 | 7 | 11 | - |" in scoring
+    assert f"torch {machine()['torch']}" in scoring
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.title)
+@pytest.mark.parametrize(
+    "topic", [topic for topic in TOPICS if topic.program not in APART], ids=lambda topic: topic.title
+)
 def test_the_short_form_fills_the_tables(topic: Topic) -> None:
-    text = page([measure(topic, short=True)], {}, short=True)
+    text = page([measure(topic, short=True)], short=True)
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len([row for row in rows if "`" in row]) == len(topic.cases) + (topic.growth is not None)

@@ -1,4 +1,5 @@
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dgs_lightning.data.cards import write_card
+from dgs_lightning.data.images import ImageSet
 from dgs_lightning.data.splits import folds_of
 from dgs_lightning.datamodules.batches import batch_size_by_ipc, check_shareable, shuffled_batches
 from dgs_lightning.datamodules.images import Folds, ImageDataModule, Loading
@@ -257,3 +259,47 @@ def test_the_batch_by_ipc_is_the_published_one_or_that_of_the_next_published_ipc
 def test_a_set_is_served_in_batches_of_the_size_that_its_ipc_asks_for(data: Path) -> None:
     module = fit(data, batch_size="by_ipc")
     assert [len(images) for images, _ in module.train_dataloader()] == [11]  # 50, but no more than there are
+
+
+def test_the_next_batch_is_decoded_while_one_is_used(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, second = set[int](), threading.Event()
+    original = ImageSet.__getitem__
+
+    def watched(self: ImageSet, index: int) -> tuple[Any, int]:
+        found = original(self, index)
+        decoded.add(index)
+        if decoded >= {3, 4, 5}:
+            second.set()
+        return found
+
+    monkeypatch.setattr(ImageSet, "__getitem__", watched)
+    module = ImageDataModule(predict=str(data / "train"), val_batch_size=3)
+    module.setup("predict")
+    batches = iter(module.predict_dataloader())
+    assert next(batches)[1].tolist() == [0, 1, 2]
+    assert second.wait(timeout=60)  # although nobody asked for it
+    assert decoded == set(range(6))  # and no more than it
+    assert [positions.tolist() for _, positions, _ in batches] == [[3, 4, 5], [6, 7, 8], [9, 10]]
+
+
+def test_batches_decoded_ahead_are_those_of_worker_processes(data: Path) -> None:
+    served = []
+    for workers in (0, 1):
+        module = ImageDataModule(
+            predict=str(data / "train"), val_batch_size=4, loading=Loading(in_memory=False, num_workers=workers)
+        )
+        module.setup("predict")
+        served.append(list(module.predict_dataloader()))
+    assert [len(batches) for batches in served] == [3, 3]
+    for own, other in zip(*served, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(own, other, strict=True))
+
+
+def test_an_unreadable_file_is_named_when_its_batch_is_due(data: Path) -> None:
+    module = ImageDataModule(predict=str(data / "train"), val_batch_size=4, image_size=6, channels=3)
+    module.setup("predict")
+    (data / "train" / "cat" / "5.png").write_bytes(b"no image")
+    batches = iter(module.predict_dataloader())
+    assert len(next(batches)[0]) == 4
+    with pytest.raises(InputError, match=r"cat/5.png"):
+        next(batches)

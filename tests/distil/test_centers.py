@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
 from dgs_lightning.data.cards import hash_file
 from dgs_lightning.data.latents import CacheSettings, LatentCache, finish_cache, write_shard
@@ -63,6 +64,19 @@ def test_each_difficulty_interval_has_its_share_of_the_centres(latents: str) -> 
 def test_an_interval_with_as_many_images_as_centres_uses_the_images(latents: str, scores: str) -> None:
     found = Centers(latents=latents, scores=scores).compute()
     np.testing.assert_array_equal(found["cow"].flatten(1), cows(latents))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_classes_in_threads_have_the_centres_of_one_thread(
+    latents: str, scores: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    limits = [library["num_threads"] for library in threadpool_info()]
+    found = Centers(latents=latents, scores=scores, ipc=5).compute()
+    assert [library["num_threads"] for library in threadpool_info()] == limits
+    assert list(found) == list(CLASSES)
+    expected = class_centers(cows(latents), 5, difficulties=np.array(DIFFICULTIES))
+    assert torch.equal(found["cow"].flatten(1), torch.from_numpy(expected).float())
 
 
 def test_smoothing_changes_the_centres() -> None:

@@ -25,6 +25,7 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.models.classifier import ClassifierConfig, load_classifier, save_classifier
+from dgs_lightning.models.estimator import load_estimator
 from dgs_lightning.tasks.scoring import ScoringTask
 
 WRITER = ["--trainer.callbacks=ScoreWriter"]
@@ -312,3 +313,46 @@ def test_classes_that_a_named_network_lacks_stop_the_run_before_its_weights_are_
     assert command.startswith(f"dgs run own_images --set data={images} ")
     experiment = load_experiment("own_images", [part for part in shlex.split(command)[3:] if part != "--set"])
     assert "estimator/fold0" in {stage.name for stage in Plan(experiment).everything()}
+
+
+def test_difficulties_in_bfloat16_are_those_in_float32_but_for_the_third_digit(
+    images: Path, estimators: list[str], tmp_path: Path
+) -> None:
+    found = {}
+    for precision in ("32-true", "bf16-true"):
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            precision=precision,  # type: ignore[arg-type]
+            logger=False,
+            enable_progress_bar=False,
+            callbacks=[ScoreWriter(str(tmp_path / precision))],
+        )
+        task = ScoringTask(estimators[0])
+        trainer.predict(task, ImageDataModule(predict=str(images), val_batch_size=4))
+        found[precision] = np.array([record.difficulty for record in read_manifest(tmp_path / precision)])
+    apart = np.abs(found["bf16-true"] - found["32-true"])
+    assert 0 < apart.max() < 0.02
+    keys = {read_card(tmp_path / precision)["scoring"]["key"] for precision in found}
+    assert len(keys) == 2  # scores of one precision are never taken for those of the other
+
+
+@pytest.mark.parametrize("name", ["own", "timm:test_vit"])
+def test_inputs_are_float32_while_another_thread_computes_in_bfloat16(
+    name: str, estimators: list[str], tmp_path: Path
+) -> None:
+    if name == "own":
+        estimator = load_estimator(estimators[0])
+    else:
+        weights = tmp_path / "weights.safetensors"
+        save_file(timm.create_model("test_vit").state_dict(), weights)
+        estimator = load_estimator(name, str(weights))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8))
+    expected = estimator.preprocess(picture)
+    torch.set_default_dtype(torch.bfloat16)  # as Lightning does, for all threads
+    try:
+        found = estimator.preprocess(picture)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)

@@ -1,8 +1,9 @@
-"""Batches of images by position: from memory if they fit, otherwise decoded in worker processes."""
+"""Batches of images by position: from memory if they fit, otherwise decoded beside their use."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -30,10 +31,25 @@ class Streamed(Dataset[tuple[Any, Tensor] | InputError]):
 
     def __getitem__(self, positions: Tensor) -> tuple[Any, Tensor] | InputError:
         try:
-            images, labels = default_collate([self.images[position] for position in positions.tolist()])
+            images, labels = default_collate(self._decoded(positions))
         except InputError as error:
             return error
         return images, labels
+
+    def _decoded(self, positions: Tensor) -> list[tuple[Any, int]]:
+        return [self.images[position] for position in positions.tolist()]
+
+    def ahead(self, batches: Positions) -> Iterator[tuple[Any, Tensor]]:
+        """The batches in order. While one is used, threads decode the next one, on all cores."""
+        cores = len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(cores) as threads:
+
+            def begin(positions: Tensor) -> list[Future[list[tuple[Any, int]]]]:
+                return [threads.submit(self._decoded, part) for part in torch.tensor_split(positions, cores)]
+
+            for begun, _ in pairwise(chain(map(begin, batches), (None,))):  # it begins one more than it gives
+                images, labels = default_collate([image for part in begun or () for image in part.result()])
+                yield images, labels
 
 
 class Decoded:
@@ -68,7 +84,7 @@ class BatchLoader:
     Args:
         images: Gives a batch for the positions of its images.
         batches: Called when an epoch begins; returns the positions for each batch.
-        num_workers: Processes that decode ``Streamed`` images.
+        num_workers: Processes that decode ``Streamed`` images; with 0, threads of this process do.
         with_positions: Serve ``(images, image positions, label positions)``.
     """
 
@@ -90,9 +106,13 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         batches = self.batches()
-        loaded: Iterable[Any] = map(self.images.__getitem__, batches)
-        if isinstance(self.images, Streamed):
+        loaded: Iterable[Any]
+        if isinstance(self.images, Decoded):
+            loaded = map(self.images.__getitem__, batches)
+        elif self.num_workers:
             loaded = DataLoader(self.images, batch_size=None, sampler=batches, num_workers=self.num_workers)
+        else:
+            loaded = self.images.ahead(batches)
         for positions, batch in zip(batches, loaded, strict=True):
             if isinstance(batch, InputError):
                 raise batch

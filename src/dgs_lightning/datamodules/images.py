@@ -64,7 +64,8 @@ class Loading(Group):
 
     Args:
         in_memory: Keep the decoded images in memory; ``auto`` does if they take at most a quarter of it.
-        num_workers: Processes that decode the images of batches that are not kept in memory.
+        num_workers: Processes that decode the images of batches that are not kept in memory. With 0, threads of this
+            process decode the next batch while one is used.
         links: ``follow`` reads what links in the folders lead to; see ``dgs_lightning.data.folders.read_set``. By
             default, links to folders and out of them are an error.
     """

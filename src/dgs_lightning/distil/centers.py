@@ -26,7 +26,7 @@ from dgs_lightning.errors import InputError
 from dgs_lightning.files import reading, write_tensors
 from dgs_lightning.models.weights import read_weights
 from dgs_lightning.seeding import generator
-from dgs_lightning.selection.clustering import Points, interval_centers, kmeans_centers
+from dgs_lightning.selection.clustering import Points, classes_in_threads, interval_centers, kmeans_centers
 from dgs_lightning.selection.distribution import Floats, interval_of, largest_remainder
 from dgs_lightning.selection.search import fit_thresholds
 from dgs_lightning.selection.smoothing import smooth, smoothing_settings
@@ -149,20 +149,27 @@ class Centers(Group):
 
     def compute(self) -> dict[str, Tensor]:
         """Latents of each label, shape ``(kept * ipc, C, h, w)``."""
-        cache, centers = self._cache, {}
-        for label in self._labels:
-            images = (cache.classes == cache.labels.index(label)).nonzero().flatten()
-            if self.groups is not None:
-                centers[label] = self._start_latents(label, cache.read(images).mean, self.groups)
-                continue
-            difficulties = None if self.scores is None else self._difficulties([cache.records[i] for i in images])
-            points: Points = cache.read(images).mean.flatten(1).numpy()
-            found = class_centers(points, self.ipc, self.seed, difficulties, self.smoothing, self.intervals)
-            centers[label] = torch.from_numpy(found).float().reshape(-1, *cache.settings.shape)
-        return centers
+        if self.groups is not None:
+            return {label: self._start_latents(label, self.groups) for label in self._labels}
+        self._scored  # noqa: B018  (read once, before the threads need it)
+        with classes_in_threads(torch.get_num_threads()) as threads:
+            return dict(zip(self._labels, threads.map(self._centers, self._labels), strict=True))
 
-    def _start_latents(self, label: str, noisy: Tensor, count: int) -> Tensor:
+    def _images(self, label: str) -> Tensor:
+        """Positions of the images of a class in the cache, shape ``(N,)``."""
+        return (self._cache.classes == self._cache.labels.index(label)).nonzero().flatten()
+
+    def _centers(self, label: str) -> Tensor:
+        """Cluster centres of a class, shape ``(ipc, C, h, w)``."""
+        cache, images = self._cache, self._images(label)
+        difficulties = None if self.scores is None else self._difficulties([cache.records[i] for i in images])
+        points: Points = cache.read(images).mean.flatten(1).numpy()
+        found = class_centers(points, self.ipc, self.seed, difficulties, self.smoothing, self.intervals)
+        return torch.from_numpy(found).float().reshape(-1, *cache.settings.shape)
+
+    def _start_latents(self, label: str, count: int) -> Tensor:
         """Latents of the best of many groups, shape ``(kept * ipc, C, h, w)``."""
+        noisy = self._cache.read(self._images(label)).mean
         if len(noisy) < 2:
             remedy = "Add images, or remove this class"
             raise InputError(f"{self.latents}, {label}", f"{len(noisy)} image", "at least 2, for a variance", remedy)

@@ -137,7 +137,8 @@ class ClassifierInput:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Input ``(C, size, size)`` of an RGB picture."""
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        # Explicitly float32: in reduced precision, Lightning makes bfloat16 the default of all threads during a step.
+        mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (self.mean, self.std))
         grey_or_rgb = image.convert("L" if self.channels == 1 else "RGB")
         return (to_unit(resize_and_crop(grey_or_rgb, self.size)) - mean) / std
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dgs_lightning.data.transforms import to_unit
 from dgs_lightning.errors import InputError, listed
 from dgs_lightning.files import refused
 from dgs_lightning.models.convnet import ConvNet
@@ -114,11 +115,14 @@ def pretrained_timm(name: str, weights: str | None) -> tuple[nn.Module, Preproce
     import timm
     from timm.data.config import resolve_model_data_config
     from timm.data.transforms_factory import create_transform
+    from torchvision.transforms import Compose, Lambda, ToTensor
 
     config: Any = timm.get_pretrained_cfg(name)
     size, source = config.input_size[-1], weights or True
     network = build_network(f"timm:{name}", config.num_classes, size, pretrained=source, whole=True)
-    return network, create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
+    steps: Any = create_transform(**resolve_model_data_config(network))  # type: ignore[no-untyped-call]
+    # Explicitly float32: timm takes torch's default, which Lightning changes for all threads in reduced precision.
+    return network, Compose([Lambda(to_unit) if isinstance(step, ToTensor) else step for step in steps.transforms])
 
 
 def _resolve(name: str) -> tuple[Callable[..., nn.Module], str]:

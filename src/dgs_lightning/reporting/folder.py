@@ -51,6 +51,7 @@ class RunFolder:
         self.folder = folder
         self.settings = settings
         self._listings: dict[str, Listing] = {}
+        self._recognitions: dict[str, Recognition | None] = {}
 
     @property
     def name(self) -> str:
@@ -289,8 +290,13 @@ class RunFolder:
     def recognised(self, name: str) -> Recognition | None:
         """How well the difficulty estimator recognises the images of ``original`` or a pool.
 
-        It is None where the set has no scores with predicted labels.
+        It is None where the set has no scores with predicted labels. Each set's scores are read once for it.
         """
+        if name not in self._recognitions:
+            self._recognitions[name] = self._recognition(name)
+        return self._recognitions[name]
+
+    def _recognition(self, name: str) -> Recognition | None:
         right, labels = defaultdict[str, list[bool]](list), set[str]()
         for label, predicted in self.answers(name):
             right[label].append(predicted == label)

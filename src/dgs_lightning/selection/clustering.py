@@ -1,6 +1,9 @@
 """K-means centres of a class, or of each of its difficulty intervals, for guidance and coresets."""
 
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +36,33 @@ def kmeans_centers(points: Points, count: int, seed: int = 0) -> Points:
     if len(points) <= count:
         return points[np.arange(count) % len(points)]
     from sklearn.cluster import KMeans  # only here: it takes a second to import
-    from sklearn.exceptions import ConvergenceWarning
 
     kmeans = KMeans(count, random_state=seed, n_init="auto")
-    with threadpool_limits(1), warnings.catch_warnings():  # threads add in any order, which changes the last digits
-        warnings.simplefilter("ignore", ConvergenceWarning)  # with fewer distinct points than centres, some coincide
+    with alone():
         kmeans.fit(points)
     centers: Points = kmeans.cluster_centers_
     return centers
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let k-means compute on one core, without warnings, until the block ends."""
+    from sklearn.exceptions import ConvergenceWarning  # only here, too
+
+    with threadpool_limits(1), warnings.catch_warnings():  # threads add in any order, which changes the last digits
+        warnings.simplefilter("ignore", ConvergenceWarning)  # with fewer distinct points than centres, some coincide
+        yield
+
+
+@contextmanager
+def classes_in_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each cluster another class, on one core each, so that the centres are those of one thread.
+
+    Limits and warnings belong to the whole process, and so are set before the threads begin and reset after their end;
+    only the number of OpenMP's threads is a thread's own.
+    """
+    with alone(), ThreadPoolExecutor(count, initializer=threadpool_limits, initargs=(1,)) as threads:
+        yield threads
 
 
 def interval_centers(points: Points, intervals: Counts, counts: Counts, seed: int = 0) -> tuple[Points, Counts]:
