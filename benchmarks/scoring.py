@@ -84,8 +84,8 @@ def sure(network: nn.Module, images: Tensor) -> nn.Module:
     logits = network.eval()(images)
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     last.weight *= SURE / logits.std(dim=1).mean()
-    last.bias -= UNLIKELY
-    last.bias[::100] += UNLIKELY  # the classes of the images
+    last.bias.sub_(UNLIKELY)
+    last.bias[::100].add_(UNLIKELY)  # the classes of the images
     return network
 
 

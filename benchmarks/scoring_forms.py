@@ -34,7 +34,7 @@ def changed(network: nn.Module, form: Sequence[str]) -> Callable[[Tensor], Tenso
     if "fused" in form:
         network = fuse(network)
     if "channels_last" in form:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     dtype = torch.bfloat16 if "bfloat16" in form else torch.float32
     network = network.to(dtype)
     if "compiled" in form:

@@ -323,7 +323,7 @@ def test_difficulties_in_bfloat16_are_those_in_float32_but_for_the_third_digit(
         trainer = L.Trainer(
             accelerator="cpu",
             devices=1,
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             logger=False,
             enable_progress_bar=False,
             callbacks=[ScoreWriter(str(tmp_path / precision))],
