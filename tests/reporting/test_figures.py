@@ -164,6 +164,7 @@ def test_the_axis_of_accuracies_has_the_values_and_no_empty_space(
     for axes in accuracy_bars(panels).axes:
         low, high = axes.get_xlim()
         assert low == accuracy_range(panels)[0] == begins
+        assert [bool(axes.patches), any(line.get_marker() == "s" for line in axes.lines)] == [not begins, bool(begins)]
         assert max(values) < high < ends_before
         assert begins <= min(axes.get_xticks())
         assert max(axes.get_xticks()) <= min(high, 100)

@@ -65,12 +65,13 @@ def _accuracies(run: RunFolder, differences: str) -> Iterator[ReportFigure]:
         if ipc is not None
     }
     if panels:
+        start = figures.accuracy_range(panels)[0]
         caption = (
-            "A bar shows the best accuracy of a method on the validation set, averaged over its trainings. The line is "
-            "the sample standard deviation over the draws, or over the trainings if a row has one set. A circle is one "
-            "training."
+            f"A {'square' if start else 'bar'} shows the best accuracy of a method on the validation set, averaged "
+            "over its trainings. The line is the sample standard deviation over the draws, or over the trainings if a "
+            "row has one set. A circle is one training."
         )
-        if start := figures.accuracy_range(panels)[0]:
+        if start:
             caption += f" The axis begins at {start:.0f} %, not at 0."
         if any(bar.paper is not None for bars in panels.values() for bar in bars):
             caption += f" The diamond is the paper's mean{'; ' * bool(differences)}{differences}."

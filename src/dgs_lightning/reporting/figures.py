@@ -261,16 +261,17 @@ def accuracy_range(panels: Mapping[str, Sequence[Bar]]) -> tuple[float, float]:
 def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     """Mean accuracy of each method and its standard deviation; circles are trainings, a diamond is the paper's mean.
 
-    Each panel has bars and a title, such as ``ConvNet-6, IPC 10``. All have the axis of :func:`accuracy_range`.
+    Each panel has bars and a title, such as ``ConvNet-6, IPC 10``. All have the axis of :func:`accuracy_range`. Where
+    it does not begin at 0, squares stand for the bars, whose lengths would say nothing.
     """
     rows, columns = _arrange(len(panels), 2)
     tallest = max(map(len, panels.values()))
     figure = new_figure(5.2 * columns + (0.8 if columns == 1 else 0), rows * (0.31 * tallest + 0.75))
     grid = _panels(figure, len(panels), rows, columns)
-    for axes, (title, bars) in zip(grid.flat, panels.items(), strict=False):
-        _bar_panel(axes, title, bars)
-        axes.set_ylim(tallest - 0.45, -0.55)
     low, high = accuracy_range(panels)
+    for axes, (title, bars) in zip(grid.flat, panels.items(), strict=False):
+        _bar_panel(axes, title, bars, from_zero=not low)
+        axes.set_ylim(tallest - 0.45, -0.55)
     width = (high - low or 1) / (1 - _LABEL)
     ticks = [tick for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= 100]
     grid.flat[0].set(xlim=(low, low + width), xticks=[tick for tick in ticks if tick <= low + width])
@@ -279,10 +280,13 @@ def accuracy_bars(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     return figure
 
 
-def _bar_panel(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
+def _bar_panel(axes: Axes, title: str, bars: Sequence[Bar], from_zero: bool) -> None:
     for y, bar in enumerate(bars):
         mean, std = bar.score
-        axes.barh(y, mean, height=0.72, color=method_color(bar.method))
+        if from_zero:
+            axes.barh(y, mean, height=0.72, color=method_color(bar.method))
+        else:
+            axes.plot(mean, y, "s", ms=10, color=method_color(bar.method))
         axes.errorbar(mean, y, xerr=std, color=INK, lw=2)
         axes.plot(bar.values, [y] * len(bar.values), "o", ms=3.4, mfc="white", mec=INK, mew=0.7)
         if bar.paper is not None:
