@@ -293,16 +293,8 @@ class RunFolder:
         It is None where the set has no scores with predicted labels. Each set's scores are read once for it.
         """
         if name not in self._recognitions:
-            self._recognitions[name] = self._recognition(name)
+            self._recognitions[name] = Recognition.of(self.answers(name))
         return self._recognitions[name]
-
-    def _recognition(self, name: str) -> Recognition | None:
-        right, labels = defaultdict[str, list[bool]](list), set[str]()
-        for label, predicted in self.answers(name):
-            right[label].append(predicted == label)
-            labels |= {label, predicted}
-        shares = [float(np.mean(of_class)) for of_class in right.values()]
-        return Recognition(sum(shares) / len(shares), len(labels)) if shares else None
 
     def answers(self, name: str) -> list[tuple[str, str]]:
         """The label of each scored image of a set, and the one that the estimator gives it; empty without scores."""

@@ -1,7 +1,10 @@
 """What a run leaves of its trainings and stages: accuracies and costs."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, NamedTuple, NotRequired, Required, TypedDict, TypeVar
 
 from dgs_lightning.bounds import AtLeast, Between
@@ -182,6 +185,16 @@ class Recognition(NamedTuple):
 
     share: float
     labels: int
+
+    @classmethod
+    def of(cls, answers: Iterable[tuple[str, str]]) -> "Recognition | None":
+        """From the label of each image and the one that the classifier gives it; None without images."""
+        right, labels = defaultdict[str, list[bool]](list), set[str]()
+        for label, predicted in answers:
+            right[label].append(predicted == label)
+            labels |= {label, predicted}
+        shares = [fmean(of_class) for of_class in right.values()]
+        return cls(sum(shares) / len(shares), len(labels)) if shares else None
 
     def is_poor(self, reachable: float = 1.0) -> bool:
         """Whether the share is nearer to chance than to the share that can be reached."""
