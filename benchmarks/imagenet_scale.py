@@ -5,7 +5,7 @@
 At 1,000 classes there are the 1,281,167 originals, a pool of 250 images for each class, and 50 images to select. Every
 file is written and read as a run does it, and the bytes are those of the files that a part leaves. Each part is a
 process of its own for each number of classes, and what it starts from is made by another one before: its peak memory is
-its own, with all libraries.
+its own, with all libraries, and with the pages of mapped latents, which the system takes back where it needs them.
 
 - ``scores`` writes the scores of originals and pool, and reads them.
 - ``selection`` is ``dgs select`` with the preset ``released``.

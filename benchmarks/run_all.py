@@ -1,11 +1,12 @@
 """Runs benchmarks, and writes what they measured to ``docs/benchmarks.md`` and ``docs/images/growth.png``.
 
-    python benchmarks/run_all.py [--only TOPIC ...] [--list] [--short] [--output docs]
+    python benchmarks/run_all.py [--only TOPIC ...] [--cases CASE ...] [--list] [--short] [--output docs]
 
-Each run of a program is a process of its own, one after the other, and on two cores takes less than five minutes;
-nothing else should run beside. What a topic measured is kept in ``measured.json``, with the machine and the versions.
-``--only`` measures some topics: the page shows the others as they were measured last. ``--list`` names the topics.
-``--short`` measures very little and keeps nothing: it tries the way from the programs to the page.
+Each run of a program is a process of its own, one after the other; nothing else should run beside. What a topic
+measured is kept in ``measured.json``, with the machine and the versions. ``--only`` measures some topics: the page
+shows the others as they were measured last. ``--cases`` measures some of their cases: the others stay if they were
+measured on the same machine with the same versions. ``--list`` names topics and cases. ``--short`` measures very little
+and keeps nothing: it tries the way from the programs to the page.
 """
 
 import argparse
@@ -44,11 +45,12 @@ def run(program: str, options: str) -> Figures:
     return figures
 
 
-def measure(topic: Topic, short: bool) -> Measured:
-    """Run a topic's program in all its cases, and over what grows."""
+def measure(topic: Topic, short: bool, only: Sequence[str] = ()) -> Measured:
+    """Run a topic's program in all its cases, and over what grows; or only in the cases whose names begin so."""
     shorter = f" {topic.short}" if short else ""
-    cases = {case: run(topic.program, options + shorter) for case, options in topic.cases.items()}
-    if (growth := topic.growth) is None:
+    wanted = {case: options for case, options in topic.cases.items() if not only or case.startswith(tuple(only))}
+    cases = {case: run(topic.program, options + shorter) for case, options in wanted.items()}
+    if (growth := topic.growth) is None or only:
         return Measured(topic, cases)
     values = growth.values[:2] if short else growth.values
     each = {value: f"{growth.others}{shorter} {growth.option} {value}" for value in values}
@@ -88,16 +90,28 @@ def from_kept(topic: Topic, kept: Mapping[str, Any]) -> Measured:
     return Measured(topic, cases, growth, kept.get("on", {}))
 
 
+def renewed(old: Measured, new: Measured, on: Mapping[str, str]) -> Measured:
+    """What was measured now, with the cases of earlier that were measured on the same machine with the same versions.
+
+    Cases stay in the order of the topic.
+    """
+    if old.on != on:
+        return replace(new, on=on)
+    cases = {case: {**old.cases, **new.cases}[case] for case in new.topic.cases if case in {**old.cases, **new.cases}}
+    return Measured(new.topic, cases, {**old.growth, **new.growth}, on)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     titles = [topic.title.lower() for topic in TOPICS]
     parser.add_argument("--only", nargs="*", choices=titles, help="topics to measure; none: write the page alone")
-    parser.add_argument("--list", action="store_true", help="print the topics")
+    parser.add_argument("--cases", nargs="+", default=[], help="beginnings of the names of the cases to measure")
+    parser.add_argument("--list", action="store_true", help="print topics and cases")
     parser.add_argument("--short", action="store_true", help="measure very little")
     parser.add_argument("--output", type=Path, default=PROGRAMS.parent / "docs", help="folder of the page")
     args = parser.parse_args(argv)
     if args.list:
-        print(*titles, sep="\n")
+        print(*(f"{topic.title.lower()}: {', '.join(topic.cases)}" for topic in TOPICS), sep="\n")
         return
     chosen = titles if args.only is None else args.only
     before = json.loads(KEPT.read_text(encoding="utf-8"))
@@ -105,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for topic in TOPICS:
         result = from_kept(topic, before.get(topic.title, {}))
         if topic.title.lower() in chosen:
-            result = replace(measure(topic, args.short), on=machine())
+            result = renewed(result, measure(topic, args.short, args.cases), machine())
             if not args.short:  # after each topic, so that a stopped run loses one at most
                 before[topic.title] = kept(result)
                 write_json(KEPT, before)

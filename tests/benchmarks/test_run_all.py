@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import run_all
 from page import page
-from run_all import machine, measure, processor
+from run_all import machine, measure, processor, renewed
 from topics import TOPICS, Measured, Topic
 
 MEASURED = {"images_per_second": 77.0, "reference_images_per_second": 7.0, "ratio": 11.0}
@@ -46,6 +46,18 @@ def test_one_topic_is_measured_and_the_others_stay_as_they_were(
     assert "*Measured on: torch 0.1.*" in selection
     assert "| 77 | 7 | 11 | - |" in scoring
     assert f"torch {machine()['torch']}" in scoring
+
+
+@pytest.mark.parametrize(("torch", "cases"), [("9", ["as released", "as in the paper"]), ("8", ["as in the paper"])])
+def test_one_case_is_measured_and_the_others_stay_if_machine_and_versions_are_the_same(
+    torch: str, cases: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_all, "run", lambda program, options: MEASURED)
+    old = Measured(TOPICS[0], {"as released": {"ratio": 1.0}}, {}, {"torch": torch})
+    result = renewed(old, measure(TOPICS[0], short=False, only=["as in"]), {"torch": "9"})
+    assert list(result.cases) == cases
+    assert result.cases["as in the paper"] == MEASURED
+    assert (result.growth, result.on) == ({}, {"torch": "9"})
 
 
 @pytest.mark.slow

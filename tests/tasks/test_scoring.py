@@ -315,7 +315,7 @@ def test_classes_that_a_named_network_lacks_stop_the_run_before_its_weights_are_
     assert "estimator/fold0" in {stage.name for stage in Plan(experiment).everything()}
 
 
-def test_difficulties_in_bfloat16_are_those_in_float32_but_for_the_third_digit(
+def test_difficulties_in_bfloat16_are_near_those_in_float32(
     images: Path, estimators: list[str], tmp_path: Path
 ) -> None:
     found = {}
