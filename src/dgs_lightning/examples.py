@@ -32,8 +32,11 @@ def write_images(folder: str) -> str:
 
 
 def write_dit(folder: str) -> str:
-    """Write the weights of an untrained DiT."""
-    save_dit(DiT(DiTConfig(4, 2, in_channels=1, hidden_size=16, depth=1, num_heads=2), LABELS), Path(folder))
+    """Write the weights of an untrained DiT, always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dit = DiT(DiTConfig(4, 2, in_channels=1, hidden_size=16, depth=1, num_heads=2), LABELS)
+    save_dit(dit, Path(folder))
     return folder
 
 

@@ -196,7 +196,7 @@ def test_a_figure_can_be_enlarged(page: Path, browser: Browser) -> None:
     browser.open(page)
     browser.run("document.querySelector('.enlarge').click()")
     assert browser.run("byId('viewer').open && byId('viewer-image').naturalWidth") > 600
-    assert browser.run("byId('viewer-text').textContent").startswith("A bar shows the best accuracy")
+    assert browser.run("byId('viewer-text').textContent").startswith("A square shows the best accuracy")
 
 
 def test_the_theme_follows_the_system_and_the_button(page: Path, browser: Browser) -> None:
