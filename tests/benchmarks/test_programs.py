@@ -62,6 +62,12 @@ def test_the_plan_of_1000_classes_is_counted_without_its_data() -> None:
     assert (figures["trainings"], figures["longest_chain"]) == (48, 7)
 
 
+def test_a_form_of_resnet_50_has_the_difficulties_of_the_network_as_it_is_loaded() -> None:
+    figures = run("scoring_forms.py", "--form channels_last fused --batch-size 1 --repetitions 1")
+    assert 0 <= figures["largest_difference"] < 1e-3
+    assert figures["ratio"] == pytest.approx(figures["images_per_second"] / figures["reference_images_per_second"])
+
+
 @pytest.mark.slow
 def test_training_is_timed_beside_a_plain_loader() -> None:
     figures = run("evaluation.py", "--size 32 --networks convnet1 --epochs 3 --repetitions 1")
