@@ -125,7 +125,9 @@ def test_images_are_generated_on_one_device(
     save_file({"cat": torch.zeros(2, 1, 4, 4), "dog": torch.ones(1, 1, 4, 4)}, tmp_path / "centers.safetensors")
     guidances = {
         "centres": CenterGuidance(str(tmp_path / "centers.safetensors"), stop_timestep=-1),
-        "difficulty": DifficultyAwareGuidance(latents=made["latents"], scores=made["scores"], ipc=1, stop_timestep=-1),
+        "difficulty": DifficultyAwareGuidance(
+            latents=made["latents"], scores=made["scores"], ipc=1, stop_timestep=-1, store=str(tmp_path)
+        ),
         "own": Own(),
     }
     request.getfixturevalue("gpu")
