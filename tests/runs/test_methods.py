@@ -47,7 +47,9 @@ def test_a_new_row_of_the_registry_runs_to_tables_figures_and_documentation(gent
     assert "| Gentle | 2 |" in (run.output / "summary.md").read_text()
     assert "| Gentle | Random | 2 |" in (run.output / "summary.md").read_text()
     [accuracy] = [figure for figure in figures_of(read_run(run.output)) if figure.slug == "accuracy"]
-    colours = {to_hex(patch.get_facecolor()) for axes in accuracy.draw().axes for patch in axes.patches}
+    shown = accuracy.draw().axes
+    colours = {to_hex(patch.get_facecolor()) for axes in shown for patch in axes.patches}
+    colours |= {to_hex(line.get_color()) for axes in shown for line in axes.lines}  # squares in place of bars
     assert gentle.colour in colours
     assert "| Gentle | `gentle` | `easiest/{set}` | `dgs` | made up |" in markdown_table()
 
