@@ -457,6 +457,12 @@ def test_a_method_with_an_ipc_of_its_own_has_rows_for_that_one_alone() -> None:
     assert "ipc" not in by_name["matched/dsa-ipc1"]
 
 
+def test_methods_that_have_no_row_at_all_are_refused() -> None:
+    experiment = load_experiment("quickstart", ["methods=[dsa]", "ipc=10", "options.dsa={ipc: 1}"])
+    with pytest.raises(InputError, match=r"methods: found dsa, which options give another ipc than 10"):
+        stages(experiment)
+
+
 @pytest.mark.parametrize("ipc", ["0", "ten", "[1, 10]"])
 def test_an_ipc_of_a_method_that_is_no_number_is_refused(ipc: str) -> None:
     with pytest.raises(InputError, match=r"options.dsa.ipc.*expected the one IPC"):

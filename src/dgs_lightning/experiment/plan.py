@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dgs_lightning.configs import expand, load_config, merge
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, listed
 from dgs_lightning.experiment.changes import nested
 from dgs_lightning.experiment.sections import classification, for_whole_set, wiring, with_classes
 from dgs_lightning.experiment.settings import Experiment, variant_of
@@ -27,9 +27,16 @@ class Plan(SharedStages):
     """Builds the stages of an experiment from the rows of its table."""
 
     def everything(self) -> list[Stage]:
-        """All stages of the experiment, each after what it needs, the report last."""
+        """All stages of the experiment, each after what it needs, the report last.
+
+        Raises:
+            InputError: If no method has a row for one of the IPCs.
+        """
         experiment = self.experiment
         rows, draws = experiment.rows, range(experiment.draws)
+        if experiment.methods and not rows:
+            found = f"{listed(experiment.methods)}, which options give another ipc than {listed(experiment.ipcs)}"
+            raise InputError("methods", found, "at least one row", "Add their ipc to ipc, or name other methods")
         if experiment.networks:
             self.validation()  # first: a subset that cannot be selected stops the run before hours of generation
         for draw, (row, ipc) in product(draws, rows):
