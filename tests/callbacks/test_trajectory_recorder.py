@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dgs_lightning.callbacks.guidance import CenterGuidance
+from dgs_lightning.callbacks.image_writer import ImageWriter
 from dgs_lightning.callbacks.trajectory_recorder import TrajectoryRecorder
 from dgs_lightning.datamodules.requests import RequestDataModule
 from dgs_lightning.models.dit.formats import save_dit
@@ -66,3 +67,34 @@ def test_a_guidance_is_recorded_whether_it_is_named_before_or_after(model: str, 
     assert guided["predictions"][:, -1].mean() > free["predictions"][:, -1].mean() + 1
     assert torch.equal(guided["centers"], torch.full((2, 1, 4, 4), 5.0))
     assert (tmp_path / "after" / TRAJECTORIES).read_bytes() == (tmp_path / "before" / TRAJECTORIES).read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"broken"])
+def test_paths_that_are_lost_or_broken_are_recorded_again_beside_finished_images(
+    model: str, tmp_path: Path, content: bytes | None
+) -> None:
+    def run() -> dict[str, bytes]:
+        generate(model, tmp_path / "pool", TrajectoryRecorder(), ImageWriter(str(tmp_path / "pool")))
+        return {path.name: path.read_bytes() for path in (tmp_path / "pool").rglob("*") if path.is_file()}
+
+    first, path = run(), tmp_path / "pool" / TRAJECTORIES
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    image = tmp_path / "pool" / "cat" / "00000.png"
+    written = image.stat().st_mtime_ns
+    assert run() == first
+    assert image.stat().st_mtime_ns == written
+
+
+def test_nothing_is_generated_where_images_and_paths_are_there(model: str, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    class Count(L.Callback):
+        def on_predict_batch_start(self, *_: object) -> None:
+            steps.append(1)
+
+    for expected in (2, 0):
+        steps.clear()
+        generate(model, tmp_path / "pool", Count(), TrajectoryRecorder(), ImageWriter(str(tmp_path / "pool")))
+        assert len(steps) == expected

@@ -92,6 +92,7 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
         self.data.keep_batch_size(earlier.get("requests", {}).get("batch_size"))
         self._made_with, self._device = self._settings(trainer), trainer.global_rank
         finished: set[str] = self.take(trainer, self.output)
+        self._finished = finished
         self._rate.total = len(self.data.requests()) - len(finished)
         return finished
 
@@ -182,6 +183,8 @@ class ImageWriter(ResumableWriter[GenerationTask, RequestDataModule]):
     def write(self, trainer: L.Trainer, prediction: Tensor | Measured, batch: RequestBatch) -> None:
         """Hand the 8-bit images of a batch to the encoder."""
         assert self._encoder is not None
+        if self._finished.issuperset(record.file_name for record in batch.records):
+            return  # another callback asked for them
         measured = prediction if isinstance(prediction, Measured) else Measured(prediction, {})
         images, values = measured.images.cpu(), {name: each.tolist() for name, each in measured.measures.items()}
         latents = self.task.latents if self.task.hparams["keep_latents"] else None

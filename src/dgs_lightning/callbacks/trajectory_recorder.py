@@ -1,13 +1,15 @@
 """Recording of the paths that images take through the denoising."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import lightning as L
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dgs_lightning.callbacks.parts import require
-from dgs_lightning.datamodules.requests import RequestBatch
+from dgs_lightning.datamodules.requests import RequestBatch, RequestDataModule
 from dgs_lightning.files import write_tensors
 from dgs_lightning.runs.layout import TRAJECTORIES
 from dgs_lightning.tasks.generation import GenerationTask
@@ -19,7 +21,8 @@ class TrajectoryRecorder(L.Callback):
     The images are those of the first label in the first batch. The file ``trajectories.safetensors`` in the trainer's
     ``default_root_dir`` holds their ``predictions`` of the clean latent, shape ``(images, steps, C, h, w)``, first step
     first; their cluster ``centers``, shape ``(images, C, h, w)``, if there are any; and the ``label`` as metadata.
-    Recording does not change the images. Name it before the writer: batches that the writer finished are not recorded.
+    Recording does not change the images. Where the images are finished but the file is lost or broken, the first batch
+    is generated once more, for the file alone.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -33,6 +36,12 @@ class TrajectoryRecorder(L.Callback):
         ...     load_file(Path(folder, "trajectories.safetensors"))["predictions"].shape
         torch.Size([3, 5, 1, 4, 4])
     """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Ask for the first batch if its paths are not on the disk."""
+        data = require(RequestDataModule, trainer.datamodule, self)  # type: ignore[attr-defined]
+        if not trainer.strategy.broadcast(_is_whole(Path(trainer.default_root_dir) / TRAJECTORIES)):
+            data.ask_for(0)
 
     def on_predict_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: RequestBatch, *_: object
@@ -55,3 +64,9 @@ class TrajectoryRecorder(L.Callback):
         if batch.centers is not None:
             tensors["centers"] = batch.centers.float().cpu()[self._chosen]
         write_tensors(Path(trainer.default_root_dir) / TRAJECTORIES, tensors, {"label": batch.records[0].label})
+
+
+def _is_whole(path: Path) -> bool:
+    with suppress(OSError, SafetensorError), safe_open(path, "pt"):
+        return True
+    return False

@@ -95,6 +95,7 @@ class RequestDataModule(L.LightningDataModule):
         self.centers: Mapping[str, Tensor] | None = None  # of each label, shape (n, C, h, w)
         self.again: GeneratedSet | None = None  # images that are generated again
         self._finished: Callable[[], Collection[str]] = frozenset
+        self._asked: set[int] = set()  # batches that are generated even if they are finished
         self._rounds = False
 
     def setup(self, stage: str) -> None:
@@ -103,7 +104,7 @@ class RequestDataModule(L.LightningDataModule):
         Raises:
             InputError: If the centres do not fit the labels and the model, or the images cannot be generated again.
         """
-        self.centers, self._finished, self._rounds = None, frozenset, False
+        self.centers, self._finished, self._asked, self._rounds = None, frozenset, set(), False
         folder = self.hparams["images"]
         self.again = None if folder is None else GeneratedSet.read(Path(folder))
         if self.hparams["centers"] is not None:
@@ -131,6 +132,10 @@ class RequestDataModule(L.LightningDataModule):
             finished: Returns the file names of the finished images. It is called by :meth:`predict_dataloader`.
         """
         self._finished = finished
+
+    def ask_for(self, number: int) -> None:
+        """Generate the batch with this number even if its images are finished. All devices must call it."""
+        self._asked.add(number)
 
     def keep_batch_size(self, size: int | None) -> None:
         """Use the batch size of an earlier run if the setting is ``auto``."""
@@ -242,9 +247,13 @@ class RequestDataModule(L.LightningDataModule):
         return torch.stack([centers[index % len(centers)] for centers, index in own])
 
     def predict_dataloader(self) -> RequestBatches:
-        """This device's share of the batches that are not finished."""
+        """This device's share of the batches that are not finished, or that a callback asked for."""
         finished, (rank, devices) = self._finished(), place_of(self.trainer)
-        waiting = [batch for batch in self.batches() if any(r.file_name not in finished for r in batch.records)]
+        waiting = [
+            batch
+            for batch in self.batches()
+            if batch.number in self._asked or any(record.file_name not in finished for record in batch.records)
+        ]
         if self._rounds:
             part = self._part_of_class()
             return RequestBatches([batch for batch in waiting if part[batch.records[0].label] % devices == rank])

@@ -1,5 +1,6 @@
 """One look for all figures: colours and fonts, and files whose bytes depend only on the content of the figure."""
 
+import io
 import logging
 import re
 import warnings
@@ -144,8 +145,10 @@ def save(figure: Figure, path: Path) -> list[Path]:
     written = []
     for ending, names in {"png": ["Software"], "pdf": ["CreationDate", "Creator", "Producer"]}.items():
         written.append(path.with_name(f"{path.name}.{ending}"))
+        content = io.BytesIO()  # in memory, since matplotlib hides the error of a full disk
+        figure.savefig(content, format=ending, dpi=160, metadata=dict.fromkeys(names))
         with replacing(written[-1]) as partial:
-            figure.savefig(partial, format=ending, dpi=160, metadata=dict.fromkeys(names))
+            partial.write_bytes(content.getvalue())
         figure.set_layout_engine("none")  # the layout is slow to compute: the second file uses that of the first
     return written
 

@@ -174,13 +174,14 @@ class ClassificationTask(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Weigh the classes by their numbers of training images."""
+        self.losses: list[Tensor] = []  # of the epoch at hand
         if self.hparams["balanced"]:
             counts = Counter(record.label for record in self.data.train_records)
             self.weights = class_weights([counts[label] for label in self.config.labels]).to(self.device)
 
     def on_train_epoch_start(self) -> None:
         """Log the learning rate. The second part of the schedule ``half`` begins without momentum."""
-        self.losses: list[Tensor] = []
+        self.losses.clear()
         if self.optimizer.schedule == "half":
             epochs = epochs_of(self.trainer, len(self.data.train_dataloader())) or 1
             if self.current_epoch == second_part(epochs):
@@ -210,6 +211,8 @@ class ClassificationTask(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the mean loss of the epoch, which must be finite."""
+        if not self.losses:  # with max_steps, Lightning also ends the epoch of the checkpoint that it resumes from
+            return
         loss = torch.stack(self.losses).mean()
         if not loss.isfinite():
             where = f"loss of {self.hparams['network']} in epoch {self.current_epoch + 1}"
