@@ -167,6 +167,19 @@ def test_a_killed_run_resumes_to_the_same_result(digits: Path, tmp_path: Path, e
     assert not (tmp_path / "killed" / "checkpoints" / "last.ckpt").exists()
 
 
+def test_a_killed_run_of_a_number_of_steps_resumes_to_the_same_result(digits: Path, tmp_path: Path) -> None:
+    def train(root: Path, *callbacks: Callback, ckpt_path: Path | None = None) -> bytes:
+        run = trainer(root, [ResultWriter(), *callbacks], max_steps=60, max_epochs=-1)  # 23 steps an epoch
+        run.fit(task(), images(digits), ckpt_path=ckpt_path)
+        return (root / "result.json").read_bytes()
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", EpochCheckpoint(minutes=0), Kill(2))
+    checkpoint = EpochCheckpoint.find(tmp_path / "killed")
+    assert train(tmp_path / "killed", EpochCheckpoint(minutes=0), ckpt_path=checkpoint) == whole
+
+
 def test_the_trainer_decides_how_long_to_train_and_when_to_evaluate(digits: Path, tmp_path: Path) -> None:
     run = trainer(tmp_path, max_epochs=5, check_val_every_n_epoch=2, limit_train_batches=1, limit_val_batches=1)
     run.fit(task(), images(digits))

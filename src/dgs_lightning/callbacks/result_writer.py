@@ -121,8 +121,8 @@ class ResultWriter(Callback):
 
 
 def epochs_of(trainer: L.Trainer) -> int:
-    """Epochs that a training has had, also one that ended just before the training was killed."""
-    epochs: int = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    """Epochs that a training began. Lightning counts the end of one twice, or not, if it resumed there."""
+    epochs: int = trainer.fit_loop.epoch_progress.current.started  # type: ignore[attr-defined]
     return epochs
 
 
