@@ -171,6 +171,12 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
 
 
+def listed_with_number(names: Iterable[object], noun: str, most: int = 5) -> str:
+    """The names in one line; if there are many, their number and the first few: ``8 stages (fold0, fold1, ...)``."""
+    texts = list(map(str, names))
+    return listed(texts, most) if len(texts) <= most else f"{counted(len(texts), noun)} ({listed(texts, most)})"
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun, in the plural where it is not one: ``1 class``, ``1,200 classes``."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"

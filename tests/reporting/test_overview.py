@@ -37,6 +37,14 @@ def test_markdown_tells_rows_comparison_legibility_and_what_is_unfinished(run_fo
     assert "Pool images whose class an independent classifier recognises: DiT " in text
 
 
+def test_many_unfinished_stages_are_counted(run_folder: Path) -> None:
+    for number in range(30):
+        (run_folder / "stages" / f"stage{number:02d}.yaml").write_text("{}")
+    run = read_run(run_folder)
+    text = overview_markdown(overview(run, summarize(run)))
+    assert "\n\n**Not finished:** 30 stages (stage00, stage01, stage02, stage03, stage04, ...).\n" in text
+
+
 def test_the_note_says_what_the_refinement_of_latents_did(run_folder: Path) -> None:
     run = read_run(run_folder)
     name = run.distilled_by_ipc[0]

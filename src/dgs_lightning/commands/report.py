@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from dgs_lightning.bounds import Between
 from dgs_lightning.commands.differences import differences_from_paper, note_on
-from dgs_lightning.errors import InputError
+from dgs_lightning.errors import InputError, listed_with_number
 from dgs_lightning.files import write_json, write_text
 from dgs_lightning.reporting.album import figures_of
 from dgs_lightning.reporting.folder import RunFolder
@@ -76,7 +76,7 @@ def report(
         if keep is not None:
             keep_records(run, found, Path(keep, own))
         part = folder / own
-        if missing := ", ".join(run.unfinished):
+        if missing := listed_with_number(run.unfinished, "stage"):
             _log.warning("%s: not finished: %s; the report shows the other stages", run.folder, missing)
         summary = summarize(run)
         write_json(part / layout.SUMMARY, summary)

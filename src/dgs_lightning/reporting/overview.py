@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dgs_lightning.errors import counted
+from dgs_lightning.errors import counted, listed_with_number
 from dgs_lightning.reporting.folder import RunFolder
 from dgs_lightning.reporting.formats import Grid, markdown, markdown_table, without_empty
 from dgs_lightning.reporting.names import show
@@ -40,7 +40,7 @@ def overview(run: RunFolder, summary: Mapping[str, Any]) -> Overview:
     """The texts of a run, given the content of its ``summary.json``."""
     return Overview(
         run.title,
-        ", ".join(run.unfinished),
+        listed_with_number(run.unfinished, "stage"),
         results_grid(summary, run),
         scores_grid(summary, run),
         _comparisons_grid(run),
