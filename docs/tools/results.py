@@ -1,12 +1,12 @@
 """Fills the tables of the pages from the records of runs in ``results/``: ``python docs/tools/results.py``.
 
 A table stands between two comments. The first names the records, a part of the report (``results``, ``scores``,
-``comparisons`` or ``costs``), and then, as far as they are not all, the columns, and the value that rows have in a
+``comparisons`` or ``costs``), and then, as far as they are not all, the columns, and the values that rows have in a
 column, whether it is shown or not:
 
 .. code-block:: text
 
-    <!-- results/quickstart: results | Method | Last | IPC = 10 -->
+    <!-- results/quickstart: results | Method | Last | IPC = 10 | Method = DiT or Minimax -->
     <!-- end -->
 """
 
@@ -46,15 +46,17 @@ def table(folder: str, wanted: str) -> str:
     if part not in PARTS:
         raise InputError.choice(folder, part, PARTS)
     grid: Grid = getattr(_report(folder), part)
-    values = dict(each.split(" = ") for each in others if " = " in each)
+    values = {name: text.split(" or ") for name, text in (each.split(" = ") for each in others if " = " in each)}
     names = [each for each in others if " = " not in each] or grid.headings
     for name in (*names, *values):
         if name not in grid.headings:
             raise InputError.choice(f"{folder}, {part}", name, grid.headings)
-    places = [grid.headings.index(name) for name in names]
-    rows = [row for row in grid.rows if values.items() <= dict(zip(grid.headings, row, strict=True)).items()]
-    if not rows:
-        found = f"no row with {', '.join(map(' = '.join, values.items()))}"
+    places = list(map(grid.headings.index, names))
+    column = grid.headings.index
+    rows = [row for row in grid.rows if all(row[column(name)] in wanted for name, wanted in values.items())]
+    missing = [v for name, wanted in values.items() for v in wanted if v not in {row[column(name)] for row in rows}]
+    if missing or not rows:
+        found = f"no row with {', '.join(missing)}" if missing else "no rows"
         raise InputError(f"{folder}, {part}", found, "at least one row", "Correct the comment before the table")
     shown = Grid(
         headings=[grid.headings[place] for place in places],

@@ -32,7 +32,10 @@ _NAMES: Mapping[str, Mapping[str, str]] = {  # field of a setting -> key -> name
 }
 _NUMBERED = {  # field of a setting -> key with a number -> name shown
     "network": {r"convnet(\d+)": r"ConvNet-\1", r"convnet(\d+)_padded": r"ConvNet-\1, padded"},
-    "variant": {r"pool(\d+)": r"\1 x IPC", r"stop(\d+)": r"stop \1", r"stop(\d+)-below": r"stop \1, below"},
+    "variant": {
+        **{r"pool(\d+)": r"\1 x IPC", r"stop(\d+)": r"stop \1", r"stop(\d+)-below": r"stop \1, below"},
+        **{r"guidance_([\d.]+)(_dgs)?": r"guidance \1", r"dag_(scale|stop)_([\d.]+)": r"\1 \2"},
+    },
 }
 
 

@@ -188,6 +188,16 @@ METHODS: dict[str, Method] = {
             pictured=True,
         ),
         Method(
+            "mgd3_dgs",
+            "MGD3 + DGS",
+            "#6d3456",
+            stages=guided("ModeGuidance", {}, pool=True),
+            compared_with="mgd3",
+            settings="mgd3",
+            **_PLUGIN,
+        ),
+        Method("mgd3_transport", "MGD3 + transport", "#4a2239", pool="mgd3_dgs", compared_with="mgd3", **_TRANSPORT),
+        Method(
             "dag",
             "DAG",
             "#9b4a7a",
@@ -216,15 +226,6 @@ METHODS: dict[str, Method] = {
             **_PLUGIN,
         ),
         Method(
-            "mgd3_dgs",
-            "MGD3 + DGS",
-            "#6d3456",
-            stages=guided("ModeGuidance", {}, pool=True),
-            compared_with="mgd3",
-            settings="mgd3",
-            **_PLUGIN,
-        ),
-        Method(
             "d4m_transport",
             "D4M (ours, DiT) + transport",
             "#5a3f1d",
@@ -232,7 +233,6 @@ METHODS: dict[str, Method] = {
             compared_with="d4m",
             **_TRANSPORT,
         ),
-        Method("mgd3_transport", "MGD3 + transport", "#4a2239", pool="mgd3_dgs", compared_with="mgd3", **_TRANSPORT),
         Method("d3hr", "D3HR", "#7fb5c4", "all", "ICML 2025", stages=inverted(image_pool("guided")), pictured=True),
         Method(
             "d3hr_dgs",
