@@ -69,6 +69,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def test_a_run_that_keeps_going_ends_what_does_not_need_the_failed_stage(tmp_path: Path) -> None:
+    changes = (
+        "methods=[dag, random]",
+        "dag.scale=1.0e+30",
+        "dag.stop_timestep=0",
+        "judge=null",
+        "evaluate.trainer.max_steps=2",
+    )
+    args = [*command(tmp_path / "run", *changes), "--keep-going"]
+    went_on = subprocess.run(args, capture_output=True, text=True, check=False)
+    assert went_on.returncode == 2
+    assert "guided/dag-ipc2: images of batch 0: found latents that are not finite" in went_on.stdout + went_on.stderr
+    assert "found 1 stage that failed (guided/dag-ipc2), expected stages that end" in went_on.stderr
+    assert [row["method"] for row in json.loads((tmp_path / "run" / "summary.json").read_text())["rows"]] == ["random"]
+    summary = (tmp_path / "run" / "summary.md").read_text()
+    assert "**Not finished:** distilled/dag-ipc2, evaluation/dag-ipc2/convnet2/seed0, guided/dag-ipc2" in summary
+
+
 def test_the_summary_has_a_row_for_each_method(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert {"experiment", "seed", "rows", "seconds", "versions", "pool_legible"} <= set(summary)

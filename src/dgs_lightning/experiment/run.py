@@ -10,7 +10,7 @@ from dgs_lightning.commands.process import prepared_process
 from dgs_lightning.configs import class_name
 from dgs_lightning.data.sources import read_trees
 from dgs_lightning.documents.texts import yaml_text
-from dgs_lightning.errors import InputError, listed, printable
+from dgs_lightning.errors import InputError, counted, listed, printable
 from dgs_lightning.experiment.cluster import RaySettings
 from dgs_lightning.experiment.execution import Job, Outcome, device_of, stage_at_work
 from dgs_lightning.experiment.fast import advice
@@ -36,12 +36,14 @@ def main(args: list[str]) -> None:
     parser.add_argument(
         "--mixed-versions", action="store_true", help="complete stages that other versions of the libraries began"
     )
+    parser.add_argument("--keep-going", action="store_true", help="if a stage fails, run the others without it")
     options = parser.parse_args(args)
     run = ExperimentRun(load_experiment(options.experiment, options.set, options.output))
     if options.dry_run:
         run.show()
         return
-    run_and_print(run, verify=options.verify, mixed_versions=options.mixed_versions)
+    how = {name: getattr(options, name) for name in ("verify", "mixed_versions", "keep_going")}
+    run_and_print(run, **how)
 
 
 def run_and_print(run: "ExperimentRun", **how: bool) -> None:
@@ -51,6 +53,20 @@ def run_and_print(run: "ExperimentRun", **how: bool) -> None:
     from dgs_lightning.reporting.terminal import print_summary  # numpy, which a dry run does not need
 
     print_summary(run.output)
+
+
+def without_what_needs(failed: str, stages: list[Stage]) -> list[Stage]:
+    """The stages that do not need the results of a failed one, and the report, which shows what there is.
+
+    Args:
+        failed: Name of the stage that failed.
+        stages: Stages, each after what it needs.
+    """
+    lost = {failed}
+    for stage in stages:
+        if stage.command != "report" and any(needed.name in lost for needed in stage.needs):
+            lost.add(stage.name)
+    return [stage for stage in stages if stage.name not in lost]
 
 
 class ExperimentRun:
@@ -137,12 +153,13 @@ class ExperimentRun:
                 self.progress.say(how)
             yield
 
-    def execute(self, *, verify: bool = False, mixed_versions: bool = False) -> None:
+    def execute(self, *, verify: bool = False, mixed_versions: bool = False, keep_going: bool = False) -> None:
         """Run every stage that is not done; ``jobs`` of them at the same time.
 
         Args:
             verify: Compare the hashes of all files that finished stages left. By default names and sizes are compared.
             mixed_versions: Complete stages that were begun with other versions of the libraries.
+            keep_going: If a stage fails, run the others that do not need its results, and the report.
 
         Raises:
             InputError: If the settings of a stage are wrong, which is found before any is run, or a stage fails.
@@ -168,7 +185,7 @@ class ExperimentRun:
             self.progress.say(line)
         with self.progress, self._runner() as runner:
             self.progress.skip(len(self.stages) - len(pending))
-            self._work(runner, pending)
+            self._work(runner, pending, keep_going)
         if any(stage.command == "report" for stage in pending):
             with prepared_process():
                 send_report(self.experiment, self.output)
@@ -203,9 +220,9 @@ class ExperimentRun:
             return ray_tasks(RaySettings(**self.experiment.ray), self.output, self.progress)
         return nullcontext(InProcess(listener)) if jobs == 1 else process_pool(jobs, listener)
 
-    def _work(self, runner: Runner, pending: list[Stage]) -> None:
+    def _work(self, runner: Runner, pending: list[Stage], keep_going: bool) -> None:
         """Start each stage as soon as what it needs is done and the runner has room."""
-        waiting, running = list(pending), dict[str, Stage]()
+        waiting, running, failed = list(pending), dict[str, Stage](), list[str]()
         while waiting or running:
             for stage in list(waiting):
                 unfinished = {other.name for other in waiting} | running.keys()
@@ -217,7 +234,18 @@ class ExperimentRun:
                     running[stage.name] = stage
                     runner.start(job)
             for name, result in runner.finished():
-                self._end(running.pop(name), result)
+                try:
+                    self._end(running.pop(name), result)
+                except InputError as error:
+                    if not keep_going:
+                        raise
+                    self.progress.say(f"{name}: {error}")
+                    failed.append(name)
+                    waiting = without_what_needs(name, waiting)
+        if failed:
+            found = f"{counted(len(failed), 'stage')} that failed ({listed(failed)})"
+            remedy = "Correct what the lines above say, and run the same command again: it keeps what is finished"
+            raise InputError(self.output, found, "stages that end", remedy)
 
     def _wait_for_its_end(self, job: Job) -> None:
         """Wait until no process of an earlier run writes a stage: on another machine, one may outlive its run."""
