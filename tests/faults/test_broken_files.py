@@ -79,6 +79,9 @@ def mend(laboratory: "Laboratory", output: Path, broken: Path) -> None:
             broken.unlink()
         elif f"Delete {broken.parent.parent} and" in message:
             shutil.rmtree(broken.parent.parent)
+        elif "Move the folder elsewhere" in message:  # its record is lost, so nothing proves that it is the run's
+            folder = Path(message.removeprefix("dgs run: ").split(": found")[0])
+            folder.rename(output.parent / "elsewhere")
         else:
             assert "run the same command again" in message
     laboratory.check(output)
@@ -135,17 +138,12 @@ def test_a_truncated_file_of_a_killed_stage_is_mended_or_named(
 
 
 @pytest.mark.matrix
-def test_a_truncated_summary_is_named(
+def test_a_truncated_summary_is_made_again(
     laboratory: "Laboratory", output: Path, record_property: Callable[[str, object], None]
 ) -> None:
     laboratory.before("report", output)
     laboratory.check(output)
     cut(output / "summary.json", 0.5)
-    code, log = laboratory.run(output)
-    assert (code, log.count("\n")) == (2, 1)
-    assert f"{output / 'summary.json'}: found a broken file" in log
-    assert "Delete it, and run the experiment again" in log
-    (output / "summary.json").unlink()
     laboratory.check(output)
     record_property("fault", "report")
 
