@@ -1,6 +1,6 @@
 """Time of an optimiser step of Minimax fine-tuning, beside a plain reference loop in the same run.
 
-    python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--memory N] [--steps N] [--json]
+    python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--memory N] [--steps N] [--compile]
 
 Three loops take turns, step by step: ``MinimaxTask`` under Lightning, the same task in a plain loop, and the
 reference. The times are medians. The reference is what you would write to add the Minimax criteria to a script that
@@ -170,7 +170,9 @@ def encode_all(codec: Codec, images: Tensor) -> tuple[Tensor, Tensor | None]:
     return torch.cat([p.mean for p in posteriors]), torch.cat(logvars) if logvars else None
 
 
-def measure(size: Size, batch: int, memory: int, steps: int, precision: str | None) -> dict[str, float]:
+def measure(
+    size: Size, batch: int, memory: int, steps: int, precision: str | None, compile: bool = False
+) -> dict[str, float]:
     """Let the loops take turns."""
     gpu = DEVICE.type == "cuda"
     torch.manual_seed(0)
@@ -195,7 +197,7 @@ def measure(size: Size, batch: int, memory: int, steps: int, precision: str | No
             callbacks=[turns],
             log_every_n_steps=10**9,
         )
-        task = MinimaxTask(CriteriaSettings(memory_size=memory), dit=str(root / "base"))
+        task = MinimaxTask(CriteriaSettings(memory_size=memory), dit=str(root / "base"), compile=compile)
         trainer.fit(task, data)
     own, bare, plain = (turns.median_ms(name) for name in ("lightning", "bare", "reference"))
     figures = {
@@ -226,10 +228,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--memory", type=int, default=64, help="latents that are remembered of each class")
     options.add_argument("--steps", type=int, help="steps that are timed")
     options.add_argument("--precision", help="of the first two loops (default: bf16-mixed on a GPU, else 32-true)")
+    options.add_argument("--compile", action="store_true", help="compile the model of the first two loops")
     args = options.parse_args(argv)
     size = SIZES[args.size]
     batch, steps = args.batch or size.batch, args.steps or size.steps
-    show(measure(size, batch, args.memory, steps, args.precision), args.json)
+    show(measure(size, batch, args.memory, steps, args.precision, args.compile), args.json)
 
 
 if __name__ == "__main__":
