@@ -1,6 +1,7 @@
 """Time of an optimiser step of Minimax fine-tuning, beside a plain reference loop in the same run.
 
-    python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--memory N] [--steps N] [--compile]
+    python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--memory N] [--steps N]
+                                  [--compile] [--json]
 
 Three loops take turns, step by step: ``MinimaxTask`` under Lightning, the same task in a plain loop, and the
 reference. The times are medians. The reference is what you would write to add the Minimax criteria to a script that
