@@ -104,6 +104,7 @@ RATES = {
     "reference, images/s": figure("reference_images_per_second"),
     "ratio": figure("ratio"),
 }
+DIT_S = "--size imagewoof128 --repetitions 2"
 RATE_CURVES = Curves("images/s", "images_per_second", "reference_images_per_second")
 
 TOPICS = (
@@ -120,6 +121,8 @@ TOPICS = (
         {
             "as released": "--preset released --classes 1000",
             "as in the paper": "--preset paper --classes 1000",
+            "as in the paper, half of the search range": "--preset paper --classes 1000 --search-fraction 0.05",
+            "as in the paper, twice the search range": "--preset paper --classes 1000 --search-fraction 0.2",
         },
         "--classes 2 --originals 300 --references 1",
         Growth(
@@ -140,7 +143,11 @@ TOPICS = (
         },
         {
             "DiT-S/2, TAESD, 128 px, batch 8": "--size imagewoof128",
+            "the same, compiled": "--size imagewoof128 --compile",
+            "the same in mixed precision": "--size imagewoof128 --precision bf16-mixed",
+            "the same in mixed precision, compiled": "--size imagewoof128 --precision bf16-mixed --compile",
             "the quickstart's DiT, batch 64": "--size digits",
+            "the same in mixed precision, batch 64": "--size digits --precision bf16-mixed",
         },
         "--steps 2",
         Growth(
@@ -169,10 +176,29 @@ TOPICS = (
     Topic(
         "Generation",
         "generation.py",
-        RATES,
-        {"the quickstart's DiT": "--size digits"},
+        {**RATES, "difference of the images": figure("difference")},
+        {
+            "the quickstart's DiT": "--size digits",
+            "the same in bfloat16": "--size digits --precision bf16-true",
+            "DiT-S/2, TAESD, 128 px": f"{DIT_S}",
+            "DiT-S/2, TAESD, 128 px, compiled": f"{DIT_S} --compile",
+            "DiT-S/2, TAESD, 128 px, in bfloat16": f"{DIT_S} --precision bf16-true",
+            "DiT-S/2, TAESD, 128 px, in bfloat16, compiled": f"{DIT_S} --precision bf16-true --compile",
+        },
         "--images 10 --repetitions 1",
         Growth("--batch-size", (1, 8, 64, 256), "--size digits --images 260 --repetitions 3", RATE_CURVES),
+    ),
+    Topic(
+        "Encoding",
+        "encoding.py",
+        {**RATES, "difference of the latents": figure("difference")},
+        {
+            "TAESD, 128 px": "--size imagewoof128",
+            "TAESD, 128 px, in bfloat16": "--size imagewoof128 --precision bf16-true",
+            "the autoencoder of DiT-XL/2, 256 px": "--size xl2 --repetitions 2",
+            "the same in bfloat16": "--size xl2 --repetitions 2 --precision bf16-true",
+        },
+        "--size imagewoof128 --images 20 --repetitions 1",
     ),
     Topic(
         "Scoring",
@@ -231,6 +257,38 @@ TOPICS = (
         },
         {f"{slots} slots": f"--trainings 40 --slots {slots}" for slots in (1, 2, 4)},
         "--plan quickstart",
+    ),
+    Topic(
+        "Command line",
+        "command_line.py",
+        {
+            "s": figure("seconds"),
+            "imports alone, s": figure("reference_seconds"),
+            "ratio": figure("ratio"),
+        },
+        {
+            "`dgs --help`": "--command help",
+            "a dry run": "--command dry_run",
+            "a run that is finished": "--command finished",
+            "the doctor": "--command doctor",
+        },
+        "--command help --repetitions 1",
+    ),
+    Topic(
+        "Order of stages",
+        "stage_order.py",
+        {
+            f"{heading}, {jobs} jobs": figure(f"{name}_{jobs}", factor)
+            for jobs in (2, 4, 8, 13)
+            for name, heading, factor in (("plan", "s", 1), ("saved", "saved, %", 100))
+        },
+        {
+            "quickstart, 133 stages": "--experiment quickstart",
+            "fashion_mnist, 493 stages": "--experiment fashion_mnist",
+            "imagewoof64, 67 stages": "--experiment imagewoof64",
+            "own_images, 70 stages": "--experiment own_images",
+        },
+        "--jobs 2",
     ),
     Topic(
         "ImageNet-1K",

@@ -16,8 +16,15 @@ def test_the_plain_reference_chooses_the_same_images(preset: str) -> None:
 def test_the_plain_reference_makes_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # in bfloat16 they are others
     figures = run("generation.py", "--images 20 --repetitions 1")
-    assert set(figures) == RATES
+    assert set(figures) == RATES | {"difference"}
     assert figures["ratio"] > 1
+    assert figures["difference"] < 0.1  # of 255 grey levels
+
+
+def test_the_plain_reference_finds_the_same_latents() -> None:
+    figures = run("encoding.py", "--images 20 --repetitions 1")
+    assert set(figures) == RATES | {"difference"}
+    assert figures["difference"] < 1e-3  # of the latents
 
 
 def test_the_plain_reference_finds_the_same_difficulties() -> None:
@@ -73,3 +80,18 @@ def test_training_is_timed_beside_a_plain_loader() -> None:
     figures = run("evaluation.py", "--size 32 --networks convnet1 --epochs 3 --repetitions 1")
     assert figures.keys() == RATES
     assert figures["ratio"] > 1
+
+
+@pytest.mark.slow
+def test_a_finished_run_prints_its_table_before_the_libraries_are_imported() -> None:
+    figures = run("command_line.py", "--command finished --repetitions 1")
+    assert set(figures) == {"seconds", "reference_seconds", "ratio"}
+    assert figures["ratio"] > 1
+
+
+def test_a_run_on_two_jobs_lasts_at_least_half_of_its_stages_and_as_long_as_its_longest_chain() -> None:
+    figures = run("stage_order.py", "--jobs 1 2")
+    assert figures["plan_1"] == pytest.approx(figures["chain_1"])  # one after the other, in any order
+    for name in ("plan", "chain"):
+        assert max(figures["plan_1"] / 2, figures["longest_chain"]) <= figures[f"{name}_2"] < figures["plan_1"]
+    assert figures["saved_2"] == pytest.approx(1 - figures["chain_2"] / figures["plan_2"])

@@ -49,6 +49,18 @@ def test_a_batch_is_augmented_as_its_images_are_one_by_one(channels: int, size: 
     torch.testing.assert_close(out, expected)
 
 
+@pytest.mark.parametrize("siamese", [None, ("color", "crop", "scale")])
+def test_images_are_augmented_in_full_precision_also_where_the_network_computes_in_mixed(
+    siamese: tuple[str, ...] | None,
+) -> None:
+    batch, augmentation = images(8, 3, 16).float(), Augmentation(siamese=siamese)
+    expected = augmentation(batch, MEAN, STD, generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = augmentation(batch, MEAN, STD, generator())
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_drawing_nothing_leaves_the_images_to_their_normalisation() -> None:
     batch = images(4, 3, 6)
     draws = Augmentation(crop_scale=(1.0, 1.0), flip=False, jitter=0, lighting=0).draw(4, 6, generator())

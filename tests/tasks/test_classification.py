@@ -136,6 +136,12 @@ def test_a_small_network_learns_the_digits_and_leaves_its_account(digits: Path, 
     assert list(result["accuracy_per_class"]) == [str(digit) for digit in range(10)]
 
 
+def test_a_network_learns_the_digits_in_mixed_precision(digits: Path, tmp_path: Path) -> None:
+    run = trainer(tmp_path, [ResultWriter()], max_epochs=6, precision="bf16-mixed")
+    run.fit(task(**QUICK), images(digits))
+    assert json.loads((tmp_path / "result.json").read_text())["accuracy_last"] > 0.9
+
+
 def test_a_repeat_depends_on_its_seed_alone(digits: Path, tmp_path: Path) -> None:
     fit(digits, tmp_path / "first", 2, seed=3)
     torch.rand(7)  # the global generator is elsewhere

@@ -96,11 +96,15 @@ class Augmentation(Group):
         )
 
     def __call__(self, images: Tensor, mean: Sequence[float], std: Sequence[float], generator: Generator) -> Tensor:
-        """Draw the parameters of a batch ``(B, C, S, S)`` in ``[0, 1]``, augment and normalise it."""
+        """Draw the parameters of a batch ``(B, C, S, S)`` in ``[0, 1]``, augment and normalise it.
+
+        Images stay in the precision that they have, also where the network computes in mixed precision.
+        """
         count, size = len(images), images.shape[-1]
-        if self.siamese is not None:
-            return apply(normalise(images, mean, std), draw_one(self.siamese, count, size, generator))
-        return augment(images, self.draw(count, size, generator).to(images.device), mean, std)
+        with torch.autocast(images.device.type, enabled=False):
+            if self.siamese is not None:
+                return apply(normalise(images, mean, std), draw_one(self.siamese, count, size, generator))
+            return augment(images, self.draw(count, size, generator).to(images.device), mean, std)
 
 
 def check_strategy(name: str, strategy: Sequence[str]) -> None:

@@ -1,13 +1,14 @@
 """Images in class folders, as batches: shuffled to train classifiers, or in order to validate, score or encode."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dgs_lightning.bounds import Between, Group, OneOf, check_bounds, save_settings
@@ -209,8 +210,13 @@ class ImageDataModule(L.LightningDataModule):
         first = load_image(folder / records[0].file_name)
         self.image_size: int = self.hparams["image_size"] or prepared.get("image_size") or min(first.size)
         pictures = (load_image(folder / record.file_name) for record in records)
-        self.channels: int = self.hparams["channels"] or prepared.get("channels") or channels_of(pictures)
+        known = self.hparams["channels"] or prepared.get("channels") or (3 if self._preprocess() else None)
+        self.channels: int = known or channels_of(pictures)  # which reads all images if they are grey
         check_bounds(ImageDataModule, {"image_size": self.image_size, "channels": self.channels})
+
+    def _preprocess(self) -> Callable[[Image.Image], Any] | None:
+        """The task's own function from an RGB picture to the input of ``predict``, if it has one."""
+        return getattr(self.trainer.lightning_module, "preprocess", None) if self.trainer else None
 
     def _without_fold(self, records: list[ImageRecord]) -> list[ImageRecord]:
         """The records without those of the fold that is left out."""
@@ -323,8 +329,7 @@ class ImageDataModule(L.LightningDataModule):
         """Unfinished batches, shared by the devices."""
         rank, devices = place_of(self.trainer)
         images = self._image_set(self.predict_folder, self.predict_records)
-        preprocess = getattr(self.trainer.lightning_module, "preprocess", None) if self.trainer else None
-        if preprocess is not None:
+        if preprocess := self._preprocess():
             images.transform, images.channels = preprocess, 3
         batches = [batch for number, batch in enumerate(self.predict_batches) if number not in self._finished]
         share, workers = batches[rank::devices], self.loading.num_workers

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import rel_entr
 
 from dgs_lightning.selection.distribution import Counts, Floats, histogram, interval_edges
 from dgs_lightning.selection.smoothing import SmoothingSettings, Thresholds, scaled_logarithm, smooth, without_zeros
@@ -234,5 +233,11 @@ def _terms(reference: Counts, settings: SmoothingSettings) -> Floats:
     terms = np.zeros((bins, total + 1))
     for weight, target in ((settings.weight, p), (1 - settings.weight, np.full((1, 1), 1 / bins))):
         if weight > 0:
-            terms += weight * (rel_entr(q, target) if settings.divergence == "forward" else rel_entr(target, q))
+            terms += weight * (_entropy(q, target) if settings.divergence == "forward" else _entropy(target, q))
     return terms
+
+
+def _entropy(p: Floats, q: Floats) -> Floats:
+    """Terms ``p ln(p / q)`` of a divergence, for shares whose shapes go together; each logarithm is taken once."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
