@@ -1,6 +1,7 @@
 """Images a second of the encoding into a latent cache, beside a plain reference with the same autoencoder.
 
-    python benchmarks/encoding.py [--size imagewoof128|xl2] [--precision 32-true|bf16-true] [--images N] [--json]
+    python benchmarks/encoding.py [--size imagewoof128|xl2] [--precision 32-true|bf16-mixed|bf16-true]
+                                  [--images N] [--json]
 
 Both read image files, resize and crop them, encode each image and its mirror image, and write the latents in 16-bit.
 The reference is the loop that you would write with PIL, torchvision and diffusers: it opens an image, prepares it, asks
@@ -125,7 +126,7 @@ def relative_square(cache: LatentCache, expected: Tensor) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     options = parser(__doc__)
     options.add_argument("--size", choices=list(SIZES), default="imagewoof128")
-    options.add_argument("--precision", choices=["32-true", "bf16-true"], default="32-true")
+    options.add_argument("--precision", choices=["32-true", "bf16-mixed", "bf16-true"], default="32-true")
     options.add_argument("--images", type=int, help="images in a repetition, by default as many as suit the size")
     options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--repetitions", type=int, default=5)

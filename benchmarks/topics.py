@@ -121,8 +121,8 @@ TOPICS = (
         {
             "as released": "--preset released --classes 1000",
             "as in the paper": "--preset paper --classes 1000",
-            "as in the paper, half of the search range": "--preset paper --classes 1000 --search-fraction 0.05",
-            "as in the paper, twice the search range": "--preset paper --classes 1000 --search-fraction 0.2",
+            "as in the paper, half of the range": "--preset paper --classes 1000 --search-fraction 0.05",
+            "as in the paper, twice the range": "--preset paper --classes 1000 --search-fraction 0.2 --references 1",
         },
         "--classes 2 --originals 300 --references 1",
         Growth(
@@ -193,10 +193,10 @@ TOPICS = (
         "encoding.py",
         {**RATES, "difference of the latents": figure("difference")},
         {
-            "TAESD, 128 px": "--size imagewoof128",
-            "TAESD, 128 px, in bfloat16": "--size imagewoof128 --precision bf16-true",
+            "TAESD, 128 px": "--size imagewoof128 --repetitions 2",
+            "the same in mixed precision": "--size imagewoof128 --repetitions 2 --precision bf16-mixed",
             "the autoencoder of DiT-XL/2, 256 px": "--size xl2 --repetitions 2",
-            "the same in bfloat16": "--size xl2 --repetitions 2 --precision bf16-true",
+            "the same in mixed precision, 256 px": "--size xl2 --repetitions 2 --precision bf16-mixed",
         },
         "--size imagewoof128 --images 20 --repetitions 1",
     ),

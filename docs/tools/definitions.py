@@ -49,7 +49,7 @@ def draw(found: Mapping[str, Rows], path: Path) -> None:
         mark(axes, 0, found["confidence"][without], INK)
         for y, rows in enumerate(found.values(), start=1):
             mark(axes, y, rows[method], method_color(method))
-        axes.set(title=title, xlabel="accuracy, %", yticks=range(len(names) + 1), yticklabels=["without", *names])
+        axes.set(title=title, xlabel="accuracy, %", yticks=range(len(names) + 1), yticklabels=["without DGS", *names])
         axes.margins(y=0.15)
     figure.axes[0].invert_yaxis()
     figure.savefig(path)

@@ -52,6 +52,7 @@ def encode(
     image_size: int | None = None,
     devices: int = 1,
     strategy: str = "auto",
+    precision: Any = "32-true",  # noqa: ANN401
 ) -> LatentCache:
     runner = pl.Trainer(
         callbacks=[LatentWriter(str(output), shard_images=3), *extra],
@@ -61,6 +62,7 @@ def encode(
         default_root_dir=output,
         devices=devices,
         strategy=strategy,
+        precision=precision,
     )
     runner.predict(task, ImageDataModule(predict=str(images), image_size=image_size, val_batch_size=2))
     return LatentCache(output)
@@ -82,6 +84,15 @@ def test_pixels_are_cached_as_they_are_and_mirrored(images: Path, tmp_path: Path
     torch.testing.assert_close(read_all(cache), expected)
     torch.testing.assert_close(read_all(cache, flipped=True), expected.flip(-1))
     assert [cache.labels[c] for c in cache.classes] == [record.label for record in cache.records]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_latents_in_bfloat16_are_nearly_those_in_float32(
+    precision: str, images: Path, vae: Path, tmp_path: Path
+) -> None:
+    exact = read_all(encode(EncodingTask(str(vae)), images, tmp_path / "exact"))
+    found = read_all(encode(EncodingTask(str(vae)), images, tmp_path / "bf16", precision=precision))
+    assert 0 < (found - exact).norm() / exact.norm() < 0.05
 
 
 def test_the_posterior_of_a_vae_is_cached(images: Path, vae: Path, tmp_path: Path) -> None:

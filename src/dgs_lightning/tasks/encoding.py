@@ -62,8 +62,8 @@ class EncodingTask(pl.LightningModule):
     def cache_settings(self, data: ImageDataModule) -> CacheSettings:
         """Settings that the latents of an image set depend on, and the form of the latents."""
         blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
-        for weight in self.codec.parameters():  # when callbacks are set up, `self.device` may not be theirs yet
-            blank = blank.to(weight.device)
+        for weight in self.codec.parameters():  # when callbacks are set up, device and precision may not be ours yet
+            blank = blank.to(weight)
         encoded = self.encode(blank, torch.zeros(1))
         _, flips, channels, height, width = encoded.means.shape
         shape, posterior = (channels, height, width), encoded.logvars is not None
