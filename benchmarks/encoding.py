@@ -55,7 +55,7 @@ class Size:
 
 SIZES = {
     "imagewoof128": Size("AutoencoderTiny", {"scaling_factor": 1.0}, 128, 128, 16),
-    "xl2": Size("AutoencoderKL", STABLE_DIFFUSION_AUTOENCODER, 256, 2000 if GPU else 4, 100 if GPU else 2),
+    "xl2": Size("AutoencoderKL", STABLE_DIFFUSION_AUTOENCODER, 256, 2000 if GPU else 8, 100 if GPU else 2),
 }
 
 

@@ -64,8 +64,8 @@ class EncodingTask(pl.LightningModule):
         blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
         for weight in self.codec.parameters():  # when callbacks are set up, device and precision may not be ours yet
             blank = blank.to(weight)
-        encoded = self.encode(blank, torch.zeros(1))
-        _, flips, channels, height, width = encoded.means.shape
-        shape, posterior = (channels, height, width), encoded.logvars is not None
+        mean, logvar = self.codec.encode(blank)
+        _, channels, height, width = mean.shape
+        shape, flips = (channels, height, width), 2 if self.hparams["flips"] else 1
         transform, dtype = data.transform_name, self.hparams["dtype"]
-        return CacheSettings(self.codec.identity(), transform, shape, posterior, flips, dtype)
+        return CacheSettings(self.codec.identity(), transform, shape, logvar is not None, flips, dtype)
