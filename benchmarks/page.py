@@ -19,6 +19,7 @@ one of its topics. Most programs contain a plain reference: what you would write
 says. Both are measured in the same run, in turns, and the numbers are medians. A ratio says how many times faster this
 project is than the reference. Programs that measure images instead of speed are in [Results](results.md).
 """
+MACHINE = ("processor", "GPU", "cores", "threads", "memory", "python")  # what is named first
 SHORT = "**These are figures of the short form: they say nothing about speed.**\n"
 
 
@@ -58,7 +59,8 @@ def section(measured: Measured) -> str:
     if growth and measured.growth:
         values = {f"{value:,}": figures for value, figures in measured.growth.items()}
         parts.append(figure_table(f"{growth.name} (`{growth.others}`)", topic.columns, values))
-    named = ", ".join(f"{name} {version}" for name, version in measured.on.items())
+    places = [*(name for name in MACHINE if name in measured.on), *measured.on]
+    named = ", ".join(f"{name} {measured.on[name]}" for name in dict.fromkeys(places))
     return "\n".join([*parts, f"*Measured on: {named}.*\n"])
 
 

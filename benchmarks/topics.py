@@ -56,7 +56,7 @@ class Topic:
         program: Name of its file.
         columns: The figures of its tables, by their headings.
         cases: Options by the name of the case.
-        short: Options that leave very little to measure.
+        short: Options that leave very little to measure of the first case.
         growth: What is measured over a range.
     """
 
@@ -121,8 +121,8 @@ TOPICS = (
         {
             "as released": "--preset released --classes 1000",
             "as in the paper": "--preset paper --classes 1000",
-            "as in the paper, half of the range": "--preset paper --classes 1000 --search-fraction 0.05",
-            "as in the paper, twice the range": "--preset paper --classes 1000 --search-fraction 0.2 --references 1",
+            "half of the paper's search range": "--preset paper --classes 1000 --search-fraction 0.05",
+            "twice the paper's search range": "--preset paper --classes 1000 --search-fraction 0.2 --references 1",
         },
         "--classes 2 --originals 300 --references 1",
         Growth(

@@ -82,13 +82,6 @@ def test_training_is_timed_beside_a_plain_loader() -> None:
     assert figures["ratio"] > 1
 
 
-@pytest.mark.slow
-def test_a_finished_run_prints_its_table_before_the_libraries_are_imported() -> None:
-    figures = run("command_line.py", "--command finished --repetitions 1")
-    assert set(figures) == {"seconds", "reference_seconds", "ratio"}
-    assert figures["ratio"] > 1
-
-
 def test_a_run_on_two_jobs_lasts_at_least_half_of_its_stages_and_as_long_as_its_longest_chain() -> None:
     figures = run("stage_order.py", "--jobs 1 2")
     assert figures["plan_1"] == pytest.approx(figures["chain_1"])  # one after the other, in any order
