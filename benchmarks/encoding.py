@@ -25,7 +25,7 @@ from accelerator import DEVICE, quiet_trainer, timed
 from models import STABLE_DIFFUSION_AUTOENCODER
 from noise import write_images
 from PIL import Image
-from program import parser, rates, show
+from program import rate_parser, rates, show
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms import v2
@@ -124,13 +124,7 @@ def relative_square(cache: LatentCache, expected: Tensor) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parser(__doc__)
-    options.add_argument("--size", choices=list(SIZES), default="imagewoof128")
-    options.add_argument("--precision", choices=["32-true", "bf16-mixed", "bf16-true"], default="32-true")
-    options.add_argument("--images", type=int, help="images in a repetition, by default as many as suit the size")
-    options.add_argument("--batch-size", type=int, default=32)
-    options.add_argument("--repetitions", type=int, default=5)
-    args = options.parse_args(argv)
+    args = rate_parser(__doc__, SIZES, "imagewoof128", ["32-true", "bf16-mixed", "bf16-true"], 32).parse_args(argv)
     size = SIZES[args.size]
     show(measure(size, args.images or size.images, args.batch_size, args.repetitions, args.precision), args.json)
 

@@ -27,7 +27,7 @@ import torch
 from accelerator import DEVICE, matrix_rate, quiet_trainer, timed
 from models import DIGITS_DIT, STABLE_DIFFUSION_AUTOENCODER
 from PIL import Image
-from program import parser, rates, show
+from program import rate_parser, rates, show
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -166,13 +166,9 @@ def flops_per_image(task: GenerationTask) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parser(__doc__)
-    options.add_argument("--size", choices=list(SIZES), default="digits")
-    options.add_argument("--precision", choices=["32-true", "bf16-true"], default="bf16-true" if GPU else "32-true")
+    precisions = ["bf16-true", "32-true"] if GPU else ["32-true", "bf16-true"]
+    options = rate_parser(__doc__, SIZES, "digits", precisions, 64)
     options.add_argument("--compile", action=argparse.BooleanOptionalAction, default=GPU, help="compile our network")
-    options.add_argument("--batch-size", type=int, default=64)
-    options.add_argument("--images", type=int, help="images in a repetition, by default as many as suit the size")
-    options.add_argument("--repetitions", type=int, default=5)
     args = options.parse_args(argv)
     size = SIZES[args.size]
     size = replace(size, images=args.images or size.images)

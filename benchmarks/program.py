@@ -3,7 +3,7 @@
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 Figures = Mapping[str, float]
@@ -13,6 +13,19 @@ def parser(documentation: str | None) -> argparse.ArgumentParser:
     """A parser with ``--json`` that shows a program's documentation as its help."""
     made = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--json", action="store_true", help="print the figures as JSON")
+    return made
+
+
+def rate_parser(
+    documentation: str | None, sizes: Collection[str], size: str, precisions: Sequence[str], batch_size: int
+) -> argparse.ArgumentParser:
+    """A parser of the programs that measure images a second; ``size`` and the first of the precisions are defaults."""
+    made = parser(documentation)
+    made.add_argument("--size", choices=list(sizes), default=size)
+    made.add_argument("--precision", choices=precisions, default=precisions[0])
+    made.add_argument("--images", type=int, help="images in a repetition, by default as many as suit the size")
+    made.add_argument("--batch-size", type=int, default=batch_size)
+    made.add_argument("--repetitions", type=int, default=5)
     return made
 
 

@@ -21,7 +21,7 @@ import torch
 from accelerator import DEVICE, quiet_trainer, timed
 from noise import write_images
 from PIL import Image
-from program import parser, rates, show
+from program import rate_parser, rates, show
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
@@ -147,13 +147,7 @@ def difference(records: Sequence[ImageRecord], expected: Sequence[float]) -> flo
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parser(__doc__)
-    options.add_argument("--size", choices=list(SIZES), default="digits")
-    options.add_argument("--precision", choices=["32-true", "bf16-true"], default="32-true")
-    options.add_argument("--images", type=int, help="images in a repetition, by default as many as suit the size")
-    options.add_argument("--batch-size", type=int, default=256)
-    options.add_argument("--repetitions", type=int, default=5)
-    args = options.parse_args(argv)
+    args = rate_parser(__doc__, SIZES, "digits", ["32-true", "bf16-true"], 256).parse_args(argv)
     size = SIZES[args.size]
     show(measure(size, args.images or size.images, args.batch_size, args.repetitions, args.precision), args.json)
 

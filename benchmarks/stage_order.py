@@ -26,8 +26,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 def finished_run(name: str) -> tuple[list[Stage], dict[str, float]]:
     """The stages of a kept run, each after what it needs, and the seconds of each by its name."""
     kept = json.loads((RESULTS / name / "records.json").read_text(encoding="utf-8"))
-    changes = [f"methods={json.dumps(kept['settings']['methods'])}"]
-    experiment = load_experiment(name, [*changes, "data=FOLDER"] if name != "quickstart" else changes, "runs/planned")
+    changes = [f"{name}={json.dumps(kept['settings'][name])}" for name in ("data", "methods")]
+    experiment = load_experiment(name, changes, "runs/planned")
     seconds = {cost["stage"]: cost["seconds"] for cost in kept["costs"]}
     return [stage for stage in Plan(experiment).everything() if stage.name in seconds], seconds
 

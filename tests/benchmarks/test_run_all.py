@@ -9,12 +9,8 @@ from run_all import machine, measure, processor, renewed
 from topics import TOPICS, Measured, Topic
 
 MEASURED = {"images_per_second": 77.0, "reference_images_per_second": 7.0, "ratio": 11.0}
-APART = (
-    "launchers.py",
-    "imagenet_scale.py",
-    "scoring_forms.py",
-    "encoding.py",
-)  # long in their short form, too: test_programs.py
+# Run by test_programs.py.
+APART = ("launchers.py", "imagenet_scale.py", "scoring_forms.py", "encoding.py")
 
 
 def test_the_processor_has_the_name_that_the_system_gives_it() -> None:

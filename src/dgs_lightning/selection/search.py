@@ -233,11 +233,13 @@ def _terms(reference: Counts, settings: SmoothingSettings) -> Floats:
     terms = np.zeros((bins, total + 1))
     for weight, target in ((settings.weight, p), (1 - settings.weight, np.full((1, 1), 1 / bins))):
         if weight > 0:
-            terms += weight * (_entropy(q, target) if settings.divergence == "forward" else _entropy(target, q))
+            terms += weight * (
+                _relative_entropy(q, target) if settings.divergence == "forward" else _relative_entropy(target, q)
+            )
     return terms
 
 
-def _entropy(p: Floats, q: Floats) -> Floats:
+def _relative_entropy(p: Floats, q: Floats) -> Floats:
     """Terms ``p ln(p / q)`` of a divergence, for shares whose shapes go together; each logarithm is taken once."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
