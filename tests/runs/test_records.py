@@ -6,6 +6,7 @@ import pytest
 from dgs_lightning.data.unfinished import ADOPTED, Unfinished
 from dgs_lightning.errors import InputError
 from dgs_lightning.files import write_text
+from dgs_lightning.runs import layout
 from dgs_lightning.runs.records import DONE, Records
 from dgs_lightning.runs.results import measure
 
@@ -77,6 +78,18 @@ def test_a_file_that_the_stage_did_not_write_is_never_removed(tmp_path: Path, st
     ):
         records.clear(STAGE)
     assert (tmp_path / STAGE / "a.png").read_text() == "one"
+
+
+def test_a_report_that_was_cut_short_makes_room_for_one_with_other_settings(tmp_path: Path) -> None:
+    names = ["summary.json", "summary.md", "index.html", "tables/t.md", "tables/t.csv", "tables/t.tex", "figures/f.pdf"]
+    (records := Records(tmp_path)).begin(layout.REPORT, "report", "key")
+    for name in [*names, "figures/notes.txt"]:
+        write_text(tmp_path / name, "text")
+    with pytest.raises(InputError, match=r"figures: found 1 files that this run did not write \(figures/notes.txt\)"):
+        records.clear(layout.REPORT)
+    (tmp_path / "figures/notes.txt").unlink()
+    records.clear(layout.REPORT)
+    assert not any((tmp_path / name).exists() for name in names)
 
 
 @pytest.mark.parametrize("record", [None, "", "{", "[]"])

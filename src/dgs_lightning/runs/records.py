@@ -21,6 +21,7 @@ from dgs_lightning.runs.results import Results, changes, files_of, is_passing, r
 DONE, RUNNING = "done", "running"
 _REMEDY = "Move the folder elsewhere, or give another --output"
 _FORMATS = (".png", ".json", ".jsonl", ".safetensors", ".yaml")  # of what an unfinished stage writes
+_REPORT_FORMATS = (*_FORMATS, ".md", ".html", ".csv", ".tex", ".pdf")
 
 
 class StageRecord(TypedDict, total=False):
@@ -143,11 +144,13 @@ class Records:
             foreign = [name for name in present if name not in results and not is_passing(name)]
             expected = "only the files that the stage left"
         else:
-            foreign = [name for name in present if not name.endswith(_FORMATS) and not is_passing(name)]
+            formats = _REPORT_FORMATS if stage == layout.REPORT else _FORMATS
+            foreign = [name for name in present if not name.endswith(formats) and not is_passing(name)]
             expected = "only files that the unfinished stage can have written"
         if foreign:
             found = f"{len(foreign)} files that this run did not write ({listed(foreign, 3)})"
-            raise InputError(self.folder / layout.left_by(stage)[0], found, expected, _REMEDY)
+            place = next(part for part in layout.left_by(stage) if f"{foreign[0]}/".startswith(f"{part}/"))
+            raise InputError(self.folder / place, found, expected, _REMEDY)
 
     def clear(self, stage: str) -> None:
         """Remove the record of a stage, and the files that it wrote. Files that were changed since are set aside.
