@@ -89,6 +89,19 @@ def test_an_estimator_stays_frozen_and_in_evaluation_mode(tmp_path: Path) -> Non
     assert not any(parameter.requires_grad for parameter in estimator.parameters())
 
 
+def test_a_gpu_computes_difficulties_and_features_in_32_bit_and_soft_labels_like_the_student(tmp_path: Path) -> None:
+    save_classifier(OWN.build(), OWN, tmp_path)
+    teacher, seen = Teacher(str(tmp_path), None, OWN), []
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before, images = convolutions.fp32_precision, torch.rand(1, 1, 4, 4)
+    first = next(module for module in teacher.network.network.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_hook(lambda *_: seen.append(convolutions.fp32_precision))
+    for function in (teacher.network, teacher.network.features, teacher.all_logits, teacher):
+        function(images)
+    assert seen == ["ieee", "ieee", "ieee", before]
+    assert convolutions.fp32_precision == before != "ieee"
+
+
 @pytest.mark.parametrize(
     "name", ["resnet50", "timm:", "timm:no_such_net", "torchvision:no_such_net", "hub:x/y", "no/such/folder", ""]
 )

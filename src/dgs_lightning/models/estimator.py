@@ -1,6 +1,7 @@
 """Trained classifiers with their own labels and preprocessing: difficulty estimators and teachers of soft labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +65,8 @@ class Estimator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of preprocessed images. On a CPU the batch is computed in parts."""
-        return _in_parts(self.network, images)
+        with exact_convolutions():
+            return _in_parts(self.network, images)
 
     def features(self, images: Tensor) -> Tensor:
         """Features ``(B, D)`` of preprocessed images: the input of the network's last linear layer, which is pooled.
@@ -72,7 +74,22 @@ class Estimator(nn.Module):
         Raises:
             InputError: If the network has no such layer.
         """
-        return _in_parts(lambda part: pooled_features(self.network, part), images)
+        with exact_convolutions():
+            return _in_parts(lambda part: pooled_features(self.network, part), images)
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Let a GPU compute convolutions of 32-bit numbers in 32-bit.
+
+    By default, torch lets it round their inputs to 10 bits (TF32), and a difficulty then depends on its batch.
+    """
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def _in_parts(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -109,14 +126,20 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` in the student's order, from images ``(B, C, S, S)`` in its normalisation."""
-        return self.all_logits(images)[:, self.columns]
+        """Logits ``(B, classes)`` in the student's order, from images ``(B, C, S, S)`` in its normalisation.
+
+        Like those of the student, they may be computed in TF32 on a GPU.
+        """
+        return _in_parts(self.network.network, self._input(images))[:, self.columns]
 
     @torch.no_grad()
     def all_logits(self, images: Tensor) -> Tensor:
         """Logits of all classes that the teacher knows, in its own order, from images as :meth:`forward` takes them."""
-        logits: Tensor = self.network(images * self.scale + self.shift)
+        logits: Tensor = self.network(self._input(images))
         return logits
+
+    def _input(self, images: Tensor) -> Tensor:
+        return images * self.scale + self.shift
 
 
 def _check_taught(labels: Sequence[str], known: Sequence[str] | None, where: str) -> None:
