@@ -22,11 +22,10 @@ from pathlib import Path
 
 from program import Figures, parser, show
 
-from dgs_lightning.doctor.examination import resolved
-from dgs_lightning.doctor.work import work_by_stage
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.experiment.work import resolved, work_by_stage
 from dgs_lightning.tasks.work import Inputs
 
 SMALL = (

@@ -25,11 +25,11 @@ from dgs_lightning.data.classes import CLASS_LISTS, class_list
 from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.named import KNOWN
 from dgs_lightning.doctor.images import check_named_set, open_trees
-from dgs_lightning.doctor.work import inputs_of
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import load_experiment
 from dgs_lightning.experiment.stage import stage_keys
+from dgs_lightning.experiment.work import inputs_of
 from dgs_lightning.runs.fingerprints import fingerprints
 
 CLASSES = {"Ankle boot", "Bag", "Coat", "Dress", "Pullover", "Sandal", "Shirt", "Sneaker", "T-shirt-top", "Trouser"}

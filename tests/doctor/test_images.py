@@ -12,7 +12,6 @@ from dgs_lightning.data.records import ImageRecord
 from dgs_lightning.data.sources import Split
 from dgs_lightning.doctor.finding import Finding
 from dgs_lightning.doctor.images import (
-    Trees,
     check_balance,
     check_classes,
     check_counts,
@@ -22,6 +21,7 @@ from dgs_lightning.doctor.images import (
     check_validation_sets,
     open_trees,
 )
+from dgs_lightning.experiment.images import Trees
 from dgs_lightning.experiment.settings import Experiment
 
 from .conftest import MakeTree

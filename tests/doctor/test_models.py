@@ -7,13 +7,13 @@ import pytest
 from huggingface_hub import constants
 
 from dgs_lightning.data.classes import class_list
-from dgs_lightning.doctor.examination import resolved
 from dgs_lightning.doctor.finding import Finding
 from dgs_lightning.doctor.images import open_trees
 from dgs_lightning.doctor.models import check_labels_of_models, check_weights
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment, load_experiment
 from dgs_lightning.experiment.stage import Stage
+from dgs_lightning.experiment.work import resolved
 from dgs_lightning.models.dit.formats import export_diffusers, save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
 

@@ -9,14 +9,13 @@ import torch
 from rich.filesize import decimal
 
 from dgs_lightning.doctor import networks
-from dgs_lightning.doctor.examination import resolved
 from dgs_lightning.doctor.images import open_trees
 from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory
 from dgs_lightning.doctor.networks import check_fast, check_networks, check_time, readable_durations
-from dgs_lightning.doctor.work import inputs_of, work_by_stage
 from dgs_lightning.errors import InputError
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
+from dgs_lightning.experiment.work import inputs_of, resolved, work_by_stage
 from dgs_lightning.models.dit.network import DiTConfig
 from dgs_lightning.models.trial import Classifier, kept_bytes
 from dgs_lightning.runs.ddranking import ScoreName

@@ -8,8 +8,9 @@ from dgs_lightning.configs import expand
 from dgs_lightning.data.images import load_image
 from dgs_lightning.data.splits import ranks_in_class
 from dgs_lightning.doctor.finding import Finding, of_error, ok, warning
-from dgs_lightning.doctor.images import Trees, value_range_of
+from dgs_lightning.doctor.images import value_range_of
 from dgs_lightning.doctor.models import named_classifiers
+from dgs_lightning.experiment.images import Trees
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.models.estimator import Accuracy, load_estimator, why_estimator_missing
 

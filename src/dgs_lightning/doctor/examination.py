@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from dgs_lightning.doctor.accuracy import measure_accuracy
@@ -10,7 +9,6 @@ from dgs_lightning.doctor.cluster import check_cluster
 from dgs_lightning.doctor.files import check_endings, check_identical, check_ignored
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok
 from dgs_lightning.doctor.images import (
-    Trees,
     check_balance,
     check_classes,
     check_counts,
@@ -24,13 +22,14 @@ from dgs_lightning.doctor.images import (
 from dgs_lightning.doctor.machine import check_devices, check_disk, check_memory, check_output
 from dgs_lightning.doctor.models import check_labels_of_models, check_weights
 from dgs_lightning.doctor.networks import check_fast, check_networks, check_time
-from dgs_lightning.doctor.work import inputs_of, work_by_stage
 from dgs_lightning.documents.texts import yaml_text
 from dgs_lightning.errors import InputError
+from dgs_lightning.experiment.images import Trees
 from dgs_lightning.experiment.loggers import check_logger
 from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage, one_of_each_kind
+from dgs_lightning.experiment.work import inputs_of, resolved, work_by_stage
 
 
 def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
@@ -78,12 +77,6 @@ def examine(experiment: Experiment, measure: bool = False) -> list[Finding]:
     for check in checks:
         findings += _until_error(check)
     return list(dict.fromkeys(findings))
-
-
-def resolved(stages: Sequence[Stage], experiment: Experiment) -> list[Stage]:
-    """Stages with the paths that their settings have in the run's folder."""
-    output = Path(experiment.output or "runs")
-    return [replace(stage, config=stage.settings(output)) for stage in stages]
 
 
 def check_settings(stages: Sequence[Stage], checked: set[str]) -> Iterator[Finding]:

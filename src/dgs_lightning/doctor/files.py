@@ -6,8 +6,8 @@ from pathlib import Path
 from dgs_lightning.data.sources import ignored_of, in_both, png_names, split_tree
 from dgs_lightning.data.trees import parts_among
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, warning
-from dgs_lightning.doctor.images import Trees, val_fraction
 from dgs_lightning.errors import listed
+from dgs_lightning.experiment.images import Trees, val_fraction
 from dgs_lightning.experiment.settings import Experiment
 
 

@@ -1,7 +1,6 @@
 """The images that an experiment starts from: are they there, of the right classes, enough, and readable?"""
 
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 
 from dgs_lightning.bounds import with_defaults
@@ -10,28 +9,26 @@ from dgs_lightning.commands.prepare import prepare
 from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_labels, extremes, in_natural_order, is_imbalanced
 from dgs_lightning.data.editions import edition_of
-from dgs_lightning.data.folders import read_set
 from dgs_lightning.data.images import Range, load_image, sample, values_of, why_not_of_16_bits
 from dgs_lightning.data.named import DIGITS, bare_name, is_named
-from dgs_lightning.data.sources import SPLITS, Split, has_parts, other_folder
+from dgs_lightning.data.sources import SPLITS, other_folder
 from dgs_lightning.data.splits import validation_count
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
 from dgs_lightning.errors import InputError, counted, listed
+from dgs_lightning.experiment.images import Trees, classes_from, image_folders, read_images, val_fraction
 from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.runs.methods import METHODS, ORIGINALS
 
 FEW = 20  # validation images of a class, from which Table 6 takes parts
-Trees = dict[str, Split]
-"""Image sets by their use: ``train`` and ``val``, or ``data`` (to be split), ``original`` and ``pool``."""
 
 
 def open_trees(experiment: Experiment) -> tuple[Trees, list[Finding]]:
     """The image sets that an experiment names, and the problems of those that cannot be read."""
     trees: Trees = {}
     findings: list[Finding] = []
-    for role, folder in _folders(experiment).items():
+    for role, folder in image_folders(experiment).items():
         try:
-            trees[role] = Split(role, folder, read_set(folder, links=experiment.links), experiment.links)
+            trees[role] = read_images(experiment, role, folder)
         except InputError as error:
             found = of_error(error)
             if role in SPLITS and folder.parent.is_dir():
@@ -39,16 +36,6 @@ def open_trees(experiment: Experiment) -> tuple[Trees, list[Finding]]:
                 found = problem(found.what, remedy)
             findings.append(found)
     return trees, findings
-
-
-def _folders(experiment: Experiment) -> dict[str, Path]:
-    """The folders of images that an experiment names, by their use."""
-    folders = {role: Path(name) for role in ("original", "pool") if (name := getattr(experiment, role)) is not None}
-    if experiment.data is None or is_named(experiment.data):
-        return folders
-    data = Path(experiment.data)
-    split = experiment.prepare is None or has_parts(data)
-    return folders | ({name: data / name for name in SPLITS} if split else {"data": data})
 
 
 def check_named_set(experiment: Experiment) -> Iterator[Finding]:
@@ -73,11 +60,6 @@ def value_range_of(experiment: Experiment, role: str) -> Range | None:
         case [int() | float() as low, int() | float() as high] if low < high and role in (*SPLITS, "data"):
             return low, high
     return None
-
-
-def classes_from(trees: Trees) -> Split | None:
-    """The set with the classes of the experiment; ``None`` if it cannot be read."""
-    return next((trees[role] for role in ("train", "data", "original", "pool") if role in trees), None)
 
 
 def check_classes(experiment: Experiment, trees: Trees) -> Iterator[Finding]:
@@ -164,11 +146,6 @@ def check_validation_sets(experiment: Experiment, trees: Trees) -> Iterator[Find
         yield problem(what, "Add validation images: a class needs 2 or more, and 20 or more are better")
     elif least < FEW:
         yield warning(what, "Add validation images, since accuracies on parts of so few images say little")
-
-
-def val_fraction(experiment: Experiment) -> float:
-    """Share of the images that becomes the validation set if one tree is split."""
-    return float(with_defaults(prepare, expand(experiment.prepare or {}))["val_fraction"])
 
 
 def _selects_from_originals(experiment: Experiment) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dgs_lightning.configs import expand
 from dgs_lightning.data.classes import check_known
 from dgs_lightning.doctor.finding import Finding, error_of, of_error, ok, problem, warning
-from dgs_lightning.doctor.images import Trees, classes_from
 from dgs_lightning.errors import InputError, counted, listed
+from dgs_lightning.experiment.images import Trees, classes_from
 from dgs_lightning.experiment.settings import Experiment, variant_of
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import PIXELS

@@ -185,10 +185,16 @@ class ExperimentRun:
             self.progress.say(line)
         with self.progress, self._runner() as runner:
             self.progress.skip(len(self.stages) - len(pending))
-            self._work(runner, pending, keep_going)
+            self._work(runner, self.in_order(pending) if runner.slots > 1 else pending, keep_going)
         if any(stage.command == "report" for stage in pending):
             with prepared_process():
                 send_report(self.experiment, self.output)
+
+    def in_order(self, pending: list[Stage]) -> list[Stage]:
+        """Stages in the order in which they start as soon as they can: the longest chain first."""
+        from dgs_lightning.experiment.order import longest_chain_first, operations_of  # torch
+
+        return longest_chain_first(pending, operations_of(self.experiment, self.stages))
 
     def _mend(self, verify: bool) -> None:
         """Reopen finished stages whose results were changed since, and set the changed files aside."""

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dgs_lightning.models.dit.network import DiT, DiTConfig
 from dgs_lightning.models.registry import build_network
@@ -28,6 +29,17 @@ class Classifier:
     side: int
     channels: int
     width: int
+
+    @cached_property
+    def operations(self) -> int:
+        """Floating-point operations of a forward pass of one image. A multiplication and a sum are two.
+
+        Raises:
+            InputError: If there is no such network, or the images are too small.
+        """
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            self.build().eval()(torch.zeros(1, self.channels, self.side, self.side))
+        return int(counter.get_total_flops())
 
     def build(self) -> nn.Module:
         """The network with random weights. An InputError says that there is none, or the images are too small."""

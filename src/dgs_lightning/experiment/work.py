@@ -1,6 +1,7 @@
 """The work of an experiment, as its tasks count it: stage by stage, in the order of the plan."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dgs_lightning.bounds import with_defaults
@@ -9,7 +10,7 @@ from dgs_lightning.data.images import FULL, is_grey, load_image
 from dgs_lightning.data.named import known_set
 from dgs_lightning.data.sources import SPLITS
 from dgs_lightning.data.splits import split_sizes
-from dgs_lightning.doctor.images import Trees, classes_from, val_fraction
+from dgs_lightning.experiment.images import Trees, classes_from, val_fraction
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.models.codec import latent_shape
@@ -38,6 +39,12 @@ def inputs_of(experiment: Experiment, trees: Trees) -> Inputs | None:
         for name, size in zip(SPLITS, split, strict=True):
             images[_folder(experiment, f"{layout.DATA}/{name}")] = len(trees[name].records) if name in trees else size
     return Inputs(len(counts), side, channels, latent_shape(experiment.codec, side, channels), images)
+
+
+def resolved(stages: Sequence[Stage], experiment: Experiment) -> list[Stage]:
+    """Stages with the paths that their settings have in the run's folder."""
+    output = Path(experiment.output or "runs")
+    return [replace(stage, config=stage.settings(output)) for stage in stages]
 
 
 def work_by_stage(experiment: Experiment, stages: Sequence[Stage], inputs: Inputs) -> dict[str, Work]:
