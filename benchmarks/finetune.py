@@ -1,13 +1,14 @@
-"""Time of an optimiser step of Minimax fine-tuning, beside a plain reference loop in the same run.
+"""Time of an optimiser step of Minimax fine-tuning, or of pre-training, beside a plain reference loop in the same run.
 
-    python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--batch N] [--memory N] [--steps N]
-                                  [--compile] [--json]
+    python benchmarks/finetune.py [--size digits|imagewoof128|xl2] [--pretrain] [--batch N] [--memory N] [--steps N]
+                                  [--precision P] [--compile] [--json]
 
 Three loops take turns, step by step: ``MinimaxTask`` under Lightning, the same task in a plain loop, and the
 reference. The times are medians. The reference is what you would write to add the Minimax criteria to a script that
 trains a DiT. At each step, it encodes the images with the autoencoder, concatenates its memories, which are lists for
 each class, takes the losses, steps AdamW, and averages all parameters one by one. Model, images and batch are the same.
-The weights are random.
+The weights are random. With ``--pretrain``, the task is ``DiffusionTask``: it trains all parameters, and neither loop
+has criteria.
 """
 
 import statistics
@@ -34,6 +35,7 @@ from dgs_lightning.models.codec import AutoencoderCodec, Codec, PixelCodec
 from dgs_lightning.models.dit.difffit import add_difffit, mark_trainable
 from dgs_lightning.models.dit.formats import save_dit
 from dgs_lightning.models.dit.network import DiT, DiTConfig, initialise
+from dgs_lightning.tasks.diffusion import DiffusionTask
 from dgs_lightning.tasks.minimax import CriteriaSettings, MinimaxTask
 
 CLASSES, WARM_UP = 10, 3
@@ -88,13 +90,13 @@ def plain_loop(model: DiT, codec: Codec, images: Tensor, labels: Tensor, batch: 
         t, noise = torch.randint(0, 1000, (batch,), device=DEVICE), torch.randn_like(latents)
         terms = training_terms(model(add_noise(latents, noise, alphas[t]), t, y), latents, noise, t, alphas)
         loss = terms.mse.mean() + terms.bound.mean()
-        present = set(y.tolist())
+        present = set(y.tolist()) if memory else set()
         for c in present:
             if real[c]:
                 pred = terms.pred_x0[y == c].flatten(1)[:, None]
                 loss = loss + WEIGHTS[0] / len(present) * (1 - cosines(pred, real[c]).min())
                 loss = loss + WEIGHTS[1] / len(present) * cosines(pred, generated[c]).max()
-        for c, latent, prediction in zip(y.tolist(), latents, terms.pred_x0.detach(), strict=True):
+        for c, latent, prediction in zip(y.tolist(), latents, terms.pred_x0.detach(), strict=True) if memory else ():
             real[c] = [*real[c], latent.flatten()[None]][-memory:]
             generated[c] = [*generated[c], prediction.flatten()[None]][-memory:]
         optimiser.zero_grad()
@@ -109,7 +111,7 @@ def cosines(pred: Tensor, remembered: list[Tensor]) -> Tensor:
     return torch.cosine_similarity(pred, torch.cat(remembered)[None], dim=2)
 
 
-def bare_loop(task: MinimaxTask, data: LatentDataModule) -> Iterator[None]:
+def bare_loop(task: DiffusionTask, data: LatentDataModule) -> Iterator[None]:
     """The steps of a task without Lightning around them."""
     optimiser = task.configure_optimizers()
     precision = task.trainer.precision_plugin
@@ -133,7 +135,7 @@ class TakeTurns(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the other loops and the clock."""
-        assert isinstance(pl_module, MinimaxTask)
+        assert isinstance(pl_module, DiffusionTask)
         self.others = {"bare": bare_loop(pl_module, self.data), "reference": self.reference}
         self.start = now()
 
@@ -172,7 +174,13 @@ def encode_all(codec: Codec, images: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def measure(
-    size: Size, batch: int, memory: int, steps: int, precision: str | None, compile: bool = False
+    size: Size,
+    batch: int,
+    memory: int,
+    steps: int,
+    precision: str | None,
+    compile: bool = False,
+    pretrain: bool = False,
 ) -> dict[str, float]:
     """Let the loops take turns."""
     gpu = DEVICE.type == "cuda"
@@ -186,8 +194,14 @@ def measure(
         root = Path(name)
         write_cache(root / "cache", codec, images, labels)
         save_dit(base, root / "base")
-        add_difffit(base)
-        mark_trainable(base, "difffit")
+        how: dict[str, Any] = {"dit": str(root / "base"), "compile": compile}
+        task: DiffusionTask
+        if pretrain:
+            task, memory = DiffusionTask(train="full", **how), 0
+        else:
+            task = MinimaxTask(CriteriaSettings(memory_size=memory), **how)
+            add_difffit(base)
+            mark_trainable(base, "difffit")
         reference = plain_loop(base.to(DEVICE).train(), codec, images, labels, batch, memory)
         data = LatentDataModule(str(root / "cache"), batch_size=batch)
         turns = TakeTurns(reference, data)
@@ -198,7 +212,6 @@ def measure(
             callbacks=[turns],
             log_every_n_steps=10**9,
         )
-        task = MinimaxTask(CriteriaSettings(memory_size=memory), dit=str(root / "base"), compile=compile)
         trainer.fit(task, data)
     own, bare, plain = (turns.median_ms(name) for name in ("lightning", "bare", "reference"))
     figures = {
@@ -212,7 +225,7 @@ def measure(
     return figures
 
 
-def step_flops(task: MinimaxTask, batch: int) -> float:
+def step_flops(task: DiffusionTask, batch: int) -> float:
     """Floating-point operations of the model in one step, forward and backward."""
     config, device = task.dit.config, task.device
     x = torch.randn(batch, config.in_channels, config.input_size, config.input_size, device=device)
@@ -229,11 +242,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--memory", type=int, default=64, help="latents that are remembered of each class")
     options.add_argument("--steps", type=int, help="steps that are timed")
     options.add_argument("--precision", help="of the first two loops (default: bf16-mixed on a GPU, else 32-true)")
+    options.add_argument("--pretrain", action="store_true", help="train all parameters, without criteria")
     options.add_argument("--compile", action="store_true", help="compile the model of the first two loops")
     args = options.parse_args(argv)
     size = SIZES[args.size]
     batch, steps = args.batch or size.batch, args.steps or size.steps
-    show(measure(size, batch, args.memory, steps, args.precision, args.compile), args.json)
+    show(measure(size, batch, args.memory, steps, args.precision, args.compile, args.pretrain), args.json)
 
 
 if __name__ == "__main__":

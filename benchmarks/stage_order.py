@@ -93,7 +93,7 @@ def measure(name: str, jobs: int, repetitions: int) -> Figures:
                 with run.lock(), timed(seconds[order]):
                     run.execute()
     plan, own = (statistics.median(taken) for taken in seconds.values())
-    return {"plan": plan, "own": own, "saved": 1 - own / plan}
+    return {f"plan_{jobs}": plan, f"own_{jobs}": own, f"own_saved_{jobs}": 1 - own / plan}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -133,7 +133,7 @@ TOPICS = (
         ),
     ),
     Topic(
-        "Fine-tuning",
+        "Training a DiT",
         "finetune.py",
         {
             "a step, ms": figure("ms_per_step"),
@@ -146,6 +146,10 @@ TOPICS = (
             "the same, compiled": "--size imagewoof128 --compile",
             "the same in mixed precision": "--size imagewoof128 --precision bf16-mixed",
             "the same in mixed precision, compiled": "--size imagewoof128 --precision bf16-mixed --compile",
+            "pre-training, DiT-S/2, 128 px, batch 8": "--size imagewoof128 --pretrain",
+            "pre-training, compiled": "--size imagewoof128 --pretrain --compile",
+            "pre-training in mixed precision": "--size imagewoof128 --pretrain --precision bf16-mixed",
+            "pre-training, both": "--size imagewoof128 --pretrain --precision bf16-mixed --compile",
             "the quickstart's DiT, batch 64": "--size digits",
             "the same in mixed precision, batch 64": "--size digits --precision bf16-mixed",
         },
@@ -280,13 +284,19 @@ TOPICS = (
         {
             f"{heading}, {jobs} jobs": figure(f"{name}_{jobs}", factor)
             for jobs in (2, 4, 8, 13)
-            for name, heading, factor in (("plan", "s", 1), ("saved", "saved, %", 100))
+            for name, heading, factor in (
+                ("plan", "plan, s", 1),
+                ("own_saved", "saved, %", 100),
+                ("best_saved", "best, %", 100),
+            )
         },
         {
             "quickstart, 133 stages": "--experiment quickstart",
             "fashion_mnist, 493 stages": "--experiment fashion_mnist",
             "imagewoof64, 67 stages": "--experiment imagewoof64",
             "own_images, 70 stages": "--experiment own_images",
+            "rivals_digits, 185 stages": "--experiment rivals_digits",
+            "quickstart, run and not simulated": "--experiment quickstart --run --repetitions 2 --jobs 2",
         },
         "--jobs 2",
     ),
