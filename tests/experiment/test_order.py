@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
 from dgs_lightning.experiment.execution import Job
 from dgs_lightning.experiment.order import longest_chain_first, operations_of
@@ -59,6 +60,17 @@ def test_the_chain_of_the_dit_is_the_longest_of_the_quickstart() -> None:
 def test_an_experiment_whose_images_are_not_there_has_no_lengths(tmp_path: Path) -> None:
     experiment = load_experiment("own_images", [f"data={tmp_path / 'nothing'}"], "run")
     assert operations_of(experiment, Plan(experiment).everything()) == {}
+
+
+def test_a_network_that_cannot_run_without_numbers_has_no_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Choosing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images if images.sum() > 0 else -images
+
+    monkeypatch.setattr(Classifier, "build", lambda self: Choosing())
+    experiment = load_experiment("quickstart", CHANGES, "run")
+    lengths = operations_of(experiment, Plan(experiment).everything())
+    assert lengths["pretrain"] > lengths["evaluation/random-ipc10/convnet2/seed0"] == 0
 
 
 class Recorder:

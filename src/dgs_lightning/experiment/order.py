@@ -7,6 +7,7 @@ from dgs_lightning.experiment.images import image_folders, read_images
 from dgs_lightning.experiment.settings import Experiment
 from dgs_lightning.experiment.stage import Stage
 from dgs_lightning.experiment.work import inputs_of, resolved, work_by_stage
+from dgs_lightning.models.trial import Network
 from dgs_lightning.tasks.work import Inputs
 
 
@@ -41,6 +42,14 @@ def operations_of(experiment: Experiment, stages: Sequence[Stage], inputs: Input
             folders = image_folders(experiment).items()
             inputs = inputs_of(experiment, {role: read_images(experiment, role, folder) for role, folder in folders})
         works = work_by_stage(experiment, resolved(stages, experiment), inputs) if inputs else {}
-        return {name: work.passes * work.network.operations for name, work in works.items() if work.network}
+        return {name: work.passes * _operations(work.network) for name, work in works.items() if work.network}
     except InputError:  # the stage that needs it tells it
         return {}
+
+
+def _operations(network: Network) -> int:
+    """Operations of a forward pass; 0 for a network that cannot run without numbers, as someone's own may be."""
+    try:
+        return network.operations
+    except (RuntimeError, TypeError, ValueError):
+        return 0
