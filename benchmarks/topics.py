@@ -142,6 +142,8 @@ TOPICS = (
             "Lightning's overhead": overhead,
         },
         {
+            "the quickstart's DiT, batch 64": "--size digits",
+            "the same in mixed precision, batch 64": "--size digits --precision bf16-mixed",
             "DiT-S/2, TAESD, 128 px, batch 8": "--size imagewoof128",
             "the same, compiled": "--size imagewoof128 --compile",
             "the same in mixed precision": "--size imagewoof128 --precision bf16-mixed",
@@ -150,8 +152,6 @@ TOPICS = (
             "pre-training, compiled": "--size imagewoof128 --pretrain --compile",
             "pre-training in mixed precision": "--size imagewoof128 --pretrain --precision bf16-mixed",
             "pre-training, both": "--size imagewoof128 --pretrain --precision bf16-mixed --compile",
-            "the quickstart's DiT, batch 64": "--size digits",
-            "the same in mixed precision, batch 64": "--size digits --precision bf16-mixed",
         },
         "--steps 2",
         Growth(

@@ -2,10 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -82,8 +82,7 @@ def test_the_wheel_has_every_file_of_the_package_the_configs_and_the_licence(bui
 
 
 def test_the_sdist_builds_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
-    with tarfile.open(built[1]) as sdist:
-        sdist.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(built[1], tmp_path)
     (tree,) = tmp_path.iterdir()
     assert contents(build(tree, tmp_path / "again")[0]) == contents(built[0])
 
