@@ -7,8 +7,8 @@ Three loops take turns, step by step: ``MinimaxTask`` under Lightning, the same 
 reference. The times are medians. The reference is what you would write to add the Minimax criteria to a script that
 trains a DiT. At each step, it encodes the images with the autoencoder, concatenates its memories, which are lists for
 each class, takes the losses, steps AdamW, and averages all parameters one by one. Model, images and batch are the same.
-The weights are random. With ``--pretrain``, the task is ``DiffusionTask``: it trains all parameters, and neither loop
-has criteria.
+The weights are random. With ``--pretrain``, the task is ``DiffusionTask``: it trains all parameters, and no loop has
+criteria.
 """
 
 import statistics

@@ -9,7 +9,8 @@ operations of the networks of each stage, as the doctor counts them. The referen
 rows of the table, all trainings at the end.
 
 By default nothing is run: both orders are simulated with the seconds that the stages took in a finished run, which
-`results/NAME` keeps. A third order, the best of its kind, knows these seconds. With `--run`, the experiment runs in
+`results/NAME` keeps. A third order takes the longest chain by these seconds, as if they were
+known before. With `--run`, the experiment runs in
 both orders, in turns, each time in a new folder, and the table has the medians of the seconds of a run, without the
 start of the program.
 """
@@ -70,7 +71,7 @@ def simulated(stages: Iterable[Stage], seconds: dict[str, float], jobs: int) -> 
 def simulate(name: str, jobs: Sequence[int], validation: int) -> Figures:
     """Seconds of the run in the orders, and the shares that the others save of the plan's."""
     stages, seconds, operations = finished_run(name, validation)
-    orders = {"own": longest_chain_first(stages, operations), "best": longest_chain_first(stages, seconds)}
+    orders = {"own": longest_chain_first(stages, operations), "known": longest_chain_first(stages, seconds)}
     figures = {"stages": float(len(stages))}
     for slots in jobs:
         plan = simulated(stages, seconds, slots)

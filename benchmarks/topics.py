@@ -151,7 +151,7 @@ TOPICS = (
             "pre-training, DiT-S/2, 128 px, batch 8": "--size imagewoof128 --pretrain",
             "pre-training, compiled": "--size imagewoof128 --pretrain --compile",
             "pre-training in mixed precision": "--size imagewoof128 --pretrain --precision bf16-mixed",
-            "pre-training, both": "--size imagewoof128 --pretrain --precision bf16-mixed --compile",
+            "pre-training, mixed, compiled": "--size imagewoof128 --pretrain --precision bf16-mixed --compile",
         },
         "--steps 2",
         Growth(
@@ -287,7 +287,7 @@ TOPICS = (
             for name, heading, factor in (
                 ("plan", "plan, s", 1),
                 ("own_saved", "saved, %", 100),
-                ("best_saved", "best, %", 100),
+                ("known_saved", "known, %", 100),
             )
         },
         {

@@ -87,7 +87,7 @@ def test_training_is_timed_beside_a_plain_loader() -> None:
 
 def test_a_run_on_two_jobs_lasts_at_least_half_of_its_stages_in_any_order() -> None:
     figures = run("stage_order.py", "--jobs 1 2")
-    for name in ("plan", "own", "best"):
+    for name in ("plan", "own", "known"):
         assert figures[f"{name}_1"] == pytest.approx(figures["plan_1"])  # one after the other
         assert figures["plan_1"] / 2 <= figures[f"{name}_2"] < figures["plan_1"]
     assert figures["own_saved_2"] == pytest.approx(1 - figures["own_2"] / figures["plan_2"])

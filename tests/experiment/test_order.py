@@ -57,6 +57,13 @@ def test_the_chain_of_the_dit_is_the_longest_of_the_quickstart() -> None:
         assert all(names.index(needed.name) < names.index(each.name) for needed in each.needs)
 
 
+def test_a_subset_of_the_validation_images_goes_first(tmp_path: Path) -> None:
+    run = ExperimentRun(load_experiment("quickstart", [*CHANGES, "validation=[easy]"], str(tmp_path / "run")))
+    names = [each.name for each in run.in_order(run.stages)]
+    assert names.index("validation/easy") < names.index("pretrain")
+    assert names.index("scores/val") < names.index("validation/easy")
+
+
 def test_an_experiment_whose_images_are_not_there_has_no_lengths(tmp_path: Path) -> None:
     experiment = load_experiment("own_images", [f"data={tmp_path / 'nothing'}"], "run")
     assert operations_of(experiment, Plan(experiment).everything()) == {}
@@ -68,7 +75,8 @@ def test_a_network_that_cannot_run_without_numbers_has_no_length(monkeypatch: py
             return images if images.sum() > 0 else -images
 
     monkeypatch.setattr(Classifier, "build", lambda self: Choosing())
-    experiment = load_experiment("quickstart", CHANGES, "run")
+    width = "evaluate.model.init_args.width=3"  # no other test counts the operations of such a network
+    experiment = load_experiment("quickstart", [*CHANGES, width], "run")
     lengths = operations_of(experiment, Plan(experiment).everything())
     assert lengths["pretrain"] > lengths["evaluation/random-ipc10/convnet2/seed0"] == 0
 

@@ -90,6 +90,7 @@ def test_a_report_that_was_cut_short_makes_room_for_one_with_other_settings(tmp_
     (tmp_path / "figures/notes.txt").unlink()
     records.clear(layout.REPORT)
     assert not any((tmp_path / name).exists() for name in names)
+    assert all((tmp_path / "set_aside" / name).exists() for name in names)  # one of them may be the user's
 
 
 @pytest.mark.parametrize("record", [None, "", "{", "[]"])

@@ -16,7 +16,7 @@ def longest_chain_first(stages: Sequence[Stage], lengths: Mapping[str, float]) -
 
     Args:
         stages: Stages, each after what it needs. Among equals, their order stays.
-        lengths: Length of each stage by its name, in any unit; 0 for stages without.
+        lengths: Length of each stage by its name, in any unit, at least 0; 0 for stages without.
     """
     behind = dict.fromkeys((stage.name for stage in stages), 0.0)
     chains = {}
@@ -30,7 +30,8 @@ def longest_chain_first(stages: Sequence[Stage], lengths: Mapping[str, float]) -
 def operations_of(experiment: Experiment, stages: Sequence[Stage], inputs: Inputs | None = None) -> dict[str, float]:
     """Floating-point operations of the networks of each stage, as the doctor counts its work, by the stage's name.
 
-    Only stages that train networks or generate have any. It is empty for images or networks that are not known.
+    Only stages that train networks, or generate or invert images, have any. It is empty for images or networks that
+    are not known.
 
     Args:
         experiment: The experiment.
@@ -42,13 +43,13 @@ def operations_of(experiment: Experiment, stages: Sequence[Stage], inputs: Input
             folders = image_folders(experiment).items()
             inputs = inputs_of(experiment, {role: read_images(experiment, role, folder) for role, folder in folders})
         works = work_by_stage(experiment, resolved(stages, experiment), inputs) if inputs else {}
-        return {name: work.passes * _operations(work.network) for name, work in works.items() if work.network}
+        return {name: max(0, work.passes) * _operations(work.network) for name, work in works.items() if work.network}
     except InputError:  # the stage that needs it tells it
         return {}
 
 
 def _operations(network: Network) -> int:
-    """Operations of a forward pass; 0 for a network that cannot run without numbers, as someone's own may be."""
+    """Operations of a forward pass; 0 for a network that cannot be run without numbers, as your own may be."""
     try:
         return network.operations
     except (RuntimeError, TypeError, ValueError):

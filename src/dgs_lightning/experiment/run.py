@@ -1,5 +1,6 @@
 """``dgs run``: the stages of an experiment, each skipped where it is done and resumed where it stopped."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,7 +21,7 @@ from dgs_lightning.experiment.plan import Plan
 from dgs_lightning.experiment.progress import Progress, Reading
 from dgs_lightning.experiment.runners import InProcess, Result, Runner, process_pool
 from dgs_lightning.experiment.settings import Experiment, load_experiment
-from dgs_lightning.experiment.stage import Stage, one_of_each_kind, stage_keys
+from dgs_lightning.experiment.stage import Stage, one_of_each_kind, stage_keys, within
 from dgs_lightning.files import write_text
 from dgs_lightning.runs import layout
 from dgs_lightning.runs.fingerprints import files_below, fingerprints
@@ -191,10 +192,15 @@ class ExperimentRun:
                 send_report(self.experiment, self.output)
 
     def in_order(self, pending: list[Stage]) -> list[Stage]:
-        """Stages in the order in which they start as soon as they can: the longest chain first."""
+        """Stages in the order in which they start as soon as they can: the longest chain first.
+
+        Subsets of the validation images go before all: one that cannot be selected stops the run before hours of work.
+        """
         from dgs_lightning.experiment.order import longest_chain_first, operations_of  # torch
 
-        return longest_chain_first(pending, operations_of(self.experiment, self.stages))
+        subsets = [stage.name for stage in pending if within(stage.name, layout.VALIDATION)]
+        lengths = operations_of(self.experiment, self.stages) | dict.fromkeys(subsets, math.inf)
+        return longest_chain_first(pending, lengths)
 
     def _mend(self, verify: bool) -> None:
         """Reopen finished stages whose results were changed since, and set the changed files aside."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +30,14 @@ class Classifier:
     channels: int
     width: int
 
-    @cached_property
+    @property
     def operations(self) -> int:
         """Floating-point operations of a forward pass of one image. A multiplication and a sum are two.
 
         Raises:
             InputError: If there is no such network, or the images are too small.
         """
-        with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            self.build().eval()(torch.zeros(1, self.channels, self.side, self.side))
-        return int(counter.get_total_flops())
+        return _operations(self)
 
     def build(self) -> nn.Module:
         """The network with random weights. An InputError says that there is none, or the images are too small."""
@@ -47,6 +45,13 @@ class Classifier:
 
 
 Network = Classifier | DiTConfig
+
+
+@cache
+def _operations(network: Classifier) -> int:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network.build().eval()(torch.zeros(1, network.channels, network.side, network.side))
+    return int(counter.get_total_flops())
 
 
 @cache

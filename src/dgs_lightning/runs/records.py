@@ -155,11 +155,14 @@ class Records:
     def clear(self, stage: str) -> None:
         """Remove the record of a stage, and the files that it wrote. Files that were changed since are set aside.
 
+        So are the files of a report that was cut short: a table or a figure beside them may be yours.
+
         Raises:
             InputError: See :meth:`check_removable`.
         """
         self.check_removable(stage)
-        self.set_aside(changes(self.folder, self.results(stage)))
+        results = self.results(stage)
+        self.set_aside(changes(self.folder, results) if results or stage != layout.REPORT else self._present(stage))
         remove(self.folder, self._present(stage))
         for path in (layout.stage_results(stage), layout.stage_record(stage)):
             (self.folder / path).unlink(missing_ok=True)
