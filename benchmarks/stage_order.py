@@ -9,10 +9,9 @@ operations of the networks of each stage, as the doctor counts them. The referen
 rows of the table, all trainings at the end.
 
 By default nothing is run: both orders are simulated with the seconds that the stages took in a finished run, which
-`results/NAME` keeps. A third order takes the longest chain by these seconds, as if they were
-known before. With `--run`, the experiment runs in
-both orders, in turns, each time in a new folder, and the table has the medians of the seconds of a run, without the
-start of the program.
+`results/NAME` keeps. A third order takes the longest chain by these seconds, as if they were known before. With
+`--run`, the experiment runs in both orders, in turns, each time in a new folder, and the table has the medians of the
+seconds of a run, without the start of the program.
 """
 
 import heapq
