@@ -8,7 +8,7 @@ Every path here is relative to the run's folder, in POSIX form. The folder of a 
     stages/STAGE.yaml, stages/STAGE.json           settings of a stage, and the record of how it went
     stages/STAGE.lock                              held by the process that writes the stage
     stages/STAGE.results                           name, size and hash of each file that it left
-    set_aside/...                                  results that were changed by something else than the run
+    set_aside/...                                  results that something else has changed; what a cut report left
     data/train, data/val                           prepared images
     latents, pretrain, finetune, judge             latent cache and trainings; a training leaves weights/
     estimator/foldK                                trainings of the difficulty estimator
